@@ -1,0 +1,116 @@
+#include <memory>
+#include <string>
+
+#include "bindings/bindings.h"
+#include "tasks/stream.h"
+
+namespace fastreason {
+
+namespace {
+
+template <class Append>
+py::list list_of(const ProblemBatch& batch, Append&& append) {
+  py::list out(batch.size());
+  std::string text;
+  for (std::int64_t i = 0; i < batch.size(); ++i) {
+    text.clear();
+    append(i, text);
+    out[static_cast<std::size_t>(i)] = py::str(text);
+  }
+  return out;
+}
+
+template <class T, class Field>
+py::array_t<T> column(const ProblemBatch& batch, Field&& field) {
+  py::array_t<T> out(batch.size());
+  T* to = out.mutable_data();
+  for (std::int64_t i = 0; i < batch.size(); ++i) to[i] = static_cast<T>(field(i));
+  return out;
+}
+
+Cell make_cell(int op, int theme, const std::string& mode, int depth, double weight, int number_range,
+               std::int64_t max_value, int max_sentences) {
+  Cell cell;
+  cell.spec = {op, mode == "reverse" ? Mode::kReverse : Mode::kForward, depth, number_range, max_value, max_sentences};
+  cell.theme = theme;
+  cell.weight = weight;
+  return cell;
+}
+
+Split parse_split(const std::string& name) {
+  if (name == "train") return Split::kTrain;
+  if (name == "rl") return Split::kRl;
+  if (name == "val") return Split::kVal;
+  if (name == "test") return Split::kTest;
+  throw py::value_error("split must be one of train, rl, val, test, got '" + name + "'");
+}
+
+}  // namespace
+
+void bind_tasks(py::module_& m) {
+  py::class_<Theme, std::shared_ptr<Theme>>(m, "Theme", "The words of a problem.")
+      .def(py::init([](std::string name, const std::string& style, std::vector<std::vector<std::string>> places,
+                       std::vector<std::vector<std::string>> kinds, std::string total, std::string average,
+                       std::string average_total) {
+             if (style != "published" && style != "symbolic")
+               throw py::value_error("style must be published or symbolic, got '" + style + "'");
+             return std::make_shared<Theme>(ThemeSpec{std::move(name),
+                                                      style == "symbolic" ? Style::kSymbolic : Style::kPublished,
+                                                      std::move(places), std::move(kinds), std::move(total),
+                                                      std::move(average), std::move(average_total)});
+           }),
+           py::arg("name"), py::arg("style"), py::arg("places"), py::arg("kinds"), py::arg("total"), py::arg("average"),
+           py::arg("average_total"))
+      .def_property_readonly("name", [](const Theme& theme) { return theme.spec().name; })
+      .def(
+          "pieces",
+          [](const Theme& theme) {
+            std::vector<std::string> out;
+            for (int id = 0; id < theme.num_pieces(); ++id) out.emplace_back(theme.piece(id));
+            return out;
+          },
+          "Every text that documents of this theme are put together from, numbers apart.");
+
+  py::class_<Cell>(m, "Cell", "One cell of a mixture: op x theme x mode x depth, with its settings.")
+      .def(py::init(&make_cell), py::kw_only(), py::arg("op"), py::arg("theme"), py::arg("mode"), py::arg("depth"),
+           py::arg("weight"), py::arg("number_range"), py::arg("max_value"), py::arg("max_sentences"));
+
+  py::class_<TaskStream, std::shared_ptr<TaskStream>>(m, "TaskStream", "Problem i of (mixture, seed, split).")
+      .def(py::init([](const std::vector<std::shared_ptr<Theme>>& themes, const std::vector<Cell>& cells,
+                       std::uint64_t seed, const std::string& split) {
+             return std::make_shared<TaskStream>(
+                 std::vector<std::shared_ptr<const Theme>>(themes.begin(), themes.end()), cells, seed,
+                 parse_split(split));
+           }),
+           py::arg("themes"), py::arg("cells"), py::arg("seed"), py::arg("split"))
+      .def(
+          "batch",
+          [](const std::shared_ptr<TaskStream>& stream, const InputArray<std::int64_t>& indices, int threads) {
+            if (indices.ndim() != 1) throw py::value_error("indices must be 1-D");
+            std::vector<std::int64_t> list(indices.data(), indices.data() + indices.size());
+            py::gil_scoped_release release;
+            return std::make_shared<ProblemBatch>(stream, std::move(list), threads);
+          },
+          py::arg("indices"), py::kw_only(), py::arg("threads") = 0,
+          "The problems at these indices. The same bytes for any `threads` (0: all cores).");
+
+  py::class_<ProblemBatch, std::shared_ptr<ProblemBatch>>(m, "ProblemBatch", "Texts and facts of some problems.")
+      .def("__len__", &ProblemBatch::size)
+      .def("problems",
+           [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { out.append(b.problem(i)); }); })
+      .def("questions",
+           [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { out.append(b.question(i)); }); })
+      .def("solutions",
+           [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { b.append_solution(i, out); }); })
+      .def("prompts",
+           [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { b.append_prompt(i, out); }); })
+      .def("documents",
+           [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { b.append_document(i, out); }); })
+      .def("indices", [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).index; }); })
+      .def("answers", [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).answer; }); })
+      .def("hashes", [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).hash; }); })
+      .def("cells", [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.row(i).cell; }); })
+      .def("ops", [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.cell(i).spec.op; }); });
+}
+
+}  // namespace fastreason

@@ -1,0 +1,116 @@
+#include <memory>
+#include <string>
+
+#include "bindings/bindings.h"
+#include "text/packing.h"
+#include "text/tokenizer.h"
+
+namespace fastreason {
+
+namespace {
+
+// Ids of all texts one after the other, and where each begins; the last offset is the total.
+template <class TextAt>
+py::tuple encode_all(const Tokenizer& tokenizer, std::int64_t n, TextAt&& text_at) {
+  std::vector<std::int32_t> ids;
+  std::vector<std::int64_t> offsets = {0};
+  for (std::int64_t i = 0; i < n; ++i) {
+    tokenizer.encode(text_at(i), ids);
+    offsets.push_back(static_cast<std::int64_t>(ids.size()));
+  }
+  return py::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
+}
+
+}  // namespace
+
+void bind_text(py::module_& m) {
+  m.def(
+      "split_words",
+      [](const std::string& text) {
+        std::vector<std::string> words;
+        for (std::size_t at = 0; at < text.size();) {
+          const std::size_t end = word_end(text, at);
+          words.push_back(text.substr(at, end - at));
+          at = end;
+        }
+        return words;
+      },
+      py::arg("text"), "The words that the tokenizer cuts a text into, known or not.");
+
+  py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(m, "Tokenizer", "Closed-vocabulary word tokenizer.")
+      .def(py::init<std::vector<std::string>>(), py::arg("words"))
+      .def("__len__", &Tokenizer::size)
+      .def(
+          "find",
+          [](const Tokenizer& tokenizer, const std::string& word) -> py::object {
+            const std::int32_t id = tokenizer.find(word);
+            if (tokenizer.word(id) != word) return py::none();
+            return py::int_(id);
+          },
+          py::arg("word"), "The id of a word of the vocabulary, or None.")
+      .def(
+          "encode",
+          [](const Tokenizer& tokenizer, const std::string& text) {
+            std::vector<std::int32_t> ids;
+            tokenizer.encode(text, ids);
+            return to_array(std::move(ids));
+          },
+          py::arg("text"), "int32 ids of a text.")
+      .def(
+          "encode_batch",
+          [](const Tokenizer& tokenizer, const std::vector<std::string>& texts) {
+            return encode_all(tokenizer, static_cast<std::int64_t>(texts.size()),
+                              [&](std::int64_t i) -> std::string_view { return texts[static_cast<std::size_t>(i)]; });
+          },
+          py::arg("texts"), "(int32 ids of all texts in a row, int64 offsets of length n + 1).")
+      .def(
+          "encode_prompts",
+          [](const Tokenizer& tokenizer, const ProblemBatch& batch) {
+            std::string text;
+            return encode_all(tokenizer, batch.size(), [&](std::int64_t i) -> std::string_view {
+              text.clear();
+              batch.append_prompt(i, text);
+              return text;
+            });
+          },
+          py::arg("batch"), "encode_batch of the prompts of a batch.")
+      .def(
+          "decode",
+          [](const Tokenizer& tokenizer, const InputArray<std::int32_t>& ids) {
+            std::string text;
+            tokenizer.decode({ids.data(), static_cast<std::size_t>(ids.size())}, text);
+            return text;
+          },
+          py::arg("ids"), "The text of int32 ids; ids outside the vocabulary are [UNK].");
+
+  py::class_<Packer>(m, "Packer", "Rows of whole documents as token ids.")
+      .def(py::init([](const std::shared_ptr<TaskStream>& stream, const std::shared_ptr<Tokenizer>& tokenizer) {
+             return std::make_unique<Packer>(stream, tokenizer);
+           }),
+           py::arg("stream"), py::arg("tokenizer"))
+      .def(
+          "pack",
+          [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, int threads) {
+            if (start < 0 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
+              throw py::value_error("pack: need start >= 0, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
+                                    std::to_string(start) + ", rows " + std::to_string(rows) + ", length " +
+                                    std::to_string(length));
+            PackedRows packed;
+            {
+              py::gil_scoped_release release;
+              packed = packer.pack(start, rows, length, threads);
+            }
+            py::dict out;
+            out["tokens"] = to_array(std::move(packed.tokens));
+            out["positions"] = to_array(std::move(packed.positions));
+            out["loss_mask"] = to_array(std::move(packed.loss_mask));
+            out["starts"] = to_array(std::move(packed.starts));
+            out["lengths"] = to_array(std::move(packed.lengths));
+            out["next_index"] = packed.next_index;
+            return out;
+          },
+          py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("threads") = 0,
+          "Flat arrays of rows * length tokens, the documents' starts and lengths in them, and the next index.");
+}
+
+}  // namespace fastreason

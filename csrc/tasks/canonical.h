@@ -1,0 +1,15 @@
+// The identity of a problem: what it says, not the order in which it says it.
+#pragma once
+
+#include <cstdint>
+
+#include "tasks/problem.h"
+#include "tasks/theme.h"
+
+namespace fastreason {
+
+// 64-bit hash of the canonical problem: the set of its sentences, operands of a sum unordered, and the question. Two
+// problems with the same hash differ at most in the order of sentences and summands and in the letters of the solution.
+std::uint64_t canonical_hash(const Theme& theme, const Problem& problem);
+
+}  // namespace fastreason

@@ -1,0 +1,98 @@
+// The task stream: problem i of a (mixture, seed, split) as a pure function, and batches of them in parallel.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tasks/problem.h"
+#include "tasks/render.h"
+#include "tasks/sampler.h"
+#include "tasks/theme.h"
+
+namespace fastreason {
+
+// Splits partition the canonical hash, so no problem can be in two of them.
+enum class Split : std::uint8_t { kTrain, kRl, kVal, kTest };
+
+// train 12/16, rl 2/16, val 1/16, test 1/16 of all problems
+Split split_of(std::uint64_t canonical_hash);
+
+struct Cell {
+  ProblemSpec spec;
+  int theme = 0;  // index into the themes of the mixture
+  double weight = 1.0;
+};
+
+// One problem with everything that its texts need.
+struct Sample {
+  int cell = 0;
+  std::uint64_t hash = 0;
+  Problem problem;
+  Letters letters;
+};
+
+class TaskStream {
+ public:
+  TaskStream(std::vector<std::shared_ptr<const Theme>> themes, std::vector<Cell> cells, std::uint64_t seed,
+             Split split);
+
+  const std::vector<Cell>& cells() const { return cells_; }
+  const std::vector<std::shared_ptr<const Theme>>& themes() const { return themes_; }
+  const Theme& theme_of(const Sample& sample) const {
+    return *themes_[static_cast<std::size_t>(cells_[static_cast<std::size_t>(sample.cell)].theme)];
+  }
+
+  // Fills `sample` with problem `index`. Throws std::runtime_error if the cell drawn cannot be reached.
+  void generate(std::uint64_t index, Sample& sample) const;
+
+ private:
+  std::vector<std::shared_ptr<const Theme>> themes_;
+  std::vector<Cell> cells_;
+  std::vector<double> cumulative_;
+  std::uint64_t seed_;
+  Split split_;
+};
+
+// The texts of a range of problems, in a few large buffers.
+class ProblemBatch {
+ public:
+  ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector<std::int64_t> indices, int threads);
+
+  struct Row {
+    std::int64_t index;
+    std::int64_t answer;
+    std::uint64_t hash;
+    std::int32_t cell;
+    std::int32_t block;
+    std::size_t begin;  // in the block: problem, question, body one after the other, each with a leading blank
+    std::uint32_t problem_size, question_size, body_size;
+  };
+
+  std::int64_t size() const { return static_cast<std::int64_t>(rows_.size()); }
+  const Row& row(std::int64_t i) const { return rows_[static_cast<std::size_t>(i)]; }
+  const TaskStream& stream() const { return *stream_; }
+  const Cell& cell(std::int64_t i) const { return stream_->cells()[static_cast<std::size_t>(row(i).cell)]; }
+  const Theme& theme(std::int64_t i) const { return *stream_->themes()[static_cast<std::size_t>(cell(i).theme)]; }
+
+  std::string_view problem(std::int64_t i) const;   // without the leading blank, ends with "."
+  std::string_view question(std::int64_t i) const;
+  std::string_view body(std::int64_t i) const;      // the steps, without the answer
+  // "<question> problem question </question> <solution>", in the symbolic style the question before the problem
+  void append_prompt(std::int64_t i, std::string& out) const;
+  // The prompt, " body </solution> <answer> answer </answer>" and "[EOS]".
+  void append_document(std::int64_t i, std::string& out) const;
+  // "body Answer: r."
+  void append_solution(std::int64_t i, std::string& out) const;
+
+ private:
+  std::string_view text(std::int64_t i, std::size_t skip, std::size_t size) const;
+
+  std::shared_ptr<const TaskStream> stream_;
+  std::vector<Row> rows_;
+  std::vector<std::string> blocks_;
+};
+
+}  // namespace fastreason

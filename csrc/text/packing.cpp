@@ -1,0 +1,82 @@
+#include "text/packing.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/parallel.h"
+
+namespace fastreason {
+
+Packer::Packer(std::shared_ptr<const TaskStream> stream, std::shared_ptr<const Tokenizer> tokenizer)
+    : stream_(std::move(stream)), tokenizer_(std::move(tokenizer)) {
+  for (const auto& theme : stream_->themes()) themes_.emplace_back(*theme, *tokenizer_);
+}
+
+void Packer::write(std::int64_t index, Sample& sample, Document& document) const {
+  stream_->generate(static_cast<std::uint64_t>(index), sample);
+  document.ids.clear();
+  const int theme_index = stream_->cells()[static_cast<std::size_t>(sample.cell)].theme;
+  const Theme& theme = stream_->theme_of(sample);
+  TokenSink sink(themes_[static_cast<std::size_t>(theme_index)], document.ids);
+  sink.piece(kQuestionOpen);
+  write_asked_problem(theme, sample.problem, sink);
+  sink.piece(kQuestionClose);
+  sink.piece(kSolutionOpen);
+  document.prompt_size = document.ids.size();
+  write_body(theme, sample.problem, sample.letters, sink);
+  sink.piece(kSolutionClose);
+  sink.piece(kAnswerOpen);
+  sink.integer(sample.problem.answer());
+  sink.piece(kAnswerClose);
+  sink.piece(kEndOfText);
+}
+
+PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t length, int threads) const {
+  PackedRows packed;
+  const auto total = static_cast<std::size_t>(rows * length);
+  packed.tokens.assign(total, Tokenizer::kPadding);
+  packed.positions.assign(total, 0);
+  packed.loss_mask.assign(total, 0);
+  packed.next_index = first;
+
+  std::vector<Document> documents;
+  std::int64_t row = 0, used = 0;  // tokens used of the current row
+  std::int64_t num_documents = 0, num_tokens = 0;
+  const auto place = [&](const Document& document) {
+    const auto size = std::min<std::int64_t>(static_cast<std::int64_t>(document.ids.size()), length);
+    if (used + size > length) {
+      if (++row == rows) return false;
+      used = 0;
+    }
+    const auto start = static_cast<std::size_t>(row * length + used);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) {
+      packed.tokens[start + i] = document.ids[i];
+      packed.positions[start + i] = static_cast<std::int32_t>(i);
+      packed.loss_mask[start + i] = i >= document.prompt_size;
+    }
+    packed.starts.push_back(static_cast<std::int32_t>(start));
+    packed.lengths.push_back(static_cast<std::int32_t>(size));
+    used += size;
+    ++num_documents;
+    num_tokens += size;
+    ++packed.next_index;
+    return true;
+  };
+
+  while (row < rows) {
+    // ask for about as many documents as still fit, so that few are written in vain
+    const std::int64_t left = (rows - row) * length - used;
+    const std::int64_t mean = num_documents ? num_tokens / num_documents + 1 : 256;
+    documents.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(left / mean, 1, 4096)));
+    const std::int64_t base = packed.next_index;
+    parallel_blocks(static_cast<std::int64_t>(documents.size()), threads, 16, [&](std::int64_t begin, std::int64_t end) {
+      Sample sample;
+      for (std::int64_t i = begin; i < end; ++i) write(base + i, sample, documents[static_cast<std::size_t>(i)]);
+    });
+    for (const Document& document : documents)
+      if (!place(document)) break;
+  }
+  return packed;
+}
+
+}  // namespace fastreason

@@ -1,0 +1,42 @@
+// Fills rows of a fixed length with whole documents of a stream, as token ids with the segments of a batch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "tasks/stream.h"
+#include "text/token_sink.h"
+#include "text/tokenizer.h"
+
+namespace fastreason {
+
+struct PackedRows {
+  std::vector<std::int32_t> tokens;     // [rows * length], [PAD] behind the last document of a row
+  std::vector<std::int32_t> positions;  // [rows * length], from 0 in every document, 0 on padding
+  std::vector<std::uint8_t> loss_mask;  // [rows * length], 1 where the token belongs to the solution, answer or [EOS]
+  std::vector<std::int32_t> starts, lengths;  // [documents], into the flat tokens
+  std::int64_t next_index = 0;          // the first problem that is not in the rows
+};
+
+class Packer {
+ public:
+  Packer(std::shared_ptr<const TaskStream> stream, std::shared_ptr<const Tokenizer> tokenizer);
+
+  // Problems first, first + 1, ... fill `rows` rows of `length` tokens in order. A document is cut only if it is longer
+  // than a row.
+  PackedRows pack(std::int64_t first, std::int64_t rows, std::int64_t length, int threads) const;
+
+ private:
+  struct Document {
+    std::vector<std::int32_t> ids;
+    std::size_t prompt_size = 0;
+  };
+  void write(std::int64_t index, Sample& sample, Document& document) const;
+
+  std::shared_ptr<const TaskStream> stream_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::vector<EncodedTheme> themes_;
+};
+
+}  // namespace fastreason

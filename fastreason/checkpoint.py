@@ -1,0 +1,199 @@
+"""Checkpoints: a Hugging Face folder, and beside it what training needs to go on.
+
+    config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
+    state/optimizer.safetensors, state/progress.json
+
+transformers, vLLM and TRL load the folder as a Qwen2 model. A folder is written under another name, flushed to disk and
+renamed, so a half-written checkpoint never has the name of a whole one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .model import Decoder, ModelConfig
+from .optim import Optimizer
+from .tokenizer import Tokenizer
+
+_MODEL_CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [fastreason]
+---
+A {parameters:,}-parameter Qwen2 decoder trained by fastreason on synthetic reasoning tasks.
+
+Prompts have the form `<question> ... </question> <solution>`; generation stops at ` </answer>`.
+
+```json
+{facts}
+```
+"""
+
+
+def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and weights under the names of transformers' Qwen2ForCausalLM; the shared head is left out."""
+    config = model.config
+    head, kv, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    tensors = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.final_norm}
+    for i, block in enumerate(model.blocks):
+        layer = f"model.layers.{i}."
+        for kind in ("weight", "bias"):
+            parts = getattr(block.qkv, kind).split([head * width, kv * width, kv * width])
+            for name, part in zip("qkv", parts, strict=True):
+                tensors[f"{layer}self_attn.{name}_proj.{kind}"] = part
+        gate, up = block.gate_up.weight.chunk(2)
+        tensors |= {
+            layer + "self_attn.o_proj.weight": block.out.weight,
+            layer + "mlp.gate_proj.weight": gate,
+            layer + "mlp.up_proj.weight": up,
+            layer + "mlp.down_proj.weight": block.down.weight,
+            layer + "input_layernorm.weight": block.attention_norm,
+            layer + "post_attention_layernorm.weight": block.mlp_norm,
+        }
+    hf_config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        **asdict(config),
+        # transformers 5 reads rope_parameters, earlier versions rope_theta
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "initializer_range": 0.02,
+        "torch_dtype": "float32",
+    }
+    return hf_config, {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def model_from_hf(hf_config: dict[str, Any], tensors: dict[str, Tensor]) -> Decoder:
+    """The reverse of `model_to_hf`, for any Qwen2 configuration with a shared head."""
+    if hf_config.get("model_type") != "qwen2" or not hf_config.get("tie_word_embeddings"):
+        raise ValueError(
+            "checkpoint: need model_type qwen2 with tie_word_embeddings true, got "
+            f"{hf_config.get('model_type')!r} and {hf_config.get('tie_word_embeddings')!r}"
+        )
+    values = {field.name: hf_config[field.name] for field in fields(ModelConfig) if field.name in hf_config}
+    if "rope_theta" not in values and "rope_parameters" in hf_config:
+        values["rope_theta"] = hf_config["rope_parameters"]["rope_theta"]
+    model = Decoder(ModelConfig(**values))
+    wanted = model_to_hf(model)[1]
+    tensors = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    for name, tensor in wanted.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            got = tuple(tensors[name].shape) if name in tensors else "nothing"
+            raise ValueError(f"checkpoint: {name} must have shape {tuple(tensor.shape)}, got {got}")
+    if extra := set(tensors) - set(wanted):
+        raise ValueError(f"checkpoint: unknown weight {sorted(extra)[0]!r}")
+    with torch.no_grad():
+        model.embedding.weight.copy_(tensors["model.embed_tokens.weight"])
+        model.final_norm.copy_(tensors["model.norm.weight"])
+        for i, block in enumerate(model.blocks):
+            layer = f"model.layers.{i}."
+            for kind in ("weight", "bias"):
+                parts = [tensors[f"{layer}self_attn.{name}_proj.{kind}"] for name in "qkv"]
+                getattr(block.qkv, kind).copy_(torch.cat(parts))
+            block.gate_up.weight.copy_(
+                torch.cat([tensors[f"{layer}mlp.{name}_proj.weight"] for name in ("gate", "up")])
+            )
+            block.out.weight.copy_(tensors[layer + "self_attn.o_proj.weight"])
+            block.down.weight.copy_(tensors[layer + "mlp.down_proj.weight"])
+            block.attention_norm.copy_(tensors[layer + "input_layernorm.weight"])
+            block.mlp_norm.copy_(tensors[layer + "post_attention_layernorm.weight"])
+    return model
+
+
+def save_model(model: Decoder, folder: str | Path, tokenizer: Tokenizer | None = None, facts: Any = None) -> None:
+    """Writes the Hugging Face part of a checkpoint into an existing folder."""
+    folder = Path(folder)
+    hf_config, tensors = model_to_hf(model)
+    if tokenizer is not None:
+        hf_config |= {"bos_token_id": 2, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        generation = {
+            "eos_token_id": [tokenizer.answer_close_id, tokenizer.eos_id],
+            "pad_token_id": tokenizer.pad_id,
+            "do_sample": True,
+        }
+        _write_json(folder / "generation_config.json", generation)
+        tokenizer.save_pretrained(folder)
+    _write_json(folder / "config.json", hf_config)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    card = _MODEL_CARD.format(parameters=model.num_parameters, facts=json.dumps(facts or {}, indent=1))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_model(folder: str | Path) -> Decoder:
+    """A decoder from a Hugging Face folder of ours or anybody's Qwen2 with a shared head."""
+    folder = Path(folder)
+    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise ValueError(f"checkpoint: {path} does not exist")
+    return model_from_hf(json.loads(config_path.read_text(encoding="utf-8")), load_file(weights_path))
+
+
+def save_checkpoint(
+    folder: str | Path, model: Decoder, tokenizer: Tokenizer, optimizer: Optimizer | None, progress: dict[str, Any]
+) -> None:
+    """Replaces `folder` by a checkpoint of this moment; at every instant a whole one is there under its name or, right
+    after a crash between two renames, under the name with `.old` behind it.
+
+    Args:
+        optimizer: None once the stage has ended.
+        progress: counters that the stage goes on from, as JSON.
+    """
+    folder = Path(folder)
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    (new / "state").mkdir(parents=True)
+    save_model(model, new, tokenizer, progress)
+    if optimizer is not None:
+        save_file(optimizer.state_tensors(), new / "state" / "optimizer.safetensors")
+    _write_json(new / "state" / "progress.json", progress)
+    for path in [*new.rglob("*"), new]:
+        _flush(path)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_checkpoint(folder: str | Path) -> Path | None:
+    """The whole checkpoint under this name, if there is one; puts back what a crash left aside."""
+    folder = Path(folder)
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():
+        old.rename(folder)
+    return folder if (folder / "state" / "progress.json").is_file() else None
+
+
+def load_progress(folder: str | Path) -> dict[str, Any]:
+    return json.loads((Path(folder) / "state" / "progress.json").read_text(encoding="utf-8"))
+
+
+def load_optimizer(folder: str | Path, optimizer: Optimizer) -> None:
+    optimizer.load_state_tensors(load_file(Path(folder) / "state" / "optimizer.safetensors"))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    """Asks the system to put a file or folder on disk, so that a rename behind it never overtakes its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

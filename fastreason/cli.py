@@ -1,0 +1,116 @@
+"""The command line: `fastreason run | report | info`, the same as `python -m fastreason`.
+
+Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_USAGE = """usage: fastreason COMMAND ...
+
+commands:
+  run RECIPE [--out DIR] [--resume] [--dry-run] [--section.field VALUE ...]
+                 train, reinforce and evaluate; RECIPE is a name or a .toml file (run --help lists the names)
+  report DIR     write DIR/report.html again from what the run directory holds
+  info           this machine and the versions of everything the numbers depend on
+
+`fastreason COMMAND --help` says more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"run": _run, "report": _report, "info": _info}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in commands:
+        print(f"fastreason: no command {command!r}; there are {', '.join(commands)}", file=sys.stderr)
+        return 2
+    try:
+        return commands[command](rest)
+    except ValueError as error:
+        print(f"fastreason {command}: {error}", file=sys.stderr)
+        return 2
+
+
+_RUN_OPTIONS = """Runs a recipe into one directory.
+
+  --out DIR    the run directory; default runs/NAME
+  --resume     go on with what is in the directory
+  --dry-run    print the resolved recipe and stop
+
+Every field of the recipe is a flag too:"""
+
+
+def _run(arguments: list[str]) -> int:
+    import tomli_w
+    import tyro
+
+    from .metrics import Interrupted
+    from .recipe import Recipe, available_recipes, load_recipe
+    from .run import run
+
+    if not arguments or arguments[0].startswith("-"):
+        print(f"usage: fastreason run RECIPE [flags]\nrecipes that ship: {', '.join(available_recipes())}")
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    options, rest = parser.parse_known_args(arguments[1:])
+    recipe = tyro.cli(
+        Recipe,
+        args=rest,
+        default=load_recipe(arguments[0]),
+        prog=f"fastreason run {arguments[0]}",
+        description=_RUN_OPTIONS,
+        config=(tyro.conf.SuppressFixed, tyro.conf.AvoidSubcommands),
+    )
+    if options.dry_run:
+        print(tomli_w.dumps(recipe.to_dict()), end="")
+        return 0
+    folder = options.out or Path("runs") / recipe.name
+    try:
+        results = run(recipe, folder, resume=options.resume)
+    except (Interrupted, KeyboardInterrupt):
+        print(f"\nstopped; the same command with --resume goes on from here ({folder})", file=sys.stderr)
+        return 130
+    print(format_results(results))
+    print(f"\nreport: {folder / 'report.html'}")
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from .report import write_report
+
+    parser = argparse.ArgumentParser(prog="fastreason report", description="Writes DIR/report.html again.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a run directory")
+    print(write_report(parser.parse_args(arguments).folder))
+    return 0
+
+
+def _info(arguments: list[str]) -> int:
+    from .machine import describe_machine
+
+    for name, value in describe_machine().items():
+        print(f"{name:12} {value if value is not None else '-'}")
+    return 0
+
+
+def format_results(results: dict[str, Any]) -> str:
+    """A table of verified pass@k in percent, one line a stage and k, one column an op."""
+    ops = sorted({int(op) for stage in results["stages"].values() for op in stage["ops"]})
+    lines = ["verified pass@k, %  " + "".join(f"{'op ' + str(op):>7}" for op in ops)]
+    for stage, scores in results["stages"].items():
+        for k in next(iter(scores["ops"].values()))["verified"]:
+            values = "".join(f"{100 * scores['ops'][str(op)]['verified'][k]:7.1f}" for op in ops)
+            lines.append(f"{stage:12} @{k:<6}{values}")
+    return "\n".join(lines)

@@ -1,0 +1,227 @@
+"""A Qwen2-compatible decoder on packed segments.
+
+Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head shares the
+embedding. One forward pass serves training, log-probabilities and the prompts of a rollout; `decode_step` continues it
+token by token on a KV cache.
+
+Letters: T tokens, N selected tokens or sequences, V vocabulary, H query heads, K key-value heads, D head dim.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .kernels.segments import Segments
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""
+
+    vocab_size: int
+    """Tokens in the vocabulary."""
+    hidden_size: int = 64
+    """Width of the residual stream."""
+    num_hidden_layers: int = 4
+    """Blocks."""
+    num_attention_heads: int = 4
+    """Query heads; head dim = hidden_size / num_attention_heads."""
+    num_key_value_heads: int = 2
+    """Key-value heads; must divide num_attention_heads."""
+    intermediate_size: int = 128
+    """Width of the feed-forward block."""
+    rope_theta: float = 1_000_000.0
+    """Base of the rotary angles."""
+    rms_norm_eps: float = 1e-6
+    """Added to the mean square in RMSNorm."""
+    max_position_embeddings: int = 2048
+    """Longest sequence, prompt and answer together."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value <= 0:
+                raise ValueError(f"ModelConfig: {field.name} must be positive, got {value}")
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                "ModelConfig: hidden_size must be an even multiple of num_attention_heads, "
+                f"got {self.hidden_size} and {self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                "ModelConfig: num_attention_heads must be a multiple of num_key_value_heads, "
+                f"got {self.num_attention_heads} and {self.num_key_value_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
+        """`tiny` (0.17 M parameters, the quickstart), `10m` or `100m` (the paper's); fields may be overridden."""
+        if name not in _PRESETS:
+            raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
+        return cls(**(_PRESETS[name] | overrides))
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": dict(vocab_size=300, rope_theta=1000.0, max_position_embeddings=512),
+    "10m": dict(
+        vocab_size=2200,
+        hidden_size=320,
+        num_hidden_layers=8,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        intermediate_size=1024,
+    ),
+    "100m": dict(
+        vocab_size=2200,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        intermediate_size=3072,
+    ),
+}
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of one input are one matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, heads, kv_heads, dim = (
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.eps = config.rms_norm_eps
+        self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, dim
+        self.attention_norm = nn.Parameter(torch.ones(width))
+        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * dim)
+        self.out = nn.Linear(heads * dim, width, bias=False)
+        self.mlp_norm = nn.Parameter(torch.ones(width))
+        self.gate_up = nn.Linear(width, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, width, bias=False)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values: [T, H, D], [T, K, D], [T, K, D]."""
+        h = ops.rms_norm(x, self.attention_norm, self.eps)
+        qkv = self.qkv(h).unflatten(-1, (-1, self.head_dim))
+        qk, v = qkv.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
+        q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
+        return q, k, v
+
+    def mix(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the block, given what attention returned."""
+        x = x + self.out(attended.flatten(1))
+        h = ops.rms_norm(x, self.mlp_norm, self.eps)
+        return x + self.down(ops.swiglu(self.gate_up(h)))
+
+
+@dataclass
+class KVCache:
+    """Keys and values of N sequences in decoding: shared prefixes, and what each sequence added.
+
+    Args:
+        prefix: per layer (keys, values) [P, K, L, D] of the P prompts.
+        prefix_padding: bool [P, L], True where a prompt has no token; None if all have the same length.
+        prefix_length: int64 [P].
+        own: per layer (keys, values) [N, K, max new tokens, D].
+        length: how many positions of `own` are filled, the same for all sequences.
+    """
+
+    prefix: list[tuple[Tensor, Tensor]]
+    prefix_padding: Tensor | None
+    prefix_length: Tensor
+    own: list[tuple[Tensor, Tensor]]
+    length: int = 0
+
+
+class Decoder(nn.Module):
+    """Token ids in, hidden states or logits out.
+
+    >>> model = Decoder(ModelConfig.preset("tiny"))
+    >>> tokens, segments = torch.tensor([5, 6, 7, 5, 8]), Segments.from_lengths([3, 2])
+    >>> model.logits(model(tokens, segments)).shape
+    torch.Size([5, 300])
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.final_norm = nn.Parameter(torch.ones(config.hidden_size))
+
+    def reset_parameters(self, seed: int) -> None:
+        """Draws every weight anew: a pure function of config and seed on one platform.
+
+        Matrices get standard deviation fan_in ** -0.5, the embedding 0.02; the two projections back into the residual
+        stream start at zero, so that every block starts as the identity.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            with torch.no_grad():
+                if name.endswith("norm"):
+                    parameter.fill_(1.0)
+                elif name.endswith(("bias", "out.weight", "down.weight")):
+                    parameter.zero_()
+                else:
+                    std = 0.02 if name == "embedding.weight" else parameter.shape[1] ** -0.5
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self, tokens_T: Tensor, segments: Segments) -> Tensor:
+        """Hidden states behind the final norm: [T, hidden_size].
+
+        Args:
+            tokens_T: integer token ids.
+            segments: their layout, `num_tokens` = T.
+        """
+        return self.prefill(tokens_T, segments)[0]
+
+    def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Hidden states, and per layer the keys and values [T, K, D]."""
+        x = self.embedding(tokens_T)
+        cos, sin = ops.rope_angles(
+            segments.positions.to(x.device), self.config.head_dim, self.config.rope_theta, x.dtype
+        )
+        keys_values = []
+        for block in self.blocks:
+            q, k, v = block.project(x, cos, sin)
+            x = block.mix(x, ops.attention(q, k, v, segments))
+            keys_values.append((k, v))
+        return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
+
+    def decode_step(self, tokens_N: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states of one new token for every sequence: [N, hidden_size]; the cache grows by it."""
+        x = self.embedding(tokens_N)
+        at = cache.length
+        positions = (cache.prefix_length + at).repeat_interleave(len(tokens_N) // len(cache.prefix_length))
+        cos, sin = ops.rope_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        for block, (prefix_k, prefix_v), (own_k, own_v) in zip(self.blocks, cache.prefix, cache.own, strict=True):
+            q, k, v = block.project(x, cos, sin)
+            own_k[:, :, at], own_v[:, :, at] = k, v
+            attended = ops.decode_attention(
+                q, prefix_k, prefix_v, cache.prefix_padding, own_k[:, :, : at + 1], own_v[:, :, : at + 1]
+            )
+            x = block.mix(x, attended)
+        cache.length += 1
+        return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """[N, V] from hidden states."""
+        return hidden_ND @ self.embedding.weight.t()

@@ -1,0 +1,238 @@
+"""Reinforcement learning on verified steps: GRPO, on-policy, in the process that holds the weights.
+
+    prompts -> n samples each -> verdicts -> rewards -> advantages -> policy loss on the group layout -> step
+
+One update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to rounding; the largest
+difference of log-probabilities is measured at each step. Groups whose samples all fare alike carry no gradient and are
+left out of the update.
+
+Letters: P prompts, G samples of each, N response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from . import checkpoint, ops, rewards
+from .grading import Verdicts, grade
+from .kernels.policy_loss import PolicyLoss
+from .kernels.segments import Segments
+from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
+from .model import Decoder
+from .optim import Optimizer, OptimSettings
+from .rollout import Rollout, RolloutOutput
+from .tasks import Mixture, ProblemBatch, TaskStream
+from .tokenizer import Tokenizer
+
+REWARDS: Mapping[str, Callable[[Verdicts], np.ndarray]] = {
+    "outcome": rewards.outcome,
+    "blended": rewards.blended,
+    "strict": rewards.strict,
+}
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """A reinforcement-learning stage."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    mixture: list[dict[str, Any]]
+    """Parts of the `Mixture` of prompts; they come from the split `rl`."""
+    steps: int = 200
+    """Updates."""
+    prompts: int = 32
+    """Prompts of a step."""
+    samples: int = 16
+    """Samples of each prompt."""
+    reward: Literal["outcome", "blended", "strict"] = "strict"
+    """What a sample earns; see fastreason.rewards."""
+    advantage_scale: Literal["std", "none"] = "std"
+    """Whether advantages are divided by the standard deviation of their group (GRPO) or not (Dr. GRPO)."""
+    temperature: float = 1.0
+    """Of sampling and of the trained distribution."""
+    max_new_tokens: int = 128
+    """Limit of a sample."""
+    clip_low: float = 0.2
+    """How far below 1 the ratio may pull."""
+    clip_high: float = 0.2
+    """How far above 1 the ratio may pull."""
+    optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(matrices="adamw", matrix_lr=5e-4, lr=5e-4, schedule="constant")
+    )
+    """Optimizer and schedule."""
+    save_every_s: float = 30.0
+    """Seconds between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"rl: {name} must be at least {low}, got {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ValueError(f"rl: temperature must be > 0, got {self.temperature}")
+
+
+def reinforce(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    settings: PolicySettings,
+    *,
+    seed: int,
+    folder: Path,
+    log: MetricsLog,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
+
+    Returns:
+        The progress that the checkpoint holds: step, tokens (sampled), seconds, finished.
+    Raises:
+        Interrupted: `stop` was requested; the checkpoint continues from here.
+    """
+    optimizer = Optimizer(model, settings.optim)
+    progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "finished": False}
+    if found := checkpoint.find_checkpoint(folder):
+        progress = checkpoint.load_progress(found)
+        model.load_state_dict(checkpoint.load_model(found).state_dict())
+        if progress["finished"]:
+            return progress
+        checkpoint.load_optimizer(found, optimizer)
+    log.forget_after("rl", progress["step"])
+    stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
+    engine = Rollout(model, tokenizer)
+    clock = Clock(progress["seconds"])
+    last_save = clock.seconds()
+    bar = progress_bar("rl", settings.steps, progress["step"], unit="step")
+
+    while not progress["finished"]:
+        first = progress["step"] * settings.prompts
+        started = clock.seconds()
+        problems = stream[first : first + settings.prompts]
+        samples = engine.generate(
+            problems,
+            settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=seed,
+            prompt_ids=problems.indices,
+        )
+        sampled = clock.seconds()
+        verdicts = grade(problems, samples.tokens, tokenizer=tokenizer)
+        rewards_PG = torch.from_numpy(REWARDS[settings.reward](verdicts)).view(-1, settings.samples)
+        advantages_PG = ops.group_advantages(rewards_PG, scale=settings.advantage_scale)
+        graded = clock.seconds()
+        result = policy_step(model, samples, advantages_PG, settings)
+        if result is not None:
+            result.loss.backward()
+            optimizer.step(progress["step"] / settings.steps)
+
+        progress["step"] += 1
+        progress["tokens"] += samples.num_new_tokens
+        progress["seconds"] = clock.seconds()
+        progress["finished"] = progress["step"] >= settings.steps
+        seconds = {"sample": sampled - started, "grade": graded - sampled, "update": progress["seconds"] - graded}
+        log.write("rl", **_statistics(progress, problems, samples, verdicts, rewards_PG, result, seconds))
+        bar.set_postfix_str(f"reward {rewards_PG.mean():.3f}", refresh=False)
+        bar.update(1)
+        if progress["finished"] or stop.requested or clock.seconds() - last_save > settings.save_every_s:
+            checkpoint.save_checkpoint(folder, model, tokenizer, None if progress["finished"] else optimizer, progress)
+            last_save = clock.seconds()
+        if stop.requested:
+            bar.close()
+            raise Interrupted("rl")
+    bar.close()
+    return progress
+
+
+def policy_step(
+    model: Decoder, samples: RolloutOutput, advantages_PG: torch.Tensor, settings: PolicySettings
+) -> PolicyLoss | None:
+    """The loss over the groups that have an advantage at all, each prompt once with its samples; None without one."""
+    speaking = advantages_PG.abs().sum(1) > 0
+    if not speaking.any():
+        return None
+    groups = torch.nonzero(speaking).squeeze(1)
+    tokens_T, segments, target_N = group_batch(samples, groups.numpy(), settings.samples)
+    length_S = segments.length[segments.prefix >= 0]
+    hidden = model(tokens_T, segments)
+    # the first token of a response is predicted by the last of its prompt, the others by the one before them
+    first_N = segments.start[segments.prefix >= 0].repeat_interleave(length_S) == target_N
+    prompt_end_S = (segments.start + segments.length - 1)[segments.prefix[segments.prefix >= 0]]
+    source_N = torch.where(first_N, prompt_end_S.repeat_interleave(length_S), target_N - 1)
+    rows = (groups[:, None] * settings.samples + torch.arange(settings.samples)).flatten().numpy()
+    inside = np.arange(samples.logprobs.shape[1]) < samples.lengths[rows][:, None]
+    return ops.policy_loss(
+        model.logits(hidden[source_N]),
+        tokens_T[target_N],
+        torch.from_numpy(samples.logprobs[rows][inside]),
+        advantages_PG[groups].flatten().repeat_interleave(length_S),
+        torch.ones(len(target_N)),
+        temperature=settings.temperature,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+    )
+
+
+def group_batch(
+    samples: RolloutOutput, groups: np.ndarray, group_size: int
+) -> tuple[torch.Tensor, Segments, torch.Tensor]:
+    """Prompts and their samples in the group layout.
+
+    Args:
+        groups: int64 [P']: which prompts.
+        group_size: samples of each.
+    Returns:
+        int64 tokens [T], their segments, and int64 [N]: where the response tokens stand.
+    """
+    parts, response_lengths = [], []
+    for p in groups.tolist():
+        rows = slice(p * group_size, (p + 1) * group_size)
+        lengths = samples.lengths[rows]
+        parts.append(samples.prompt_tokens[samples.prompt_offsets[p] : samples.prompt_offsets[p + 1]])
+        parts.extend(row[:length] for row, length in zip(samples.tokens[rows], lengths, strict=True))
+        response_lengths.append(lengths)
+    prompt_lengths = np.diff(samples.prompt_offsets)[groups]
+    segments = Segments.from_groups(torch.from_numpy(prompt_lengths), torch.from_numpy(np.stack(response_lengths)))
+    is_response = (segments.prefix >= 0).repeat_interleave(segments.length)
+    return torch.from_numpy(np.concatenate(parts)).long(), segments, is_response.nonzero().squeeze(1)
+
+
+def _statistics(
+    progress: Mapping[str, Any],
+    problems: ProblemBatch,
+    samples: RolloutOutput,
+    verdicts: Verdicts,
+    rewards_PG: torch.Tensor,
+    result: PolicyLoss | None,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    by_op = {str(op): float(rewards_PG[problems.ops == op].mean()) for op in np.unique(problems.ops).tolist()}
+    silent = (rewards_PG == rewards_PG[:, :1]).all(1).float().mean()
+    line = {
+        "step": progress["step"],
+        "tokens": progress["tokens"],
+        "seconds": progress["seconds"],
+        "reward": float(rewards_PG.mean()),
+        "reward_by_op": by_op,
+        "answer_correct": float(verdicts.answer_correct.mean()),
+        "verified": float(verdicts.verified.mean()),
+        "silent_groups": float(silent),
+        "mean_length": float(samples.lengths.mean()),
+        "finished": float(samples.finished.mean()),
+        **{f"{phase}_s": value for phase, value in seconds.items()},
+    }
+    if result is not None:
+        line |= {
+            "loss": result.loss.item(),
+            "entropy": result.entropy.item(),
+            "clip_share": result.clip_share.item(),
+            "max_logprob_difference": result.max_logprob_difference.item(),
+        }
+    return line

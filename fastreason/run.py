@@ -1,0 +1,144 @@
+"""Runs a recipe: the three stages one after the other, each followed by an evaluation, into one directory.
+
+    recipe.toml  metrics.jsonl  results.json  report.html  checkpoints/{pretrain,midtrain,rl}/
+
+Whatever interrupts it, a later call with `resume` goes on from what is there: finished stages and evaluations are not
+done again, an unfinished stage continues from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import checkpoint
+from .evaluate import evaluate
+from .machine import describe_machine
+from .metrics import MetricsLog, StopRequest
+from .model import Decoder
+from .policy import reinforce
+from .recipe import Recipe, load_recipe
+from .report import write_report
+from .supervised import train
+from .tokenizer import Tokenizer
+
+
+def run(
+    recipe: str | Path | Recipe,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Runs a recipe and returns what results.json holds.
+
+    Args:
+        recipe: a name that ships, a TOML file, or a `Recipe`.
+        out: the run directory; default runs/NAME. It must be new or empty unless `resume`.
+        resume: go on with what is in the directory. The recipe must be the one that it was started with.
+        overrides: values by dotted name; not with a `Recipe`.
+    Raises:
+        ValueError: a recipe or directory that does not fit.
+        KeyboardInterrupt: Ctrl-C; the directory can be resumed.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
+    folder = Path(out) if out is not None else Path("runs") / recipe.name
+    _prepare(folder, recipe, resume)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    try:
+        with StopRequest.watch() as stop:
+            return _run_stages(recipe, folder, stop)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, Any]:
+    tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
+    model = Decoder(recipe.model.config(len(tokenizer)))
+    model.reset_parameters(recipe.seed)
+    log = MetricsLog(folder / "metrics.jsonl")
+    results = _load_results(folder, recipe)
+    for stage in recipe.stages:
+        settings = getattr(recipe, stage)
+        place = folder / "checkpoints" / stage
+        if stage == "rl":
+            progress = reinforce(model, tokenizer, settings, seed=recipe.seed, folder=place, log=log, stop=stop)
+        else:
+            progress = train(stage, model, tokenizer, settings, seed=recipe.seed, folder=place, log=log, stop=stop)
+        if stage in results["stages"]:
+            continue
+        started = time.perf_counter()
+        scores = evaluate(
+            model, tokenizer, recipe.evaluate, seed=recipe.seed, name=f"eval {stage}", stop=stop
+        )
+        results["stages"][stage] = scores
+        results["seconds"][stage] = round(progress["seconds"], 3)
+        results["tokens"][stage] = progress["tokens"]
+        results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
+        _write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+        write_report(folder)
+    return results
+
+
+def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Makes the directory, or checks that it belongs to this recipe."""
+    saved = folder / "recipe.toml"
+    if saved.exists():
+        if not resume:
+            raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
+        before, now = load_recipe(saved).to_dict(), recipe.to_dict()
+        if before != now:
+            names = sorted(set(_flat(before).items()) ^ set(_flat(now).items()))
+            raise ValueError(
+                f"run: {folder} was started with another recipe; the first field that differs is {names[0][0]}"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    temporary = folder / "recipe.new"
+    recipe.save(temporary)
+    temporary.replace(saved)
+
+
+def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    path = folder / "results.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "ranges": {"in-distribution": recipe.in_distribution, "edge": recipe.edge},
+        "stages": {},
+        "seconds": {},
+        "tokens": {},
+        "evaluation_seconds": {},
+        "machine": describe_machine(),
+    }
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """{"rl.steps": "200", ...}"""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = repr(value)
+    return flat

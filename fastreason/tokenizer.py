@@ -1,0 +1,144 @@
+"""Our tokenizer: one token a word, built from the themes, saved as a Hugging Face tokenizer.json.
+
+`fastreason._core` encodes and decodes; `tokenizers` and transformers give the same ids from the saved file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import _core
+from .tasks import Mixture, load_theme
+
+SPECIALS = ("[UNK]", "[PAD]", "[BOS]", "[EOS]")
+TAGS = ("<question>", " </question>", " <solution>", " </solution>", " <answer>", " </answer>")
+
+# The pattern that csrc/text/tokenizer.cpp implements by hand.
+WORD_PATTERN = r" ?</?[a-z]+>| ?[A-Za-z\x{80}-\x{10FFFF}]+:?| ?[0-9]{1,3}| ?[!-/:-@\[-`{-~]|[\s\S]"
+
+
+class Tokenizer:
+    """Words to ids and back; a word keeps its leading blank, so decoding is plain concatenation.
+
+    >>> tokenizer = Tokenizer.build(["symbolic"], max_value=99)
+    >>> tokenizer.decode(tokenizer.encode("<question> B ? Ba: 3. </question> <solution>"))
+    '<question> B ? Ba: 3. </question> <solution>'
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.core = _core.Tokenizer(list(words))
+        self.words = tuple(words)
+
+    @classmethod
+    def build(cls, themes: Iterable[str], max_value: int = 1000) -> Tokenizer:
+        """The vocabulary of these themes: specials, tags, words in order of first use, numbers.
+
+        Args:
+            themes: names or paths of themes.
+            max_value: the largest number that a symbolic text may hold; at most 999 get a token of their own. Published
+                texts get all groups of 1-3 digits, with and without leading blank.
+        """
+        words = dict.fromkeys(SPECIALS + TAGS)
+        published = max_value > 999
+        for name in themes:
+            theme = load_theme(name)
+            published |= theme.style == "published"
+            for piece in theme.core.pieces():
+                words.update(dict.fromkeys(_core.split_words(piece)))
+        words.update(dict.fromkeys(f" {n}" for n in range(1000 if published else max_value + 1)))
+        if published:
+            for digits in (1, 2, 3):
+                words.update(dict.fromkeys(f"{n:0{digits}}" for n in range(10**digits)))
+        return cls(tuple(words))
+
+    @classmethod
+    def for_mixtures(cls, mixtures: Iterable[Mixture]) -> Tokenizer:
+        """The vocabulary that all these mixtures need."""
+        mixtures = list(mixtures)
+        themes = dict.fromkeys(theme for mixture in mixtures for theme in mixture.themes)
+        return cls.build(themes, max(cell.max_value for mixture in mixtures for cell in mixture.weights))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+        """Reads what `save_pretrained` wrote."""
+        path = Path(folder) / "tokenizer.json"
+        try:
+            model = json.loads(path.read_text(encoding="utf-8"))["model"]
+            vocabulary = model["vocab"]
+            if model["type"] != "WordLevel" or not isinstance(vocabulary, dict):
+                raise KeyError(model["type"])
+        except FileNotFoundError:
+            raise ValueError(f"Tokenizer.from_pretrained: no file {path}") from None
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"Tokenizer.from_pretrained: {path} is not a tokenizer that fastreason wrote") from error
+        words = sorted(vocabulary, key=vocabulary.__getitem__)
+        if [vocabulary[word] for word in words] != list(range(len(words))):
+            raise ValueError(f"Tokenizer.from_pretrained: the ids in {path} are not 0 .. {len(words) - 1}")
+        return cls(words)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which tokenizers, transformers and vLLM read."""
+        specials = [
+            dict(id=i, content=word, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+            for i, word in enumerate(SPECIALS)
+        ]
+        pattern = {"type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated", "invert": False}
+        tokenizer = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": specials,
+            "normalizer": None,
+            "pre_tokenizer": pattern,
+            "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {
+                "type": "WordLevel",
+                "vocab": {word: i for i, word in enumerate(self.words)},
+                "unk_token": SPECIALS[0],
+            },
+        }
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": "[UNK]",
+            "pad_token": "[PAD]",
+            "bos_token": "[BOS]",
+            "eos_token": "[EOS]",
+            "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+        for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
+            text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.words == other.words
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def pad_id(self) -> int:
+        return SPECIALS.index("[PAD]")
+
+    @property
+    def eos_id(self) -> int:
+        return SPECIALS.index("[EOS]")
+
+    @property
+    def answer_close_id(self) -> int:
+        """The id of ` </answer>`, where generation stops."""
+        return len(SPECIALS) + TAGS.index(" </answer>")
+
+    def encode(self, text: str) -> np.ndarray:
+        """int32 ids; a word outside the vocabulary is [UNK]."""
+        return self.core.encode(text)
+
+    def decode(self, ids: np.ndarray | Sequence[int]) -> str:
+        return self.core.decode(np.asarray(ids, dtype=np.int32))

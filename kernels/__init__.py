@@ -1,0 +1,23 @@
+"""Operations of the decoder and its losses, one a file: definition in torch, Triton kernels, checked wrapper."""
+
+from .attention import attention, decode_attention
+from .cross_entropy import cross_entropy
+from .policy_loss import PolicyLoss, group_advantages, policy_loss
+from .rms_norm import rms_norm
+from .rope import rope, rope_angles
+from .segments import Segments
+from .swiglu import swiglu
+
+__all__ = [
+    "PolicyLoss",
+    "Segments",
+    "attention",
+    "cross_entropy",
+    "decode_attention",
+    "group_advantages",
+    "policy_loss",
+    "rms_norm",
+    "rope",
+    "rope_angles",
+    "swiglu",
+]
