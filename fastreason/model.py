@@ -9,9 +9,8 @@ Letters: T tokens, N selected tokens or sequences, V vocabulary, H query heads, 
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -160,7 +159,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))  # type: ignore[assignment]
         self.final_norm = nn.Parameter(torch.ones(config.hidden_size))
 
     def reset_parameters(self, seed: int) -> None:

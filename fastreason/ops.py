@@ -1,4 +1,4 @@
-"""The one place that chooses how an operation runs: Triton on CUDA where a kernel exists, its torch definition elsewhere.
+"""The one place that chooses how an operation runs: Triton on CUDA where a kernel exists, else its torch definition.
 
 Nothing else in fastreason asks for the device. Both give the same numbers within the tolerances of tests/kernels.
 """

@@ -91,7 +91,9 @@ def _draw(line: Series, at: object) -> list[str]:
             low, high = line.intervals[i]
             (_, top), (_, bottom) = at(x, high), at(x, low)  # type: ignore[operator]
             label += f" (95 % interval {low:.3g} to {high:.3g})"
-            parts.append(f'<line class="{colour} whisker" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
+            parts.append(
+                f'<line class="{colour} whisker" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
+            )
         if not line.dashed or len(placed) <= 20:
             parts.append(_marker(line.style, px, py, colour, escape(label)))
     return parts

@@ -2,9 +2,9 @@
 
     prompts -> n samples each -> verdicts -> rewards -> advantages -> policy loss on the group layout -> step
 
-One update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to rounding; the largest
-difference of log-probabilities is measured at each step. Groups whose samples all fare alike carry no gradient and are
-left out of the update.
+One update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to rounding; the
+largest difference of log-probabilities is measured at each step. Groups whose samples all fare alike carry no gradient
+and are left out of the update.
 
 Letters: P prompts, G samples of each, N response tokens.
 """

@@ -1,7 +1,7 @@
 """A recipe: everything a run depends on, as one frozen dataclass tree read from TOML.
 
-Fields may be overridden by their dotted names (`rl.steps`); a run saves the resolved recipe. An unknown field or a value
-out of range is an error that names it, before anything is built.
+Fields may be overridden by their dotted names (`rl.steps`); a run saves the resolved recipe. An unknown field or a
+value out of range is an error that names it, before anything is built.
 """
 
 from __future__ import annotations
@@ -133,9 +133,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     elif text_path in available_recipes():
         text = resources.files("fastreason").joinpath("recipes", text_path + ".toml").read_text(encoding="utf-8")
     else:
-        raise ValueError(
-            f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {text_path!r}"
-        )
+        raise ValueError(f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {text_path!r}")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

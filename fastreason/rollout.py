@@ -87,7 +87,8 @@ class Rollout:
         """
         if n < 1 or max_new_tokens < 1 or temperature < 0:
             raise ValueError(
-                f"generate: need n >= 1, max_new_tokens >= 1, temperature >= 0, got {n}, {max_new_tokens}, {temperature}"
+                f"generate: need n >= 1, max_new_tokens >= 1 and temperature >= 0, "
+                f"got {n}, {max_new_tokens} and {temperature}"
             )
         if isinstance(prompts, ProblemBatch):
             tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
@@ -138,7 +139,7 @@ class Rollout:
         num_sequences = len(prompt_lengths) * n
         tokens = np.full((limit, num_sequences), self.tokenizer.pad_id, dtype=np.int32)
         logprobs = np.zeros((limit, num_sequences), dtype=np.float32)
-        segments = Segments.from_lengths(prompt_lengths)
+        segments = Segments.from_lengths(torch.from_numpy(prompt_lengths))
         hidden, cache = self._prefill(torch.from_numpy(prompt_tokens).long(), segments, n, limit)
         alive = np.ones(num_sequences, dtype=bool)  # by sequence of the chunk
         active = np.arange(num_sequences)  # the sequences that are still in the batch
@@ -165,13 +166,12 @@ class Rollout:
         """The hidden state behind each prompt, once for every sample [N, hidden], and the cache to go on from."""
         hidden, keys_values = self.model.prefill(tokens, segments)
         rows, (rectangle,) = Rows.build(segments, [torch.arange(len(segments.length))])
-        prefix = [
-            tuple(
-                x[rows.token_of_row].view(rectangle.count, rectangle.length, *x.shape[1:]).transpose(1, 2).contiguous()
-                for x in pair
-            )
-            for pair in keys_values
-        ]
+
+        def padded(x: Tensor) -> Tensor:
+            x = x[rows.token_of_row].unflatten(0, (rectangle.count, rectangle.length))
+            return x.transpose(1, 2).contiguous()
+
+        prefix = [(padded(k), padded(v)) for k, v in keys_values]
         num_kv_heads, head_dim = keys_values[0][0].shape[1:]
         shape = (len(segments.length) * n, num_kv_heads, limit, head_dim)
         own = [(hidden.new_empty(shape), hidden.new_empty(shape)) for _ in keys_values]

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from . import checkpoint
 from .evaluate import evaluate
 from .machine import describe_machine
 from .metrics import MetricsLog, StopRequest
@@ -78,9 +77,7 @@ def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, An
         if stage in results["stages"]:
             continue
         started = time.perf_counter()
-        scores = evaluate(
-            model, tokenizer, recipe.evaluate, seed=recipe.seed, name=f"eval {stage}", stop=stop
-        )
+        scores = evaluate(model, tokenizer, recipe.evaluate, seed=recipe.seed, name=f"eval {stage}", stop=stop)
         results["stages"][stage] = scores
         results["seconds"][stage] = round(progress["seconds"], 3)
         results["tokens"][stage] = progress["tokens"]

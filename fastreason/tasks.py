@@ -68,7 +68,9 @@ class Theme:
     def _from_toml(cls, name: str, values: dict[str, Any]) -> Theme:
         known = {field.name for field in fields(cls)} - {"name"}
         if unknown := set(values) - known:
-            raise ValueError(f"theme {name}: unknown field {sorted(unknown)[0]!r}; allowed are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"theme {name}: unknown field {sorted(unknown)[0]!r}; allowed are {', '.join(sorted(known))}"
+            )
         for field in ("style", "places", "kinds"):
             if field not in values:
                 raise ValueError(f"theme {name}: {field} is missing")
@@ -293,9 +295,7 @@ class TaskStream:
             yield from self[index : index + 64].rows()
             index += 64
 
-    def packed(
-        self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0
-    ) -> PackedBatch:
+    def packed(self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0) -> PackedBatch:
         """Problems start, start + 1, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
         key = id(tokenizer.core)
         if key not in self._packers:

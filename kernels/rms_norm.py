@@ -158,7 +158,7 @@ def _backward_kernel(
 
 
 def tile_shape(width: int) -> tuple[int, int, int]:
-    """(ROWS, BLOCK_D, num_warps) for rows of `width`: about 2,048 elements a tile, so that small widths fill a warp too."""
+    """(ROWS, BLOCK_D, num_warps) for rows of `width`: about 2,048 elements a tile, which fills warps at any width."""
     block = triton.next_power_of_2(width)
     rows = max(1, 2048 // block)
     return rows, block, 4 if block <= 4096 else 8
@@ -220,8 +220,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, dy: Tensor, dsum: Tensor, drstd: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
     total, weight, rstd = ctx.saved_tensors
-    dsum = dsum.contiguous() if ctx.has_residual else None
-    dx, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd)
+    dx, dweight = _rms_norm_backward_op(dy, dsum.contiguous() if ctx.has_residual else None, total, weight, rstd)
     return dx, dx if ctx.has_residual else None, dweight, None
 
 

@@ -2,8 +2,8 @@
 
 A batch is a flat row of T tokens cut into S *segments*, each `start, length, prefix`. A token attends to all of its
 segment's prefix and causally to its own segment; its position continues after the prefix. A pre-training row holds
-documents without prefix. A GRPO group holds one prompt segment and n response segments whose prefix it is, so the prompt
-is embedded, projected and normalised once and not n times.
+documents without prefix. A GRPO group holds one prompt segment and n response segments whose prefix it is, so the
+prompt is embedded, projected and normalised once and not n times.
 
 Letters:    T tokens, S segments; R padded rows, of rectangles [B, L]; P prefixes of G segments each.
 """
@@ -140,7 +140,7 @@ class Rows:
             row_of_token[token_BL[inside_BL]] = row_BL[inside_BL]
             token_of_row.append(token_BL.flatten())
             rows = slice(num_rows, num_rows + token_BL.numel())
-            placed.append(Rectangle(rows, *token_BL.shape, None if inside_BL.all() else ~inside_BL))
+            placed.append(Rectangle(rows, len(ids), token_BL.shape[1], None if inside_BL.all() else ~inside_BL))
             num_rows = rows.stop
         covered = row_of_token >= 0
         rows_of_all = torch.where(covered, row_of_token, num_rows)
@@ -195,7 +195,8 @@ class Plan:
         if not groups:
             return cls(rows, None, tuple((rectangle, None) for rectangle in rectangles))
         prefix_rows, prefixes = Rows.build(segments, [prefix for prefix, _ in groups])
-        return cls(rows, prefix_rows, tuple(zip(rectangles, [None] * len(alone) + prefixes, strict=True)))
+        prefix_of: list[Rectangle | None] = [*[None] * len(alone), *prefixes]
+        return cls(rows, prefix_rows, tuple(zip(rectangles, prefix_of, strict=True)))
 
 
 def _similar_lengths(ids: Tensor, length: Tensor, max_buckets: int = 4) -> list[Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Step:
     variables: list[str] = field(default_factory=list)
 
 
-# --- the published style ------------------------------------------------------------------------------------------------
+# --- the published style --------------------------------------------------------------------------------------------
 
 
 def read_published_problem(problem: str, question: str) -> Problem:
@@ -117,7 +118,9 @@ def read_published_solution(body: str) -> list[Step]:
                 values[target] = numbers[0]
             else:
                 sign = operands[1]
-                result = {"+": numbers[0] + numbers[1], "-": numbers[0] - numbers[1], "*": numbers[0] * numbers[1]}[sign]
+                result = {"+": numbers[0] + numbers[1], "-": numbers[0] - numbers[1], "*": numbers[0] * numbers[1]}[
+                    sign
+                ]
                 assert parts[1:] == [f"{numbers[0]} {sign} {numbers[1]}", str(result)]
                 values[target] = result
         step = Step(name, parents, has_constant, values[variable], [c.removeprefix("so ")[0] for c in clauses])
@@ -127,7 +130,7 @@ def read_published_solution(body: str) -> list[Step]:
     return steps
 
 
-# --- the symbolic style -------------------------------------------------------------------------------------------------
+# --- the symbolic style ---------------------------------------------------------------------------------------------
 
 
 def read_symbolic_problem(problem: str, question: str) -> Problem:
@@ -168,7 +171,7 @@ def read_symbolic_solution(body: str) -> list[Step]:
         assert parts[1:2] in ([], [first])
         results = {_arithmetic(part) for part in parts[1:] or parts}
         assert len(results) == 1
-        for earlier, later in zip(parts[1:], parts[2:], strict=False):
+        for earlier, later in pairwise(parts[1:]):
             assert len(re.findall(r"\d+", later)) == len(re.findall(r"\d+", earlier)) - 1  # one operation a part
         value_of[name] = results.pop()
         assert parts[-1] == str(value_of[name])
@@ -181,7 +184,7 @@ def _arithmetic(text: str) -> int:
     return eval(text)  # digits and operators alone, by the line above
 
 
-# --- both ---------------------------------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------------------------------
 
 
 def is_total(name: str, problem: Problem) -> bool:

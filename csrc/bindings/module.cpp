@@ -18,9 +18,10 @@ py::array_t<float> uniform(std::uint64_t seed, const InputArray<std::int64_t>& p
   const PhiloxKey key = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   for (py::ssize_t i = 0; i < n; ++i) {
     const auto p = static_cast<std::uint64_t>(prompt[i]);
-    const PhiloxBlock block = philox4x32({static_cast<std::uint32_t>(position[i]), static_cast<std::uint32_t>(sample[i]),
-                                          static_cast<std::uint32_t>(p), static_cast<std::uint32_t>(p >> 32)},
-                                         key);
+    const PhiloxBlock block =
+        philox4x32({static_cast<std::uint32_t>(position[i]), static_cast<std::uint32_t>(sample[i]),
+                    static_cast<std::uint32_t>(p), static_cast<std::uint32_t>(p >> 32)},
+                   key);
     to[i] = (static_cast<float>(block[0] >> 8) + 0.5f) * 0x1p-24f;
   }
   return out;
@@ -38,7 +39,8 @@ PYBIND11_MODULE(_core, m) {
       "philox4x32", [](PhiloxBlock counter, PhiloxKey key) { return philox4x32(counter, key); }, py::arg("counter"),
       py::arg("key"), "One block of Philox4x32-10: four 32-bit words.");
   m.def("uniform", &uniform, py::arg("seed"), py::arg("prompts"), py::arg("samples"), py::arg("positions"),
-        "float32 [N] in (0, 1): a pure function of (seed, prompt, sample, position), from Philox4x32-10 with the seed as\n"
+        "float32 [N] in (0, 1): a pure function of (seed, prompt, sample, position), from Philox4x32-10 with the seed "
+        "as\n"
         "key and (position, sample, prompt low, prompt high) as counter.");
 }
 

@@ -54,10 +54,9 @@ void bind_tasks(py::module_& m) {
                        std::string average_total) {
              if (style != "published" && style != "symbolic")
                throw py::value_error("style must be published or symbolic, got '" + style + "'");
-             return std::make_shared<Theme>(ThemeSpec{std::move(name),
-                                                      style == "symbolic" ? Style::kSymbolic : Style::kPublished,
-                                                      std::move(places), std::move(kinds), std::move(total),
-                                                      std::move(average), std::move(average_total)});
+             return std::make_shared<Theme>(ThemeSpec{
+                 std::move(name), style == "symbolic" ? Style::kSymbolic : Style::kPublished, std::move(places),
+                 std::move(kinds), std::move(total), std::move(average), std::move(average_total)});
            }),
            py::arg("name"), py::arg("style"), py::arg("places"), py::arg("kinds"), py::arg("total"), py::arg("average"),
            py::arg("average_total"))
@@ -106,11 +105,16 @@ void bind_tasks(py::module_& m) {
            [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { b.append_prompt(i, out); }); })
       .def("documents",
            [](const ProblemBatch& b) { return list_of(b, [&](auto i, auto& out) { b.append_document(i, out); }); })
-      .def("indices", [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).index; }); })
-      .def("answers", [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).answer; }); })
-      .def("hashes", [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).hash; }); })
-      .def("cells", [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.row(i).cell; }); })
-      .def("ops", [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.cell(i).spec.op; }); });
+      .def("indices",
+           [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).index; }); })
+      .def("answers",
+           [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).answer; }); })
+      .def("hashes",
+           [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).hash; }); })
+      .def("cells",
+           [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.row(i).cell; }); })
+      .def("ops",
+           [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.cell(i).spec.op; }); });
 }
 
 }  // namespace fastreason

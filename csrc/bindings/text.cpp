@@ -92,9 +92,9 @@ void bind_text(py::module_& m) {
           "pack",
           [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, int threads) {
             if (start < 0 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
-              throw py::value_error("pack: need start >= 0, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
-                                    std::to_string(start) + ", rows " + std::to_string(rows) + ", length " +
-                                    std::to_string(length));
+              throw py::value_error(
+                  "pack: need start >= 0, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
+                  std::to_string(start) + ", rows " + std::to_string(rows) + ", length " + std::to_string(length));
             PackedRows packed;
             {
               py::gil_scoped_release release;

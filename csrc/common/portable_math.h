@@ -18,9 +18,9 @@ inline double exponential(double x) {
   constexpr double kLog2E = 1.4426950408889634, kLn2High = 0.6931471803691238, kLn2Low = 1.9082149292705877e-10;
   const double k = std::floor(x * kLog2E + 0.5);
   const double r = (x - k * kLn2High) - k * kLn2Low;  // |r| <= ln(2) / 2
-  constexpr double kInverseFactorial[] = {1.0,         1.0,          1.0 / 2,       1.0 / 6,        1.0 / 24,
-                                          1.0 / 120,   1.0 / 720,    1.0 / 5040,    1.0 / 40320,    1.0 / 362880,
-                                          1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+  constexpr double kInverseFactorial[] = {
+      1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+      1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
   double sum = 0.0;
   for (int n = 13; n >= 0; --n) sum = sum * r + kInverseFactorial[n];
   const auto exponent = static_cast<std::uint64_t>(static_cast<std::int64_t>(k) + 1023);

@@ -1,4 +1,5 @@
-// A small evaluator for model-written arithmetic: integers, + - * /, parentheses, names. Nothing else, and never an error.
+// A small evaluator for model-written arithmetic: integers, + - * /, parentheses, names. Nothing else, and never an
+// error.
 #pragma once
 
 #include <cstdint>

@@ -102,8 +102,8 @@ void PublishedReader::remove_tags(std::string_view text) {
   untagged_.clear();
   std::size_t kept = 0;
   for (; at != kNowhere; at = text.find('<', at)) {
-    const auto tag = std::find_if(kTags.begin(), kTags.end(),
-                                  [&](std::string_view t) { return text.substr(at, t.size()) == t; });
+    const auto tag =
+        std::find_if(kTags.begin(), kTags.end(), [&](std::string_view t) { return text.substr(at, t.size()) == t; });
     if (tag == kTags.end()) {
       ++at;
       continue;
@@ -153,7 +153,8 @@ std::string_view PublishedReader::tidy_name(std::string_view name) {
   while (!name.empty() && outer(name.front())) name.remove_prefix(1);
   while (!name.empty() && outer(name.back())) name.remove_suffix(1);
   bool tidy = true;
-  for (std::size_t i = 1; i < name.size(); ++i) tidy &= !is_blank(name[i]) || (name[i] == ' ' && !is_blank(name[i - 1]));
+  for (std::size_t i = 1; i < name.size(); ++i)
+    tidy &= !is_blank(name[i]) || (name[i] == ' ' && !is_blank(name[i - 1]));
   if (tidy) return name;
   const std::size_t begin = tidied_.size();
   for (const char c : name)

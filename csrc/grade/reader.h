@@ -26,8 +26,8 @@ class PublishedReader {
     char letter = 0;
   };
   struct Letter {
-    int step = -1;                 // the latest step whose variable this is
-    int clause_step = -1;          // the step of the latest intermediate clause for this letter
+    int step = -1;                     // the latest step whose variable this is
+    int clause_step = -1;              // the step of the latest intermediate clause for this letter
     std::uint64_t clause_parents = 0;  // letters of steps that this clause depends on, by letter index
     bool known = false;
     double value = 0.0;

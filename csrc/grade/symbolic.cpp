@@ -55,8 +55,8 @@ void SymbolicReader::read_step(std::string_view sentence, std::size_t begin, Nam
     return true;
   };
   const std::size_t last = parts.rfind('=');
-  step.has_value = ExpressionReader(parts.substr(last == std::string_view::npos ? 0 : last + 1), lookup)
-                       .evaluate(step.value);
+  step.has_value =
+      ExpressionReader(parts.substr(last == std::string_view::npos ? 0 : last + 1), lookup).evaluate(step.value);
   step.name = names.intern(name);
   if (static_cast<std::size_t>(step.name) >= step_of_name_.size())
     step_of_name_.resize(static_cast<std::size_t>(step.name) + 1, -1);

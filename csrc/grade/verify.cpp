@@ -55,7 +55,8 @@ Verdict Grader::grade(std::string_view completion, std::vector<StepVerdict>& ste
   names_.truncate(num_gold_names_);  // while the completion that the other names are views of is still there
   Verdict verdict;
   verdict.num_steps = static_cast<std::uint32_t>(predicted_.steps.size());
-  verdict.answer_correct = gold_.has_answer && same_number(true, gold_.answer, predicted_.has_answer, predicted_.answer);
+  verdict.answer_correct =
+      gold_.has_answer && same_number(true, gold_.answer, predicted_.has_answer, predicted_.answer);
   verdict.process_accuracy =
       num_gold_names_ > 0 ? static_cast<float>(num_right) / static_cast<float>(num_gold_names_) : 0.0f;
   verdict.verified = verdict.answer_correct && num_gold_names_ > 0 && num_right == num_gold_names_;

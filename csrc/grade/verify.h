@@ -21,8 +21,8 @@ enum class StepStatus : std::uint8_t {
 
 struct StepVerdict {
   StepStatus status;
-  std::int16_t gold_step;         // index of the gold step of the same name, -1: none
-  std::uint32_t begin, end;       // bytes of the completion
+  std::int16_t gold_step;    // index of the gold step of the same name, -1: none
+  std::uint32_t begin, end;  // bytes of the completion
 };
 
 struct Verdict {

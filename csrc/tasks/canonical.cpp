@@ -7,7 +7,14 @@ namespace fastreason {
 namespace {
 
 // Tags keep kinds of statement apart; their values are arbitrary and must never change.
-enum Tag : std::uint64_t { kSum = 1, kDifference = 2, kTold = 3, kExists = 4, kForwardQuestion = 5, kReverseQuestion = 6 };
+enum Tag : std::uint64_t {
+  kSum = 1,
+  kDifference = 2,
+  kTold = 3,
+  kExists = 4,
+  kForwardQuestion = 5,
+  kReverseQuestion = 6
+};
 
 std::uint64_t definition_hash(const Theme& theme, const Problem& problem, NodeId node) {
   const Formula& formula = problem.formulas[node];

@@ -34,13 +34,14 @@ struct Problem {
   int num_places = 0;
   Table<KindList, kMaxPlaces> kinds_of_place;  // in the order in which a total names them
 
-  NodeSet members;                                // every node in use: necessary or distractor
-  Table<ParentList, kNumNodes> parents;      // ordered as the texts name them; constants are not parents
-  Table<Formula, kNumNodes> formulas;        // of the instances
-  SmallVector<NodeId, kNumNodes> topo;            // the necessary nodes, parents first; the last one is the target
-  Table<std::int64_t, kNumNodes> values;     // of the nodes in topo
-  NodeId unknown = kNoNode;                       // reverse mode: the leaf that is asked
-  SmallVector<NodeId, 2 * kMaxEdges + 1> sentences;  // instances in the order of the text; kToldSentence once in reverse
+  NodeSet members;                        // every node in use: necessary or distractor
+  Table<ParentList, kNumNodes> parents;   // ordered as the texts name them; constants are not parents
+  Table<Formula, kNumNodes> formulas;     // of the instances
+  SmallVector<NodeId, kNumNodes> topo;    // the necessary nodes, parents first; the last one is the target
+  Table<std::int64_t, kNumNodes> values;  // of the nodes in topo
+  NodeId unknown = kNoNode;               // reverse mode: the leaf that is asked
+  SmallVector<NodeId, 2 * kMaxEdges + 1>
+      sentences;  // instances in the order of the text; kToldSentence once in reverse
 
   Table<std::uint8_t, kMaxPlaces> place_names;  // index into the theme's places
   Table<std::uint8_t, kMaxKinds> kind_names;

@@ -53,8 +53,9 @@ void write_question(const Theme& theme, const Problem& problem, Sink& sink) {
     PublishedWriter<Sink>(theme, problem, sink).question();
 }
 
-// Problem and question in the order in which a prompt holds them. The symbolic style asks first: a causal model then knows
-// what matters while it reads the sentences, which at 0.2 M parameters is the difference between learning and not.
+// Problem and question in the order in which a prompt holds them. The symbolic style asks first: a causal model then
+// knows what matters while it reads the sentences, which at 0.2 M parameters is the difference between learning and
+// not.
 template <class Sink>
 void write_asked_problem(const Theme& theme, const Problem& problem, Sink& sink) {
   if (theme.style() == Style::kSymbolic) write_question(theme, problem, sink);

@@ -27,8 +27,8 @@ void shuffle(Rng& rng, SmallVector<T, Capacity>& items) {
 int schedule_size(int op) {
   constexpr int kSizes[] = {2, 2, 2, 3, 3, 5, 5, 5, 8, 8, 10, 10, 10, 10, 13, 13, 13, 15, 15};  // op 2 .. 20
   if (op < kMinOp || op > kMaxOp)
-    throw std::invalid_argument("op must be in " + std::to_string(kMinOp) + " .. " + std::to_string(kMaxOp) +
-                                ", got " + std::to_string(op));
+    throw std::invalid_argument("op must be in " + std::to_string(kMinOp) + " .. " + std::to_string(kMaxOp) + ", got " +
+                                std::to_string(op));
   return kSizes[op - kMinOp];
 }
 
@@ -305,8 +305,7 @@ bool ProblemSampler::draw_parents(Rng& rng, Problem& problem) {
   }
   const auto most = [](int i) { return std::min(3, std::max(1, i)); };
   for (int i = 0; i < topo.size(); ++i)
-    if (is_instance(topo[i]) && in_degree[i] < most(i))
-      growable.push_back(static_cast<std::uint8_t>(i));
+    if (is_instance(topo[i]) && in_degree[i] < most(i)) growable.push_back(static_cast<std::uint8_t>(i));
   for (; total < size_; ++total) {
     if (growable.empty()) return false;
     const int pick = uniform_index(rng, growable);
@@ -319,7 +318,7 @@ bool ProblemSampler::draw_parents(Rng& rng, Problem& problem) {
     if (!is_instance(node)) continue;
     const int degree = in_degree[i];
     int wanted = degree == 1 ? (rng.coin() ? 1 : 2) : degree + 1;  // the constant counts as one
-    int pool = i + 1;                                             // the constant, then topo[0 .. i-1]
+    int pool = i + 1;                                              // the constant, then topo[0 .. i-1]
     wanted = std::min(wanted, pool);
     if (!problem.parents[node].empty()) {
       // the original drops the nearest earlier node where it meant to drop the parent that is set already
@@ -424,7 +423,8 @@ bool ProblemSampler::target_is_linear(const Problem& problem) const {
   return slope[problem.target()] != 0;
 }
 
-// --- distractors -------------------------------------------------------------------------------------------------------
+// --- distractors
+// -------------------------------------------------------------------------------------------------------
 
 void ProblemSampler::finish(Rng& rng, Problem& problem) {
   SmallVector<NodeId, kMaxEdges + 2 * kMaxPlaces> never;  // abstracts that stage 1 never drew

@@ -22,8 +22,8 @@ struct ProblemSpec {
   int op = 2;
   Mode mode = Mode::kForward;
   int depth = 2;
-  int number_range = 5;            // constants lie in 1 .. number_range - 1
-  std::int64_t max_value = 1000;   // of every necessary quantity
+  int number_range = 5;               // constants lie in 1 .. number_range - 1
+  std::int64_t max_value = 1000;      // of every necessary quantity
   int max_sentences = 2 * kMaxEdges;  // of the problem text, the told sentence of reverse mode not counted
 };
 
@@ -70,8 +70,8 @@ class ProblemSampler {
 
   // Scratch of the attempt in progress.
   Table<NodeSet, kNumNodes> parent_sets_;
-  SmallVector<NodeId, 2 * kMaxEdges> instances_;   // every instance of the structure, in list order
-  SmallVector<NodeId, kNumNodes> abstracts_;       // members that are abstracts, in order of insertion
+  SmallVector<NodeId, 2 * kMaxEdges> instances_;  // every instance of the structure, in list order
+  SmallVector<NodeId, kNumNodes> abstracts_;      // members that are abstracts, in order of insertion
   SmallVector<NodeId, kMaxEdges + kMaxPlaces> level1_;
   SmallVector<NodeId, kMaxPlaces> level2_;
 };

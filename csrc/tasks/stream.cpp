@@ -17,9 +17,8 @@ constexpr std::int64_t kGrain = 64;
 
 std::string describe(const Cell& cell, const Theme& theme) {
   return "op " + std::to_string(cell.spec.op) + ", theme " + theme.spec().name + ", depth " +
-         std::to_string(cell.spec.depth) + ", number_range " + std::to_string(cell.spec.number_range) +
-         ", max_value " + std::to_string(cell.spec.max_value) + ", max_sentences " +
-         std::to_string(cell.spec.max_sentences);
+         std::to_string(cell.spec.depth) + ", number_range " + std::to_string(cell.spec.number_range) + ", max_value " +
+         std::to_string(cell.spec.max_value) + ", max_sentences " + std::to_string(cell.spec.max_sentences);
 }
 
 }  // namespace
@@ -49,8 +48,8 @@ void TaskStream::generate(std::uint64_t index, Sample& sample) const {
   Rng rng(seed_, index, kTaskPurpose);
   const double u = rng.unit() * cumulative_.back();
   const auto found = std::upper_bound(cumulative_.begin(), cumulative_.end(), u);
-  sample.cell = static_cast<int>(std::min<std::ptrdiff_t>(found - cumulative_.begin(),
-                                                          static_cast<std::ptrdiff_t>(cells_.size()) - 1));
+  sample.cell = static_cast<int>(
+      std::min<std::ptrdiff_t>(found - cumulative_.begin(), static_cast<std::ptrdiff_t>(cells_.size()) - 1));
   const Cell& cell = cells_[static_cast<std::size_t>(sample.cell)];
   const Theme& theme = theme_of(sample);
   ProblemSampler sampler(cell.spec);

@@ -77,9 +77,9 @@ class ProblemBatch {
   const Cell& cell(std::int64_t i) const { return stream_->cells()[static_cast<std::size_t>(row(i).cell)]; }
   const Theme& theme(std::int64_t i) const { return *stream_->themes()[static_cast<std::size_t>(cell(i).theme)]; }
 
-  std::string_view problem(std::int64_t i) const;   // without the leading blank, ends with "."
+  std::string_view problem(std::int64_t i) const;  // without the leading blank, ends with "."
   std::string_view question(std::int64_t i) const;
-  std::string_view body(std::int64_t i) const;      // the steps, without the answer
+  std::string_view body(std::int64_t i) const;  // the steps, without the answer
   // "<question> problem question </question> <solution>", in the symbolic style the question before the problem
   void append_prompt(std::int64_t i, std::string& out) const;
   // The prompt, " body </solution> <answer> answer </answer>" and "[EOS]".

@@ -12,62 +12,115 @@ namespace {
 const char* piece_text(int piece, Style style) {
   const bool published = style == Style::kPublished;
   switch (piece) {
-    case kQuestionOpen: return "<question>";
-    case kQuestionClose: return " </question>";
-    case kSolutionOpen: return " <solution>";
-    case kSolutionClose: return " </solution>";
-    case kAnswerOpen: return " <answer>";
-    case kAnswerClose: return " </answer>";
-    case kEndOfText: return "[EOS]";
-    case kDot: return ".";
-    case kAssign: return " =";
-    case kAdd: return " +";
-    case kSubtract: return " -";
-    case kMultiply: return " *";
-    case kOpenParenthesis: return " (";
-    case kCloseParenthesis: return published ? ")" : " )";
-    default: break;
+    case kQuestionOpen:
+      return "<question>";
+    case kQuestionClose:
+      return " </question>";
+    case kSolutionOpen:
+      return " <solution>";
+    case kSolutionClose:
+      return " </solution>";
+    case kAnswerOpen:
+      return " <answer>";
+    case kAnswerClose:
+      return " </answer>";
+    case kEndOfText:
+      return "[EOS]";
+    case kDot:
+      return ".";
+    case kAssign:
+      return " =";
+    case kAdd:
+      return " +";
+    case kSubtract:
+      return " -";
+    case kMultiply:
+      return " *";
+    case kOpenParenthesis:
+      return " (";
+    case kCloseParenthesis:
+      return published ? ")" : " )";
+    default:
+      break;
   }
   if (!published) return piece == kSpacedQuestionMark ? " ?" : "";
   switch (piece) {
-    case kQuestionMark: return "?";
-    case kThe: return " The";
-    case kTheNumberOf: return " The number of";
-    case kRefThe: return " the";
-    case kRefTheNumberOf: return " the number of";
-    case kEquals: return " equals";
-    case kPlus: return " plus";
-    case kTimes: return " times";
-    case kTheSumOf: return " the sum of";
-    case kTheDifferenceBetween: return " the difference between";
-    case kComma: return ",";
-    case kAnd: return " and";
-    case kExistsCount: return " exists, and its number is greater than 0";
-    case kExistsAverage: return " is greater than 0";
-    case kWhatIs: return " What is the";
-    case kHowMany: return " How many";
-    case kDoes: return " does";
-    case kHave: return " have";
-    case kDefine: return " Define";
-    case kAs: return " as";
-    case kSemicolon: return ";";
-    case kSo: return " so";
-    case kReversePreamble: return " The question is difficult, so we use equations to solve it.";
-    case kUnknownStep: return " as x; we don't know its value yet but will find it out later.";
-    case kUnknown: return " x";
-    case kBareUnknown: return "x";
-    case kBareMinus: return "-";
-    case kBareTimes: return "*";
-    case kDivide: return " /";
-    case kWeKnow: return " We know";
-    case kSoWeHave: return ", so we have";
-    case kSolveIt: return " and we solve it through the following steps: Simplifying the equation:";
-    case kMoveTerms: return ". Move all terms to one side:";
-    case kIsolate: return ". Isolate the term with x:";
-    case kDivideBoth: return ". Divide both sides by";
-    case kColon: return ":";
-    case kSolutionX: return ". Solution: x =";
-    default: return "";
+    case kQuestionMark:
+      return "?";
+    case kThe:
+      return " The";
+    case kTheNumberOf:
+      return " The number of";
+    case kRefThe:
+      return " the";
+    case kRefTheNumberOf:
+      return " the number of";
+    case kEquals:
+      return " equals";
+    case kPlus:
+      return " plus";
+    case kTimes:
+      return " times";
+    case kTheSumOf:
+      return " the sum of";
+    case kTheDifferenceBetween:
+      return " the difference between";
+    case kComma:
+      return ",";
+    case kAnd:
+      return " and";
+    case kExistsCount:
+      return " exists, and its number is greater than 0";
+    case kExistsAverage:
+      return " is greater than 0";
+    case kWhatIs:
+      return " What is the";
+    case kHowMany:
+      return " How many";
+    case kDoes:
+      return " does";
+    case kHave:
+      return " have";
+    case kDefine:
+      return " Define";
+    case kAs:
+      return " as";
+    case kSemicolon:
+      return ";";
+    case kSo:
+      return " so";
+    case kReversePreamble:
+      return " The question is difficult, so we use equations to solve it.";
+    case kUnknownStep:
+      return " as x; we don't know its value yet but will find it out later.";
+    case kUnknown:
+      return " x";
+    case kBareUnknown:
+      return "x";
+    case kBareMinus:
+      return "-";
+    case kBareTimes:
+      return "*";
+    case kDivide:
+      return " /";
+    case kWeKnow:
+      return " We know";
+    case kSoWeHave:
+      return ", so we have";
+    case kSolveIt:
+      return " and we solve it through the following steps: Simplifying the equation:";
+    case kMoveTerms:
+      return ". Move all terms to one side:";
+    case kIsolate:
+      return ". Isolate the term with x:";
+    case kDivideBoth:
+      return ". Divide both sides by";
+    case kColon:
+      return ":";
+    case kSolutionX:
+      return ". Solution: x =";
+    default:
+      return "";
   }
 }
 
@@ -99,8 +152,8 @@ Theme::Theme(ThemeSpec spec) : spec_(std::move(spec)) {
   for (const auto* lists : {&spec_.places, &spec_.kinds}) {
     const char* field = lists == &spec_.places ? "places" : "kinds";
     if (lists->empty() || count_words(*lists) > 250)
-      throw std::invalid_argument("theme " + spec_.name + ": " + field + " must hold 1 to 250 names in sub-lists, got " +
-                                  std::to_string(count_words(*lists)));
+      throw std::invalid_argument("theme " + spec_.name + ": " + field +
+                                  " must hold 1 to 250 names in sub-lists, got " + std::to_string(count_words(*lists)));
     for (const auto& list : *lists)
       if (list.size() < kMaxPlaces || list.size() > 64)
         throw std::invalid_argument("theme " + spec_.name + ": every sub-list of " + field +

@@ -69,10 +69,12 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t leng
     const std::int64_t mean = num_documents ? num_tokens / num_documents + 1 : 256;
     documents.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(left / mean, 1, 4096)));
     const std::int64_t base = packed.next_index;
-    parallel_blocks(static_cast<std::int64_t>(documents.size()), threads, 16, [&](std::int64_t begin, std::int64_t end) {
-      Sample sample;
-      for (std::int64_t i = begin; i < end; ++i) write(base + i, sample, documents[static_cast<std::size_t>(i)]);
-    });
+    parallel_blocks(static_cast<std::int64_t>(documents.size()), threads, 16,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      Sample sample;
+                      for (std::int64_t i = begin; i < end; ++i)
+                        write(base + i, sample, documents[static_cast<std::size_t>(i)]);
+                    });
     for (const Document& document : documents)
       if (!place(document)) break;
   }

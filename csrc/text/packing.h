@@ -16,7 +16,7 @@ struct PackedRows {
   std::vector<std::int32_t> positions;  // [rows * length], from 0 in every document, 0 on padding
   std::vector<std::uint8_t> loss_mask;  // [rows * length], 1 where the token belongs to the solution, answer or [EOS]
   std::vector<std::int32_t> starts, lengths;  // [documents], into the flat tokens
-  std::int64_t next_index = 0;          // the first problem that is not in the rows
+  std::int64_t next_index = 0;                // the first problem that is not in the rows
 };
 
 class Packer {

@@ -33,7 +33,7 @@ def rename_letters(solution: str, rng: random.Random) -> str:
     return "".join(re.sub(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])", lambda m: to[m[0]], part) for part in clauses)
 
 
-# --- gold text ----------------------------------------------------------------------------------------------------------
+# --- gold text ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -107,11 +107,11 @@ def test_token_ids_are_graded_like_their_text(theme):
     np.testing.assert_array_equal(got.steps.status, want.steps.status)
 
 
-# --- corruptions: each must cost what it should -------------------------------------------------------------------------
+# --- corruptions: each must cost what it should ---------------------------------------------------------------------
 
 GOLD = (
-    "Define red kite in Alder Field as q; so q = 2. Define grey owl in Alder Field as B; m = q = 2; so B = 3 + m = 3 + 2 "
-    "= 5. Define total number of birds in Alder Field as T; so T = q + B = 2 + 5 = 7. Answer: 7."
+    "Define red kite in Alder Field as q; so q = 2. Define grey owl in Alder Field as B; m = q = 2; so B = 3 + m = 3 + "
+    "2 = 5. Define total number of birds in Alder Field as T; so T = q + B = 2 + 5 = 7. Answer: 7."
 )
 SYMBOLIC_GOLD = "Ba: 2. Be: 3 + Ba = 3 + 2 = 5. B: Ba + Be = 2 + 5 = 7. Answer: 7."
 
@@ -134,13 +134,29 @@ SYMBOLIC_GOLD = "Ba: 2. Be: 3 + Ba = 3 + 2 = 5. B: Ba + Be = 2 + 5 = 7. Answer: 
         # an extra step does not matter
         (GOLD, "Answer", "Define grey owl in Fern Hollow as Z; so Z = 1. Answer", 1, 1, 1, "RIGHT RIGHT RIGHT EXTRA"),
         # a name defined twice: the last one counts
-        (GOLD, "Define red", "Define red kite in Alder Field as c; so c = 9. Define red", 1, 1, 1, "REPEATED RIGHT RIGHT RIGHT"),
+        (
+            GOLD,
+            "Define red",
+            "Define red kite in Alder Field as c; so c = 9. Define red",
+            1,
+            1,
+            1,
+            "REPEATED RIGHT RIGHT RIGHT",
+        ),
         # only the end of a chain is compared: a wrong operator or number inside passes
         (GOLD, "q + B = 2 + 5 = 7", "q - B = 9 + 9 = 7", 1, 1, 1, "RIGHT RIGHT RIGHT"),
         # a chain without a number at its end is computed
         (GOLD, "q + B = 2 + 5 = 7", "q + B", 1, 1, 1, "RIGHT RIGHT RIGHT"),
         # "a" for "as", filler words, any case of "define"
-        (GOLD, "Define red kite in Alder Field as q;", "DEFINE red kite in Alder Field a variable q;", 1, 1, 1, "RIGHT RIGHT RIGHT"),
+        (
+            GOLD,
+            "Define red kite in Alder Field as q;",
+            "DEFINE red kite in Alder Field a variable q;",
+            1,
+            1,
+            1,
+            "RIGHT RIGHT RIGHT",
+        ),
         # blanks and line breaks inside a name
         (GOLD, "red kite in Alder Field as", "red  kite\nin Alder Field as", 1, 1, 1, "RIGHT RIGHT RIGHT"),
         # a header without a letter is lost with its body, the next one survives
@@ -171,7 +187,7 @@ def test_any_single_change_of_a_value_fails(theme):
     batch, rng = batch_of(theme, 500, op=range(3, 21)), random.Random(2)
     corrupted = []
     for solution in batch.solutions:
-        ends = [m for m in re.finditer(r"= (\d+)\.|: (\d+)\.", solution.rsplit(" Answer", 1)[0])]
+        ends = list(re.finditer(r"= (\d+)\.|: (\d+)\.", solution.rsplit(" Answer", 1)[0]))
         match = rng.choice(ends)
         at = match.start(1) if match[1] else match.start(2)
         corrupted.append(solution[:at] + "1" + solution[at:])
@@ -179,9 +195,23 @@ def test_any_single_change_of_a_value_fails(theme):
     assert not verdict.verified.any() and verdict.answer_correct.all()
 
 
-# --- any input ----------------------------------------------------------------------------------------------------------
+# --- any input ------------------------------------------------------------------------------------------------------
 
-FRAGMENTS = ["Define ", " as q", "; ", " so ", "q = ", "= 2", ". ", "Answer: ", "<answer> ", "</answer>", "Ba: ", "(", "*"]
+FRAGMENTS = [
+    "Define ",
+    " as q",
+    "; ",
+    " so ",
+    "q = ",
+    "= 2",
+    ". ",
+    "Answer: ",
+    "<answer> ",
+    "</answer>",
+    "Ba: ",
+    "(",
+    "*",
+]
 
 
 @given(text=st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=5)), max_size=60).map("".join))
@@ -231,7 +261,10 @@ def test_a_megabyte_of_hostile_text_takes_no_quadratic_time(text):
         (lambda b: fr.grade(b, ["a"] * 4), "the same number for each problem.*got 4 completions for 3 problems"),
         (lambda b: fr.grade(b, np.zeros((3, 4), dtype=np.int32)), "token ids need the tokenizer argument"),
         (lambda b: fr.grade(b, np.zeros((3, 4))), "token ids need the tokenizer argument"),
-        (lambda b: fr.grade(b, np.zeros((3, 4)), tokenizer=fr.Tokenizer.build(["zoo"])), "must be integers, got float64"),
+        (
+            lambda b: fr.grade(b, np.zeros((3, 4)), tokenizer=fr.Tokenizer.build(["zoo"])),
+            "must be integers, got float64",
+        ),
         (lambda b: fr.grade_texts(["a"], []), "got 1 gold solutions and 0 completions"),
     ],
 )
@@ -245,7 +278,7 @@ def test_texts_must_be_text():
         fr.grade_texts(["a", "b"], ["a", 3])
 
 
-# --- the released scorer ------------------------------------------------------------------------------------------------
+# --- the released scorer --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", ["medium", "hard"])

@@ -72,7 +72,13 @@ def test_rows_have_the_published_schema():
     row = batch.rows()[0]
     assert list(row) == ["problem", "question", "solution", "op", "id", "template", "mode", "length", "d"]
     assert row["problem"].endswith(". ") and row["solution"].endswith(".")
-    assert (row["op"], row["template"], row["mode"], row["length"], row["d"]) == (5, "zoo", "normalforward", "zero_context", 2)
+    assert (row["op"], row["template"], row["mode"], row["length"], row["d"]) == (
+        5,
+        "zoo",
+        "normalforward",
+        "zero_context",
+        2,
+    )
     assert len({row["id"] for row in fr.TaskStream(uniform("zoo"))[0:500].rows()}) == 500
 
 
@@ -146,7 +152,9 @@ def test_output_never_changes_unnoticed(theme):
 def test_splits_share_no_problem():
     # short problems of op 2 are few enough that draws meet again
     mix = uniform("symbolic", op=[2], max_sentences=4)
-    hashes = {split: set(fr.TaskStream(mix, seed=0, split=split)[0:60_000].hashes.tolist()) for split in fr.tasks.SPLITS}
+    hashes = {
+        split: set(fr.TaskStream(mix, seed=0, split=split)[0:60_000].hashes.tolist()) for split in fr.tasks.SPLITS
+    }
     assert len(hashes["train"]) < 58_000  # problems do repeat within a split
     for a in hashes:
         for b in hashes:
@@ -193,7 +201,9 @@ def test_mixture_arithmetic_gives_the_weights():
     assert abs(share - 0.8) < 0.015  # 5 standard errors
     assert abs(np.mean(batch.ops == 2) - 0.1) < 0.011
     assert mix.ops == (2, 3, 7) and mix.themes == ("zoo", "symbolic")
-    assert fr.Mixture.from_dict([{"op": [2, 3], "weight": 0.2}, {"op": [7], "themes": ["symbolic"], "weight": 0.8}]) == mix
+    assert (
+        fr.Mixture.from_dict([{"op": [2, 3], "weight": 0.2}, {"op": [7], "themes": ["symbolic"], "weight": 0.8}]) == mix
+    )
 
 
 @given(
@@ -231,7 +241,10 @@ def test_any_mixture_keeps_its_limits(op, theme, max_value, max_sentences, numbe
         (lambda: fr.Mixture.from_dict([{"weight": 1.0}]), "op is missing"),
         (lambda: 0 * uniform("zoo"), "the factor must be > 0, got 0"),
         (lambda: fr.TaskStream(uniform("zoo"), seed=-1), "seed must be an integer in 0 .. 2\\*\\*64 - 1, got -1"),
-        (lambda: fr.TaskStream(uniform("zoo"), split="tests"), "split must be one of train, rl, val, test, got 'tests'"),
+        (
+            lambda: fr.TaskStream(uniform("zoo"), split="tests"),
+            "split must be one of train, rl, val, test, got 'tests'",
+        ),
         (lambda: fr.TaskStream(uniform("zoo"))[-3:2], "no negative bound"),
         (lambda: fr.TaskStream(uniform("zoo"))[3:], "a slice needs an end"),
         (lambda: fr.TaskStream(uniform("zoo"))[[-1]], "indices must be >= 0, got -1"),
@@ -244,5 +257,5 @@ def test_bad_input_names_the_argument_the_value_and_the_range(make, message):
 
 def test_a_cell_that_cannot_be_reached_is_an_error_not_a_hang(monkeypatch):
     stream = fr.TaskStream(uniform("symbolic", op=[20], max_sentences=1), seed=0)
-    with pytest.raises(RuntimeError, match="no problem found in .* attempts for op 20, theme symbolic"):
+    with pytest.raises(RuntimeError, match=r"no problem found in .* attempts for op 20, theme symbolic"):
         stream[0:1]
