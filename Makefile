@@ -1,0 +1,79 @@
+# Every target works alone on a fresh machine with Python 3.11 and a C++20 compiler: it makes .venv and builds what it needs.
+
+PYTHON ?= python3.11
+# further flags of pip, for example --index-url of a mirror with CPU builds of torch
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
+
+.PHONY: help setup quickstart test check test-kernels audit bench sanitize fuzz wheel gpu-check clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# the package and what it needs at run time, built in place
+$(VENV)/.built: $(CORE) requirements-dev.txt | $(VENV)/bin/python
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary cmake ninja pybind11 scikit-build-core
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.tools: requirements-dev.txt $(VENV)/.built
+	$(PIP) install $(PIP_FLAGS) -r requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/.tools  ## .venv with the package, built in place, and every development tool
+
+quickstart: $(VENV)/.built  ## three stages on two cores in ten minutes: runs/quickstart/report.html
+	$(BIN)/fastreason run quickstart --resume
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest -q
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+
+test-kernels: setup  ## kernels under Triton's interpreter, against their definitions
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+
+check: setup  ## lint, format, types, stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(filter csrc/%,$(CORE))
+	rm -rf build/types && mkdir -p build/types/fastreason
+	ln -s $(wildcard $(CURDIR)/fastreason/*) $(CURDIR)/kernels build/types/fastreason/
+	MYPYPATH=build/types $(BIN)/mypy -p fastreason
+	MYPYPATH=build/types $(BIN)/mypy bench
+	MYPYPATH=build/types $(BIN)/python -m mypy.stubtest fastreason._core --mypy-config-file pyproject.toml \
+	    --allowlist tests/stubtest-allowlist.txt
+
+audit: setup  ## registers, spills and shared memory of every kernel, compiled for sm_80, sm_90 and sm_100
+	$(BIN)/python -m bench.audit
+
+bench: setup  ## throughput of every part on this machine
+	$(BIN)/python -m bench
+
+# A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
+sanitize: setup  ## the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(PYTHON) -m venv build/sanitize/venv
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > $$(build/sanitize/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tools.pth
+	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation --force-reinstall \
+	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON .
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grade
+
+fuzz: setup  ## a thousand fresh examples of every property test
+	$(BIN)/python -m pytest -q --hypothesis-profile=random tests/tasks tests/text tests/grade tests/kernels
+
+wheel: setup  ## dist/fastreason-*.whl for CPU
+	$(PIP) wheel --no-deps --no-build-isolation -w dist .
+
+gpu-check: setup  ## kernels against their definitions on a GPU
+	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'gpu-check needs a CUDA GPU and a CUDA build of torch'"
+	$(BIN)/python -m pytest -q tests/kernels
+
+clean:  ## everything that was built
+	rm -rf $(VENV) build dist
