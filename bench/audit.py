@@ -2,14 +2,13 @@
 
     python -m bench.audit [--arch 80 90 100] [--write]
 
-Kernels are compiled ahead of time to machine code and read back with the tools that Triton carries. Each line is checked
-against `bench/budgets.toml`; `--write` records the present figures there as the new budgets.
+Kernels are compiled ahead of time to machine code and read back with the tools that Triton carries. Each line is
+checked against `bench/budgets.toml`; `--write` records the present figures there as the new budgets.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -20,16 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# the interpreter would decorate the kernels with something that cannot be compiled
-os.environ.pop("TRITON_INTERPRET", None)
-
 import tomli_w
 import triton
+from fastreason.kernels.rms_norm import _backward_kernel, _forward_kernel, tile_shape
+from fastreason.kernels.triton_support import INTERPRETED
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-
-from fastreason.kernels.rms_norm import _backward_kernel, _forward_kernel, tile_shape
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
 ARCHS = (80, 90, 100)
@@ -147,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", type=int, nargs="+", default=list(ARCHS))
     parser.add_argument("--write", action="store_true", help="record the present figures as the budgets")
     options = parser.parse_args(arguments)
+    if INTERPRETED:
+        parser.error("what the interpreter decorates cannot be compiled; unset TRITON_INTERPRET")
     budgets = tomllib.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
     failures = 0
     print(f"{'kernel':22} {'sm':>4} {'registers':>9} {'spilled B':>9} {'shared B':>8} {'bits':>5} {'occupancy':>9}")

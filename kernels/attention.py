@@ -4,14 +4,16 @@
 
 over the tokens u of t's prefix and of t's own segment up to t itself; g = H / K query heads use one key-value head.
 
-Letters:    T tokens, H query heads, K key-value heads, D head dim; R padded rows [B, L]; P prefixes of G segments.
-Numerics:   computed in the input dtype with a softmax over all keys at once; float64 in, float64 out.
-Traffic:    q, k, v and o are gathered to and from padded rectangles once; scores live per rectangle, never [T, T].
+Letters:    T tokens, H query heads, K key-value heads, D head dim; rectangles of B segments of L padded tokens that see
+            S keys; P prefixes.
+Numerics:   torch's scaled_dot_product_attention in the input dtype; float64 in, float64 out.
+Traffic:    q, k, v and o are gathered to and from padded rectangles once, the keys and values of a prefix once more per
+            segment that sees it; a mask exists per rectangle, never [T, T].
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +39,20 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
     plan = segments.plan
-    rectangles = [rectangle for rectangle, _ in plan.buckets]
-    prefixes = [prefix for _, prefix in plan.buckets if prefix is not None]
-    queries, keys, values = (_cut(plan.rows.gather(x), rectangles) for x in (q_THD * scale, k_TKD, v_TKD))
-    prefix_keys_values: Iterator[tuple[Tensor, Tensor]] = iter(())
-    if plan.prefix_rows is not None:
-        prefix_keys_values = zip(*(_cut(plan.prefix_rows.gather(x), prefixes) for x in (k_TKD, v_TKD)), strict=True)
+    rectangles = [bucket.rectangle for bucket in plan.buckets]
+    queries, keys, values = (_cut(plan.rows.gather(x), rectangles) for x in (q_THD, k_TKD, v_TKD))
+    if plan.prefix_rows is not None and plan.prefixes is not None:
+        prefix_k, prefix_v = (_cut(plan.prefix_rows.gather(x), [plan.prefixes])[0] for x in (k_TKD, v_TKD))
     outputs = []
-    for (_, prefix), q, k, v in zip(plan.buckets, queries, keys, values, strict=True):
-        o = _causal(q, k, v) if prefix is None else _causal_with_prefix(q, k, v, *next(prefix_keys_values), prefix)
-        outputs.append(o.flatten(0, 1))
+    for bucket, q, k, v in zip(plan.buckets, queries, keys, values, strict=True):
+        mask = None
+        if bucket.prefix is not None and bucket.hidden is not None:
+            row = bucket.prefix.to(q.device)
+            k = torch.cat([prefix_k.index_select(0, row), k], dim=1)
+            v = torch.cat([prefix_v.index_select(0, row), v], dim=1)
+            mask = torch.zeros(bucket.hidden.shape, dtype=q.dtype).masked_fill_(bucket.hidden, float("-inf"))
+            mask = mask[:, None].to(q.device)
+        outputs.append(_attend(q, k, v, mask, scale).flatten(0, 1))
     return plan.rows.scatter(torch.cat(outputs) if len(outputs) > 1 else outputs[0])
 
 
@@ -79,7 +85,7 @@ def decode_attention(
     grouped = q.view(P, N // P, K, H // K, D).transpose(1, 2).reshape(P, K, -1, D)
     scores_prefix = grouped @ prefix_k_PKLD.transpose(2, 3)
     if prefix_padding_PL is not None:
-        scores_prefix = scores_prefix.masked_fill(prefix_padding_PL[:, None, None], float("-inf"))
+        scores_prefix = scores_prefix.masked_fill_(prefix_padding_PL[:, None, None], float("-inf"))
     scores_own = q @ own_k_NKLD.transpose(2, 3)
     length = scores_prefix.shape[-1]
     scores_prefix = scores_prefix.view(P, K, N // P, H // K, length).transpose(1, 2).reshape(N, K, H // K, length)
@@ -107,35 +113,15 @@ def _check(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> None:
         raise ValueError(f"attention: q, k and v need one floating dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
 
 
-def _causal(q_BLHD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor) -> Tensor:
-    # queries are scaled already; a padding row sees itself, so its softmax is finite, and nothing reads it
+def _attend(q_BLHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask_B1LS: Tensor | None, scale: float) -> Tensor:
+    # a padding row sees itself, so its softmax is finite, and nothing reads it
     o = F.scaled_dot_product_attention(
         q_BLHD.transpose(1, 2),
-        k_BLKD.transpose(1, 2),
-        v_BLKD.transpose(1, 2),
-        is_causal=True,
-        scale=1.0,
-        enable_gqa=q_BLHD.shape[2] != k_BLKD.shape[2],
+        k_BSKD.transpose(1, 2),
+        v_BSKD.transpose(1, 2),
+        attn_mask=mask_B1LS,
+        is_causal=mask_B1LS is None,
+        scale=scale,
+        enable_gqa=q_BLHD.shape[2] != k_BSKD.shape[2],
     )
     return o.transpose(1, 2)
-
-
-def _causal_with_prefix(
-    q_BLHD: Tensor, k_BLKD: Tensor, v_BLKD: Tensor, pk_PMKD: Tensor, pv_PMKD: Tensor, prefix: Rectangle
-) -> Tensor:
-    B, L, H, D = q_BLHD.shape
-    P, M, K = pk_PMKD.shape[:3]
-    g = H // K
-    q = q_BLHD.view(B, L, K, g, D).permute(0, 2, 3, 1, 4).reshape(B, K, g * L, D)
-    grouped = q.view(P, B // P, K, g * L, D).transpose(1, 2).reshape(P, K, -1, D)
-    scores_prefix = grouped @ pk_PMKD.permute(0, 2, 3, 1)
-    if prefix.padding is not None:
-        scores_prefix = scores_prefix.masked_fill(prefix.padding[:, None, None], float("-inf"))
-    future = torch.ones(L, L, dtype=torch.bool, device=q.device).triu(1).repeat(g, 1)
-    scores_own = (q @ k_BLKD.permute(0, 2, 3, 1)).masked_fill(future, float("-inf"))
-    scores_prefix = scores_prefix.view(P, K, B // P, g * L, M).transpose(1, 2).reshape(B, K, g * L, M)
-    weights = torch.cat([scores_prefix, scores_own], dim=-1).softmax(-1)
-    weights_prefix = weights[..., :M].view(P, B // P, K, g * L, M).transpose(1, 2).reshape(P, K, -1, M)
-    o_prefix = (weights_prefix @ pv_PMKD.transpose(1, 2)).view(P, K, B // P, g * L, D).transpose(1, 2)
-    o = weights[..., M:] @ v_BLKD.transpose(1, 2) + o_prefix.reshape(B, K, g * L, D)
-    return o.view(B, K, g, L, D).permute(0, 3, 1, 2, 4).reshape(B, L, H, D)

@@ -5,7 +5,7 @@ segment's prefix and causally to its own segment; its position continues after t
 documents without prefix. A GRPO group holds one prompt segment and n response segments whose prefix it is, so the
 prompt is embedded, projected and normalised once and not n times.
 
-Letters:    T tokens, S segments; R padded rows, of rectangles [B, L]; P prefixes of G segments each.
+Letters:    T tokens, S segments; R padded rows, of rectangles [B, L]; P prefixes, in a rectangle [P, M].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Plan", "Rectangle", "Rows", "Segments"]
+__all__ = ["Bucket", "Plan", "Rectangle", "Rows", "Segments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,28 +175,60 @@ class Rectangle:
 
 
 @dataclass(frozen=True, eq=False)
+class Bucket:
+    """Segments of similar length, and what each may see before itself.
+
+    Args:
+        rectangle: where they lie in the plan's `rows`.
+        prefix: int64 [B]: which row of the plan's prefix rectangle each sees; None without prefixes.
+        hidden: bool [B, L, M + L]: True where a query must not see a key, the M of its prefix first; None without
+            prefixes, where plain causality says it all.
+    """
+
+    rectangle: Rectangle
+    prefix: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The batch as padded rectangles, for matrix products without a [T, T] mask.
 
-    Every segment is in one rectangle of `rows`. `buckets` holds each of them with None, or with a rectangle of
-    `prefix_rows` that holds the P prefixes of its P * G segments, the G segments of a prefix next to each other.
+    Every segment is in the rectangle of one bucket. The prefixes lie once more in the rectangle [P, M] of
+    `prefix_rows`.
     """
 
     rows: Rows
     prefix_rows: Rows | None
-    buckets: tuple[tuple[Rectangle, Rectangle | None], ...]
+    prefixes: Rectangle | None
+    buckets: tuple[Bucket, ...]
 
     @classmethod
     def build(cls, segments: Segments) -> Plan:
         has_prefix = segments.prefix >= 0
         alone = _similar_lengths(torch.nonzero(~has_prefix).flatten(), segments.length)
-        groups = _similar_groups(segments, torch.nonzero(has_prefix).flatten())
-        rows, rectangles = Rows.build(segments, alone + [members.flatten() for _, members in groups])
-        if not groups:
-            return cls(rows, None, tuple((rectangle, None) for rectangle in rectangles))
-        prefix_rows, prefixes = Rows.build(segments, [prefix for prefix, _ in groups])
-        prefix_of: list[Rectangle | None] = [*[None] * len(alone), *prefixes]
-        return cls(rows, prefix_rows, tuple(zip(rectangles, prefix_of, strict=True)))
+        behind = _similar_lengths(torch.nonzero(has_prefix).flatten(), segments.length)
+        rows, rectangles = Rows.build(segments, alone + behind)
+        buckets = [Bucket(rectangle) for rectangle in rectangles[: len(alone)]]
+        if not behind:
+            return cls(rows, None, None, tuple(buckets))
+        prefix_ids = segments.prefix[has_prefix].unique()
+        prefix_rows, (prefixes,) = Rows.build(segments, [prefix_ids])
+        for ids, rectangle in zip(behind, rectangles[len(alone) :], strict=True):
+            row = torch.searchsorted(prefix_ids, segments.prefix[ids])
+            buckets.append(Bucket(rectangle, row, _hidden(rectangle, prefixes, row)))
+        return cls(rows, prefix_rows, prefixes, tuple(buckets))
+
+
+def _hidden(rectangle: Rectangle, prefixes: Rectangle, row: Tensor) -> Tensor:
+    """bool [B, L, M + L]: padding of the prefix, and the future."""
+    length = rectangle.length
+    future = torch.ones(length, length, dtype=torch.bool).triu(1).expand(rectangle.count, -1, -1)
+    if prefixes.padding is None:
+        before = torch.zeros(rectangle.count, length, prefixes.length, dtype=torch.bool)
+    else:
+        before = prefixes.padding[row][:, None].expand(-1, length, -1)
+    return torch.cat([before, future], dim=2)
 
 
 def _similar_lengths(ids: Tensor, length: Tensor, max_buckets: int = 4) -> list[Tensor]:
@@ -207,22 +239,6 @@ def _similar_lengths(ids: Tensor, length: Tensor, max_buckets: int = 4) -> list[
     share = length[ids].cumsum(0) / length[ids].sum()
     bucket = (share * max_buckets).ceil().clamp(1, max_buckets)
     return [ids[bucket == b] for b in bucket.unique().tolist()]
-
-
-def _similar_groups(segments: Segments, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Segments with a prefix, as (prefix ids [P], member ids [P, G]); one pair for each G and range of lengths."""
-    if len(ids) == 0:
-        return []
-    ids = ids[segments.prefix[ids].argsort(stable=True)]
-    prefix, group_size = segments.prefix[ids].unique_consecutive(return_counts=True)
-    first = group_size.cumsum(0) - group_size
-    longest = torch.stack([part.max() for part in segments.length[ids].split(group_size.tolist())])
-    result = []
-    for size in group_size.unique().tolist():
-        for chosen in _similar_lengths(torch.nonzero(group_size == size).flatten(), longest, max_buckets=2):
-            members = ids[first[chosen, None] + torch.arange(size)]
-            result.append((prefix[chosen], members))
-    return result
 
 
 class _Permute(torch.autograd.Function):

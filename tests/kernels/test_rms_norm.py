@@ -1,0 +1,141 @@
+"""RMSNorm: the Triton kernels against the float64 definition, forward and backward."""
+
+import pytest
+import torch
+from fastreason.kernels import rms_norm
+from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
+
+from .conftest import needs_triton
+
+# rows that fill no tile, one tile and many; widths of a power of two and not; one, and a wide one
+SHAPES = [(1, 1), (3, 64), (5, 48), (33, 96), (130, 768), (7, 5000), (2050, 16)]
+
+
+def data(shape, dtype, device, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x, residual, dy, dsum = (torch.randn(shape, generator=g).to(dtype).to(device) for _ in range(4))
+    weight = (1 + 0.1 * torch.randn(shape[1], generator=g)).to(dtype).to(device)
+    return x, residual, weight, dy, dsum
+
+
+def relative(a, truth):
+    return float((a.double() - truth).norm() / truth.norm())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 5e-4)])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_is_its_definition(shape, dtype, tolerance, with_residual, device):
+    x, residual, weight, dy, dsum = data(shape, dtype, device)
+    if with_residual:
+        leaves = [x.requires_grad_(), residual.requires_grad_(), weight.requires_grad_()]
+        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+        # the sum is rounded to the input dtype before it is normalised, so the truth starts from that
+        ours, truth = add_rms_norm(*leaves, 1e-6), add_rms_norm_ref(*exact, 1e-6)
+        grads = torch.autograd.grad(ours, leaves, (dy, dsum))
+        true_grads = torch.autograd.grad(truth, exact, (dy.double(), dsum.double()))
+    else:
+        leaves = [x.requires_grad_(), weight.requires_grad_()]
+        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+        ours, truth = (rms_norm(*leaves, 1e-6),), (rms_norm_ref(*exact, 1e-6),)
+        grads = torch.autograd.grad(ours, leaves, (dy,))
+        true_grads = torch.autograd.grad(truth, exact, (dy.double(),))
+    for a, b in zip((*ours, *grads), (*truth, *true_grads), strict=True):
+        assert a.dtype == dtype
+        assert a.shape == b.shape
+        if b.norm() > 1e-3:  # at width 1 the gradient of x is 0 up to eps
+            assert relative(a, b) < tolerance
+        else:
+            assert (a.double() - b).abs().max() < 1e-3
+
+
+def test_against_transformers(device):
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+    x, _, weight, _, _ = data((9, 64), torch.float32, device)
+    theirs = Qwen2RMSNorm(64, eps=1e-6).to(device)
+    theirs.weight.data.copy_(weight)
+    torch.testing.assert_close(rms_norm(x, weight, 1e-6), theirs(x), atol=2e-6, rtol=2e-6)
+
+
+def test_gradcheck_of_the_definition():
+    x, weight = torch.randn(3, 4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x, w: rms_norm_ref(x, w, 1e-6), (x.requires_grad_(), weight.requires_grad_())
+    )
+
+
+@needs_triton
+@pytest.mark.parametrize("value", [1e-30, 1e18])
+def test_extreme_values_stay_finite(value, device):
+    x = torch.full((4, 64), value, device=device)
+    out = rms_norm(x, torch.ones(64, device=device), 1e-6)
+    assert torch.isfinite(out).all()
+    torch.testing.assert_close(out.double(), rms_norm_ref(x.double(), torch.ones(64, device=device).double(), 1e-6))
+
+
+@needs_triton
+def test_a_row_of_zeros_gives_zeros(device):
+    x = torch.zeros(3, 64, device=device, requires_grad=True)
+    out = rms_norm(x, torch.ones(64, device=device), 1e-6)
+    out.sum().backward()
+    assert not out.any()
+    assert torch.isfinite(x.grad).all()
+
+
+@needs_triton
+def test_the_same_bits_every_time_and_rows_do_not_mix(device):
+    x, _, weight, dy, _ = data((70, 96), torch.float32, device)
+
+    def once(rows):
+        leaf, w = x[rows].clone().requires_grad_(), weight.clone().requires_grad_()
+        out = rms_norm(leaf, w, 1e-6)
+        out.backward(dy[rows])
+        return out.detach(), leaf.grad, w.grad
+
+    first, again = once(slice(None)), once(slice(None))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    permutation = torch.randperm(70, generator=torch.Generator().manual_seed(0)).to(device)
+    permuted = once(permutation)
+    assert torch.equal(permuted[0], first[0][permutation])
+    assert torch.equal(permuted[1], first[1][permutation])
+
+
+@needs_triton
+def test_rows_that_are_not_contiguous(device):
+    x, _, weight, dy, _ = data((8, 64), torch.float32, device)
+    strided = x.t().contiguous().t()
+    out = rms_norm(strided.requires_grad_(), weight, 1e-6)
+    out.backward(dy.t().contiguous().t())
+    assert torch.equal(out, rms_norm(x, weight, 1e-6))
+
+
+@needs_triton
+def test_opcheck(device):
+    x, residual, weight, _, _ = data((5, 48), torch.float32, device)
+    op = torch.ops.fastreason.rms_norm.default
+    for inputs in [(x, None, weight, 1e-6), (x, residual, weight, 1e-6)]:
+        torch.library.opcheck(
+            op, tuple(a.requires_grad_() if isinstance(a, torch.Tensor) else a for a in inputs),
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "x, weight, eps, message",
+    [
+        ((3, 4), (5,), 1e-6, r"weight \[D\] with D in 1 \.\. 16384, got \(3, 4\) and \(5,\)"),
+        ((3, 4, 4), (4,), 1e-6, r"need x \[N, D\]"),
+        ((3, 4), (4,), 0.0, "eps must be > 0, got 0.0"),
+    ],
+)
+def test_refuses_bad_input(x, weight, eps, message):
+    with pytest.raises(ValueError, match=message):
+        rms_norm(torch.zeros(x), torch.zeros(weight), eps)
+
+
+def test_refuses_mixed_dtypes():
+    with pytest.raises(ValueError, match="one floating dtype and device"):
+        rms_norm(torch.zeros(3, 4), torch.zeros(4, dtype=torch.float64), 1e-6)
+    with pytest.raises(ValueError, match="residual"):
+        add_rms_norm(torch.zeros(3, 4), torch.zeros(2, 4), torch.zeros(4), 1e-6)
