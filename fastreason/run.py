@@ -100,10 +100,10 @@ def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
                 f"run: {folder} was started with another recipe; the first field that differs is {names[0][0]}"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    temporary = folder / "recipe.new"  # may be left by a crash; the recipe itself is always whole
+    if folder.exists() and set(folder.iterdir()) - {temporary}:
         raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    temporary = folder / "recipe.new"
+    folder.mkdir(parents=True, exist_ok=True)
     recipe.save(temporary)
     temporary.replace(saved)
 

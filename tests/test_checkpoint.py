@@ -1,0 +1,136 @@
+"""Checkpoints: what other libraries read, and what survives a crash."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from fastreason.kernels import Segments
+
+import fastreason as fr
+from fastreason import checkpoint
+from fastreason.optim import Optimizer, OptimSettings
+
+from .test_model import random_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return fr.Tokenizer.build(["symbolic", "zoo"])
+
+
+def make(tokenizer, seed=0):
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed)
+    optimizer = Optimizer(model, OptimSettings())
+    loss = model(torch.arange(9), Segments.from_lengths([9])).square().mean()
+    loss.backward()
+    optimizer.step(0.5)
+    return model, optimizer
+
+
+def test_transformers_and_tokenizers_read_it(tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
+
+    model, optimizer = make(tokenizer)
+    checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": 1})
+    theirs, info = Qwen2ForCausalLM.from_pretrained(tmp_path / "c", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "c")) is Qwen2ForCausalLM
+    problems = fr.TaskStream(fr.Mixture.uniform(op=[3], themes=["symbolic", "zoo"]), seed=1)[0:4]
+    their_tokenizer = AutoTokenizer.from_pretrained(tmp_path / "c")
+    for text in problems.documents:
+        ids = tokenizer.encode(text)
+        assert their_tokenizer(text, add_special_tokens=False)["input_ids"] == ids.tolist()
+        tokens = torch.from_numpy(ids).long()
+        ours = model.logits(model(tokens, Segments.from_lengths([len(tokens)])))
+        with torch.no_grad():
+            torch.testing.assert_close(theirs.eval()(tokens[None]).logits[0], ours.detach(), atol=3e-5, rtol=3e-5)
+    assert their_tokenizer.eos_token_id == tokenizer.eos_id
+    assert their_tokenizer.pad_token_id == tokenizer.pad_id
+    assert theirs.generation_config.eos_token_id == [tokenizer.answer_close_id, tokenizer.eos_id]
+
+
+def test_what_transformers_writes_is_read(tmp_path, tokenizer):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+    )
+    theirs = Qwen2ForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = checkpoint.load_model(tmp_path)
+    tokens = torch.arange(11)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours.logits(ours(tokens, Segments.from_lengths([11]))), theirs(tokens[None]).logits[0], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_a_round_trip_keeps_every_bit(tmp_path, tokenizer):
+    model, optimizer = make(tokenizer)
+    folder = tmp_path / "c"
+    checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 7, "tokens": 99})
+    again = checkpoint.load_model(folder)
+    for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    other = Optimizer(again, OptimSettings())
+    checkpoint.load_optimizer(folder, other)
+    before, after = optimizer.state_tensors(), other.state_tensors()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert checkpoint.load_progress(folder) == {"step": 7, "tokens": 99}
+    restored = fr.Tokenizer.from_pretrained(folder)
+    text = fr.TaskStream(fr.Mixture.uniform(op=[4], themes=["zoo"]))[0].documents[0]
+    assert (restored.encode(text) == tokenizer.encode(text)).all()
+    assert not list(folder.rglob("*.pkl")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("crash_at", range(4))
+def test_a_crash_at_any_point_leaves_a_whole_checkpoint(tmp_path, tokenizer, monkeypatch, crash_at):
+    """Stops before each of the operations that change names, as a power cut would."""
+    model, optimizer = make(tokenizer)
+    folder = tmp_path / "c"
+    checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 1})
+    count = 0
+    real_rename, real_rmtree = type(folder).rename, shutil.rmtree
+
+    def crash_or(action):
+        nonlocal count
+        if count == crash_at:
+            raise KeyboardInterrupt
+        count += 1
+        return action()
+
+    monkeypatch.setattr(type(folder), "rename", lambda self, to: crash_or(lambda: real_rename(self, to)))
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: crash_or(lambda: real_rmtree(*a, **k)))
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the crash may come in either of the two
+        for step in (2, 3):
+            checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": step})
+    monkeypatch.undo()
+    found = checkpoint.find_checkpoint(folder)
+    assert found == folder
+    assert checkpoint.load_progress(found)["step"] in (1, 2)
+    checkpoint.load_model(found)
+    checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 4})
+    assert checkpoint.load_progress(folder)["step"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_no_checkpoint_is_no_error_and_damage_is_named(tmp_path, tokenizer):
+    assert checkpoint.find_checkpoint(tmp_path / "none") is None
+    with pytest.raises(ValueError, match=r"config\.json does not exist"):
+        checkpoint.load_model(tmp_path)
+    model, _ = make(tokenizer)
+    checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, None, {})
+    config = json.loads((tmp_path / "c" / "config.json").read_text())
+    (tmp_path / "c" / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    with pytest.raises(ValueError, match="must have shape"):
+        checkpoint.load_model(tmp_path / "c")

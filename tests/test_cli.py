@@ -1,0 +1,69 @@
+"""The command line: what it prints, and exit status 2 with a message for bad input."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from fastreason.cli import format_results, main
+
+
+def test_help_lists_commands_and_recipes(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "run RECIPE" in out
+    assert "report DIR" in out
+    assert main(["run", "--help"]) == 0
+    assert "quickstart, smoke" in capsys.readouterr().out
+
+
+def test_dry_run_prints_the_resolved_recipe(capsys):
+    assert main(["run", "smoke", "--dry-run", "--rl.steps", "3", "--seed", "9"]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    assert values["rl"]["steps"] == 3
+    assert values["seed"] == 9
+    assert values["pretrain"]["optim"]["matrices"] == "muon"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["fly"], "no command 'fly'; there are run, report, info"),
+        (["run", "nothing"], "must be one of quickstart, smoke"),
+        (["run", "smoke", "--rl.steps", "0", "--dry-run"], "steps must be at least 1, got 0"),
+        (["report", "/nonexistent"], "recipe.toml does not exist"),
+    ],
+)
+def test_bad_input_is_status_2_and_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_an_unknown_flag_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "smoke", "--rl.stepz", "3"])
+    assert stop.value.code == 2
+    assert "stepz" in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for name in ("cpu", "cores", "torch", "fastreason"):
+        assert name in out
+
+
+def test_python_m_fastreason():
+    done = subprocess.run([sys.executable, "-m", "fastreason", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: fastreason COMMAND")
+
+
+def test_the_table_has_a_line_for_each_stage_and_k():
+    ops = {"2": {"verified": {"1": 0.5, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}
+    lines = format_results({"stages": {"rl": {"ops": ops}}}).splitlines()
+    assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
+    assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
+    assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]

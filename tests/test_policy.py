@@ -1,0 +1,173 @@
+"""Reinforcement learning: the group layout, silent groups, a bandit that must be solved, and resuming."""
+
+import numpy as np
+import pytest
+import torch
+from fastreason.kernels import Segments
+
+import fastreason as fr
+from fastreason import ops
+from fastreason.metrics import MetricsLog, StopRequest
+from fastreason.optim import OptimSettings
+from fastreason.policy import PolicySettings, group_batch, policy_step, reinforce
+
+from .test_model import random_model
+
+PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99, "max_sentences": 4}
+MIX = fr.Mixture.from_dict(PART)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return fr.Tokenizer.for_mixtures([MIX])
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=4)
+    with torch.no_grad():
+        model.embedding.weight *= 0.4
+    return model
+
+
+def settings(**changes) -> PolicySettings:
+    return PolicySettings(**({"mixture": [PART], "prompts": 4, "samples": 4, "max_new_tokens": 20} | changes))
+
+
+def sample(model, tokenizer, prompts=4, n=4):
+    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:prompts]
+    return fr.Rollout(model, tokenizer).generate(problems, n, max_new_tokens=20, seed=1)
+
+
+def test_the_step_is_the_loss_of_each_sample_alone(model, tokenizer):
+    samples = sample(model, tokenizer)
+    advantages = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    model.zero_grad()
+    result = policy_step(model, samples, advantages, settings())
+    assert result is not None
+    result.loss.backward()
+    ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    terms = []
+    for row in range(16):
+        p = row // 4
+        prompt = samples.prompt_tokens[samples.prompt_offsets[p] : samples.prompt_offsets[p + 1]]
+        new = samples.tokens[row, : samples.lengths[row]]
+        tokens = torch.from_numpy(np.concatenate([prompt, new])).long()
+        logits = model.logits(model(tokens, Segments.from_lengths([len(tokens)])))
+        at = torch.arange(len(prompt) - 1, len(tokens) - 1)
+        logprobs = logits.log_softmax(-1)[at, tokens[at + 1]]
+        old = torch.from_numpy(samples.logprobs[row, : samples.lengths[row]])
+        ratio, a = (logprobs - old).exp(), advantages[p, row % 4]
+        terms.append(torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a))
+    loss = -torch.cat(terms).mean()
+    loss.backward()
+    torch.testing.assert_close(result.loss, loss, atol=1e-5, rtol=1e-4)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, atol=2e-5, rtol=2e-3)
+    # the samples are the model's own, so every ratio is 1 up to rounding
+    assert result.max_logprob_difference < 1e-4
+    assert result.clip_share == 0.0
+
+
+def test_silent_groups_are_left_out(model, tokenizer):
+    samples = sample(model, tokenizer)
+    advantages = torch.zeros(4, 4)
+    assert policy_step(model, samples, advantages, settings()) is None
+    advantages[2] = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    result = policy_step(model, samples, advantages, settings())
+    tokens, segments, target = group_batch(samples, np.array([2]), 4)
+    assert result is not None
+    assert len(target) == samples.lengths[8:12].sum()
+    assert len(tokens) == segments.num_tokens == len(target) + np.diff(samples.prompt_offsets)[2]
+    expected = torch.from_numpy(np.concatenate([samples.tokens[r, : samples.lengths[r]] for r in range(8, 12)]))
+    assert torch.equal(tokens[target], expected.long())
+
+
+def test_a_bandit_is_solved(tokenizer):
+    """Reward for one first token: its probability must rise to nearly 1, whatever the rest does."""
+    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
+    model.reset_parameters(0)
+    engine, wanted = fr.Rollout(model, tokenizer), 17
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    chosen = settings(prompts=8, samples=64, max_new_tokens=1)
+    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:8]
+    for step in range(60):
+        samples = engine.generate(problems, 64, max_new_tokens=1, seed=step)
+        rewards = torch.from_numpy((samples.tokens[:, 0] == wanted).astype(np.float32)).view(8, 64)
+        result = policy_step(model, samples, ops.group_advantages(rewards), chosen)
+        if result is not None:
+            result.loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert rewards.mean() > 0.9
+
+
+def run_stage(model, tokenizer, chosen, folder, stop=None):
+    return reinforce(
+        model,
+        tokenizer,
+        chosen,
+        seed=0,
+        folder=folder / "c",
+        log=MetricsLog(folder / "metrics.jsonl"),
+        stop=stop or StopRequest(),
+    )
+
+
+def test_a_stop_and_a_resume_change_no_bit(tmp_path, tokenizer, monkeypatch):
+    # every sample earns by its number so that there is something to learn from random weights
+    from fastreason import policy
+    from fastreason.metrics import Interrupted
+
+    monkeypatch.setitem(policy.REWARDS, "strict", lambda v: (np.arange(len(v)) % 3 == 0).astype(np.float32))
+    chosen = settings(steps=6, optim=OptimSettings(matrices="adamw", matrix_lr=1e-3, lr=1e-3, schedule="linear"))
+    config = fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=2)
+
+    def fresh(seed=0):
+        model = fr.Decoder(config)
+        model.reset_parameters(seed)
+        return model
+
+    whole, parts, resumed = fresh(), fresh(), fresh(9)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    run_stage(whole, tokenizer, chosen, tmp_path / "whole")
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        run_stage(parts, tokenizer, chosen, tmp_path / "parts", stop)
+    progress = run_stage(resumed, tokenizer, chosen, tmp_path / "parts")
+    assert progress["step"] == 6
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    lines = [MetricsLog(tmp_path / name / "metrics.jsonl").read() for name in ("whole", "parts")]
+    assert [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
+    for key in ("reward", "loss", "entropy", "tokens", "reward_by_op", "mean_length"):
+        assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
+
+
+def test_problems_come_from_the_rl_split(tmp_path, tokenizer, model):
+    seen = []
+    real = fr.TaskStream.__init__
+
+    def spy(self, mixture, seed=0, split="train"):
+        seen.append(split)
+        real(self, mixture, seed=seed, split=split)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fr.TaskStream, "__init__", spy)
+        run_stage(model, tokenizer, settings(steps=1), tmp_path)
+    assert seen == ["rl"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"steps": 0}, "rl: steps must be at least 1, got 0"),
+        ({"samples": 1}, "rl: samples must be at least 2, got 1"),
+        ({"temperature": 0.0}, "rl: temperature must be > 0"),
+    ],
+)
+def test_settings_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**change)

@@ -1,0 +1,51 @@
+"""Every public name is there, documented, and costs nothing until it is used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import fastreason as fr
+
+
+@pytest.mark.parametrize("name", fr.__all__)
+def test_each_name_imports_and_says_what_it_is(name):
+    assert getattr(fr, name).__doc__
+
+
+@pytest.mark.parametrize("name", fr.__all__)
+def test_in_a_fresh_interpreter(name):
+    subprocess.run([sys.executable, "-c", f"import fastreason as fr; fr.{name}"], check=True)
+
+
+@pytest.mark.parametrize("name", ["outcome", "blended", "strict"])
+def test_rewards(name):
+    assert getattr(fr.rewards, name).__doc__
+
+
+@pytest.mark.parametrize(
+    "name", ["attention", "rms_norm", "policy_loss", "group_advantages", "cross_entropy", "Segments"]
+)
+def test_kernels(name):
+    assert getattr(fr.kernels, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        fr.nothing  # noqa: B018
+    assert "TaskStream" in dir(fr)
+
+
+def test_importing_the_package_loads_neither_torch_nor_the_core():
+    code = "import sys, fastreason; print([m for m in ('torch', 'fastreason._core') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_task_stream_needs_no_torch():
+    code = (
+        "import sys, fastreason as fr; s = fr.TaskStream(fr.Mixture.uniform(op=[2])); b = s[0:2]; "
+        "fr.grade(b, ['x', 'y']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
