@@ -3,7 +3,7 @@
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
     state/optimizer.safetensors, state/progress.json
 
-transformers, vLLM and TRL load the folder as a Qwen2 model. A folder is written under another name, flushed to disk and
+transformers loads the folder as a Qwen2 model. A folder is written under another name, flushed to disk and
 renamed, so a half-written checkpoint never has the name of a whole one. Nothing is pickled.
 """
 
@@ -31,7 +31,8 @@ tags: [fastreason]
 ---
 A {parameters:,}-parameter Qwen2 decoder trained by fastreason on synthetic reasoning tasks.
 
-Prompts have the form `<question> ... </question> <solution>`; generation stops at ` </answer>`.
+Prompts have the form `<question> ... </question> <solution>`; generation stops at ` </answer>`. Load the tokenizer with
+`PreTrainedTokenizerFast`: `AutoTokenizer` of transformers 5 gives every Qwen2 model the word pieces of Qwen2.
 
 ```json
 {facts}

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 _RUN_OPTIONS = """Runs a recipe into one directory.

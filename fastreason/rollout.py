@@ -94,35 +94,44 @@ class Rollout:
             tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
         else:
             tokens, offsets = self.tokenizer.core.encode_batch(list(prompts))
-        lengths = np.diff(offsets)
-        if len(lengths) == 0 or lengths.min() == 0:
+        limit = min(max_new_tokens, self._room(np.diff(offsets)))
+        ids = np.arange(len(offsets) - 1) if prompt_ids is None else np.asarray(prompt_ids, dtype=np.int64)
+        return self._generate_all(tokens, offsets, n, limit, _Draws(seed, ids, temperature))
+
+    def _room(self, prompt_lengths: np.ndarray) -> int:
+        """How many new tokens the model's positions leave."""
+        if len(prompt_lengths) == 0 or prompt_lengths.min() == 0:
             raise ValueError("generate: needs at least one prompt, and no empty one")
-        room = self.model.config.max_position_embeddings - int(lengths.max())
-        if room < 1:
-            raise ValueError(
-                f"generate: a prompt of {lengths.max()} tokens leaves no room in {room + lengths.max()} positions"
-            )
-        limit = min(max_new_tokens, room)
-        ids = np.arange(len(lengths)) if prompt_ids is None else np.asarray(prompt_ids, dtype=np.int64)
-        out_tokens = np.full((len(lengths), n, limit), self.tokenizer.pad_id, dtype=np.int32)
-        out_logprobs = np.zeros((len(lengths), n, limit), dtype=np.float32)
-        order = np.argsort(lengths, kind="stable")
+        positions, longest = self.model.config.max_position_embeddings, int(prompt_lengths.max())
+        if longest >= positions:
+            raise ValueError(f"generate: a prompt of {longest} tokens leaves no room in {positions} positions")
+        return positions - longest
+
+    def _generate_all(
+        self, tokens: np.ndarray, offsets: np.ndarray, n: int, limit: int, draws: _Draws
+    ) -> RolloutOutput:
+        """Chunks of prompts of similar length, put back in the order of the prompts."""
+        prompt_lengths = np.diff(offsets)
+        P = len(prompt_lengths)
+        new_tokens = np.full((P, n, limit), self.tokenizer.pad_id, dtype=np.int32)
+        logprobs = np.zeros((P, n, limit), dtype=np.float32)
+        new_lengths = np.zeros((P, n), dtype=np.int64)
+        order = np.argsort(prompt_lengths, kind="stable")
         per_chunk = max(1, self.max_sequences // n)
-        for begin in range(0, len(order), per_chunk):
+        for begin in range(0, P, per_chunk):
             chunk = order[begin : begin + per_chunk]
             flat = np.concatenate([tokens[offsets[p] : offsets[p + 1]] for p in chunk])
-            draws = _Draws(seed, ids[chunk].repeat(n), np.tile(np.arange(n), len(chunk)), temperature)
-            new, logprobs = self._generate_chunk(flat, lengths[chunk], n, limit, draws)
-            out_tokens[chunk, :, : new.shape[1]] = new.reshape(len(chunk), n, -1)
-            out_logprobs[chunk, :, : new.shape[1]] = logprobs.reshape(len(chunk), n, -1)
-        flat_tokens = out_tokens.reshape(len(lengths) * n, limit)
-        new_lengths = (flat_tokens != self.tokenizer.pad_id).sum(1)
-        width = int(new_lengths.max())
-        last = flat_tokens[np.arange(len(flat_tokens)), np.maximum(new_lengths - 1, 0)]
+            new, logprob, length = self._generate_chunk(flat, prompt_lengths[chunk], n, limit, draws.of(chunk, n))
+            new_tokens[chunk, :, : new.shape[1]] = new.reshape(len(chunk), n, -1)
+            logprobs[chunk, :, : new.shape[1]] = logprob.reshape(len(chunk), n, -1)
+            new_lengths[chunk] = length.reshape(len(chunk), n)
+        width, flat_lengths = int(new_lengths.max()), new_lengths.reshape(-1)
+        flat_tokens = new_tokens.reshape(P * n, limit)[:, :width]
+        last = flat_tokens[np.arange(P * n), flat_lengths - 1]
         return RolloutOutput(
-            flat_tokens[:, :width],
-            new_lengths,
-            out_logprobs.reshape(len(flat_tokens), limit)[:, :width],
+            flat_tokens,
+            flat_lengths,
+            logprobs.reshape(P * n, limit)[:, :width],
             np.isin(last, self._stop_ids),
             tokens,
             offsets,
@@ -134,11 +143,12 @@ class Rollout:
 
     def _generate_chunk(
         self, prompt_tokens: np.ndarray, prompt_lengths: np.ndarray, n: int, limit: int, draws: _Draws
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and log-probabilities [N, steps] of prompts sorted by length; pad_id behind the end of each."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens and log-probabilities [N, steps] and lengths [N] of prompts sorted by length."""
         num_sequences = len(prompt_lengths) * n
         tokens = np.full((limit, num_sequences), self.tokenizer.pad_id, dtype=np.int32)
         logprobs = np.zeros((limit, num_sequences), dtype=np.float32)
+        lengths = np.zeros(num_sequences, dtype=np.int64)
         segments = Segments.from_lengths(torch.from_numpy(prompt_lengths))
         hidden, cache = self._prefill(torch.from_numpy(prompt_tokens).long(), segments, n, limit)
         alive = np.ones(num_sequences, dtype=bool)  # by sequence of the chunk
@@ -150,7 +160,8 @@ class Rollout:
             going = alive[active]
             tokens[step, active[going]] = ids[going]
             logprobs[step, active[going]] = logprob.numpy()[going]
-            alive[active] = going & ~np.isin(ids, self._stop_ids) & (ids != self.tokenizer.pad_id)
+            lengths[active[going]] += 1
+            alive[active] = going & ~np.isin(ids, self._stop_ids)
             if not alive.any() or step + 1 == limit:
                 break
             group_alive = alive[active].reshape(-1, n).any(1)
@@ -160,7 +171,7 @@ class Rollout:
                 members = np.repeat(group_alive, n)
                 active, chosen = active[members], chosen[torch.from_numpy(members)]
             hidden = self.model.decode_step(chosen, cache)
-        return tokens[: step + 1].T, logprobs[: step + 1].T
+        return tokens[: step + 1].T, logprobs[: step + 1].T, lengths
 
     def _prefill(self, tokens: Tensor, segments: Segments, n: int, limit: int) -> tuple[Tensor, KVCache]:
         """The hidden state behind each prompt, once for every sample [N, hidden], and the cache to go on from."""
@@ -203,8 +214,12 @@ class _Draws:
 
     seed: int
     prompts: np.ndarray
-    samples: np.ndarray
     temperature: float
+    samples: np.ndarray | None = None
+
+    def of(self, chunk: np.ndarray, n: int) -> _Draws:
+        """The draws of the prompts `chunk`, n sequences each."""
+        return _Draws(self.seed, self.prompts[chunk].repeat(n), self.temperature, np.tile(np.arange(n), len(chunk)))
 
     def sample(self, logits_NV: Tensor, active: np.ndarray, position: int) -> tuple[Tensor, Tensor]:
         """One token for every active sequence, by inversion of the cumulative distribution, and its log-probability."""
@@ -213,9 +228,9 @@ class _Draws:
             return chosen, torch.zeros(len(chosen))
         logprobs = (logits_NV.float() / self.temperature).log_softmax(-1)
         cumulative = logprobs.exp().cumsum(-1)
-        uniform = torch.from_numpy(
-            _core.uniform(self.seed, self.prompts[active], self.samples[active], np.full(len(active), position))
-        )
+        assert self.samples is not None
+        positions = np.full(len(active), position)
+        uniform = torch.from_numpy(_core.uniform(self.seed, self.prompts[active], self.samples[active], positions))
         chosen = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None]).squeeze(1)
         chosen = chosen.clamp(max=logits_NV.shape[1] - 1)
         return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)

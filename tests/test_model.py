@@ -37,8 +37,9 @@ def qwen2(model: fr.Decoder):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 2e-6), (torch.float32, 2e-4)])
 def test_logits_are_those_of_transformers(shape, dtype, tolerance):
+    # transformers computes norms and angles in float32 whatever the model's dtype
     model = random_model(SHAPES[shape], dtype)
     theirs = qwen2(model)
     g = torch.Generator().manual_seed(1)
@@ -58,12 +59,12 @@ def test_gradients_are_those_of_transformers():
     theirs(tokens[None], labels=tokens[None]).loss.backward()
     ours = {name: parameter.grad for name, parameter in model.named_parameters()}
     hf = dict(theirs.named_parameters())
-    torch.testing.assert_close(ours["embedding.weight"], hf["model.embed_tokens.weight"].grad, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(ours["embedding.weight"], hf["model.embed_tokens.weight"].grad, atol=1e-6, rtol=1e-3)
     layer = "model.layers.1."
     qkv = torch.cat([hf[f"{layer}self_attn.{n}_proj.weight"].grad for n in "qkv"])
-    torch.testing.assert_close(ours["blocks.1.qkv.weight"], qkv, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(ours["blocks.1.qkv.weight"], qkv, atol=1e-6, rtol=1e-3)
     torch.testing.assert_close(
-        ours["blocks.1.mlp_norm"], hf[layer + "post_attention_layernorm.weight"].grad, atol=1e-10, rtol=1e-10
+        ours["blocks.1.mlp_norm"], hf[layer + "post_attention_layernorm.weight"].grad, atol=1e-6, rtol=1e-3
     )
 
 

@@ -76,9 +76,9 @@ def test_state_continues_exactly(matrices):
 
 
 def test_clipping_reports_the_norm_before_it():
-    model = nn.Linear(2, 1, bias=False)
+    model = nn.Linear(2, 1)
     optimizer = Optimizer(model, OptimSettings(matrices="adamw", clip=1.0))
-    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    model.weight.grad, model.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
     assert optimizer.step(0.5) == pytest.approx(5.0)
     assert model.weight.grad is None
 

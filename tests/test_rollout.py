@@ -9,7 +9,7 @@ import fastreason as fr
 
 from .test_model import qwen2, random_model
 
-MIX = fr.Mixture.uniform(op=[2, 3, 4, 5], themes=["symbolic"])
+MIX = fr.Mixture.uniform(op=[2, 3, 4, 5], themes=["symbolic"], max_value=99)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,7 @@ def test_greedy_is_transformers_generate(tokenizer):
             eos_token_id=[tokenizer.answer_close_id, tokenizer.eos_id],
             pad_token_id=tokenizer.pad_id,
         )[0, ids.shape[1] :]
-        expected = out.tolist()
-        if tokenizer.pad_id in expected:
-            expected = expected[: expected.index(tokenizer.pad_id)]
-        assert ours.tokens[row, : ours.lengths[row]].tolist() == expected
+        assert ours.tokens[row, : ours.lengths[row]].tolist() == out.tolist()
 
 
 def test_logprobs_are_those_of_one_forward_pass(model, tokenizer):
@@ -117,7 +114,7 @@ def test_it_stops_at_the_answer_and_at_the_limit(model, tokenizer):
         assert not np.isin(new[:-1], stop).any()
         assert out.finished[row] == (new[-1] in stop)
         if not out.finished[row]:
-            assert out.lengths[row] == 50 or tokenizer.pad_id in new
+            assert out.lengths[row] == 50
     assert 0 < out.finished.sum() < 64
     assert out.num_new_tokens == out.lengths.sum()
 

@@ -60,7 +60,7 @@ def test_pretraining_learns(finished):
 
 
 def test_every_checkpoint_is_finished_and_loads(finished):
-    from transformers import AutoTokenizer, Qwen2ForCausalLM
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
     folder, results = finished
     for stage in STAGES:
@@ -69,7 +69,7 @@ def test_every_checkpoint_is_finished_and_loads(finished):
         assert progress["finished"]
         assert progress["tokens"] == results["tokens"][stage]
         assert Qwen2ForCausalLM.from_pretrained(place).num_parameters() == checkpoint.load_model(place).num_parameters
-        assert len(AutoTokenizer.from_pretrained(place)) == len(fr.Tokenizer.from_pretrained(place))
+        assert len(PreTrainedTokenizerFast.from_pretrained(place)) == len(fr.Tokenizer.from_pretrained(place))
 
 
 def test_metrics_tell_the_whole_story(finished):
@@ -91,7 +91,7 @@ class _Page(HTMLParser):
         self.open, self.links, self.text = [], [], []
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br", "line", "rect", "circle", "polyline", "polygon"):
+        if tag != "meta":
             self.open.append(tag)
         self.links += [value for name, value in attributes if name in ("src", "href")]
 
@@ -161,9 +161,9 @@ def test_stopping_at_every_step_changes_nothing(tmp_path):
         def requested(self):
             nonlocal looks
             looks += 1
-            return looks % 23 == 0
+            return looks % 9 == 0
 
-        patch.setattr(StopRequest, "requested", property(requested, lambda self, value: None))
+        patch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
         while True:
             try:
                 parts = fr.run("smoke", tmp_path / "parts", resume=recipe.exists(), overrides=SHORT)
@@ -197,8 +197,9 @@ def test_a_run_that_is_killed_again_and_again_finishes(tmp_path, sent):
         time.sleep(delay)
         process.send_signal(sent)
         process.communicate()
-        if sent == signal.SIGINT and delay > 2.4:
-            assert process.returncode in (0, 130)
+        if sent == signal.SIGINT:
+            # 130 from the command itself, -2 while Python is still starting
+            assert process.returncode in (0, 130, -signal.SIGINT)
     last = _start(folder)
     _, errors = last.communicate()
     assert last.returncode == 0, errors

@@ -1,0 +1,117 @@
+"""Several runs of one recipe with different seeds as one table and one picture.
+
+    python -m bench.seeds runs/a runs/b runs/c --out docs/results
+
+writes NAME.md and NAME.svg, NAME being the recipe's. Every number is read from the runs' results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastreason.plots import HEIGHT, WIDTH, Series, line_chart
+from fastreason.report import STAGE_NAMES
+
+_STYLE = """<style>
+  svg { font: 13px system-ui, sans-serif; background: #ffffff; }
+  polyline { fill: none; stroke-width: 2; } .whisker { stroke-width: 1; opacity: .6; }
+  .grid { stroke: #d9dee3; } .tick, .axis { fill: #59636e; } .dot { stroke: none; }
+  .s0 { stroke: #0072b2; } .s1 { stroke: #d55e00; } .s2 { stroke: #008060; }
+  .s0.dot, .l0 { fill: #0072b2; } .s1.dot, .l1 { fill: #d55e00; } .s2.dot, .l2 { fill: #008060; }
+</style>"""
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Verified pass@k by stage and op: mean over seeds, lowest and highest in brackets."""
+    ops = list(next(iter(runs[0]["stages"].values()))["ops"])
+    lines = ["| after | score | " + " | ".join(f"op {op}" for op in ops) + " |", "| --- " * (len(ops) + 2) + "|"]
+    for stage in runs[0]["stages"]:
+        for k in runs[0]["stages"][stage]["ops"][ops[0]]["verified"]:
+            cells = [_cell([run["stages"][stage]["ops"][op]["verified"][k] for run in runs]) for op in ops]
+            lines.append(f"| {STAGE_NAMES[stage]} | pass@{k} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def ranges(runs: list[dict[str, Any]]) -> str:
+    """Mean verified pass@1 of the recipe's ranges, and the seconds of each stage."""
+    names = [name for name, ops in runs[0]["ranges"].items() if ops]
+    lines = ["| after | " + " | ".join(names) + " | seconds, with evaluation |", "| --- " * (len(names) + 2) + "|"]
+    for stage in runs[0]["stages"]:
+        cells = []
+        for name in names:
+            ops = [str(op) for op in runs[0]["ranges"][name]]
+            cells.append(
+                _cell([np.mean([run["stages"][stage]["ops"][op]["verified"]["1"] for op in ops]) for run in runs])
+            )
+        seconds = [run["seconds"][stage] + run["evaluation_seconds"][stage] for run in runs]
+        lines.append(f"| {STAGE_NAMES[stage]} | " + " | ".join(cells) + f" | {min(seconds):.0f} - {max(seconds):.0f} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[Any]) -> str:
+    shown = [100 * float(value) for value in values]
+    return f"{np.mean(shown):.1f} ({min(shown):.1f} - {max(shown):.1f})"
+
+
+def picture(runs: list[dict[str, Any]]) -> str:
+    """Verified pass@1 by op after each stage; whiskers from the lowest to the highest seed."""
+    series = []
+    for style, stage in enumerate(runs[0]["stages"]):
+        points, spans = [], []
+        for op in runs[0]["stages"][stage]["ops"]:
+            values = [run["stages"][stage]["ops"][op]["verified"]["1"] for run in runs]
+            points.append((float(op), float(np.mean(values))))
+            spans.append((min(values), max(values)))
+        series.append(Series(STAGE_NAMES[stage], points, style, intervals=spans))
+    chart = line_chart(
+        series,
+        title="Verified pass@1 by number of operations after each stage",
+        x_label="op (arithmetic operations of the problem)",
+        y_label="verified pass@1",
+        y_range=(0.0, 1.0),
+        integer_x=True,
+    )
+    opening, rest = chart.split("</svg>")[0].split(">", 1)
+    names = "".join(
+        f'<text class="l{line.style}" x="{WIDTH - 190}" y="{34 + 20 * line.style}">after {line.name}</text>'
+        for line in series
+    )
+    size = f' width="{WIDTH}" height="{HEIGHT}">'
+    return opening + size + _STYLE + rest + names + "</svg>\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    runs = [json.loads((folder / "results.json").read_text()) for folder in options.runs]
+    recipes = {run["recipe"] for run in runs}
+    if len(recipes) != 1:
+        parser.error(f"the runs are of different recipes: {', '.join(sorted(recipes))}")
+    (name,) = recipes
+    machine = runs[0]["machine"]
+    text = f"""# {name}: {len(runs)} seeds
+
+Recipe `{name}`, seeds {", ".join(str(run["seed"]) for run in runs)}; {machine["cpu"]}, {machine["threads"]} threads,
+fastreason {machine["fastreason"]}, torch {machine["torch"]}. Verified pass@k in percent: mean over seeds, lowest and
+highest in brackets. Written by `python -m bench.seeds` from the runs' results.json.
+
+![verified pass@1 by op and stage]({name}.svg)
+
+{ranges(runs)}
+
+{table(runs)}
+"""
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{name}.md").write_text(text, encoding="utf-8")
+    (options.out / f"{name}.svg").write_text(picture(runs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
