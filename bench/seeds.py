@@ -38,9 +38,9 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def ranges(runs: list[dict[str, Any]]) -> str:
-    """Mean verified pass@1 of the recipe's ranges, and the seconds of each stage."""
+    """Mean verified pass@1 of the recipe's ranges, and the seconds of each stage of the first run."""
     names = [name for name, ops in runs[0]["ranges"].items() if ops]
-    lines = ["| after | " + " | ".join(names) + " | seconds, with evaluation |", "| --- " * (len(names) + 2) + "|"]
+    lines = ["| after | " + " | ".join(names) + " | seconds | with evaluation |", "| --- " * (len(names) + 3) + "|"]
     for stage in runs[0]["stages"]:
         cells = []
         for name in names:
@@ -48,8 +48,10 @@ def ranges(runs: list[dict[str, Any]]) -> str:
             cells.append(
                 _cell([np.mean([run["stages"][stage]["ops"][op]["verified"]["1"] for op in ops]) for run in runs])
             )
-        seconds = [run["seconds"][stage] + run["evaluation_seconds"][stage] for run in runs]
-        lines.append(f"| {STAGE_NAMES[stage]} | " + " | ".join(cells) + f" | {min(seconds):.0f} - {max(seconds):.0f} |")
+        trained, evaluated = runs[0]["seconds"][stage], runs[0]["evaluation_seconds"][stage]
+        lines.append(
+            f"| {STAGE_NAMES[stage]} | " + " | ".join(cells) + f" | {trained:.0f} | {trained + evaluated:.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -100,7 +102,8 @@ def main() -> None:
 
 Recipe `{name}`, seeds {", ".join(str(run["seed"]) for run in runs)}; {machine["cpu"]}, {machine["threads"]} threads,
 fastreason {machine["fastreason"]}, torch {machine["torch"]}. Verified pass@k in percent: mean over seeds, lowest and
-highest in brackets. Written by `python -m bench.seeds` from the runs' results.json.
+highest in brackets. Seconds are of seed {runs[0]["seed"]}. Written by `python -m bench.seeds` from the runs'
+results.json.
 
 ![verified pass@1 by op and stage]({name}.svg)
 
