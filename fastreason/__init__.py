@@ -23,7 +23,7 @@ _HOME = {
     "Decoder": "model",
     "ModelConfig": "model",
     "Rollout": "rollout",
-    "run": "run",
+    "run": "runner",
 }
 _MODULES = ("rewards", "kernels")
 

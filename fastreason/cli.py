@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> int:
 
     from .metrics import Interrupted
     from .recipe import Recipe, available_recipes, load_recipe
-    from .run import run
+    from .runner import run
 
     if not arguments or arguments[0].startswith("-"):
         print(f"usage: fastreason run RECIPE [flags]\nrecipes that ship: {', '.join(available_recipes())}")

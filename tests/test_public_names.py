@@ -49,3 +49,15 @@ def test_the_task_stream_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_no_module_takes_the_place_of_a_name():
+    """`import fastreason.x` sets the attribute x of the package, so no file may be called like a public function."""
+    code = (
+        "import pkgutil, importlib, fastreason as fr\n"
+        "for m in pkgutil.iter_modules(fr.__path__):\n"
+        "    if m.name != '__main__': importlib.import_module('fastreason.' + m.name)\n"
+        "print([n for n in fr._HOME if type(getattr(fr, n)).__name__ == 'module'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
