@@ -1,6 +1,7 @@
-"""The one place that chooses how an operation runs: Triton on CUDA where a kernel exists, else its torch definition.
+"""The operations that the model and the training stages call; nothing else in fastreason asks for the device.
 
-Nothing else in fastreason asks for the device. Both give the same numbers within the tolerances of tests/kernels.
+Each runs its Triton kernel on CUDA where one exists, else its torch definition. Both give the same numbers within the
+tolerances of tests/kernels.
 """
 
 from __future__ import annotations
