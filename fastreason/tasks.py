@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "rl", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "rl", "val", "test")
+MODES: tuple[str, ...] = ("forward", "reverse")
+DEPTHS: tuple[int, ...] = (2, 3)
 MIN_OP, MAX_OP = 2, 20
 
 
@@ -111,31 +113,35 @@ class Cell:
     theme: str = "zoo"
     """Name of a theme that ships, or path of a TOML file."""
     mode: str = "forward"
-    """Only "forward": the last quantity is asked."""
+    """forward: the last quantity is asked; reverse: it is told, and an earlier one is asked."""
     depth: int = 2
-    """Only 2: counts and their totals."""
+    """2: counts and their totals; 3: also averages per count, and totals of what all counts have."""
     number_range: int = 5
     """Constants lie in 1 .. number_range - 1."""
     max_value: int = 1000
     """Largest value of any quantity that the answer depends on."""
-    max_sentences: int = 25
-    """Most sentences of a problem."""
+    max_sentences: int = 50
+    """Most sentences of a problem, the told one of reverse problems apart; 50 is no limit."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("op", MIN_OP, MAX_OP),
             ("number_range", 3, 100),
             ("max_value", 1, 1_000_000),
-            ("max_sentences", 1, 25),
+            ("max_sentences", 1, 50),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"mixture: {name} must be an integer in {low} .. {high}, got {value!r}")
-        if self.mode != "forward":
-            raise ValueError(f"mixture: mode must be 'forward', got {self.mode!r}")
-        if self.depth != 2:
-            raise ValueError(f"mixture: depth must be 2, got {self.depth!r}")
-        load_theme(self.theme)
+        if self.mode not in MODES:
+            raise ValueError(f"mixture: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        if self.depth not in DEPTHS:
+            raise ValueError(f"mixture: depth must be 2 or 3, got {self.depth!r}")
+        if load_theme(self.theme).style == "symbolic" and (self.mode, self.depth) != ("forward", 2):
+            raise ValueError(
+                f"mixture: theme {self.theme} has the symbolic style, which needs mode 'forward' and depth 2, "
+                f"got {self.mode!r} and {self.depth}"
+            )
 
 
 class Mixture:

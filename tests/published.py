@@ -123,9 +123,9 @@ def read_problem(problem: str, question: str) -> Problem:
     sentences = problem[:-1].split(". ")
     read.sentences = len(sentences)
     for sentence in sentences:
-        if match := re.fullmatch(r"The number of (.+) exists, and its number is greater than 0", sentence):
-            read.unknown = match[1]
-        elif match := re.fullmatch(r"The (average .+) is greater than 0", sentence):
+        if (match := re.fullmatch(r"The number of (.+) exists, and its number is greater than 0", sentence)) or (
+            match := re.fullmatch(r"The (average .+) is greater than 0", sentence)
+        ):
             read.unknown = match[1]
         else:
             subject, expression = re.fullmatch(r"The (.+?) equals (.+)", sentence).groups()
