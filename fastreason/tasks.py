@@ -7,17 +7,15 @@ canonical problem, so no evaluation problem is ever trained on.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, lru_cache
-from importlib import resources
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import _core
+from .theme import load_theme
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -28,80 +26,6 @@ SPLITS: tuple[Split, ...] = ("train", "rl", "val", "test")
 MODES: tuple[str, ...] = ("forward", "reverse")
 DEPTHS: tuple[int, ...] = (2, 3)
 MIN_OP, MAX_OP = 2, 20
-
-
-@dataclass(frozen=True)
-class Theme:
-    """The words of a problem.
-
-    Args:
-        name: the `template` of rows.
-        style: "published" (the word format of GSM-Infinite) or "symbolic" (one word a quantity).
-        places, kinds: sub-lists of names; a problem takes its names from one of each.
-        total, average, average_total: noun phrases in the published style, suffixes in the symbolic one.
-    """
-
-    name: str
-    style: str
-    places: tuple[tuple[str, ...], ...]
-    kinds: tuple[tuple[str, ...], ...]
-    total: str = ""
-    average: str = ""
-    average_total: str = ""
-
-    @classmethod
-    def load(cls, name_or_path: str) -> Theme:
-        """A theme that ships (`available_themes()`), or any TOML file of the same form."""
-        if name_or_path.endswith(".toml"):
-            path, name = Path(name_or_path), Path(name_or_path).stem
-            if not path.is_file():
-                raise ValueError(f"theme: no file {name_or_path!r}")
-            text = path.read_text(encoding="utf-8")
-        else:
-            if name_or_path not in available_themes():
-                raise ValueError(
-                    f"theme: must be one of {', '.join(available_themes())} or a .toml file, got {name_or_path!r}"
-                )
-            name = name_or_path
-            text = resources.files("fastreason").joinpath("themes", name + ".toml").read_text(encoding="utf-8")
-        return cls._from_toml(name, tomllib.loads(text))
-
-    @classmethod
-    def _from_toml(cls, name: str, values: dict[str, Any]) -> Theme:
-        known = {field.name for field in fields(cls)} - {"name"}
-        if unknown := set(values) - known:
-            raise ValueError(
-                f"theme {name}: unknown field {sorted(unknown)[0]!r}; allowed are {', '.join(sorted(known))}"
-            )
-        for field in ("style", "places", "kinds"):
-            if field not in values:
-                raise ValueError(f"theme {name}: {field} is missing")
-        lists = {key: tuple(tuple(part) for part in values[key]) for key in ("places", "kinds")}
-        return cls(name, **(values | lists))
-
-    @cached_property
-    def core(self) -> _core.Theme:
-        return _core.Theme(
-            self.name,
-            self.style,
-            [list(part) for part in self.places],
-            [list(part) for part in self.kinds],
-            self.total,
-            self.average,
-            self.average_total,
-        )
-
-
-@lru_cache
-def available_themes() -> tuple[str, ...]:
-    """Names of the themes that ship."""
-    folder = resources.files("fastreason").joinpath("themes")
-    return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
-
-
-@lru_cache
-def load_theme(name_or_path: str) -> Theme:
-    return Theme.load(name_or_path)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from . import _core
-from .tasks import Mixture, load_theme
+from .tasks import Mixture
+from .theme import load_theme
 
 SPECIALS = ("[UNK]", "[PAD]", "[BOS]", "[EOS]")
 TAGS = ("<question>", " </question>", " <solution>", " </solution>", " <answer>", " </answer>")

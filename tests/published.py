@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 
 INTRO = "The question is difficult, so we use equations to solve it. "
 # totals of what each count has on average; all others are totals of counts
-SECOND_LEVEL = {"keepers", "newborn animal children", "movie nominations", "teachers from all schools"}
+SECOND_LEVEL = {
+    "keepers",
+    "instructors",
+    "prizes",
+    "newborn animal children",
+    "movie nominations",
+    "teachers from all schools",
+}
 UNKNOWN = "x; we don't know its value yet but will find it out later."
 
 

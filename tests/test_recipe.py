@@ -37,7 +37,7 @@ def test_stages_are_optional():
         ({"model.preset": "huge"}, "must be one of tiny, 10m, 100m, got 'huge'"),
         ({"evaluate.k": [64]}, r"every k must be in 1 \.\. samples"),
         ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 20, got 1"),
-        ({"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]}, "theme: must be one of symbolic, zoo"),
+        ({"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]}, "theme: must be one of festival, school, symbolic, zoo"),
         ({"pretrain.phases": []}, "phases must end at rising shares"),
         ({"seed": -1}, r"need seed in 0 \.\. 2\*\*63 - 1"),
         ({"threads": -1}, "threads >= 0"),

@@ -12,13 +12,14 @@ KINDS = [(mode, depth) for mode in ("forward", "reverse") for depth in (2, 3)]
 OPS = range(2, 21)
 
 
-def stream(mode, depth, op=OPS, seed=0, **settings):
-    return fr.TaskStream(fr.Mixture.uniform(op=op, themes=["zoo"], modes=[mode], depths=[depth], **settings), seed=seed)
+def stream(mode, depth, op=OPS, seed=0, theme="zoo", **settings):
+    return fr.TaskStream(fr.Mixture.uniform(op=op, themes=[theme], modes=[mode], depths=[depth], **settings), seed=seed)
 
 
+@pytest.mark.parametrize("theme", ["zoo", "school", "festival"])
 @pytest.mark.parametrize("mode, depth", KINDS)
-def test_every_solution_follows_from_its_problem(mode, depth):
-    batch = stream(mode, depth, seed=3)[0:1500]
+def test_every_solution_follows_from_its_problem(mode, depth, theme):
+    batch = stream(mode, depth, seed=3, theme=theme)[0:600]
     for i in range(len(batch)):
         steps, answer, known = published.read_solution(batch.solutions[i])
         problem = published.read_problem(batch.problems[i], batch.questions[i])
@@ -61,10 +62,11 @@ def test_settings_are_kept(mode, depth):
         assert max(step.value.at(answer) for step in steps) <= 60
 
 
+@pytest.mark.parametrize("theme", ["zoo", "school", "festival"])
 @pytest.mark.parametrize("mode, depth", KINDS)
-def test_gold_is_perfect_and_the_tokenizer_knows_every_word(mode, depth):
-    batch = stream(mode, depth, seed=7)[0:400]
-    tokenizer = fr.Tokenizer.build(["zoo"])
+def test_gold_is_perfect_and_the_tokenizer_knows_every_word(mode, depth, theme):
+    batch = stream(mode, depth, seed=7, theme=theme)[0:300]
+    tokenizer = fr.Tokenizer.build([theme])
     completions = []
     for document, prompt in zip(batch.documents, batch.prompts, strict=True):
         ids = tokenizer.encode(document)

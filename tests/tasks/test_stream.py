@@ -225,7 +225,10 @@ def test_any_mixture_keeps_its_limits(op, theme, max_value, max_sentences, numbe
     [
         (lambda: uniform("zoo", op=[1]), "op must be an integer in 2 .. 20, got 1"),
         (lambda: uniform("zoo", op=[21]), "op must be an integer in 2 .. 20, got 21"),
-        (lambda: uniform("nowhere"), "theme: must be one of symbolic, zoo or a .toml file, got 'nowhere'"),
+        (
+            lambda: uniform("nowhere"),
+            "theme: must be one of festival, school, symbolic, zoo or a .toml file, got 'nowhere'",
+        ),
         (lambda: uniform("missing.toml"), "theme: no file 'missing.toml'"),
         (lambda: uniform("zoo", number_range=2), "number_range must be an integer in 3 .. 100, got 2"),
         (lambda: fr.Mixture({}), "needs at least one cell with a positive weight"),
