@@ -14,6 +14,7 @@ _HOME = {
     "TaskStream": "tasks",
     "Theme": "theme",
     "available_themes": "theme",
+    "available_mixtures": "tasks",
     "Tokenizer": "tokenizer",
     "StepStatus": "grading",
     "Steps": "grading",

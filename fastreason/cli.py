@@ -1,4 +1,4 @@
-"""The command line: `fastreason run | report | info`, the same as `python -m fastreason`.
+"""The command line: `fastreason run | report | generate | info`, the same as `python -m fastreason`.
 
 Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
 """
@@ -17,6 +17,8 @@ commands:
   run RECIPE [--out DIR] [--resume] [--dry-run] [--section.field VALUE ...]
                  train, reinforce and evaluate; RECIPE is a name or a .toml file (run --help lists the names)
   report DIR     write DIR/report.html again from what the run directory holds
+  generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
+                 problems to a JSONL file in the published schema, or --show 3 to the screen
   info           this machine and the versions of everything the numbers depend on
 
 `fastreason COMMAND --help` says more.
@@ -26,7 +28,7 @@ commands:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "report": _report, "info": _info}
+    commands = {"run": _run, "report": _report, "generate": _generate, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -97,6 +99,56 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run directory")
     print(write_report(parser.parse_args(arguments).folder))
     return 0
+
+
+def _generate(arguments: list[str]) -> int:
+    from .generate import show, write_jsonl
+    from .tasks import DEPTHS, MODES, SPLITS, Mixture, TaskStream, available_mixtures
+
+    parser = argparse.ArgumentParser(prog="fastreason generate", description="Problems to a file or to the screen.")
+    parser.add_argument("--mixture", choices=available_mixtures(), help="a mixture by name, instead of the next four")
+    parser.add_argument("--op", default="2-10", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
+    parser.add_argument("--themes", nargs="+", default=["zoo"], help="names or .toml files (default zoo)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward"])
+    parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, default=[2])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a JSONL file; one that is there is continued")
+    parser.add_argument("--count", type=int, default=1000, help="problems, of all shards together (default 1000)")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="only problems I, I + N, I + 2 N, ...")
+    parser.add_argument("--show", type=int, metavar="N", help="print the first N problems instead")
+    options = parser.parse_args(arguments)
+    if options.mixture:
+        mixture = Mixture.preset(options.mixture)
+    else:
+        mixture = Mixture.uniform(parse_range(options.op), options.themes, options.modes, options.depths)
+    stream = TaskStream(mixture, seed=options.seed, split=options.split)
+    if options.show:
+        print(show(stream, options.show))
+        return 0
+    if options.out is None:
+        raise ValueError("need --out FILE or --show N")
+    shard, _, num_shards = options.shard.partition("/")
+    if not (shard.isdigit() and num_shards.isdigit()):
+        raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")
+    lines = write_jsonl(stream, options.out, options.count, shard=int(shard), num_shards=int(num_shards))
+    print(f"{options.out}: {lines} problems")
+    return 0
+
+
+def parse_range(text: str) -> list[int]:
+    """Integers from 7, 2-10 or 3,5,9.
+
+    >>> parse_range("2-4,9")
+    [2, 3, 4, 9]
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):
+            raise ValueError(f"--op must have the form 7, 2-10 or 3,5,9, got {text!r}")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _info(arguments: list[str]) -> int:

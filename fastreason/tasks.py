@@ -7,9 +7,11 @@ canonical problem, so no evaluation problem is ever trained on.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -132,6 +134,21 @@ class Mixture:
             raise ValueError("mixture: needs at least one part")
         return total
 
+    @classmethod
+    def preset(cls, name: str, themes: Sequence[str] = ("zoo", "school", "festival")) -> Mixture:
+        """A mixture of the paper by name; see `available_mixtures()` and fastreason/mixtures.toml.
+
+        Args:
+            themes: for the parts that name none.
+
+        >>> Mixture.preset("rl-op11-14").ops
+        (11, 12, 13, 14)
+        """
+        presets = _presets()
+        if name not in presets:
+            raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
+        return cls.from_dict([{"themes": list(themes), **part} for part in presets[name]["parts"]])
+
     def __add__(self, other: Mixture) -> Mixture:
         weights = dict(self.weights)
         for cell, weight in other.weights.items():
@@ -168,6 +185,16 @@ class Mixture:
 
     def __repr__(self) -> str:
         return f"Mixture({len(self.weights)} cells, op {list(self.ops)}, themes {list(self.themes)})"
+
+
+@lru_cache
+def _presets() -> dict[str, Any]:
+    return tomllib.loads(resources.files("fastreason").joinpath("mixtures.toml").read_text(encoding="utf-8"))
+
+
+def available_mixtures() -> tuple[str, ...]:
+    """Names that `Mixture.preset` takes."""
+    return tuple(_presets())
 
 
 class TaskStream:

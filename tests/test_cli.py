@@ -29,7 +29,7 @@ def test_dry_run_prints_the_resolved_recipe(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["fly"], "no command 'fly'; there are run, report, info"),
+        (["fly"], "no command 'fly'; there are run, report, generate, info"),
         (["run", "nothing"], "must be one of quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
@@ -48,6 +48,30 @@ def test_a_flag_that_does_not_fit_is_refused(capsys, flag, value, message):
     with pytest.raises(SystemExit) as stop:
         main(["run", "smoke", f"--rl.{flag}", value])
     assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_generate_shows_problems(capsys):
+    assert main(["generate", "--show", "2", "--op", "7", "--modes", "reverse", "--depths", "3"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("op 7, forwardreverse, depth 3, theme zoo") == 2
+    assert out.count("\nAnswer: ") == 2
+    assert main(["generate", "--show", "1", "--mixture", "rl-op11-14"]) == 0
+    assert "op 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "need --out FILE or --show N"),
+        (["--out", "x", "--shard", "3"], "--shard must have the form I/N, got '3'"),
+        (["--out", "x", "--shard", "3/2"], "0 <= shard < num_shards, got 1000, 3 and 2"),
+        (["--out", "x", "--op", "two"], "--op must have the form 7, 2-10 or 3,5,9, got 'two'"),
+        (["--out", "x", "--op", "40"], "op must be an integer in 2 .. 20, got 40"),
+    ],
+)
+def test_generate_refuses(capsys, flags, message):
+    assert main(["generate", *flags]) == 2
     assert message in capsys.readouterr().err
 
 

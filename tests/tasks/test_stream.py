@@ -193,6 +193,23 @@ def test_mixture_arithmetic_gives_the_weights():
     )
 
 
+@pytest.mark.parametrize("name", fr.available_mixtures())
+def test_presets_draw(name):
+    mixture = fr.Mixture.preset(name)
+    assert abs(sum(mixture.weights.values()) - 1.0) < 1e-9
+    assert set(fr.TaskStream(mixture, seed=1)[0:20].ops.tolist()) <= set(mixture.ops)
+    assert "symbolic" in fr.Mixture.preset(name, themes=["symbolic"]).themes or name.startswith("context")
+
+
+def test_the_pretraining_preset_is_the_papers():
+    weights = fr.Mixture.preset("pretrain").weights
+    by_op = {op: sum(w for cell, w in weights.items() if cell.op == op) for op in range(2, 11)}
+    np.testing.assert_allclose(list(by_op.values()), [0.2 / 3] * 3 + [0.1] * 3 + [0.5 / 3] * 3)
+    assert fr.Mixture.preset("pretrain").themes == ("zoo", "school", "festival")
+    with pytest.raises(ValueError, match=r"preset must be one of pretrain, .* got 'nothing'"):
+        fr.Mixture.preset("nothing")
+
+
 @given(
     op=st.lists(st.sampled_from(range(2, 10)), min_size=1, max_size=3, unique=True),
     theme=st.sampled_from(["zoo", "symbolic"]),
