@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
 from .kernels.segments import Segments
+
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,20 @@ class Decoder(nn.Module):
                 else:
                     std = 0.02 if name == "embedding.weight" else parameter.shape[1] ** -0.5
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Decoder:
+        """The weights of a Hugging Face folder: ours, or any Qwen2 with a shared head."""
+        from .checkpoint import load_model
+
+        return load_model(folder)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Writes config.json, model.safetensors and, given a tokenizer, its files: what transformers loads."""
+        from .checkpoint import save_model
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_model(self, folder, tokenizer)
 
     @property
     def num_parameters(self) -> int:

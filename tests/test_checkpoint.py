@@ -52,6 +52,15 @@ def test_transformers_and_tokenizers_read_it(tmp_path, tokenizer):
     assert theirs.generation_config.eos_token_id == [tokenizer.answer_close_id, tokenizer.eos_id]
 
 
+@pytest.mark.parametrize("with_tokenizer", [False, True])
+def test_a_model_alone_is_saved_and_read(tmp_path, tokenizer, with_tokenizer):
+    model, _ = make(tokenizer)
+    model.save_pretrained(tmp_path / "new" / "m", tokenizer if with_tokenizer else None)
+    again = fr.Decoder.from_pretrained(tmp_path / "new" / "m")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert (tmp_path / "new" / "m" / "tokenizer.json").exists() == with_tokenizer
+
+
 def test_what_transformers_writes_is_read(tmp_path, tokenizer):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
