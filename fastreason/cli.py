@@ -1,4 +1,4 @@
-"""The command line: `fastreason run | report | generate | info`, the same as `python -m fastreason`.
+"""The command line: `fastreason run | report | generate | themes | info`, the same as `python -m fastreason`.
 
 Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
 """
@@ -19,6 +19,8 @@ commands:
   report DIR     write DIR/report.html again from what the run directory holds
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
                  problems to a JSONL file in the published schema, or --show 3 to the screen
+  themes [learn FILE --out DIR]
+                 the themes that ship, or those of a JSONL file as TOML files
   info           this machine and the versions of everything the numbers depend on
 
 `fastreason COMMAND --help` says more.
@@ -28,7 +30,7 @@ commands:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "report": _report, "generate": _generate, "info": _info}
+    commands = {"run": _run, "report": _report, "generate": _generate, "themes": _themes, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -133,6 +135,27 @@ def _generate(arguments: list[str]) -> int:
         raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")
     lines = write_jsonl(stream, options.out, options.count, shard=int(shard), num_shards=int(num_shards))
     print(f"{options.out}: {lines} problems")
+    return 0
+
+
+def _themes(arguments: list[str]) -> int:
+    from .learn import learn_file
+    from .theme import Theme, available_themes
+
+    if not arguments:
+        for name in available_themes():
+            theme = Theme.load(name)
+            print(f"{name:12} {theme.style:12} {theme.places[0][0]}, {theme.kinds[0][0]}, ...")
+        return 0
+    parser = argparse.ArgumentParser(prog="fastreason themes", description="The words of a file as themes.")
+    parser.add_argument("action", choices=["learn"])
+    parser.add_argument("file", type=Path, metavar="FILE", help="JSONL in the published schema")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where TEMPLATE.toml files go")
+    options = parser.parse_args(arguments)
+    if not options.file.is_file():
+        raise ValueError(f"no file {str(options.file)!r}")
+    for path in learn_file(options.file, options.out):
+        print(path)
     return 0
 
 

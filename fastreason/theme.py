@@ -55,11 +55,12 @@ class Theme:
                     raise ValueError(f"theme {self.name}: {field} must begin with {start.strip()!r}, got {phrase!r}")
 
     def _check_words(self, field: str, name: object) -> None:
-        """Words of letters alone, one blank between them: what the grammar of problems and solutions can hold."""
+        """Words of letters and hyphens, one blank between them: what the grammar of problems and solutions can hold."""
         words = name.split(" ") if isinstance(name, str) else []
-        if not words or not all(word.isalpha() for word in words):
+        if not words or not all(part.isalpha() for word in words for part in word.split("-")):
             raise ValueError(
-                f"theme {self.name}: {field} must be words of letters with one blank between, got {name!r}"
+                f"theme {self.name}: {field} must be words of letters and inner hyphens with one blank between, "
+                f"got {name!r}"
             )
         reserved = sorted(_RESERVED.intersection(words)) if self.style == "published" else []
         if reserved:

@@ -29,7 +29,7 @@ def test_dry_run_prints_the_resolved_recipe(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["fly"], "no command 'fly'; there are run, report, generate, info"),
+        (["fly"], "no command 'fly'; there are run, report, generate, themes, info"),
         (["run", "nothing"], "must be one of quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
@@ -73,6 +73,22 @@ def test_generate_shows_problems(capsys):
 def test_generate_refuses(capsys, flags, message):
     assert main(["generate", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_themes_are_listed_and_learnt(capsys, tmp_path):
+    assert main(["themes"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "festival",
+        "school",
+        "symbolic",
+        "zoo",
+    ]
+    rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "themes")
+    assert main(["generate", "--out", rows, "--count", "400", "--op", "5-9", "--themes", "school"]) == 0
+    assert main(["themes", "learn", rows, "--out", out]) == 0
+    assert main(["generate", "--show", "1", "--themes", f"{out}/school.toml"]) == 0
+    assert main(["themes", "learn", "absent.jsonl", "--out", out]) == 2
+    assert "no file 'absent.jsonl'" in capsys.readouterr().err
 
 
 def test_info(capsys):

@@ -1,9 +1,14 @@
 """Themes: those that ship, one's own, and errors that name what is wrong with one."""
 
+import json
+import re
+
 import pytest
 import tomli_w
 
 import fastreason as fr
+from fastreason.learn import learn_file, learn_themes
+from tests import published
 
 MINE = {
     "style": "published",
@@ -28,7 +33,7 @@ def test_themes_that_ship():
 
 
 def test_a_theme_of_ones_own(tmp_path):
-    path = write(tmp_path)
+    path = write(tmp_path, **changed_list("kinds", 1, "sci-fi saw"))
     batch = fr.TaskStream(fr.Mixture.uniform(op=[4], themes=[path], depths=[2, 3]), seed=1)[0:50]
     text = " ".join(batch.problems)
     assert "iron hammer in North Shed" in text
@@ -51,9 +56,10 @@ def changed_list(field, i, name):
         ({"total": "sum of tools"}, "total must begin with 'total', got 'sum of tools'"),
         (changed_list("places", 0, "South Shed"), "'South Shed' stands for two things"),
         (changed_list("kinds", 0, "saw"), "the name 'saw' stands inside 'steel saw'"),
-        (changed_list("kinds", 0, "iron  hammer"), "kinds must be words of letters with one blank between"),
+        (changed_list("kinds", 0, "iron  hammer"), "kinds must be words of letters and inner hyphens"),
         (changed_list("kinds", 0, "hammer 2"), "words of letters .* got 'hammer 2'"),
         (changed_list("kinds", 0, ""), "words of letters"),
+        (changed_list("kinds", 0, "iron -hammer"), "words of letters"),
         (changed_list("places", 0, "Shed in Bath"), "holds 'in', which has a meaning in the grammar"),
         ({"kinds": [["a", "b"]]}, "holds 'a'"),
         ({"kinds": [["hammer", "saw"]]}, "every sub-list of kinds must hold 5 to 64 names, got 2"),
@@ -70,3 +76,50 @@ def test_missing_fields_are_named(tmp_path):
     path.write_text('style = "published"\n')
     with pytest.raises(ValueError, match="theme short: places is missing"):
         fr.Theme.load(str(path))
+
+
+# --- learnt from data -----------------------------------------------------------------------------------------------
+
+
+def same(a: fr.Theme, b: fr.Theme) -> bool:
+    def lists(parts):
+        return {frozenset(part) for part in parts}
+
+    return lists(a.places) == lists(b.places) and lists(a.kinds) == lists(b.kinds) and a.total == b.total
+
+
+@pytest.mark.parametrize("depths", [[2], [2, 3]])
+def test_our_own_themes_are_learnt_back(depths):
+    names = ["zoo", "school", "festival"]
+    mixture = fr.Mixture.uniform(op=[4, 9], themes=names, modes=["forward", "reverse"], depths=depths)
+    learnt = learn_themes(fr.TaskStream(mixture, seed=1)[0:1200].rows())
+    for name in names:
+        original = fr.Theme.load(name)
+        assert same(learnt[name], original)
+        if 3 in depths:
+            assert (learnt[name].average, learnt[name].average_total) == (original.average, original.average_total)
+
+
+def test_released_data_continue_in_their_own_words(reference, tmp_path):
+    rows = reference("problems_medium.jsonl.gz") + reference("problems_hard.jsonl.gz")
+    (tmp_path / "released.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paths = learn_file(tmp_path / "released.jsonl", tmp_path / "themes")
+    assert [path.stem for path in paths] == ["crazy_zootopia", "movie_festival_awards", "teachers_in_school"]
+    known = set(re.findall(r"\w+", " ".join(row["problem"] + row["question"] + row["solution"] for row in rows)))
+    mixture = fr.Mixture.uniform(
+        op=[3, 8], themes=[str(path) for path in paths], modes=["forward", "reverse"], depths=[2, 3]
+    )
+    batch = fr.TaskStream(mixture, seed=5)[0:300]
+    for texts in zip(batch.problems, batch.questions, batch.solutions, strict=True):
+        said = {word for word in re.findall(r"\w+", " ".join(texts)) if not word.isdigit()}
+        assert said <= known
+        published.read_solution(texts[2])
+    assert fr.grade(batch, batch.solutions).verified.all()
+
+
+def test_rows_that_do_not_show_enough():
+    rows = fr.TaskStream(fr.Mixture.uniform(op=[2], themes=["zoo"]))[0:1].rows()
+    with pytest.raises(ValueError, match=r"must hold 5 to 64 names|name no total"):
+        learn_themes(rows)
+    with pytest.raises(ValueError, match="row 0 has no 'solution'"):
+        learn_themes([{"problem": "", "template": "zoo"}])

@@ -1,0 +1,111 @@
+"""Themes from data: the words of a file in the GSM-Infinite format, so that it can be continued in its own voice.
+
+A problem takes its places from one sub-list and its kinds from one, so names that meet in a problem belong to one
+sub-list: the sub-lists are the connected components.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from .theme import Theme
+
+_COUNT = re.compile(r"The number of (.+) in (.+?)(?: equals .+| exists, and its number is greater than 0)")
+_AVERAGE = re.compile(r"The (average number of .+?) per (.+) in (.+?)(?: equals .+| is greater than 0)")
+_TOTAL = re.compile(r"\b(total number of .+?) in ")
+_PRODUCT_STEP = re.compile(r"Define (total number of .+?) in [^;]+; [A-Za-z] = [A-Za-z] \* [A-Za-z] ")
+
+
+class _Words:
+    """What the rows of one template say."""
+
+    def __init__(self) -> None:
+        self.place_sets: list[set[str]] = []
+        self.kind_sets: list[set[str]] = []
+        self.totals: Counter[str] = Counter()
+        self.product_totals: Counter[str] = Counter()
+        self.averages: Counter[str] = Counter()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        places, kinds = set(), set()
+        for sentence in row["problem"].strip().removesuffix(".").split(". "):
+            if match := _AVERAGE.fullmatch(sentence):
+                self.averages[match[1]] += 1
+                kinds.add(match[2])
+                places.add(match[3])
+            elif match := _COUNT.fullmatch(sentence):
+                kinds.add(match[1])
+                places.add(match[2])
+        self.place_sets.append(places)
+        self.kind_sets.append(kinds)
+        self.totals.update(_TOTAL.findall(row["problem"]) + _TOTAL.findall(row["solution"]))
+        self.product_totals.update(_PRODUCT_STEP.findall(row["solution"]))
+
+    def theme(self, name: str) -> Theme:
+        """The theme; raises ValueError where the rows do not show enough of it."""
+        counts = [total for total, _ in self.totals.most_common() if total not in self.product_totals]
+        if not counts:
+            raise ValueError(f"theme {name}: the rows name no total")
+        # depth 2 alone says nothing of averages; any words do, since nothing will use them
+        average = self.averages.most_common(1)[0][0] if self.averages else "average number of items"
+        product = self.product_totals.most_common(1)
+        average_total = product[0][0] if product else average.replace("average", "total", 1)
+        return Theme(
+            name,
+            "published",
+            _components(self.place_sets),
+            _components(self.kind_sets),
+            counts[0],
+            average,
+            average_total,
+        )
+
+
+def learn_themes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Theme]:
+    """One theme for every `template` of rows in the published schema.
+
+    Args:
+        rows: mappings with problem, solution and template. A few hundred of each template show all of its names.
+    Raises:
+        ValueError: a key is missing, or the rows of a template are too few.
+    """
+    words: dict[str, _Words] = defaultdict(_Words)
+    for i, row in enumerate(rows):
+        if missing := {"problem", "solution", "template"} - set(row):
+            raise ValueError(f"learn_themes: row {i} has no {sorted(missing)[0]!r}")
+        words[row["template"]].add(row)
+    themes = {name: found.theme(name) for name, found in words.items()}
+    for theme in themes.values():
+        theme.core  # noqa: B018 - the core has the last word on sizes
+    return themes
+
+
+def learn_file(path: str | Path, out: str | Path) -> list[Path]:
+    """Learns the themes of a JSONL file and writes each as OUT/TEMPLATE.toml."""
+    with Path(path).open(encoding="utf-8") as file:
+        themes = learn_themes(json.loads(line) for line in file)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, theme in sorted(themes.items()):
+        target = Path(out) / f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.toml"
+        fields = ("style", "total", "average", "average_total", "places", "kinds")
+        target.write_text(tomli_w.dumps({field: getattr(theme, field) for field in fields}), encoding="utf-8")
+        written.append(target)
+    return written
+
+
+def _components(sets: Iterable[set[str]]) -> tuple[tuple[str, ...], ...]:
+    """Sorted names of each connected component, components sorted."""
+    components: list[set[str]] = []
+    for names in sets:
+        touched = [component for component in components if component & names]
+        merged = set(names).union(*touched)
+        components = [component for component in components if component not in touched] + [merged]
+    return tuple(sorted(tuple(sorted(component)) for component in components if component))
