@@ -229,6 +229,10 @@ class TaskStream:
             split,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A stream is its three arguments, so a worker process may have a copy."""
+        return TaskStream, (self.mixture, self.seed, self.split)
+
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
         """The problems at an index, a slice with an end, or a list of indices."""
         if isinstance(key, slice):

@@ -1,9 +1,11 @@
 """The task stream: determinism, splits, and every text against an independent reading."""
 
 import hashlib
+import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +100,16 @@ def test_bytes_do_not_depend_on_threads_or_batch_size(threads, size):
     got = [stream.batch(np.arange(i, min(i + size, 300)), threads=threads) for i in range(0, 300, size)]
     assert [text for part in got for text in part.documents] == want.documents
     np.testing.assert_array_equal(np.concatenate([part.hashes for part in got]), want.hashes)
+
+
+def test_a_copy_in_a_worker_gives_the_same_problems():
+    stream = fr.TaskStream(uniform("zoo", op=[4, 5]), seed=5, split="rl")
+    again = pickle.loads(pickle.dumps(stream))
+    assert again[3:9].documents == stream[3:9].documents
+    loader = torch.utils.data.DataLoader(
+        stream, sampler=range(40), batch_size=None, num_workers=1, collate_fn=lambda batch: batch.documents
+    )
+    assert [documents[0] for documents in loader] == stream[0:40].documents
 
 
 def test_any_order_of_indices_gives_the_same_problems():
