@@ -161,17 +161,20 @@ def policy_step(
     tokens_T, segments, target_N = group_batch(samples, groups.numpy(), settings.samples)
     length_S = segments.length[segments.prefix >= 0]
     hidden = model(tokens_T, segments)
-    # the first token of a response is predicted by the last of its prompt, the others by the one before them
-    first_N = segments.start[segments.prefix >= 0].repeat_interleave(length_S) == target_N
-    prompt_end_S = (segments.start + segments.length - 1)[segments.prefix[segments.prefix >= 0]]
-    source_N = torch.where(first_N, prompt_end_S.repeat_interleave(length_S), target_N - 1)
+    # The first token of a response is predicted by the last of its prompt, the others by the one before them. The
+    # first ones go last, expanded and not indexed: the gradient of an index that repeats is summed in any order.
+    is_first_N = segments.start[segments.prefix >= 0].repeat_interleave(length_S) == target_N
+    order_N = torch.cat([(~is_first_N).nonzero().squeeze(1), is_first_N.nonzero().squeeze(1)])
+    prompt_end_P = (segments.start + segments.length - 1)[segments.prefix < 0]
+    behind_prompts = hidden[prompt_end_P][:, None].expand(-1, settings.samples, -1).flatten(0, 1)
+    source = torch.cat([hidden[target_N[~is_first_N] - 1], behind_prompts])
     rows = (groups[:, None] * settings.samples + torch.arange(settings.samples)).flatten().numpy()
     inside = np.arange(samples.logprobs.shape[1]) < samples.lengths[rows][:, None]
     return ops.policy_loss(
-        model.logits(hidden[source_N]),
-        tokens_T[target_N],
-        torch.from_numpy(samples.logprobs[rows][inside]),
-        advantages_PG[groups].flatten().repeat_interleave(length_S),
+        model.logits(source),
+        tokens_T[target_N[order_N]],
+        torch.from_numpy(samples.logprobs[rows][inside])[order_N],
+        advantages_PG[groups].flatten().repeat_interleave(length_S)[order_N],
         torch.ones(len(target_N)),
         temperature=settings.temperature,
         clip_low=settings.clip_low,

@@ -70,6 +70,21 @@ def test_the_step_is_the_loss_of_each_sample_alone(model, tokenizer):
     assert result.clip_share == 0.0
 
 
+def test_the_same_bits_every_time(model, tokenizer):
+    """At a size where torch works in parallel; sums in any order would differ from one time to the next."""
+    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:24]
+    samples = fr.Rollout(model, tokenizer).generate(problems, 16, max_new_tokens=40, seed=1)
+    advantages = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+    found = []
+    for _ in range(6):
+        model.zero_grad()
+        result = policy_step(model, samples, advantages, settings(prompts=24, samples=16))
+        assert result is not None
+        result.loss.backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert all(torch.equal(found[0], again) for again in found[1:])
+
+
 def test_silent_groups_are_left_out(model, tokenizer):
     samples = sample(model, tokenizer)
     advantages = torch.zeros(4, 4)
