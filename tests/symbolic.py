@@ -6,15 +6,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-
-@dataclass
-class Quantity:
-    """A defined quantity: constant (or None), times or plus, difference or sum, and the parents by name."""
-
-    constant: int | None
-    times: bool
-    minus: bool
-    parents: list[str]
+from tests.published import Quantity
 
 
 @dataclass
