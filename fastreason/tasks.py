@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 Split = Literal["train", "rl", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "rl", "val", "test")
+SplitBy = Literal["problem", "graph"]
 MODES: tuple[str, ...] = ("forward", "reverse")
 DEPTHS: tuple[int, ...] = (2, 3)
-MIN_OP, MAX_OP = 2, 20
+MIN_OP, MAX_OP = 2, 40
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ class Cell:
     max_value: int = 1000
     """Largest value of any quantity that the answer depends on."""
     max_sentences: int = 50
-    """Most sentences of a problem, the told one of reverse problems apart; 50 is no limit."""
+    """Most sentences of a problem, the told one of reverse problems and padding apart; 50 is no limit."""
+    circular_distractors: bool = True
+    """Whether quantities that the answer does not depend on may define each other in a circle, as in the released data
+    (up to 20 % of the problems)."""
+    context: int = 0
+    """Tokens of padding: sentences about other places, as many as fit. The limit depends on the theme."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -55,6 +61,7 @@ class Cell:
             ("number_range", 3, 100),
             ("max_value", 1, 1_000_000),
             ("max_sentences", 1, 50),
+            ("context", 0, 10_000_000),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
@@ -122,6 +129,7 @@ class Mixture:
             if not isinstance(weight, int | float) or not weight > 0:
                 raise ValueError(f"mixture: weight must be a number > 0, got {weight!r}")
             allowed = {"op", "themes", "modes", "depths", "number_range", "max_value", "max_sentences"}
+            allowed |= {"circular_distractors", "context"}
             if unknown := set(arguments) - allowed:
                 raise ValueError(
                     f"mixture: unknown field {sorted(unknown)[0]!r}; allowed are weight, {', '.join(sorted(allowed))}"
@@ -203,19 +211,28 @@ class TaskStream:
     Args:
         mixture: which problems.
         seed: 0 .. 2**64 - 1.
-        split: train, rl, val or test: 12, 2, 1 and 1 sixteenths of all problems, by the hash of the canonical problem.
+        split: train, rl, val or test: 12, 2, 1 and 1 sixteenths of all problems, by a hash.
+        split_by: "problem": the hash of the canonical problem, so no problem is in two splits. "graph": the hash of the
+            nameless necessary graph, so no graph of quantities and operators is in two splits, whatever its names and
+            numbers. Small op have few graphs (op 2 has one at depth 2), so that not every split has some.
+    Raises:
+        ValueError: an argument, or problems that cannot be reached; the message names the op that can.
 
     >>> stream = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)
     >>> stream[0:2].ops
     array([3, 3], dtype=int32)
     """
 
-    def __init__(self, mixture: Mixture, seed: int = 0, split: Split = "train") -> None:
+    def __init__(
+        self, mixture: Mixture, seed: int = 0, split: Split = "train", *, split_by: SplitBy = "problem"
+    ) -> None:
         if not isinstance(seed, int) or not 0 <= seed < 2**64:
             raise ValueError(f"TaskStream: seed must be an integer in 0 .. 2**64 - 1, got {seed!r}")
         if split not in SPLITS:
             raise ValueError(f"TaskStream: split must be one of {', '.join(SPLITS)}, got {split!r}")
-        self.mixture, self.seed, self.split = mixture, seed, split
+        if split_by not in ("problem", "graph"):
+            raise ValueError(f"TaskStream: split_by must be problem or graph, got {split_by!r}")
+        self.mixture, self.seed, self.split, self.split_by = mixture, seed, split, split_by
         themes = [load_theme(name) for name in mixture.themes]
         theme_index = {name: i for i, name in enumerate(mixture.themes)}
         self.cells = tuple(mixture.weights)
@@ -227,11 +244,12 @@ class TaskStream:
             ],
             seed,
             split,
+            split_by,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A stream is its three arguments, so a worker process may have a copy."""
-        return TaskStream, (self.mixture, self.seed, self.split)
+        """A stream is its arguments, so a worker process may have a copy."""
+        return partial(TaskStream, split_by=self.split_by), (self.mixture, self.seed, self.split)
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
         """The problems at an index, a slice with an end, or a list of indices."""
@@ -346,8 +364,13 @@ class ProblemBatch:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """uint64 [n]: equal exactly for problems that say the same; the splits partition them."""
+        """uint64 [n]: equal exactly for problems that say the same, padding apart; the splits partition them."""
         return self.core.hashes()
+
+    @cached_property
+    def graph_hashes(self) -> np.ndarray:
+        """uint64 [n]: of the necessary graph without names and numbers; `split_by="graph"` partitions them."""
+        return self.core.graph_hashes()
 
     @property
     def cells(self) -> list[Cell]:
@@ -365,10 +388,17 @@ class ProblemBatch:
                 "id": f"{self.stream.split}-{self.stream.seed}-{index}",
                 "template": cell.theme,
                 "mode": modes[cell.mode],
-                "length": "zero_context",
+                "length": _length_name(cell.context),
                 "d": cell.depth,
             }
             for problem, question, solution, cell, index in zip(
                 self.problems, self.questions, self.solutions, self.cells, self.indices.tolist(), strict=True
             )
         ]
+
+
+def _length_name(context: int) -> str:
+    """The published name of a context: `zero_context`, `8k`, ...; other numbers as they are."""
+    if context == 0:
+        return "zero_context"
+    return f"{context // 1000}k" if context % 1000 == 0 else str(context)

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from importlib import resources
-from itertools import chain, permutations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Theme:
         style: "published" (the word format of GSM-Infinite) or "symbolic" (one word a quantity).
         places, kinds: sub-lists of names; a problem takes its names from one of each.
         total, average, average_total: noun phrases in the published style, suffixes in the symbolic one.
+        padding_places, padding_kinds: for long contexts, which need many names: first words and second words, every one
+            of which goes with every other. Both may be left out.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Theme:
     total: str = ""
     average: str = ""
     average_total: str = ""
+    padding_places: tuple[tuple[str, ...], ...] = ()
+    padding_kinds: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.style not in ("published", "symbolic"):
@@ -46,6 +50,7 @@ class Theme:
         for field in ("places", "kinds"):
             for name in chain.from_iterable(getattr(self, field)):
                 self._check_words(field, name)
+        self._check_padding()
         self._check_distinct()
         if self.style == "published":
             for field, start in (("total", "total "), ("average", "average "), ("average_total", "total ")):
@@ -69,20 +74,45 @@ class Theme:
                 f"avoid {', '.join(sorted(_RESERVED))}"
             )
 
+    def _check_padding(self) -> None:
+        for field, fewest in (("padding_places", 1), ("padding_kinds", 2)):
+            words = getattr(self, field)
+            if not words:
+                continue
+            if self.style == "symbolic":
+                raise ValueError(f"theme {self.name}: the symbolic style has no padding, but {field} is given")
+            if len(words) != 2 or len(words[0]) < fewest or not 1 <= len(words[1]) <= 64:
+                raise ValueError(
+                    f"theme {self.name}: {field} must hold two lists, {fewest} or more first words and 1 to 64 second "
+                    f"words, got lists of {[len(part) for part in words]}"
+                )
+            for name in chain.from_iterable(words):
+                self._check_words(field, name)
+
+    def _padding(self, field: str) -> list[list[str]]:
+        """Sub-lists of padding names, one for each first word."""
+        words = getattr(self, field)
+        return [[f"{first} {second}" for second in words[1]] for first in words[0]] if words else []
+
     def _check_distinct(self) -> None:
         """A name must not be another one, nor stand inside it: texts would have two readings."""
         places, kinds = (list(chain.from_iterable(lists)) for lists in (self.places, self.kinds))
         names = places + kinds
         if self.style == "symbolic":
             names = places + [place + kind for place in places for kind in kinds]
+        for field in ("padding_places", "padding_kinds"):
+            names += chain.from_iterable(self._padding(field))
         seen: set[str] = set()
         for name in names:
             if name in seen:
                 raise ValueError(f"theme {self.name}: {name!r} stands for two things")
             seen.add(name)
-        for a, b in permutations(names, 2):
-            if f" {a} " in f" {b} ":
-                raise ValueError(f"theme {self.name}: the name {a!r} stands inside {b!r}")
+        for name in names:
+            words = name.split(" ")
+            for first, last in combinations(range(len(words) + 1), 2):
+                part = " ".join(words[first:last])
+                if part != name and part in seen:
+                    raise ValueError(f"theme {self.name}: the name {part!r} stands inside {name!r}")
 
     @classmethod
     def load(cls, name_or_path: str) -> Theme:
@@ -111,7 +141,8 @@ class Theme:
         for field in ("style", "places", "kinds"):
             if field not in values:
                 raise ValueError(f"theme {name}: {field} is missing")
-        lists = {key: tuple(tuple(part) for part in values[key]) for key in ("places", "kinds")}
+        keys = values.keys() & {"places", "kinds", "padding_places", "padding_kinds"}
+        lists = {key: tuple(tuple(part) for part in values[key]) for key in keys}
         theme = cls(name, **(values | lists))
         theme.core  # noqa: B018 - the core has the last word on sizes
         return theme
@@ -126,6 +157,8 @@ class Theme:
             self.total,
             self.average,
             self.average_total,
+            self._padding("padding_places"),
+            self._padding("padding_kinds"),
         )
 
 

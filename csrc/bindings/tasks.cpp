@@ -1,7 +1,10 @@
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 
 #include "bindings/bindings.h"
+#include "tasks/biased_choice.h"
 #include "tasks/stream.h"
 
 namespace fastreason {
@@ -29,11 +32,18 @@ py::array_t<T> column(const ProblemBatch& batch, Field&& field) {
 }
 
 Cell make_cell(int op, int theme, const std::string& mode, int depth, double weight, int number_range,
-               std::int64_t max_value, int max_sentences) {
+               std::int64_t max_value, int max_sentences, bool circular_distractors, std::int64_t context) {
   Cell cell;
-  cell.spec = {op, mode == "reverse" ? Mode::kReverse : Mode::kForward, depth, number_range, max_value, max_sentences};
+  cell.spec = {op,
+               mode == "reverse" ? Mode::kReverse : Mode::kForward,
+               depth,
+               number_range,
+               max_value,
+               max_sentences,
+               circular_distractors};
   cell.theme = theme;
   cell.weight = weight;
+  cell.context = context;
   return cell;
 }
 
@@ -45,21 +55,48 @@ Split parse_split(const std::string& name) {
   throw py::value_error("split must be one of train, rl, val, test, got '" + name + "'");
 }
 
+SplitBy parse_split_by(const std::string& name) {
+  if (name == "problem") return SplitBy::kProblem;
+  if (name == "graph") return SplitBy::kGraph;
+  throw py::value_error("split_by must be problem or graph, got '" + name + "'");
+}
+
+// What becomes of attempts: the share of all that begin in a way that can lead to op, and of `attempts` of these, how
+// many have a graph of this op, and how many are accepted.
+py::dict count_attempts(const Cell& cell, std::int64_t attempts, std::uint64_t seed) {
+  const Beginnings beginnings(cell.spec);
+  std::int64_t with_op = 0, accepted = 0;
+  ProblemSampler sampler;
+  Rng rng(seed, 0, /*purpose=*/4);
+  for (std::int64_t i = 0; i < attempts && !beginnings.empty(); ++i) {
+    if (!sampler.attempt_graph(cell.spec, beginnings, rng)) continue;
+    ++with_op;
+    if (sampler.assign_values(rng)) ++accepted;
+  }
+  py::dict out;
+  out["mass"] = beginnings.mass();
+  out["with_op"] = with_op;
+  out["accepted"] = accepted;
+  return out;
+}
+
 }  // namespace
 
 void bind_tasks(py::module_& m) {
   py::class_<Theme, std::shared_ptr<Theme>>(m, "Theme", "The words of a problem.")
       .def(py::init([](std::string name, const std::string& style, std::vector<std::vector<std::string>> places,
                        std::vector<std::vector<std::string>> kinds, std::string total, std::string average,
-                       std::string average_total) {
+                       std::string average_total, std::vector<std::vector<std::string>> padding_places,
+                       std::vector<std::vector<std::string>> padding_kinds) {
              if (style != "published" && style != "symbolic")
                throw py::value_error("style must be published or symbolic, got '" + style + "'");
-             return std::make_shared<Theme>(ThemeSpec{
-                 std::move(name), style == "symbolic" ? Style::kSymbolic : Style::kPublished, std::move(places),
-                 std::move(kinds), std::move(total), std::move(average), std::move(average_total)});
+             return std::make_shared<Theme>(
+                 ThemeSpec{std::move(name), style == "symbolic" ? Style::kSymbolic : Style::kPublished,
+                           std::move(places), std::move(kinds), std::move(total), std::move(average),
+                           std::move(average_total), std::move(padding_places), std::move(padding_kinds)});
            }),
            py::arg("name"), py::arg("style"), py::arg("places"), py::arg("kinds"), py::arg("total"), py::arg("average"),
-           py::arg("average_total"))
+           py::arg("average_total"), py::arg("padding_places"), py::arg("padding_kinds"))
       .def_property_readonly("name", [](const Theme& theme) { return theme.spec().name; })
       .def(
           "pieces",
@@ -72,16 +109,30 @@ void bind_tasks(py::module_& m) {
 
   py::class_<Cell>(m, "Cell", "One cell of a mixture: op x theme x mode x depth, with its settings.")
       .def(py::init(&make_cell), py::kw_only(), py::arg("op"), py::arg("theme"), py::arg("mode"), py::arg("depth"),
-           py::arg("weight"), py::arg("number_range"), py::arg("max_value"), py::arg("max_sentences"));
+           py::arg("weight"), py::arg("number_range"), py::arg("max_value"), py::arg("max_sentences"),
+           py::arg("circular_distractors"), py::arg("context"));
+
+  m.def("count_attempts", &count_attempts, py::arg("cell"), py::arg("attempts"), py::arg("seed") = 0,
+        "How attempts at a cell's problems end: mass, with_op, accepted. For tests of the law.");
+
+  m.def(
+      "bias_probabilities",
+      [](const std::array<int, 3>& counts) {
+        const int total = counts[0] + counts[1] + counts[2];
+        if (std::min({counts[0], counts[1], counts[2]}) < 0 || total < 1 || total > kMaxTabulated)
+          throw py::value_error("counts must be >= 0 and sum to 1 .. " + std::to_string(kMaxTabulated));
+        return bias_probabilities(counts);
+      },
+      py::arg("counts"), "How likely the biased choice takes a candidate of bias 0, 1, 2. For tests of the law.");
 
   py::class_<TaskStream, std::shared_ptr<TaskStream>>(m, "TaskStream", "Problem i of (mixture, seed, split).")
       .def(py::init([](const std::vector<std::shared_ptr<Theme>>& themes, const std::vector<Cell>& cells,
-                       std::uint64_t seed, const std::string& split) {
+                       std::uint64_t seed, const std::string& split, const std::string& split_by) {
              return std::make_shared<TaskStream>(
                  std::vector<std::shared_ptr<const Theme>>(themes.begin(), themes.end()), cells, seed,
-                 parse_split(split));
+                 parse_split(split), parse_split_by(split_by));
            }),
-           py::arg("themes"), py::arg("cells"), py::arg("seed"), py::arg("split"))
+           py::arg("themes"), py::arg("cells"), py::arg("seed"), py::arg("split"), py::arg("split_by"))
       .def(
           "batch",
           [](const std::shared_ptr<TaskStream>& stream, const InputArray<std::int64_t>& indices, int threads) {
@@ -111,6 +162,8 @@ void bind_tasks(py::module_& m) {
            [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).answer; }); })
       .def("hashes",
            [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).hash; }); })
+      .def("graph_hashes",
+           [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).graph; }); })
       .def("cells",
            [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.row(i).cell; }); })
       .def("ops",

@@ -9,6 +9,10 @@
 
 #include "common/portable_math.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 namespace fastreason {
 
 using PhiloxKey = std::array<std::uint32_t, 2>;
@@ -28,6 +32,49 @@ inline PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
   return counter;
 }
 
+inline constexpr std::size_t kPhiloxBatch = 4;
+
+// The blocks of kPhiloxBatch counters that follow each other in their first word.
+inline void philox4x32_batch(const PhiloxBlock& counter, const PhiloxKey& key, std::uint32_t* words) {
+#ifdef __SSE2__
+  // Two counters a register, each word in the low half of 64 bits; the multiplication ignores the high half, so what
+  // gathers there does no harm.
+  const auto both = [](std::uint32_t x) { return _mm_set1_epi64x(static_cast<long long>(x)); };
+  const __m128i multiplier0 = both(0xD2511F53u), multiplier1 = both(0xCD9E8D57u);
+  const __m128i weyl0 = both(0x9E3779B9u), weyl1 = both(0xBB67AE85u);
+  __m128i c[2][4], key0 = both(key[0]), key1 = both(key[1]);
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    c[half][0] = _mm_set_epi64x(counter[0] + 2 * half + 1, counter[0] + 2 * half);
+    for (std::size_t w = 1; w < 4; ++w) c[half][w] = both(counter[w]);
+  }
+  for (int round = 0; round < 10; ++round) {
+    for (auto& [c0, c1, c2, c3] : c) {
+      const __m128i product0 = _mm_mul_epu32(c0, multiplier0), product1 = _mm_mul_epu32(c2, multiplier1);
+      c0 = _mm_xor_si128(_mm_xor_si128(_mm_srli_epi64(product1, 32), c1), key0);
+      c2 = _mm_xor_si128(_mm_xor_si128(_mm_srli_epi64(product0, 32), c3), key1);
+      c1 = product1;
+      c3 = product0;
+    }
+    key0 = _mm_add_epi32(key0, weyl0);
+    key1 = _mm_add_epi32(key1, weyl1);
+  }
+  for (std::size_t half = 0; half < 2; ++half) {
+    // words 0 and 1 of both counters, then words 2 and 3
+    const auto low = [](__m128i x) { return _mm_shuffle_epi32(x, _MM_SHUFFLE(3, 1, 2, 0)); };
+    const __m128i pairs01 = _mm_unpacklo_epi32(low(c[half][0]), low(c[half][1]));
+    const __m128i pairs23 = _mm_unpacklo_epi32(low(c[half][2]), low(c[half][3]));
+    auto* const to = reinterpret_cast<__m128i*>(words + 8 * half);
+    _mm_storeu_si128(to, _mm_unpacklo_epi64(pairs01, pairs23));
+    _mm_storeu_si128(to + 1, _mm_unpackhi_epi64(pairs01, pairs23));
+  }
+#else
+  for (std::uint32_t b = 0; b < kPhiloxBatch; ++b) {
+    const PhiloxBlock block = philox4x32({counter[0] + b, counter[1], counter[2], counter[3]}, key);
+    for (std::size_t w = 0; w < 4; ++w) words[4 * b + w] = block[w];
+  }
+#endif
+}
+
 // A stream of draws: key = seed, counter = (block, purpose, index low, index high). Two streams that differ in any of
 // seed, purpose or index share no block.
 class Rng {
@@ -37,12 +84,17 @@ class Rng {
         counter_{0, purpose, static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32)} {}
 
   std::uint32_t next() {
-    if (used_ == 4) {
-      block_ = philox4x32(counter_, key_);
-      ++counter_[0];
+    if (used_ == words_.size()) {
+      philox4x32_batch(counter_, key_, words_.data());
+      counter_[0] += kPhiloxBatch;
       used_ = 0;
     }
-    return block_[used_++];
+    return words_[used_++];
+  }
+
+  std::uint64_t next64() {
+    const std::uint64_t high = next();
+    return high << 32 | next();
   }
 
   // Uniform in [0, n), n >= 1, without bias: Lemire 2019, arXiv:1805.10941.
@@ -98,8 +150,8 @@ class Rng {
  private:
   PhiloxKey key_;
   PhiloxBlock counter_;
-  PhiloxBlock block_{};
-  int used_ = 4;
+  std::array<std::uint32_t, 4 * kPhiloxBatch> words_;
+  std::size_t used_ = 4 * kPhiloxBatch;
   std::uint32_t coins_ = 0;
   int num_coins_ = 0;
   double spare_ = 0.0;

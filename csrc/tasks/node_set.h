@@ -17,7 +17,8 @@ using KindList = SmallVector<std::uint8_t, kMaxKinds>;
 
 enum class NodeType : std::uint8_t { kCount, kAverage, kSpecial, kTotal, kAverageTotal };
 
-// Counts take ids 0-24 (place * 5 + kind), averages 25-49, specials 50-74, totals 75-79, average totals 80-84.
+// Counts take ids 0-24 (place * 5 + t for the t-th kind of the place), averages 25-49, specials 50-74, totals 75-79,
+// average totals 80-84.
 inline constexpr int kNumNodes = 3 * kMaxEdges + 2 * kMaxPlaces;
 inline constexpr NodeId kNoNode = 255;
 inline constexpr NodeId kToldSentence = 254;

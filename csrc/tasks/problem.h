@@ -10,6 +10,7 @@
 
 #include "common/small_vector.h"
 #include "tasks/node_set.h"
+#include "tasks/padding.h"
 
 namespace fastreason {
 
@@ -32,7 +33,8 @@ struct Problem {
   int op = 0;
 
   int num_places = 0;
-  Table<KindList, kMaxPlaces> kinds_of_place;  // in the order in which a total names them
+  // Kind t of a node is the t-th of its place; here is which kind of the problem that is. Totals name them in order.
+  Table<KindList, kMaxPlaces> kinds_of_place;
 
   NodeSet members;                        // every node in use: necessary or distractor
   Table<ParentList, kNumNodes> parents;   // ordered as the texts name them; constants are not parents
@@ -43,9 +45,13 @@ struct Problem {
   SmallVector<NodeId, 2 * kMaxEdges + 1>
       sentences;  // instances in the order of the text; kToldSentence once in reverse
 
+  Padding padding;
+
   Table<std::uint8_t, kMaxPlaces> place_names;  // index into the theme's places
   Table<std::uint8_t, kMaxKinds> kind_names;
 
+  // Index into the theme's kinds of a count, an average or a special.
+  int kind_name(NodeId node) const { return kind_names[kinds_of_place[place_of(node)][kind_of(node)]]; }
   NodeId target() const { return topo.back(); }
   std::int64_t answer() const { return values[mode == Mode::kReverse ? unknown : target()]; }
 };

@@ -9,7 +9,9 @@
 #pragma once
 
 #include <charconv>
-#include <string>
+#include <cstring>
+#include <string_view>
+#include <vector>
 
 #include "common/philox.h"
 #include "tasks/problem.h"
@@ -19,22 +21,53 @@
 
 namespace fastreason {
 
-class TextSink {
+// Text that grows at its end by short copies.
+class TextBuffer {
  public:
-  TextSink(const Theme& theme, std::string& out) : theme_(theme), out_(out) {}
-  void piece(int id) { out_.append(theme_.piece(id)); }
-  void integer(std::int64_t value) {
-    out_.push_back(' ');
-    bare_integer(value);
+  std::size_t size() const { return size_; }
+  std::string_view view() const { return {text_.data(), size_}; }
+  void clear() { size_ = 0; }
+
+  // Of `text`, kSlack bytes behind the end must be readable.
+  static constexpr std::size_t kSlack = Theme::kPieceSlack;
+  void append(std::string_view text) {
+    reserve(text.size() + kSlack);
+    char* const to = text_.data() + size_;
+    std::memcpy(to, text.data(), kSlack);  // nearly always all of it
+    if (text.size() > kSlack) std::memcpy(to + kSlack, text.data() + kSlack, text.size() - kSlack);
+    size_ += text.size();
   }
-  void bare_integer(std::int64_t value) {
-    char digits[24];
-    out_.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+  void append(char c) {
+    reserve(1);
+    text_[size_++] = c;
+  }
+  void append_integer(std::int64_t value) {
+    reserve(24);
+    char* const to = text_.data() + size_;
+    size_ += static_cast<std::size_t>(std::to_chars(to, to + 24, value).ptr - to);
   }
 
  private:
+  void reserve(std::size_t more) {
+    if (size_ + more > text_.size()) text_.resize(2 * (size_ + more));
+  }
+  std::vector<char> text_;
+  std::size_t size_ = 0;
+};
+
+class TextSink {
+ public:
+  TextSink(const Theme& theme, TextBuffer& out) : theme_(theme), out_(out) {}
+  void piece(int id) { out_.append(theme_.piece(id)); }
+  void integer(std::int64_t value) {
+    out_.append(' ');
+    out_.append_integer(value);
+  }
+  void bare_integer(std::int64_t value) { out_.append_integer(value); }
+
+ private:
   const Theme& theme_;
-  std::string& out_;
+  TextBuffer& out_;
 };
 
 template <class Sink>

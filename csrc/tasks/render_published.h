@@ -23,20 +23,13 @@ class PublishedWriter {
   // --- problem and question ---------------------------------------------------------------------------------------
 
   void problem() {
-    for (const NodeId node : problem_.sentences) {
-      if (node == kToldSentence) {
-        subject(problem_.target());
-        sink_.piece(kEquals);
-        sink_.integer(problem_.values[problem_.target()]);
-      } else if (node == problem_.unknown) {
-        subject(node);
-        sink_.piece(type_of(node) == NodeType::kCount ? kExistsCount : kExistsAverage);
-      } else {
-        subject(node);
-        sink_.piece(kEquals);
-        sentence_expression(node);
-      }
-      sink_.piece(kDot);
+    const auto own = static_cast<std::uint32_t>(problem_.sentences.size());
+    if (problem_.padding.empty()) {
+      for (const NodeId node : problem_.sentences) sentence(node);
+    } else {
+      for (const std::uint32_t i : problem_.padding.order)
+        i < own ? sentence(problem_.sentences[static_cast<int>(i)])
+                : padding_sentence(problem_.padding.sentences[i - own]);
     }
   }
 
@@ -44,7 +37,7 @@ class PublishedWriter {
     const NodeId asked = problem_.mode == Mode::kReverse ? problem_.unknown : problem_.target();
     if (type_of(asked) == NodeType::kCount) {
       sink_.piece(kHowMany);
-      sink_.piece(theme_.kind_piece(problem_.kind_names[kind_of(asked)]));
+      sink_.piece(theme_.kind_piece(problem_.kind_name(asked)));
       sink_.piece(kDoes);
       sink_.piece(theme_.place_piece(problem_.place_names[place_of(asked)]));
       sink_.piece(kHave);
@@ -72,6 +65,44 @@ class PublishedWriter {
   };
 
   void name(NodeId node) { sink_.piece(theme_.name_piece(problem_, node)); }
+
+  void sentence(NodeId node) {
+    if (node == kToldSentence) {
+      subject(problem_.target());
+      sink_.piece(kEquals);
+      sink_.integer(problem_.values[problem_.target()]);
+    } else if (node == problem_.unknown) {
+      subject(node);
+      sink_.piece(type_of(node) == NodeType::kCount ? kExistsCount : kExistsAverage);
+    } else {
+      subject(node);
+      sink_.piece(kEquals);
+      sentence_expression(node);
+    }
+    sink_.piece(kDot);
+  }
+
+  void padding_sentence(const PaddingSentence& padding) {
+    sink_.piece(padding.average ? kThe : kTheNumberOf);
+    if (padding.average) sink_.piece(theme_.padding_average_piece());
+    sink_.piece(theme_.padding_kind_piece(padding.kind));
+    sink_.piece(theme_.padding_in_piece());
+    sink_.piece(theme_.padding_place_piece(padding.place));
+    sink_.piece(kEquals);
+    if (padding.num_operands == 2) sink_.piece(padding.minus ? kTheDifferenceBetween : kTheSumOf);
+    for (int i = 0; i < padding.num_operands; ++i) {
+      if (i > 0) sink_.piece(kAnd);
+      const auto& [place, node] = padding.operands[i];
+      if (node != kNoNode) {
+        reference(node);
+      } else {
+        sink_.piece(kRefThe);
+        sink_.piece(theme_.padding_total_piece(problem_.depth));
+        sink_.piece(theme_.padding_place_piece(place));
+      }
+    }
+    sink_.piece(kDot);
+  }
 
   void subject(NodeId node) {
     sink_.piece(type_of(node) == NodeType::kCount ? kTheNumberOf : kThe);

@@ -1,493 +1,334 @@
 #include "tasks/sampler.h"
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
+
+#include "tasks/biased_choice.h"
 
 namespace fastreason {
 
-namespace {
-
-constexpr int kMaxStructureEdges = 20;  // ip_max of the original
-
-template <class Container>
-int uniform_index(Rng& rng, const Container& items) {
-  return rng.below(items.size());
+bool ProblemSampler::attempt_graph(const ProblemSpec& spec, const Beginnings& beginnings, Rng& rng) {
+  spec_ = &spec;
+  size_ = beginnings.size();
+  beginning_ = beginnings.draw(rng);
+  structure_ = &all_structures()[beginning_.structure];
+  draft_.clear();
+  if (spec.depth == 2)
+    begin_depth2(beginning_);
+  else if (!begin_depth3(rng))
+    return false;
+  if (!order_members(rng)) return false;
+  extend_pair(rng);
+  return draw_degrees(rng) && draw_parents(rng);
 }
 
-NodeId uniform_member(Rng& rng, const NodeSet& set) { return set.nth(rng.below(set.size())); }
+// --- stage 1: which quantities ---------------------------------------------------------------------------------------
 
-template <class T, int Capacity>
-void shuffle(Rng& rng, SmallVector<T, Capacity>& items) {
-  for (int i = items.size() - 1; i > 0; --i) std::swap(items[i], items[rng.below(i + 1)]);
-}
-
-}  // namespace
-
-int schedule_size(int op) {
-  constexpr int kSizes[] = {2, 2, 2, 3, 3, 5, 5, 5, 8, 8, 10, 10, 10, 10, 13, 13, 13, 15, 15};  // op 2 .. 20
-  if (op < kMinOp || op > kMaxOp)
-    throw std::invalid_argument("op must be in " + std::to_string(kMinOp) + " .. " + std::to_string(kMaxOp) + ", got " +
-                                std::to_string(op));
-  return kSizes[op - kMinOp];
-}
-
-ProblemSampler::ProblemSampler(const ProblemSpec& spec) : spec_(spec), size_(schedule_size(spec.op)) {
-  // A width t in 1 .. 5 has probability proportional to exp(-(rel - c_t)^2), c_t = 0.1, 0.3, 0.5, 0.7, 0.9.
-  const double rel = (size_ - 1) / static_cast<double>(kMaxStructureEdges - 1);
-  double weight[5], total = 0.0;
-  for (int k = 0; k < 5; ++k) {
-    const double distance = rel - (0.1 + 0.2 * k);
-    total += weight[k] = exponential(-distance * distance);
+void ProblemSampler::begin_depth2(const Beginning& beginning) {
+  for (int p = 0; p < structure_->num_places; ++p) {
+    if ((beginning.chosen >> p & 1) == 0) continue;
+    const int total = draft_.add_abstract(total_node(p));
+    const int degree = structure_->degrees[static_cast<std::size_t>(p)];
+    draft_.set_parts(total, (bit(degree) - 1) << (total + 1));
+    for (int t = 0; t < degree; ++t) draft_.add_instance(count_node(p, t));
   }
-  double cumulative = 0.0;
-  for (int k = 0; k < 4; ++k) {
-    cumulative += weight[k];
-    width_threshold_[k] = static_cast<std::uint32_t>(cumulative / total * 0x1p32);
-  }
+  for (int i = 0; i < beginning.extras; ++i) draft_.add_instance(kNoNode);
 }
 
-bool ProblemSampler::attempt(Rng& rng, Problem& problem) {
-  Sizes sizes;
-  if (!draw_sizes(rng, sizes) || !draw_structure(rng, sizes, problem)) return false;
-  reset_nodes(problem);
-  choose_members(rng, sizes, problem);
-  if (!order_members(rng, problem)) return false;
-  extend_pair(rng, problem);
-  return draw_parents(rng, problem) && problem.op == spec_.op && assign_values(rng, problem);
-}
-
-// --- sizes and structure -------------------------------------------------------------------------------------------
-
-bool ProblemSampler::draw_sizes(Rng& rng, Sizes& sizes) {
-  sizes.budget_n = std::max(rng.between(1, size_), rng.between(1, size_));
-  sizes.budget_m = rng.between(sizes.budget_n, size_);
-  const auto draw_width = [&] {
-    const std::uint32_t u = rng.next();
-    int width = 1;
-    while (width < 5 && u >= width_threshold_[width - 1]) ++width;
-    if (size_ > 5) return width;
-    // the original clamps small problems differently in its two modes
-    if (spec_.mode == Mode::kReverse) return std::min(width, 3);
-    return spec_.depth == 2 ? std::max(width, 2) : width;
-  };
-  const int t0 = draw_width(), t1 = draw_width();
-  sizes.width_low = std::min(t0, t1);
-  sizes.width_high = std::max(t0, t1);
-  const int fewest = (spec_.depth - 1) * sizes.width_low;
-  const int most = sizes.width_high * sizes.width_high + (spec_.depth == 3 ? sizes.width_high : 0);
-  sizes.edges = std::min({rng.between(fewest, kMaxStructureEdges), rng.between(fewest, kMaxStructureEdges), most});
-  return sizes.edges * (spec_.depth - 1) <= spec_.max_sentences;
-}
-
-bool ProblemSampler::draw_structure(Rng& rng, const Sizes& sizes, Problem& problem) {
-  const double stay = rng.unit();
-  int places = sizes.width_low, kinds = sizes.width_low;
-  while (places < sizes.width_high || kinds < sizes.width_high) {
-    if (places * kinds >= sizes.edges && (kinds == sizes.edges || rng.unit() >= stay)) break;
-    const bool grow_places = kinds == sizes.width_high || (places < sizes.width_high && rng.coin());
-    ++(grow_places ? places : kinds);
-  }
-  // depth 3 may ask for more edges than there are pairs, depth 2 for fewer edges than places: neither can succeed
-  if (sizes.edges > places * kinds || sizes.edges < places) return false;
-
-  Table<std::uint8_t, kMaxPlaces> kinds_at{};  // bit t: kind t exists in the place
-  int edges = 0;
-  for (; edges < kinds; ++edges) kinds_at[rng.below(places)] |= std::uint8_t(1u << edges);
-  for (int tries = 0; edges < sizes.edges;) {
-    if (++tries > 10 * sizes.edges) return false;
-    SmallVector<std::uint8_t, kMaxPlaces> empty;
-    for (int p = 0; p < places; ++p)
-      if (kinds_at[p] == 0) empty.push_back(static_cast<std::uint8_t>(p));
-    const int place = empty.empty() ? rng.below(places) : empty[uniform_index(rng, empty)];
-    const auto bit = static_cast<std::uint8_t>(1u << rng.below(kinds));
-    if ((kinds_at[place] & bit) == 0) {
-      kinds_at[place] |= bit;
-      ++edges;
-    }
-  }
-  problem.num_places = places;
-  for (int p = 0; p < places; ++p) {
-    if (kinds_at[p] == 0) return false;
-    KindList& list = problem.kinds_of_place[p];
-    list.clear();
-    for (int t = 0; t < kinds; ++t)
-      if (kinds_at[p] >> t & 1) list.push_back(static_cast<std::uint8_t>(t));
-    shuffle(rng, list);
-  }
-  return true;
-}
-
-void ProblemSampler::reset_nodes(Problem& problem) {
-  problem.mode = spec_.mode;
-  problem.depth = spec_.depth;
-  problem.unknown = kNoNode;
-  problem.members = {};
-  problem.topo.clear();
-  instances_.clear();
-  abstracts_.clear();
+bool ProblemSampler::begin_depth3(Rng& rng) {
+  const int budget_n = std::max(rng.between(1, size_), rng.between(1, size_));
+  const int budget_m = rng.between(budget_n, size_);
   level1_.clear();
   level2_.clear();
-  const auto start = [&](NodeId node) {
-    problem.parents[node].clear();
-    problem.formulas[node] = {};
-    parent_sets_[node] = {};
-  };
-  for (int p = 0; p < problem.num_places; ++p) {
-    const NodeId total = total_node(p), average_total = average_total_node(p);
-    start(total);
-    level1_.push_back(total);
-    if (spec_.depth == 3) {
-      start(average_total);
-      level2_.push_back(average_total);
-    }
-    for (const int t : problem.kinds_of_place[p]) {
-      const NodeId count = count_node(p, t), average = average_node(p, t), special = special_node(p, t);
-      start(count);
-      instances_.push_back(count);
-      add_parent(problem, total, count);
-      if (spec_.depth == 3) {
-        start(average);
-        start(special);
-        instances_.push_back(average);
-        level1_.push_back(special);
-        add_parent(problem, special, average);
-        add_parent(problem, average_total, count);
-        add_parent(problem, average_total, special);
-      }
-    }
+  for (int p = 0; p < structure_->num_places; ++p) {
+    level1_.push_back(total_node(p));
+    level2_.push_back(average_total_node(p));
+    for (int t = 0; t < structure_->degrees[static_cast<std::size_t>(p)]; ++t) level1_.push_back(special_node(p, t));
   }
-}
-
-// --- necessary graph, stage 1: which quantities --------------------------------------------------------------------
-
-void ProblemSampler::choose_members(Rng& rng, const Sizes& sizes, Problem& problem) {
-  int cost = 0;  // operations of the abstracts so far; specials count one
+  NodeSet members;
+  SmallVector<NodeId, kMaxMembers> taken;  // abstracts, in order
+  int cost = 0;                            // operations of the abstracts so far; specials count one
   const auto try_level = [&](auto& level) {
     if (level.empty()) return false;
-    const int pick = uniform_index(rng, level);
+    const int pick = rng.below(level.size());
     const NodeId abstract = level[pick];
     level.swap_erase(pick);  // for good: a refused abstract does not come back, not even as a distractor's parent
-    const int added = abstract_cost(problem, abstract);
-    if (cost + added > sizes.budget_n) return false;
+    const int place = place_of(abstract), degree = structure_->degrees[static_cast<std::size_t>(place)];
+    int added = members.contains(abstract) ? 0 : is_special(abstract) ? 1 : degree;
+    if (type_of(abstract) == NodeType::kAverageTotal) {
+      added = 2 * degree;
+      for (int t = 0; t < degree; ++t) added += members.contains(special_node(place, t)) ? 0 : 1;
+    }
+    if (cost + added > budget_n) return false;
     cost += added;
-    add_abstract(problem, abstract);
+    const auto take = [&](NodeId node) {
+      if (members.contains(node)) return;
+      members.add(node);
+      if (!is_instance(node)) taken.push_back(node);
+    };
+    take(abstract);
+    for (int t = 0; t < degree; ++t) {
+      if (is_special(abstract) && kind_of(abstract) != t) continue;
+      if (!is_special(abstract)) members.add(count_node(place, t));
+      if (type_of(abstract) == NodeType::kTotal) continue;
+      take(special_node(place, t));
+      members.add(average_node(place, t));
+    }
     return true;
   };
   while (try_level(level2_) || try_level(level1_)) {
   }
   // the original adds m - k - 1 instances where it meant m - k
-  for (int extra = sizes.budget_m - cost - 1; extra > 0; --extra) {
-    SmallVector<NodeId, 2 * kMaxEdges> rest;
-    for (const NodeId node : instances_)
-      if (!problem.members.contains(node)) rest.push_back(node);
-    if (rest.empty()) return;
-    problem.members.add(rest[uniform_index(rng, rest)]);
+  int free = 2 * structure_->num_edges - (members & kInstances).size();
+  for (int extra = std::min(budget_m - cost - 1, free); extra > 0; --extra, --free) {
+    int rank = rng.below(free);
+    for (int p = 0, done = 0; !done; ++p)
+      for (int t = 0; t < structure_->degrees[static_cast<std::size_t>(p)] && !done; ++t)
+        for (const NodeId node : {count_node(p, t), average_node(p, t)})
+          if (!done && !members.contains(node) && rank-- == 0) {
+            members.add(node);
+            done = 1;
+          }
   }
-}
 
-int ProblemSampler::abstract_cost(const Problem& problem, NodeId abstract) const {
-  if (problem.members.contains(abstract)) return 0;
-  int cost = problem.parents[abstract].size();
-  for (const NodeId parent : problem.parents[abstract])
-    if (is_special(parent)) cost += abstract_cost(problem, parent);
-  return cost;
-}
-
-void ProblemSampler::add_abstract(Problem& problem, NodeId abstract) {
-  if (problem.members.contains(abstract)) return;
-  problem.members.add(abstract);
-  abstracts_.push_back(abstract);
-  for (const NodeId parent : problem.parents[abstract]) {
-    if (is_instance(parent))
-      problem.members.add(parent);
-    else
-      add_abstract(problem, parent);
+  Table<std::uint8_t, kNumNodes> member_of;
+  for (const NodeId abstract : taken) member_of[abstract] = static_cast<std::uint8_t>(draft_.add_abstract(abstract));
+  (members & kInstances).for_each([&](NodeId node) {
+    member_of[node] = static_cast<std::uint8_t>(draft_.add_instance(node));
+  });
+  for (const NodeId abstract : taken) {
+    const int place = place_of(abstract), degree = structure_->degrees[static_cast<std::size_t>(place)];
+    Mask parts = 0;
+    if (is_special(abstract)) {
+      parts = bit(member_of[average_of_special(abstract)]);
+    } else {
+      for (int t = 0; t < degree; ++t) {
+        parts |= bit(member_of[count_node(place, t)]);
+        if (type_of(abstract) == NodeType::kAverageTotal) parts |= bit(member_of[special_node(place, t)]);
+      }
+    }
+    draft_.set_parts(member_of[abstract], parts);
   }
-}
-
-void ProblemSampler::add_parent(Problem& problem, NodeId child, NodeId parent) {
-  if (parent_sets_[child].contains(parent)) return;
-  parent_sets_[child].add(parent);
-  problem.parents[child].push_back(parent);
+  if (draft_.size == 0) return false;
+  return reachable_ops(size_, draft_.num_instances(), std::popcount(draft_.abstracts), draft_.num_specials,
+                       draft_.abstract_edges, draft_.size == 2)
+      .contains(spec_->op);
 }
 
 // --- stage 2: order, and edges that keep the graph connected -------------------------------------------------------
 
-bool ProblemSampler::order_members(Rng& rng, Problem& problem) {
-  SmallVector<NodeId, kNumNodes> backwards;  // topo is found from the target towards the leaves
-  NodeSet open = problem.members;            // not yet in topo
-  NodeSet wanted;                            // parents of something in topo
-  NodeSet needed_by_open;                    // parents of something open
+bool ProblemSampler::order_members(Rng& rng) {
+  Mask open = draft_.all();  // not yet in topo, which is found from the target towards the leaves
+  Mask wanted = 0;           // parents of something in topo
+  Mask needed_by_open = 0;   // parents of something open
   const auto refresh = [&] {
-    needed_by_open = {};
-    for (const NodeId abstract : abstracts_)  // open instances have no parents yet
-      if (open.contains(abstract)) needed_by_open = needed_by_open | parent_sets_[abstract];
+    needed_by_open = 0;  // open instances have no parents yet
+    for_each_member(open & draft_.abstracts, [&](int abstract) { needed_by_open |= draft_.parts[abstract]; });
   };
   refresh();
-  if (open.empty()) return false;
-
-  NodeId next = uniform_member(rng, open.minus(needed_by_open));
-  if (spec_.mode == Mode::kReverse) {
-    // the original prefers the first average total, else the first total, among the possible targets
-    for (const NodeType type : {NodeType::kTotal, NodeType::kAverageTotal})
-      for (int i = abstracts_.size() - 1; i >= 0; --i)
-        if (type_of(abstracts_[i]) == type && !needed_by_open.contains(abstracts_[i])) next = abstracts_[i];
-  }
-  while (true) {
-    backwards.push_back(next);
-    open.remove(next);
-    wanted = wanted | parent_sets_[next];
-    if (open.empty()) break;
-    refresh();
-    const NodeSet free = open.minus(needed_by_open);
-    if ((free & wanted).empty()) {
-      if (!is_instance(next)) return false;
-      const NodeId parent = choose_biased(rng, free, wanted);
-      add_parent(problem, next, parent);
-      wanted.add(parent);
-    } else if (is_instance(next) && rng.coin()) {
-      const NodeId parent = choose_biased(rng, open, wanted);
-      add_parent(problem, next, parent);
-      wanted.add(parent);
+  int next = first_target(rng, open & ~needed_by_open);
+  for (int position = draft_.size - 1;; --position) {
+    draft_.topo[position] = static_cast<std::uint8_t>(next);
+    open &= ~bit(next);
+    const bool abstract = draft_.is_abstract(next);
+    if (open == 0) return true;
+    if (abstract) {
+      wanted |= draft_.parts[next];
+      refresh();
+    }
+    const Mask free = open & ~needed_by_open;
+    const bool stuck = (free & wanted) == 0;
+    if (stuck && abstract) return false;
+    if (!abstract && (stuck || rng.coin())) {
+      const int parent = choose_biased(rng, stuck ? free : open, wanted);
+      draft_.instance[next].forced = static_cast<std::int8_t>(parent);
+      wanted |= bit(parent);
     }
     next = uniform_member(rng, free & wanted);
   }
-  for (int i = backwards.size() - 1; i >= 0; --i) problem.topo.push_back(backwards[i]);
-  return true;
 }
 
-// Chooses y with probability proportional to exp(([y abstract] + [y wanted]) * |g_y|), g_y standard normal.
-NodeId ProblemSampler::choose_biased(Rng& rng, const NodeSet& candidates, const NodeSet& wanted_by_topo) {
-  if (candidates.size() == 1) return candidates.nth(0);
-  SmallVector<NodeId, kNumNodes> nodes;
-  SmallVector<double, kNumNodes> cumulative;
-  double total = 0.0;
-  candidates.for_each([&](NodeId node) {
-    const int bias = (is_instance(node) ? 0 : 1) + (wanted_by_topo.contains(node) ? 1 : 0);
-    total += bias == 0 ? 1.0 : exponential(bias * std::abs(rng.normal()));
-    nodes.push_back(node);
-    cumulative.push_back(total);
-  });
-  const double u = rng.unit() * total;
-  int pick = 0;
-  while (pick + 1 < nodes.size() && u >= cumulative[pick]) ++pick;
-  return nodes[pick];
+// Forward: any. Reverse: the original prefers the first average total, else the first total, in order of insertion; at
+// depth 2 that order is random and all totals are free.
+int ProblemSampler::first_target(Rng& rng, Mask free) const {
+  if (spec_->mode == Mode::kReverse && (free & draft_.abstracts) != 0) {
+    if (spec_->depth == 2) return uniform_member(rng, free & draft_.abstracts);
+    for (const NodeType type : {NodeType::kAverageTotal, NodeType::kTotal})
+      for (Mask rest = free & draft_.abstracts; rest != 0; rest &= rest - 1)
+        if (type_of(draft_.node[std::countr_zero(rest)]) == type) return std::countr_zero(rest);
+  }
+  return uniform_member(rng, free);
+}
+
+int ProblemSampler::choose_biased(Rng& rng, Mask candidates, Mask wanted) const {
+  const Mask abstract = candidates & draft_.abstracts, near = candidates & wanted;
+  const Mask by_bias[3] = {candidates & ~(abstract | near), abstract ^ near, abstract & near};
+  const int bias = draw_bias(rng, {std::popcount(by_bias[0]), std::popcount(by_bias[1]), std::popcount(by_bias[2])});
+  return uniform_member(rng, by_bias[bias]);
 }
 
 // A chain of two nodes gets, half of the time, the first unused instance before or after it.
-void ProblemSampler::extend_pair(Rng& rng, Problem& problem) {
-  if (problem.topo.size() != 2 || !rng.coin()) return;
-  for (const NodeId node : instances_) {
-    if (problem.topo.contains(node)) continue;
-    problem.members.add(node);
-    if (rng.coin()) {
-      add_parent(problem, problem.topo[0], node);
-      problem.topo.insert(0, node);
-    } else {
-      add_parent(problem, node, problem.topo[1]);
-      problem.topo.push_back(node);
+void ProblemSampler::extend_pair(Rng& rng) {
+  const int instances = structure_->num_edges * (spec_->depth - 1);
+  if (draft_.size != 2 || !rng.coin() || draft_.num_instances() == instances) return;
+  NodeId node = kNoNode;
+  if (spec_->depth == 3) {
+    const auto used = [&](NodeId id) { return draft_.node[0] == id || draft_.node[1] == id; };
+    // the first place in a random order whose instances are not all in use
+    SmallVector<std::uint8_t, kMaxPlaces> places;
+    for (int p = 0; p < structure_->num_places; ++p) places.push_back(static_cast<std::uint8_t>(p));
+    while (node == kNoNode) {
+      const int pick = rng.below(places.size());
+      const int place = places[pick];
+      places.swap_erase(pick);
+      for (int t = structure_->degrees[static_cast<std::size_t>(place)] - 1; t >= 0; --t)
+        for (const NodeId id : {average_node(place, t), count_node(place, t)})
+          if (!used(id)) node = id;
     }
-    return;
+  }
+  const int extra = draft_.add_instance(node);
+  if (rng.coin()) {
+    draft_.topo[2] = draft_.topo[1];
+    draft_.topo[1] = draft_.topo[0];
+    draft_.topo[0] = static_cast<std::uint8_t>(extra);
+    draft_.instance[draft_.topo[1]].forced = static_cast<std::int8_t>(extra);
+  } else {
+    draft_.topo[2] = static_cast<std::uint8_t>(extra);
+    draft_.instance[extra].forced = static_cast<std::int8_t>(draft_.topo[1]);
   }
 }
 
 // --- stage 3: parents of the instances -----------------------------------------------------------------------------
 
-bool ProblemSampler::draw_parents(Rng& rng, Problem& problem) {
-  const auto& topo = problem.topo;
-  Table<int, kNumNodes> in_degree;  // by position in topo
-  SmallVector<std::uint8_t, kNumNodes> growable;
-  int total = 0;
-  for (int i = 0; i < topo.size(); ++i) {
-    in_degree[i] = problem.parents[topo[i]].size();
-    total += problem.parents[topo[i]].size();
+// In-degrees grow at random until their sum is s. Gives up where op is out of reach already.
+bool ProblemSampler::draw_degrees(Rng& rng) {
+  SmallVector<std::uint8_t, kMaxMembers> growable;
+  int total = draft_.abstract_edges, room = 0, forced = 0;
+  for (int i = 0; i < draft_.size; ++i) {
+    const int member = draft_.topo[i];
+    if (draft_.is_abstract(member)) continue;
+    const int degree = draft_.instance[member].forced >= 0 ? 1 : 0;
+    const int most = std::min(3, std::max(1, i));
+    in_degree_[i] = static_cast<std::uint8_t>(degree);
+    forced += degree;
+    room += most - degree;
+    if (degree < most) growable.push_back(static_cast<std::uint8_t>(i));
   }
-  const auto most = [](int i) { return std::min(3, std::max(1, i)); };
-  for (int i = 0; i < topo.size(); ++i)
-    if (is_instance(topo[i]) && in_degree[i] < most(i)) growable.push_back(static_cast<std::uint8_t>(i));
+  total += forced;
+  if (total + room < size_) return false;
   for (; total < size_; ++total) {
-    if (growable.empty()) return false;
-    const int pick = uniform_index(rng, growable);
+    const int pick = rng.below(growable.size());
     const int i = growable[pick];
-    if (++in_degree[i] == most(i)) growable.erase(pick);
-  }
-
-  for (int i = 0; i < topo.size(); ++i) {
-    const NodeId node = topo[i];
-    if (!is_instance(node)) continue;
-    const int degree = in_degree[i];
-    int wanted = degree == 1 ? (rng.coin() ? 1 : 2) : degree + 1;  // the constant counts as one
-    int pool = i + 1;                                              // the constant, then topo[0 .. i-1]
-    wanted = std::min(wanted, pool);
-    if (!problem.parents[node].empty()) {
-      // the original drops the nearest earlier node where it meant to drop the parent that is set already
-      --pool;
-      --wanted;
-    }
-    Formula& formula = problem.formulas[node];
-    if (wanted == pool) {
-      formula.has_constant = true;
-      for (int j = 0; j + 1 < pool; ++j) add_parent(problem, node, topo[j]);
-      continue;
-    }
-    if (rng.coin()) {
-      formula.has_constant = true;
-      --wanted;
-    }
-    SmallVector<NodeId, kNumNodes> rest;
-    for (int j = 0; j + 1 < pool; ++j) rest.push_back(topo[j]);
-    for (; wanted > 0; --wanted) {
-      const int pick = uniform_index(rng, rest);
-      add_parent(problem, node, rest[pick]);
-      rest.swap_erase(pick);
-    }
-  }
-
-  problem.op = 0;
-  for (const NodeId node : topo) {
-    if (is_special(node)) continue;
-    ParentList& parents = problem.parents[node];
-    if (spec_.depth == 3 && is_instance(node)) {
-      // a special and its average have one name: keep the special
-      for (int j = parents.size() - 1; j >= 0; --j)
-        if (type_of(parents[j]) == NodeType::kAverage &&
-            parent_sets_[node].contains(special_node(place_of(parents[j]), kind_of(parents[j]))))
-          parents.erase(j);
-    }
-    problem.op += parents.size() + (problem.formulas[node].has_constant ? 1 : 0);
+    if (++in_degree_[i] == std::min(3, std::max(1, i))) growable.swap_erase(pick);
   }
   return true;
+}
+
+bool ProblemSampler::draw_parents(Rng& rng) {
+  // op so far, and what the instances still to come can add: each 1 to in-degree + 1
+  draft_.op = draft_.abstract_edges - draft_.num_specials;
+  int least = 0, most = 0;
+  for (int i = 0; i < draft_.size; ++i) {
+    if (draft_.is_abstract(draft_.topo[i])) continue;
+    least += spec_->depth == 2 ? std::max<int>(1, in_degree_[i]) : 1;
+    most += in_degree_[i] + 1;
+  }
+  for (int i = 0; i < draft_.size; ++i) {
+    if (draft_.op + least > spec_->op || draft_.op + most < spec_->op) return false;
+    const int member = draft_.topo[i];
+    if (draft_.is_abstract(member)) continue;
+    least -= spec_->depth == 2 ? std::max<int>(1, in_degree_[i]) : 1;
+    most -= in_degree_[i] + 1;
+    draw_parents_of(rng, member, i);
+    const Draft::Instance& instance = draft_.instance[member];
+    draft_.op += instance.parents.size() + (instance.formula.has_constant ? 1 : 0);
+  }
+  return draft_.op == spec_->op;
+}
+
+void ProblemSampler::draw_parents_of(Rng& rng, int member, int position) {
+  Draft::Instance& instance = draft_.instance[member];
+  auto& parents = instance.parents;
+  const int degree = in_degree_[position];
+  int wanted = degree == 1 ? (rng.coin() ? 1 : 2) : degree + 1;  // the constant counts as one
+  int pool = position + 1;                                       // the constant, then topo[0 .. position - 1]
+  wanted = std::min(wanted, pool);
+  if (instance.forced >= 0) {
+    parents.push_back(static_cast<std::uint8_t>(instance.forced));
+    // the original drops the nearest earlier node where it meant to drop the parent that is set already
+    --pool;
+    --wanted;
+  }
+  const auto add = [&](std::uint8_t parent) {
+    if (!parents.contains(parent)) parents.push_back(parent);
+  };
+  if (wanted == pool) {
+    instance.formula.has_constant = true;
+    for (int j = 0; j + 1 < pool; ++j) add(draft_.topo[j]);
+  } else {
+    if (rng.coin()) {
+      instance.formula.has_constant = true;
+      --wanted;
+    }
+    SmallVector<std::uint8_t, 4> picks;  // positions, without replacement
+    while (picks.size() < wanted) {
+      const auto pick = static_cast<std::uint8_t>(rng.below(pool - 1));
+      if (picks.contains(pick)) continue;
+      picks.push_back(pick);
+      add(draft_.topo[pick]);
+    }
+  }
+  if (spec_->depth == 2) return;
+  // a special and its average have one name: keep the special
+  for (int j = parents.size() - 1; j >= 0; --j) {
+    const NodeId node = draft_.node[parents[j]];
+    if (type_of(node) != NodeType::kAverage) continue;
+    for (const std::uint8_t other : parents)
+      if (draft_.node[other] == special_node(place_of(node), kind_of(node))) {
+        parents.erase(j);
+        break;
+      }
+  }
 }
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
-void ProblemSampler::draw_formula(Rng& rng, Problem& problem, NodeId node) {
-  Formula& formula = problem.formulas[node];
-  const int num_parents = problem.parents[node].size();
+void draw_formula(Rng& rng, const ProblemSpec& spec, int num_parents, Formula& formula) {
   if (formula.has_constant) {
     formula.times = rng.coin();
-    formula.constant = rng.between(formula.times ? 2 : 1, spec_.number_range - 1);
+    formula.constant = rng.between(formula.times ? 2 : 1, spec.number_range - 1);
     if (num_parents == 0) formula.times = false;
   } else if (num_parents == 0) {
     formula.has_constant = true;
-    formula.constant = rng.between(1, spec_.number_range - 1);
+    formula.constant = rng.between(1, spec.number_range - 1);
   }
   formula.minus = num_parents == 2 && rng.coin();
 }
 
-bool ProblemSampler::assign_values(Rng& rng, Problem& problem) {
-  for (const NodeId node : problem.topo) {
-    const ParentList& parents = problem.parents[node];
-    std::int64_t value = 0;
-    if (type_of(node) == NodeType::kAverageTotal) {
-      for (int i = 0; i < parents.size(); i += 2) value += problem.values[parents[i]] * problem.values[parents[i + 1]];
+bool ProblemSampler::assign_values(Rng& rng) {
+  auto& value = draft_.value;
+  draft_.unknown = -1;
+  for (int i = 0; i < draft_.size; ++i) {
+    const int member = draft_.topo[i];
+    std::int64_t v = 0;
+    bool may_be_zero = true;
+    if (!draft_.is_abstract(member)) {
+      Draft::Instance& instance = draft_.instance[member];
+      const Formula& formula = instance.formula;
+      draw_formula(rng, *spec_, instance.parents.size(), instance.formula);
+      for (const int parent : instance.parents) v += value[parent];
+      if (formula.minus) v -= 2 * value[instance.parents[1]];
+      if (formula.has_constant) v = formula.times ? v * formula.constant : v + formula.constant;
+      may_be_zero = spec_->depth == 3 && type_of(draft_.node[member]) == NodeType::kAverage;
+      if (instance.parents.empty()) draft_.unknown = member;
+    } else if (type_of(draft_.node[member]) == NodeType::kAverageTotal) {
+      draft_.for_each_product(member, [&](int count, int average) { v += value[count] * value[average]; });
     } else {
-      if (is_instance(node)) draw_formula(rng, problem, node);
-      const Formula& formula = problem.formulas[node];
-      for (const NodeId parent : parents) value += problem.values[parent];
-      if (formula.minus) value -= 2 * problem.values[parents[1]];
-      if (formula.has_constant && formula.times) value *= formula.constant;
-      if (formula.has_constant && !formula.times) value += formula.constant;
+      for_each_member(draft_.parts[member], [&](int part) { v += value[part]; });
     }
-    const bool may_be_zero = type_of(node) != NodeType::kCount;
-    if (value < (may_be_zero ? 0 : 1) || value > spec_.max_value) return false;
-    problem.values[node] = value;
-    if (is_instance(node) && parents.empty()) problem.unknown = node;
+    if (v < (may_be_zero ? 0 : 1) || v > spec_->max_value) return false;
+    value[member] = v;
   }
-  if (spec_.mode == Mode::kReverse) return target_is_linear(problem);
-  problem.unknown = kNoNode;
-  return true;
-}
-
-// Whether the target is a * x + b with a != 0, x the value of the unknown; squares are refused wherever they occur.
-bool ProblemSampler::target_is_linear(const Problem& problem) const {
-  Table<std::int64_t, kNumNodes> slope;
-  for (const NodeId node : problem.topo) {
-    const ParentList& parents = problem.parents[node];
-    const Formula& formula = problem.formulas[node];
-    std::int64_t a = node == problem.unknown ? 1 : 0;
-    if (type_of(node) == NodeType::kAverageTotal) {
-      for (int i = 0; i < parents.size(); i += 2) {
-        const NodeId count = parents[i], average = parents[i + 1];
-        if (slope[count] != 0 && slope[average] != 0) return false;
-        a += slope[count] * problem.values[average] + slope[average] * problem.values[count];
-      }
-    } else {
-      for (const NodeId parent : parents) a += slope[parent];
-      if (formula.minus) a -= 2 * slope[parents[1]];
-      if (formula.has_constant && formula.times) a *= formula.constant;
-    }
-    slope[node] = a;
-  }
-  return slope[problem.target()] != 0;
-}
-
-// --- distractors
-// -------------------------------------------------------------------------------------------------------
-
-void ProblemSampler::finish(Rng& rng, Problem& problem) {
-  SmallVector<NodeId, kMaxEdges + 2 * kMaxPlaces> never;  // abstracts that stage 1 never drew
-  for (const NodeId node : level1_) never.push_back(node);
-  for (const NodeId node : level2_) never.push_back(node);
-  SmallVector<NodeId, 2 * kMaxEdges> independent;  // distractors that only other such distractors may explain
-
-  while (true) {
-    SmallVector<NodeId, 2 * kMaxEdges> left;
-    for (const NodeId node : instances_)
-      if (!problem.members.contains(node)) left.push_back(node);
-    if (left.empty()) break;
-    SmallVector<NodeId, 160> known;
-    for (const NodeId node : abstracts_) known.push_back(node);
-    for (const NodeId node : instances_)
-      if (problem.members.contains(node)) known.push_back(node);
-    // one known parent suffices in the original, so a total may explain one of its own parts; and a total that a
-    // distractor brought in is listed twice
-    for (const NodeId node : never)
-      if (!(parent_sets_[node] & problem.members).empty()) known.push_back(node);
-
-    const NodeId node = left[uniform_index(rng, left)];
-    problem.members.add(node);
-    if (rng.coin()) {
-      known.clear();
-      for (const NodeId other : independent) known.push_back(other);
-      independent.push_back(node);
-    }
-    draw_distractor_parents(rng, problem, node, known);
-  }
-  problem.sentences.clear();
-  for (const NodeId node : instances_) {
-    if (!problem.topo.contains(node)) draw_formula(rng, problem, node);
-    problem.sentences.push_back(node);
-  }
-  if (spec_.mode == Mode::kReverse) problem.sentences.push_back(kToldSentence);
-  shuffle(rng, problem.sentences);
-}
-
-void ProblemSampler::draw_distractor_parents(Rng& rng, Problem& problem, NodeId node,
-                                             const SmallVector<NodeId, 160>& pool) {
-  const int pool_size = pool.size() + 1;  // the constant is one of them
-  int wanted = 1;
-  while (wanted < std::min(4, pool_size) && rng.coin()) ++wanted;
-  const auto take = [&](NodeId parent) {
-    if (!is_instance(parent)) add_abstract(problem, parent);
-    add_parent(problem, node, parent);
-  };
-  if (wanted == pool_size) {
-    for (const NodeId parent : pool) take(parent);
-    problem.formulas[node].has_constant = true;
-    return;
-  }
-  if (rng.coin()) {
-    problem.formulas[node].has_constant = true;
-    --wanted;
-  }
-  SmallVector<NodeId, 160> rest = pool;
-  for (; wanted > 0; --wanted) {
-    const int pick = uniform_index(rng, rest);
-    take(rest[pick]);
-    rest.swap_erase(pick);
-  }
+  return spec_->mode == Mode::kForward || draft_.target_is_linear();
 }
 
 }  // namespace fastreason

@@ -6,13 +6,16 @@
 
 #include "common/parallel.h"
 #include "tasks/canonical.h"
+#include "tasks/schedule.h"
 
 namespace fastreason {
 
 namespace {
 
 constexpr std::uint32_t kTaskPurpose = 1;  // keeps these random numbers apart from every other use of a seed
-constexpr int kMaxAttempts = 4'000'000;
+constexpr std::uint32_t kProbePurpose = 3;
+constexpr int kMaxAttempts = 20'000'000;
+constexpr int kProbeAttempts = 500'000;  // a fifth of a second; half of the problems in use take less than ten
 constexpr std::int64_t kGrain = 64;
 
 std::string describe(const Cell& cell, const Theme& theme) {
@@ -21,27 +24,83 @@ std::string describe(const Cell& cell, const Theme& theme) {
          std::to_string(cell.spec.max_value) + ", max_sentences " + std::to_string(cell.spec.max_sentences);
 }
 
+// "2-5, 7" for {2, 3, 4, 5, 7}
+std::string describe_ranges(const std::vector<int>& ops) {
+  std::string text;
+  for (std::size_t i = 0; i < ops.size(); ++i) {
+    if (i > 0 && ops[i] == ops[i - 1] + 1) continue;
+    std::size_t last = i;
+    while (last + 1 < ops.size() && ops[last + 1] == ops[last] + 1) ++last;
+    text += (text.empty() ? "" : ", ") + std::to_string(ops[i]) + (last > i ? "-" + std::to_string(ops[last]) : "");
+  }
+  return text;
+}
+
 }  // namespace
 
-Split split_of(std::uint64_t canonical_hash) {
-  const std::uint64_t sixteenth = canonical_hash >> 60;
+Split split_of(std::uint64_t hash) {
+  const std::uint64_t sixteenth = hash >> 60;
   if (sixteenth < 12) return Split::kTrain;
   if (sixteenth < 14) return Split::kRl;
   return sixteenth == 14 ? Split::kVal : Split::kTest;
 }
 
 TaskStream::TaskStream(std::vector<std::shared_ptr<const Theme>> themes, std::vector<Cell> cells, std::uint64_t seed,
-                       Split split)
-    : themes_(std::move(themes)), cells_(std::move(cells)), seed_(seed), split_(split) {
+                       Split split, SplitBy split_by)
+    : themes_(std::move(themes)), cells_(std::move(cells)), seed_(seed), split_(split), split_by_(split_by) {
   double total = 0.0;
   for (const Cell& cell : cells_) {
     if (cell.theme < 0 || static_cast<std::size_t>(cell.theme) >= themes_.size())
       throw std::invalid_argument("cell names theme " + std::to_string(cell.theme) + " of " +
                                   std::to_string(themes_.size()));
+    const Theme& theme = *themes_[static_cast<std::size_t>(cell.theme)];
+    if (const std::int64_t most = max_padding(theme, cell.spec.depth); cell.context < 0 || cell.context > most)
+      throw std::invalid_argument("context must be in 0 .. " + std::to_string(most) + " for theme " +
+                                  theme.spec().name + " at depth " + std::to_string(cell.spec.depth) + ", got " +
+                                  std::to_string(cell.context));
     total += cell.weight;
     cumulative_.push_back(total);
+    std::size_t same = 0;
+    while (cells_[same].spec != cell.spec) ++same;
+    beginnings_.push_back(same < beginnings_.size() ? beginnings_[same] : std::make_shared<Beginnings>(cell.spec));
   }
   if (!(total > 0.0)) throw std::invalid_argument("a mixture needs at least one cell with a positive weight");
+  check_reachable();
+}
+
+void TaskStream::check_reachable() const {
+  for (std::size_t i = 0; i < cells_.size(); ++i) {
+    const Cell& cell = cells_[i];
+    const bool seen = i > 0 && std::find(beginnings_.begin(), beginnings_.begin() + static_cast<std::ptrdiff_t>(i),
+                                         beginnings_[i]) != beginnings_.begin() + static_cast<std::ptrdiff_t>(i);
+    if (seen || is_reachable(cell, *beginnings_[i], kProbeAttempts)) continue;
+    std::vector<int> others;
+    Cell other = cell;
+    for (other.spec.op = kMinOp; other.spec.op <= kMaxOp; ++other.spec.op)
+      if (is_reachable(other, Beginnings(other.spec), kProbeAttempts / 50)) others.push_back(other.spec.op);
+    throw std::invalid_argument(
+        "these problems cannot be reached: " + describe(cell, *themes_[static_cast<std::size_t>(cell.theme)]) +
+        (split_by_ == SplitBy::kGraph ? ", in this split by graph" : "") + "; with these settings " +
+        (others.empty() ? "no op can" : "op can be " + describe_ranges(others)));
+  }
+}
+
+// Whether a problem turns up in so many attempts, by random numbers of its own.
+bool TaskStream::is_reachable(const Cell& cell, const Beginnings& beginnings, int attempts) const {
+  if (beginnings.empty()) return false;
+  Rng rng(0, 0, kProbePurpose);
+  Sample sample;
+  for (int i = 0; i < attempts; ++i)
+    if (attempt(cell, beginnings, rng, sample)) return true;
+  return false;
+}
+
+// Everything that accepting a problem depends on, its words apart.
+bool TaskStream::attempt(const Cell& cell, const Beginnings& beginnings, Rng& rng, Sample& sample) const {
+  if (!sample.sampler.attempt(cell.spec, beginnings, rng)) return false;
+  if (split_by_ == SplitBy::kProblem) return true;
+  sample.graph = graph_hash(sample.sampler.draft());
+  return split_of(sample.graph) == split_;
 }
 
 void TaskStream::generate(std::uint64_t index, Sample& sample) const {
@@ -52,17 +111,21 @@ void TaskStream::generate(std::uint64_t index, Sample& sample) const {
       std::min<std::ptrdiff_t>(found - cumulative_.begin(), static_cast<std::ptrdiff_t>(cells_.size()) - 1));
   const Cell& cell = cells_[static_cast<std::size_t>(sample.cell)];
   const Theme& theme = theme_of(sample);
-  ProblemSampler sampler(cell.spec);
-  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    if (!sampler.attempt(rng, sample.problem)) continue;
-    sampler.finish(rng, sample.problem);
+  const Beginnings& beginnings = *beginnings_[static_cast<std::size_t>(sample.cell)];
+  for (int tries = 0; tries < kMaxAttempts; ++tries) {
+    if (!attempt(cell, beginnings, rng, sample)) continue;
+    sample.sampler.finish(rng, sample.problem);
     theme.draw_names(rng, sample.problem);
     sample.hash = canonical_hash(theme, sample.problem);
-    if (split_of(sample.hash) != split_) continue;
+    if (split_by_ == SplitBy::kProblem) {
+      if (split_of(sample.hash) != split_) continue;
+      sample.graph = graph_hash(sample.sampler.draft());
+    }
     if (theme.style() == Style::kPublished) {
       if (count_variables(sample.problem) > count_letters(cell.spec.mode)) continue;
       draw_letters(rng, sample.problem, sample.letters);
     }
+    draw_padding(rng, theme, cell.context, sample.problem);
     return;
   }
   throw std::runtime_error("no problem found in " + std::to_string(kMaxAttempts) + " attempts for " +
@@ -76,7 +139,7 @@ ProblemBatch::ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector
   parallel_blocks(static_cast<std::int64_t>(blocks_.size()), threads, 1, [&](std::int64_t first, std::int64_t last) {
     Sample sample;
     for (std::int64_t block = first; block < last; ++block) {
-      std::string& text = blocks_[static_cast<std::size_t>(block)];
+      TextBuffer& text = blocks_[static_cast<std::size_t>(block)];
       for (std::int64_t i = block * kGrain; i < std::min(n, (block + 1) * kGrain); ++i) {
         Row& row = rows_[static_cast<std::size_t>(i)];
         row.index = indices[static_cast<std::size_t>(i)];
@@ -85,6 +148,7 @@ ProblemBatch::ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector
         TextSink sink(theme, text);
         row.answer = sample.problem.answer();
         row.hash = sample.hash;
+        row.graph = sample.graph;
         row.cell = sample.cell;
         row.block = static_cast<std::int32_t>(block);
         row.begin = text.size();
@@ -101,7 +165,7 @@ ProblemBatch::ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector
 
 std::string_view ProblemBatch::text(std::int64_t i, std::size_t skip, std::size_t size) const {
   const Row& at = row(i);
-  return std::string_view(blocks_[static_cast<std::size_t>(at.block)]).substr(at.begin + skip, size);
+  return blocks_[static_cast<std::size_t>(at.block)].view().substr(at.begin + skip, size);
 }
 
 std::string_view ProblemBatch::problem(std::int64_t i) const { return text(i, 1, row(i).problem_size - 1); }

@@ -14,30 +14,36 @@
 
 namespace fastreason {
 
-// Splits partition the canonical hash, so no problem can be in two of them.
 enum class Split : std::uint8_t { kTrain, kRl, kVal, kTest };
 
-// train 12/16, rl 2/16, val 1/16, test 1/16 of all problems
-Split split_of(std::uint64_t canonical_hash);
+// What the splits partition: by the hash of the canonical problem no problem is in two of them, by the hash of the
+// nameless necessary graph no graph is.
+enum class SplitBy : std::uint8_t { kProblem, kGraph };
+
+// train 12/16, rl 2/16, val 1/16, test 1/16 of all hashes
+Split split_of(std::uint64_t hash);
 
 struct Cell {
   ProblemSpec spec;
   int theme = 0;  // index into the themes of the mixture
   double weight = 1.0;
+  std::int64_t context = 0;  // tokens of padding sentences, about
 };
 
-// One problem with everything that its texts need.
+// One problem with everything that its texts need, and the scratch of drawing it.
 struct Sample {
+  ProblemSampler sampler;
   int cell = 0;
-  std::uint64_t hash = 0;
+  std::uint64_t hash = 0, graph = 0;
   Problem problem;
   Letters letters;
 };
 
 class TaskStream {
  public:
-  TaskStream(std::vector<std::shared_ptr<const Theme>> themes, std::vector<Cell> cells, std::uint64_t seed,
-             Split split);
+  // Throws std::invalid_argument if a cell has no problem in the split, or so few that none is found at once.
+  TaskStream(std::vector<std::shared_ptr<const Theme>> themes, std::vector<Cell> cells, std::uint64_t seed, Split split,
+             SplitBy split_by);
 
   const std::vector<Cell>& cells() const { return cells_; }
   const std::vector<std::shared_ptr<const Theme>>& themes() const { return themes_; }
@@ -45,15 +51,21 @@ class TaskStream {
     return *themes_[static_cast<std::size_t>(cells_[static_cast<std::size_t>(sample.cell)].theme)];
   }
 
-  // Fills `sample` with problem `index`. Throws std::runtime_error if the cell drawn cannot be reached.
+  // Fills `sample` with problem `index`. Throws std::runtime_error if the problems of its cell are too rare.
   void generate(std::uint64_t index, Sample& sample) const;
 
  private:
+  bool attempt(const Cell& cell, const Beginnings& beginnings, Rng& rng, Sample& sample) const;
+  bool is_reachable(const Cell& cell, const Beginnings& beginnings, int attempts) const;
+  void check_reachable() const;
+
   std::vector<std::shared_ptr<const Theme>> themes_;
   std::vector<Cell> cells_;
   std::vector<double> cumulative_;
+  std::vector<std::shared_ptr<const Beginnings>> beginnings_;  // by cell; cells that differ in theme alone share them
   std::uint64_t seed_;
   Split split_;
+  SplitBy split_by_;
 };
 
 // The texts of a range of problems, in a few large buffers.
@@ -64,7 +76,7 @@ class ProblemBatch {
   struct Row {
     std::int64_t index;
     std::int64_t answer;
-    std::uint64_t hash;
+    std::uint64_t hash, graph;
     std::int32_t cell;
     std::int32_t block;
     std::size_t begin;  // in the block: problem, question, body one after the other, each with a leading blank
@@ -92,7 +104,7 @@ class ProblemBatch {
 
   std::shared_ptr<const TaskStream> stream_;
   std::vector<Row> rows_;
-  std::vector<std::string> blocks_;
+  std::vector<TextBuffer> blocks_;
 };
 
 }  // namespace fastreason

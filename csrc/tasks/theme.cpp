@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/hash.h"
+#include "text/tokenizer.h"
 
 namespace fastreason {
 
@@ -161,18 +162,19 @@ Theme::Theme(ThemeSpec spec) : spec_(std::move(spec)) {
   }
   num_places_ = static_cast<int>(count_words(spec_.places));
   num_kinds_ = static_cast<int>(count_words(spec_.kinds));
-  for (int id = 0; id < kNumFixedPieces; ++id) pieces_.emplace_back(piece_text(id, spec_.style));
+  for (int id = 0; id < kNumFixedPieces; ++id) add_piece(piece_text(id, spec_.style));
   for (int letter = 0; letter < 52; ++letter) {
     const char c = static_cast<char>(letter < 26 ? 'A' + letter : 'a' + letter - 26);
-    pieces_.push_back(spec_.style == Style::kPublished ? std::string{' ', c} : std::string{});
+    add_piece(spec_.style == Style::kPublished ? std::string{' ', c} : std::string{});
   }
   first_place_ = num_pieces();
   for (const auto& list : spec_.places)
-    for (const auto& word : list) pieces_.push_back(" " + word);
+    for (const auto& word : list) add_piece(" " + word);
   first_kind_ = num_pieces();
   for (const auto& list : spec_.kinds)
-    for (const auto& word : list) pieces_.push_back(" " + word);
+    for (const auto& word : list) add_piece(" " + word);
   add_names();
+  add_padding();
 }
 
 void Theme::add_names() {
@@ -180,7 +182,7 @@ void Theme::add_names() {
   const bool published = spec_.style == Style::kPublished;
   const auto add = [&](const std::string& name) {
     name_hashes_.push_back(hash_bytes(name));
-    pieces_.push_back(" " + name);
+    add_piece(" " + name);
   };
   const auto for_each = [](const std::vector<std::vector<std::string>>& lists, auto&& body) {
     for (const auto& list : lists)
@@ -201,8 +203,38 @@ void Theme::add_names() {
              [&](const std::string& place) { add(published ? *total + " in " + place : place + *total); });
   first_subject_ = num_pieces();
   if (!published)
-    for (int name = first_name_; name < first_subject_; ++name)
-      pieces_.push_back(pieces_[static_cast<std::size_t>(name)] + ":");
+    for (int name = first_name_; name < first_subject_; ++name) add_piece(std::string(piece(name)) + ":");
+}
+
+void Theme::add_padding() {
+  if (spec_.padding_places.empty() || spec_.padding_kinds.empty()) return;
+  first_padding_ = num_pieces();
+  for (const auto& text :
+       {std::string(" in"), " " + spec_.average + " per", " " + spec_.total + " in", " " + spec_.average_total + " in"})
+    add_piece(text);
+  for (const auto& list : spec_.padding_places)
+    for (const auto& word : list) {
+      add_piece(" " + word);
+      ++num_padding_places_;
+    }
+  int num_kinds = 0;
+  for (const auto& list : spec_.padding_kinds) {
+    padding_list_begins_.push_back(num_kinds);
+    for (const auto& word : list) {
+      add_piece(" " + word);
+      ++num_kinds;
+    }
+  }
+}
+
+void Theme::add_piece(std::string_view text) {
+  int tokens = 0;
+  for (std::size_t at = 0; at < text.size(); at = word_end(text, at)) ++tokens;
+  tokens_.push_back(static_cast<std::uint8_t>(tokens));
+  text_.resize(begins_.back());
+  text_ += text;
+  begins_.push_back(text_.size());
+  text_.append(kPieceSlack, ' ');
 }
 
 int Theme::name_index(const Problem& problem, NodeId node) const {
@@ -211,7 +243,7 @@ int Theme::name_index(const Problem& problem, NodeId node) const {
   const int pairs = num_places_ * num_kinds_;
   if (type == NodeType::kTotal) return 2 * pairs + place;
   if (type == NodeType::kAverageTotal) return 2 * pairs + num_places_ + place;
-  const int pair = place * num_kinds_ + problem.kind_names[kind_of(node)];
+  const int pair = place * num_kinds_ + problem.kind_name(node);
   return type == NodeType::kCount ? pair : pairs + pair;  // a special has its average's name
 }
 

