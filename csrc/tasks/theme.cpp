@@ -24,8 +24,6 @@ const char* piece_text(int piece, Style style) {
       return " <answer>";
     case kAnswerClose:
       return " </answer>";
-    case kEndOfText:
-      return "[EOS]";
     case kDot:
       return ".";
     case kAssign:

@@ -33,7 +33,6 @@ enum Piece : int {
   kSolutionClose,
   kAnswerOpen,
   kAnswerClose,
-  kEndOfText,
   // both styles
   kDot,
   kAssign,

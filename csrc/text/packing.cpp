@@ -1,40 +1,74 @@
 #include "text/packing.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "common/parallel.h"
 
 namespace fastreason {
 
-Packer::Packer(std::shared_ptr<const TaskStream> stream, std::shared_ptr<const Tokenizer> tokenizer)
-    : stream_(std::move(stream)), tokenizer_(std::move(tokenizer)) {
-  for (const auto& theme : stream_->themes()) themes_.emplace_back(*theme, *tokenizer_);
-}
+namespace {
 
-void Packer::write(std::int64_t index, Sample& sample, Document& document) const {
-  stream_->generate(static_cast<std::uint64_t>(index), sample);
-  document.ids.clear();
-  const int theme_index = stream_->cells()[static_cast<std::size_t>(sample.cell)].theme;
-  const Theme& theme = stream_->theme_of(sample);
-  TokenSink sink(themes_[static_cast<std::size_t>(theme_index)], document.ids);
+template <class Sink>
+void write_prompt(const Theme& theme, const Sample& sample, Sink& sink) {
   sink.piece(kQuestionOpen);
   write_asked_problem(theme, sample.problem, sink);
   sink.piece(kQuestionClose);
   sink.piece(kSolutionOpen);
-  document.prompt_size = document.ids.size();
+}
+
+// Without the end token.
+template <class Sink>
+void write_completion(const Theme& theme, const Sample& sample, Sink& sink) {
   write_body(theme, sample.problem, sample.letters, sink);
   sink.piece(kSolutionClose);
   sink.piece(kAnswerOpen);
   sink.integer(sample.problem.answer());
   sink.piece(kAnswerClose);
-  sink.piece(kEndOfText);
+}
+
+}  // namespace
+
+Packer::Packer(std::shared_ptr<const TaskStream> stream, std::shared_ptr<const Tokenizer> tokenizer)
+    : stream_(std::move(stream)), tokenizer_(std::move(tokenizer)) {
+  if (tokenizer_->padding_id() < 0 || tokenizer_->end_id() < 0)
+    throw std::invalid_argument("packing needs a tokenizer with a padding token and an end token");
+  if (tokenizer_->cuts_at_pieces())
+    for (const auto& theme : stream_->themes()) themes_.emplace_back(*theme, *tokenizer_);
+}
+
+void Packer::write(std::int64_t index, Scratch& scratch, Document& document) const {
+  Sample& sample = scratch.sample;
+  stream_->generate(static_cast<std::uint64_t>(index), sample);
+  document.ids.clear();
+  if (themes_.empty()) return write_text(scratch, document);
+  const int theme_index = stream_->cells()[static_cast<std::size_t>(sample.cell)].theme;
+  TokenSink sink(themes_[static_cast<std::size_t>(theme_index)], document.ids);
+  write_prompt(stream_->theme_of(sample), sample, sink);
+  document.prompt_size = document.ids.size();
+  write_completion(stream_->theme_of(sample), sample, sink);
+  document.ids.push_back(tokenizer_->end_id());
+}
+
+// Prompt and completion are encoded apart: so are they where a model continues a prompt.
+void Packer::write_text(Scratch& scratch, Document& document) const {
+  const Theme& theme = stream_->theme_of(scratch.sample);
+  TextSink sink(theme, scratch.text);
+  scratch.text.clear();
+  write_prompt(theme, scratch.sample, sink);
+  tokenizer_->encode(scratch.text, document.ids);
+  document.prompt_size = document.ids.size();
+  scratch.text.clear();
+  write_completion(theme, scratch.sample, sink);
+  tokenizer_->encode(scratch.text, document.ids);
+  document.ids.push_back(tokenizer_->end_id());
 }
 
 PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t length, int threads) const {
   PackedRows packed;
   const auto total = static_cast<std::size_t>(rows * length);
-  packed.tokens.assign(total, Tokenizer::kPadding);
+  packed.tokens.assign(total, tokenizer_->padding_id());
   packed.positions.assign(total, 0);
   packed.loss_mask.assign(total, 0);
   packed.next_index = first;
@@ -71,9 +105,9 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t leng
     const std::int64_t base = packed.next_index;
     parallel_blocks(static_cast<std::int64_t>(documents.size()), threads, 16,
                     [&](std::int64_t begin, std::int64_t end) {
-                      Sample sample;
+                      Scratch scratch;
                       for (std::int64_t i = begin; i < end; ++i)
-                        write(base + i, sample, documents[static_cast<std::size_t>(i)]);
+                        write(base + i, scratch, documents[static_cast<std::size_t>(i)]);
                     });
     for (const Document& document : documents)
       if (!place(document)) break;

@@ -13,8 +13,8 @@ EncodedTheme::EncodedTheme(const Theme& theme, const Tokenizer& tokenizer) : tok
   begins_.push_back(ids_.size());
   for (int n = 0; n < 1000; ++n) {
     const std::string digits = std::to_string(n);
-    small_.push_back(tokenizer.find(" " + digits));
-    bare_small_.push_back(tokenizer.find(digits));
+    tokenizer.encode(" " + digits, small_);
+    tokenizer.encode(digits, bare_small_);
   }
 }
 

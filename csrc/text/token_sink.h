@@ -13,6 +13,7 @@ namespace fastreason {
 
 class EncodedTheme {
  public:
+  // For a tokenizer that cuts at pieces, and so gives a group of up to three digits one token.
   EncodedTheme(const Theme& theme, const Tokenizer& tokenizer);
 
   std::span<const std::int32_t> piece(int id) const {
