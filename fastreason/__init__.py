@@ -12,6 +12,8 @@ _HOME = {
     "PackedBatch": "tasks",
     "ProblemBatch": "tasks",
     "TaskStream": "tasks",
+    "StreamDataset": "integrations.torch_data",
+    "StreamShard": "shards",
     "Theme": "theme",
     "available_themes": "theme",
     "available_mixtures": "tasks",

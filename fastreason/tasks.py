@@ -20,6 +20,7 @@ from . import _core
 from .theme import load_theme
 
 if TYPE_CHECKING:
+    from .shards import StreamShard
     from .tokenizer import Tokenizer
 
 Split = Literal["train", "rl", "val", "test"]
@@ -256,12 +257,20 @@ class TaskStream:
             yield from self[index : index + 64].rows()
             index += 64
 
-    def packed(self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0) -> PackedBatch:
-        """Problems start, start + 1, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
+    def shard(self, rank: int, world_size: int) -> StreamShard:
+        """Every world_size-th problem from problem `rank` on: the part of one of `world_size` processes."""
+        from .shards import StreamShard
+
+        return StreamShard(self, rank, world_size)
+
+    def packed(
+        self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
+    ) -> PackedBatch:
+        """Problems start, start + step, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
         key = id(tokenizer.core)
         if key not in self._packers:
             self._packers[key] = (_core.Packer(self._core, tokenizer.core), tokenizer.core)
-        return PackedBatch(rows, length, **self._packers[key][0].pack(start, rows, length, threads=threads))
+        return PackedBatch(rows, length, **self._packers[key][0].pack(start, rows, length, step=step, threads=threads))
 
     @cached_property
     def _packers(self) -> dict[int, tuple[_core.Packer, _core.Tokenizer]]:

@@ -120,15 +120,17 @@ void bind_text(py::module_& m) {
            py::arg("stream"), py::arg("tokenizer"))
       .def(
           "pack",
-          [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, int threads) {
-            if (start < 0 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
+          [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, std::int64_t step,
+             int threads) {
+            if (start < 0 || step < 1 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
               throw py::value_error(
-                  "pack: need start >= 0, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
-                  std::to_string(start) + ", rows " + std::to_string(rows) + ", length " + std::to_string(length));
+                  "pack: need start >= 0, step >= 1, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
+                  std::to_string(start) + ", step " + std::to_string(step) + ", rows " + std::to_string(rows) +
+                  ", length " + std::to_string(length));
             PackedRows packed;
             {
               py::gil_scoped_release release;
-              packed = packer.pack(start, rows, length, threads);
+              packed = packer.pack(start, step, rows, length, threads);
             }
             py::dict out;
             out["tokens"] = to_array(std::move(packed.tokens));
@@ -139,7 +141,8 @@ void bind_text(py::module_& m) {
             out["next_index"] = packed.next_index;
             return out;
           },
-          py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("threads") = 0,
+          py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
+          py::arg("threads") = 0,
           "Flat arrays of rows * length tokens, the documents' starts and lengths in them, and the next index.");
 }
 

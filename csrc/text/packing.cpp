@@ -65,7 +65,8 @@ void Packer::write_text(Scratch& scratch, Document& document) const {
   document.ids.push_back(tokenizer_->end_id());
 }
 
-PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t length, int threads) const {
+PackedRows Packer::pack(std::int64_t first, std::int64_t step, std::int64_t rows, std::int64_t length,
+                        int threads) const {
   PackedRows packed;
   const auto total = static_cast<std::size_t>(rows * length);
   packed.tokens.assign(total, tokenizer_->padding_id());
@@ -93,7 +94,7 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t leng
     used += size;
     ++num_documents;
     num_tokens += size;
-    ++packed.next_index;
+    packed.next_index += step;
     return true;
   };
 
@@ -107,7 +108,7 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t rows, std::int64_t leng
                     [&](std::int64_t begin, std::int64_t end) {
                       Scratch scratch;
                       for (std::int64_t i = begin; i < end; ++i)
-                        write(base + i, scratch, documents[static_cast<std::size_t>(i)]);
+                        write(base + i * step, scratch, documents[static_cast<std::size_t>(i)]);
                     });
     for (const Document& document : documents)
       if (!place(document)) break;

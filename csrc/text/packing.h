@@ -25,9 +25,9 @@ class Packer {
   // Throws std::invalid_argument if the tokenizer has no padding or end token.
   Packer(std::shared_ptr<const TaskStream> stream, std::shared_ptr<const Tokenizer> tokenizer);
 
-  // Problems first, first + 1, ... fill `rows` rows of `length` tokens in order. A document is cut only if it is longer
-  // than a row.
-  PackedRows pack(std::int64_t first, std::int64_t rows, std::int64_t length, int threads) const;
+  // Problems first, first + step, first + 2 step, ... fill `rows` rows of `length` tokens in order. A document is cut
+  // only if it is longer than a row.
+  PackedRows pack(std::int64_t first, std::int64_t step, std::int64_t rows, std::int64_t length, int threads) const;
 
  private:
   struct Document {
