@@ -108,7 +108,14 @@ def _generate(arguments: list[str]) -> int:
     from .tasks import DEPTHS, MODES, SPLITS, Mixture, TaskStream, available_mixtures
 
     parser = argparse.ArgumentParser(prog="fastreason generate", description="Problems to a file or to the screen.")
-    parser.add_argument("--mixture", choices=available_mixtures(), help="a mixture by name, instead of the next four")
+    parser.add_argument(
+        "--mixture",
+        metavar="NAME",
+        help=f"a mixture by name, instead of --op, --modes and --depths: {', '.join(available_mixtures())}",
+    )
+    parser.add_argument(
+        "--presets", type=Path, metavar="FILE", help="JSON file of mixtures that --mixture names one of"
+    )
     parser.add_argument("--op", default="2-10", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
     parser.add_argument("--themes", nargs="+", default=["zoo"], help="names or .toml files (default zoo)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward"])
@@ -120,7 +127,11 @@ def _generate(arguments: list[str]) -> int:
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="only problems I, I + N, I + 2 N, ...")
     parser.add_argument("--show", type=int, metavar="N", help="print the first N problems instead")
     options = parser.parse_args(arguments)
-    if options.mixture:
+    if options.presets:
+        if not options.mixture:
+            raise ValueError("--presets needs --mixture NAME")
+        mixture = Mixture.from_presets(options.presets, options.mixture, op=parse_range(options.op))
+    elif options.mixture:
         mixture = Mixture.preset(options.mixture)
     else:
         mixture = Mixture.uniform(parse_range(options.op), options.themes, options.modes, options.depths)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -149,6 +150,31 @@ class Mixture:
         if name not in presets:
             raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
         return cls.from_dict([{"themes": list(themes), **part} for part in presets[name]["parts"]])
+
+    @classmethod
+    def from_presets(
+        cls,
+        path: str | Path,
+        name: str,
+        *,
+        op: Iterable[int] = (),
+        themes: Sequence[str] = ("zoo", "school", "festival"),
+        templates: Mapping[str, str] | None = None,
+    ) -> Mixture:
+        """A mixture from a JSON file like the released presets.json: forward, depth 2, weights that sum to 1.
+
+        Args:
+            path: the file; its names are nested by two levels.
+            name: `group/level/name`, or the end of it where that is no other's.
+            op: for an entry that lists no ops.
+            themes: for an entry that lists no templates, in equal parts.
+            templates: theme of each template; by default the shipped theme of the same shape.
+        Raises:
+            ValueError: no such file or entry, an entry that is not understood, or nothing said about ops.
+        """
+        from .presets import TEMPLATES, mixture_from_presets
+
+        return mixture_from_presets(path, name, op, themes, TEMPLATES if templates is None else templates)
 
     def __add__(self, other: Mixture) -> Mixture:
         weights = dict(self.weights)
