@@ -18,6 +18,7 @@ _HOME = {
     "available_themes": "theme",
     "available_mixtures": "tasks",
     "Tokenizer": "tokenizer",
+    "to_datasets": "integrations.datasets",
     "StepStatus": "grading",
     "Steps": "grading",
     "Verdicts": "grading",

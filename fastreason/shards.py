@@ -71,3 +71,10 @@ class StreamShard:
         first = start * self.world_size + self.rank
         packed = self.stream.packed(first, rows, length, tokenizer, step=self.world_size, threads=threads)
         return replace(packed, next_index=(packed.next_index - self.rank) // self.world_size)
+
+    def encoded(
+        self, start: int, count: int, tokenizer: Tokenizer, *, threads: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`count` documents of the shard as token ids; see `TaskStream.encoded`."""
+        first = start * self.world_size + self.rank
+        return self.stream.encoded(first, count, tokenizer, step=self.world_size, threads=threads)

@@ -21,6 +21,7 @@ from . import _core
 from .theme import load_theme
 
 if TYPE_CHECKING:
+    from .graph import ProblemGraph
     from .shards import StreamShard
     from .tokenizer import Tokenizer
 
@@ -293,10 +294,24 @@ class TaskStream:
         self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
     ) -> PackedBatch:
         """Problems start, start + step, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
+        core = self._packer(tokenizer)
+        return PackedBatch(rows, length, **core.pack(start, rows, length, step=step, threads=threads))
+
+    def encoded(
+        self, start: int, count: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Problems start, start + step, ... as token ids, `count` documents one after the other.
+
+        Returns:
+            tokens int32 [N]; cu_seqlens int64 [count + 1], where each document begins; prompt_lengths int32 [count].
+        """
+        return self._packer(tokenizer).encode(start, count, step=step, threads=threads)
+
+    def _packer(self, tokenizer: Tokenizer) -> _core.Packer:
         key = id(tokenizer.core)
         if key not in self._packers:
             self._packers[key] = (_core.Packer(self._core, tokenizer.core), tokenizer.core)
-        return PackedBatch(rows, length, **self._packers[key][0].pack(start, rows, length, step=step, threads=threads))
+        return self._packers[key][0]
 
     @cached_property
     def _packers(self) -> dict[int, tuple[_core.Packer, _core.Tokenizer]]:
@@ -383,6 +398,12 @@ class ProblemBatch:
     def hashes(self) -> np.ndarray:
         """uint64 [n]: equal exactly for problems that say the same; the splits partition them."""
         return self.core.hashes()
+
+    def graph(self, i: int) -> ProblemGraph:
+        """The quantities of problem i of this batch and how each follows from others."""
+        from .graph import ProblemGraph
+
+        return ProblemGraph.of(self, i)
 
     @property
     def cells(self) -> list[Cell]:

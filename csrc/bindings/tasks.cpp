@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -43,6 +44,64 @@ Split parse_split(const std::string& name) {
   if (name == "val") return Split::kVal;
   if (name == "test") return Split::kTest;
   throw py::value_error("split must be one of train, rl, val, test, got '" + name + "'");
+}
+
+const char* type_name(NodeId node) {
+  switch (type_of(node)) {
+    case NodeType::kCount:
+      return "count";
+    case NodeType::kAverage:
+      return "average";
+    case NodeType::kSpecial:
+      return "special";
+    case NodeType::kTotal:
+      return "total";
+    default:
+      return "average total";
+  }
+}
+
+// Every quantity of a problem, those of the solution first and in its order; parents are places in this list.
+py::list graph_of(const ProblemBatch& batch, std::int64_t i) {
+  if (i < 0 || i >= batch.size())
+    throw py::index_error("graph: index " + std::to_string(i) + " of " + std::to_string(batch.size()) + " problems");
+  Sample sample;
+  batch.stream().generate(static_cast<std::uint64_t>(batch.row(i).index), sample);
+  const Problem& problem = sample.problem;
+  std::vector<NodeId> nodes(problem.topo.begin(), problem.topo.end());
+  const std::size_t needed = nodes.size();
+  std::vector<int> place(kNumNodes, -1);
+  const auto add_all = [&](const auto& more) {
+    for (const NodeId node : more)
+      if (std::find(nodes.begin(), nodes.end(), node) == nodes.end()) nodes.push_back(node);
+  };
+  std::vector<NodeId> members;
+  problem.members.for_each([&](NodeId node) { members.push_back(node); });
+  add_all(members);
+  for (std::size_t at = 0; at < nodes.size(); ++at) add_all(problem.parents[nodes[at]]);
+  for (std::size_t at = 0; at < nodes.size(); ++at) place[nodes[at]] = static_cast<int>(at);
+  py::list out;
+  for (std::size_t at = 0; at < nodes.size(); ++at) {
+    const NodeId node = nodes[at];
+    const Formula formula = is_instance(node) ? problem.formulas[node] : Formula{};
+    py::list parents;
+    for (const NodeId parent : problem.parents[node]) parents.append(place[parent]);
+    const auto* sentence = std::find(problem.sentences.begin(), problem.sentences.end(), node);
+    py::dict entry;
+    entry["name"] = py::str(std::string(batch.theme(i).piece(batch.theme(i).name_piece(problem, node)).substr(1)));
+    entry["type"] = type_name(node);
+    entry["parents"] = parents;
+    entry["constant"] = formula.has_constant ? py::object(py::int_(formula.constant)) : py::none();
+    entry["times"] = formula.times;
+    entry["minus"] = formula.minus;
+    entry["value"] = at < needed ? py::object(py::int_(problem.values[node])) : py::none();
+    entry["target"] = node == problem.target();
+    entry["unknown"] = node == problem.unknown;
+    entry["sentence"] =
+        sentence == problem.sentences.end() ? py::none() : py::object(py::int_(sentence - problem.sentences.begin()));
+    out.append(entry);
+  }
+  return out;
 }
 
 }  // namespace
@@ -111,6 +170,7 @@ void bind_tasks(py::module_& m) {
            [](const ProblemBatch& b) { return column<std::int64_t>(b, [&](auto i) { return b.row(i).answer; }); })
       .def("hashes",
            [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).hash; }); })
+      .def("graph", &graph_of, py::arg("i"), "The quantities of problem i of the batch as dicts, parents by position.")
       .def("cells",
            [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.row(i).cell; }); })
       .def("ops",

@@ -143,7 +143,24 @@ void bind_text(py::module_& m) {
           },
           py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
           py::arg("threads") = 0,
-          "Flat arrays of rows * length tokens, the documents' starts and lengths in them, and the next index.");
+          "Flat arrays of rows * length tokens, the documents' starts and lengths in them, and the next index.")
+      .def(
+          "encode",
+          [](const Packer& packer, std::int64_t start, std::int64_t count, std::int64_t step, int threads) {
+            if (start < 0 || step < 1 || count < 0)
+              throw py::value_error("encode: need start >= 0, step >= 1 and count >= 0, got start " +
+                                    std::to_string(start) + ", step " + std::to_string(step) + ", count " +
+                                    std::to_string(count));
+            EncodedDocuments encoded;
+            {
+              py::gil_scoped_release release;
+              encoded = packer.encode(start, step, count, threads);
+            }
+            return py::make_tuple(to_array(std::move(encoded.tokens)), to_array(std::move(encoded.cu_seqlens)),
+                                  to_array(std::move(encoded.prompt_lengths)));
+          },
+          py::arg("start"), py::arg("count"), py::kw_only(), py::arg("step") = 1, py::arg("threads") = 0,
+          "(int32 tokens of all documents, int64 offsets of length n + 1, int32 prompt lengths).");
 }
 
 }  // namespace fastreason

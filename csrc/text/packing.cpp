@@ -65,6 +65,26 @@ void Packer::write_text(Scratch& scratch, Document& document) const {
   document.ids.push_back(tokenizer_->end_id());
 }
 
+void Packer::write_all(std::int64_t first, std::int64_t step, std::vector<Document>& documents, int threads) const {
+  parallel_blocks(std::ssize(documents), threads, 16, [&](std::int64_t begin, std::int64_t end) {
+    Scratch scratch;
+    for (std::int64_t i = begin; i < end; ++i) write(first + i * step, scratch, documents[static_cast<std::size_t>(i)]);
+  });
+}
+
+EncodedDocuments Packer::encode(std::int64_t first, std::int64_t step, std::int64_t count, int threads) const {
+  std::vector<Document> documents(static_cast<std::size_t>(count));
+  write_all(first, step, documents, threads);
+  EncodedDocuments out;
+  out.cu_seqlens.push_back(0);
+  for (const Document& document : documents) {
+    out.tokens.insert(out.tokens.end(), document.ids.begin(), document.ids.end());
+    out.cu_seqlens.push_back(std::ssize(out.tokens));
+    out.prompt_lengths.push_back(static_cast<std::int32_t>(document.prompt_size));
+  }
+  return out;
+}
+
 PackedRows Packer::pack(std::int64_t first, std::int64_t step, std::int64_t rows, std::int64_t length,
                         int threads) const {
   PackedRows packed;
@@ -104,12 +124,7 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t step, std::int64_t rows
     const std::int64_t mean = num_documents ? num_tokens / num_documents + 1 : 256;
     documents.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(left / mean, 1, 4096)));
     const std::int64_t base = packed.next_index;
-    parallel_blocks(static_cast<std::int64_t>(documents.size()), threads, 16,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      Scratch scratch;
-                      for (std::int64_t i = begin; i < end; ++i)
-                        write(base + i * step, scratch, documents[static_cast<std::size_t>(i)]);
-                    });
+    write_all(base, step, documents, threads);
     for (const Document& document : documents)
       if (!place(document)) break;
   }

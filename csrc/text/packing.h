@@ -20,6 +20,12 @@ struct PackedRows {
   std::int64_t next_index = 0;                // the first problem that is not in the rows
 };
 
+struct EncodedDocuments {
+  std::vector<std::int32_t> tokens;          // of all documents, one after the other
+  std::vector<std::int64_t> cu_seqlens;      // [documents + 1]: where each begins; the last entry is the total
+  std::vector<std::int32_t> prompt_lengths;  // [documents]
+};
+
 class Packer {
  public:
   // Throws std::invalid_argument if the tokenizer has no padding or end token.
@@ -28,6 +34,9 @@ class Packer {
   // Problems first, first + step, first + 2 step, ... fill `rows` rows of `length` tokens in order. A document is cut
   // only if it is longer than a row.
   PackedRows pack(std::int64_t first, std::int64_t step, std::int64_t rows, std::int64_t length, int threads) const;
+
+  // Problems first, first + step, ..., `count` of them, as they are.
+  EncodedDocuments encode(std::int64_t first, std::int64_t step, std::int64_t count, int threads) const;
 
  private:
   struct Document {
@@ -38,6 +47,7 @@ class Packer {
     Sample sample;
     std::string text;
   };
+  void write_all(std::int64_t first, std::int64_t step, std::vector<Document>& documents, int threads) const;
   void write(std::int64_t index, Scratch& scratch, Document& document) const;
   void write_text(Scratch& scratch, Document& document) const;
 
