@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels audit bench sanitize fuzz wheel gpu-check clean
+.PHONY: help setup quickstart test check test-kernels test-integrations audit bench sanitize fuzz wheel gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,10 @@ test: setup  ## all tests
 
 test-kernels: setup  ## kernels under Triton's interpreter, against their definitions
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+
+test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
+	$(BIN)/python -m pytest -q tests/integrations
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead.
 check: setup  ## lint, format, types, stubs

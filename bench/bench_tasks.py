@@ -13,25 +13,37 @@ import fastreason as fr
 
 from .timing import Row, measure
 
+EASY, HARD = tuple(range(2, 11)), (20,)
+
 
 def rows() -> Iterator[Row]:
-    for theme in ("symbolic", "zoo"):
-        for op in (5, 20):
-            stream = fr.TaskStream(fr.Mixture.uniform(op=[op], themes=[theme]), seed=0)
-            yield measure(f"problems as text, {theme}, op {op}", "problems/s", partial(_draw, stream))
-    stream = fr.TaskStream(fr.Mixture.uniform(op=range(2, 6), themes=["symbolic"], max_value=199), seed=0)
-    tokenizer = fr.Tokenizer.for_mixtures([stream.mixture])
-    yield measure("problems as packed tokens, symbolic, op 2-5", "tokens/s", partial(_pack, stream, tokenizer))
+    for theme, mode, depth in (
+        ("zoo", "forward", 2),
+        ("zoo", "reverse", 2),
+        ("zoo", "forward", 3),
+        ("symbolic", "forward", 2),
+    ):
+        for ops, name in ((EASY, "op 2-10"), (HARD, "op 20")):
+            stream = fr.TaskStream(fr.Mixture.uniform(op=ops, themes=[theme], modes=[mode], depths=[depth]), seed=0)
+            what = f"problems as text, {theme}, {mode}, depth {depth}, {name}"
+            yield measure(what, "problems/s", partial(_draw, stream, 1))
+    stream = fr.TaskStream(fr.Mixture.uniform(op=EASY, themes=["zoo"]), seed=0)
+    yield measure("the first of these on two threads", "problems/s", partial(_draw, stream, 2))
+    for theme, ops in (("zoo", EASY), ("symbolic", (2, 3, 4, 5))):
+        stream = fr.TaskStream(fr.Mixture.uniform(op=ops, themes=[theme]), seed=0)
+        tokenizer = fr.Tokenizer.for_mixtures([stream.mixture])
+        what = f"problems as packed tokens, {theme}, op {ops[0]}-{ops[-1]}"
+        yield measure(what, "tokens/s", partial(_pack, stream, tokenizer))
     yield _encode()
 
 
-def _draw(stream: fr.TaskStream, n: int = 2000) -> float:
-    _ = stream.batch(np.arange(n), threads=1).documents
+def _draw(stream: fr.TaskStream, threads: int, n: int = 8000) -> float:
+    stream.batch(np.arange(n), threads=threads)
     return n
 
 
 def _pack(stream: fr.TaskStream, tokenizer: fr.Tokenizer) -> float:
-    return float(stream.packed(0, 16, 4096, tokenizer, threads=1).lengths.sum())
+    return float(stream.packed(0, 64, 4096, tokenizer, threads=1).lengths.sum())
 
 
 def _encode() -> Row:

@@ -118,7 +118,11 @@ def save_model(model: Decoder, folder: str | Path, tokenizer: Tokenizer | None =
     folder = Path(folder)
     hf_config, tensors = model_to_hf(model)
     if tokenizer is not None:
-        hf_config |= {"bos_token_id": 2, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+        hf_config |= {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
         generation = {
             "eos_token_id": [tokenizer.answer_close_id, tokenizer.eos_id],
             "pad_token_id": tokenizer.pad_id,

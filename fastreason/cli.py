@@ -18,7 +18,7 @@ commands:
                  train, reinforce and evaluate; RECIPE is a name or a .toml file (run --help lists the names)
   report DIR     write DIR/report.html again from what the run directory holds
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
-                 problems to a JSONL file in the published schema, or --show 3 to the screen
+                 problems as JSONL, Parquet or token ids, --show 3 to the screen, --graph FILE.svg as a picture
   themes [learn FILE --out DIR]
                  the themes that ship, or those of a JSONL file as TOML files
   info           this machine and the versions of everything the numbers depend on
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return commands[command](rest)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -104,37 +104,66 @@ def _report(arguments: list[str]) -> int:
 
 
 def _generate(arguments: list[str]) -> int:
-    from .generate import show, write_jsonl
+    from .generate import FORMATS, show, write, write_graph
     from .tasks import DEPTHS, MODES, SPLITS, Mixture, TaskStream, available_mixtures
 
     parser = argparse.ArgumentParser(prog="fastreason generate", description="Problems to a file or to the screen.")
-    parser.add_argument("--mixture", choices=available_mixtures(), help="a mixture by name, instead of the next four")
+    parser.add_argument(
+        "--mixture",
+        metavar="NAME",
+        help=f"a mixture by name, instead of --op, --modes and --depths: {', '.join(available_mixtures())}",
+    )
+    parser.add_argument(
+        "--presets", type=Path, metavar="FILE", help="JSON file of mixtures that --mixture names one of"
+    )
     parser.add_argument("--op", default="2-10", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
     parser.add_argument("--themes", nargs="+", default=["zoo"], help="names or .toml files (default zoo)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward"])
     parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, default=[2])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a JSONL file; one that is there is continued")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="a JSONL file or, else, a folder; what is there is continued"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="jsonl", help="of what is written (default jsonl)")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of --format tokens; default: the mixture's own")
     parser.add_argument("--count", type=int, default=1000, help="problems, of all shards together (default 1000)")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="only problems I, I + N, I + 2 N, ...")
     parser.add_argument("--show", type=int, metavar="N", help="print the first N problems instead")
+    parser.add_argument("--graph", type=Path, metavar="FILE.svg", help="draw the graph of the first problem instead")
     options = parser.parse_args(arguments)
-    if options.mixture:
+    if options.presets:
+        if not options.mixture:
+            raise ValueError("--presets needs --mixture NAME")
+        mixture = Mixture.from_presets(options.presets, options.mixture, op=parse_range(options.op))
+    elif options.mixture:
         mixture = Mixture.preset(options.mixture)
     else:
         mixture = Mixture.uniform(parse_range(options.op), options.themes, options.modes, options.depths)
     stream = TaskStream(mixture, seed=options.seed, split=options.split)
+    if options.graph:
+        write_graph(stream, options.graph)
     if options.show:
         print(show(stream, options.show))
+    if options.graph or options.show:
         return 0
     if options.out is None:
         raise ValueError("need --out FILE or --show N")
+    if options.tokenizer and options.format != "tokens":
+        raise ValueError("--tokenizer is of --format tokens only")
     shard, _, num_shards = options.shard.partition("/")
     if not (shard.isdigit() and num_shards.isdigit()):
         raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")
-    lines = write_jsonl(stream, options.out, options.count, shard=int(shard), num_shards=int(num_shards))
-    print(f"{options.out}: {lines} problems")
+    written = write(
+        stream,
+        options.out,
+        options.count,
+        options.format,
+        shard=int(shard),
+        num_shards=int(num_shards),
+        tokenizer=options.tokenizer,
+    )
+    print(f"{options.out}: {written} problems")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Problems to a JSONL file in the published schema, or to the screen.
+"""Problems to a JSONL file in the published schema, to the formats of exports.py, or to the screen.
 
 A file is a function of its arguments, so an interrupted one continues where its last whole line ends, and shards made
 on different machines fit together: shard s of S holds the problems s, s + S, s + 2 S, ...
@@ -14,10 +14,39 @@ from typing import Any
 
 import numpy as np
 
+from .exports import write_parquet, write_tokens
+from .graph_svg import graph_svg
 from .metrics import progress_bar
 from .tasks import TaskStream
+from .tokenizer import Tokenizer
 
+FORMATS = ("jsonl", "parquet", "tokens")
 _CHUNK = 4096
+
+
+def write(
+    stream: TaskStream,
+    path: Path,
+    count: int,
+    format: str,
+    *,
+    shard: int,
+    num_shards: int,
+    tokenizer: str | Path | None = None,
+) -> int:
+    """Writes problems in one of FORMATS; `tokenizer` is a folder, None for the vocabulary of the mixture."""
+    part: dict[str, int] = {"shard": shard, "num_shards": num_shards}
+    if format == "jsonl":
+        return write_jsonl(stream, path, count, **part)
+    if format == "parquet":
+        return write_parquet(stream, path, count, **part)
+    chosen = Tokenizer.from_pretrained(tokenizer) if tokenizer else Tokenizer.for_mixtures([stream.mixture])
+    return write_tokens(stream, path, count, chosen, **part)
+
+
+def write_graph(stream: TaskStream, path: str | Path) -> None:
+    """Draws the graph of the first problem as an SVG file."""
+    Path(path).write_text(graph_svg(stream[0].graph(0)), encoding="utf-8")
 
 
 def write_jsonl(stream: TaskStream, path: str | Path, count: int, *, shard: int = 0, num_shards: int = 1) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from . import _core
 from .theme import load_theme
 
 if TYPE_CHECKING:
+    from .graph import ProblemGraph
+    from .shards import StreamShard
     from .tokenizer import Tokenizer
 
 Split = Literal["train", "rl", "val", "test"]
@@ -157,6 +160,31 @@ class Mixture:
             raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
         return cls.from_dict([{"themes": list(themes), **part} for part in presets[name]["parts"]])
 
+    @classmethod
+    def from_presets(
+        cls,
+        path: str | Path,
+        name: str,
+        *,
+        op: Iterable[int] = (),
+        themes: Sequence[str] = ("zoo", "school", "festival"),
+        templates: Mapping[str, str] | None = None,
+    ) -> Mixture:
+        """A mixture from a JSON file like the released presets.json: forward, depth 2, weights that sum to 1.
+
+        Args:
+            path: the file; its names are nested by two levels.
+            name: `group/level/name`, or the end of it where that is no other's.
+            op: for an entry that lists no ops.
+            themes: for an entry that lists no templates, in equal parts.
+            templates: theme of each template; by default the shipped theme of the same shape.
+        Raises:
+            ValueError: no such file or entry, an entry that is not understood, or nothing said about ops.
+        """
+        from .presets import TEMPLATES, mixture_from_presets
+
+        return mixture_from_presets(path, name, op, themes, TEMPLATES if templates is None else templates)
+
     def __add__(self, other: Mixture) -> Mixture:
         weights = dict(self.weights)
         for cell, weight in other.weights.items():
@@ -274,12 +302,34 @@ class TaskStream:
             yield from self[index : index + 64].rows()
             index += 64
 
-    def packed(self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0) -> PackedBatch:
-        """Problems start, start + 1, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
+    def shard(self, rank: int, world_size: int) -> StreamShard:
+        """Every world_size-th problem from problem `rank` on: the part of one of `world_size` processes."""
+        from .shards import StreamShard
+
+        return StreamShard(self, rank, world_size)
+
+    def packed(
+        self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
+    ) -> PackedBatch:
+        """Problems start, start + step, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
+        core = self._packer(tokenizer)
+        return PackedBatch(rows, length, **core.pack(start, rows, length, step=step, threads=threads))
+
+    def encoded(
+        self, start: int, count: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Problems start, start + step, ... as token ids, `count` documents one after the other.
+
+        Returns:
+            tokens int32 [N]; cu_seqlens int64 [count + 1], where each document begins; prompt_lengths int32 [count].
+        """
+        return self._packer(tokenizer).encode(start, count, step=step, threads=threads)
+
+    def _packer(self, tokenizer: Tokenizer) -> _core.Packer:
         key = id(tokenizer.core)
         if key not in self._packers:
             self._packers[key] = (_core.Packer(self._core, tokenizer.core), tokenizer.core)
-        return PackedBatch(rows, length, **self._packers[key][0].pack(start, rows, length, threads=threads))
+        return self._packers[key][0]
 
     @cached_property
     def _packers(self) -> dict[int, tuple[_core.Packer, _core.Tokenizer]]:
@@ -371,6 +421,12 @@ class ProblemBatch:
     def graph_hashes(self) -> np.ndarray:
         """uint64 [n]: of the necessary graph without names and numbers; `split_by="graph"` partitions them."""
         return self.core.graph_hashes()
+
+    def graph(self, i: int) -> ProblemGraph:
+        """The quantities of problem i of this batch and how each follows from others."""
+        from .graph import ProblemGraph
+
+        return ProblemGraph.of(self, i)
 
     @property
     def cells(self) -> list[Cell]:

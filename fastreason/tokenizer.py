@@ -1,6 +1,7 @@
 """Our tokenizer: one token a word, built from the themes, saved as a Hugging Face tokenizer.json.
 
-`fastreason._core` encodes and decodes; `tokenizers` and transformers give the same ids from the saved file.
+`fastreason._core` encodes and decodes; `tokenizers` and transformers give the same ids from the saved file. Other
+people's byte-level BPE files are read too (bpe.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +33,9 @@ class Tokenizer:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.core = _core.Tokenizer(list(words))
-        self.words = tuple(words)
+        words = tuple(words)
+        self.core: _core.Tokenizer = _core.WordTokenizer(words)
+        self.words = words
 
     @classmethod
     def build(cls, themes: Iterable[str], max_value: int = 1000) -> Tokenizer:
@@ -65,21 +68,36 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
-        """Reads what `save_pretrained` wrote."""
-        path = Path(folder) / "tokenizer.json"
+        """Reads what `save_pretrained` wrote, or a byte-level BPE tokenizer of anybody.
+
+        Args:
+            folder: one with a tokenizer.json, or that file.
+        Raises:
+            ValueError: there is no such file, or it asks for something that is not supported.
+        """
+        path = Path(folder) if Path(folder).is_file() else Path(folder) / "tokenizer.json"
         try:
             model = json.loads(path.read_text(encoding="utf-8"))["model"]
-            vocabulary = model["vocab"]
-            if model["type"] != "WordLevel" or not isinstance(vocabulary, dict):
-                raise KeyError(model["type"])
-        except FileNotFoundError:
+            kind, vocabulary = model["type"], dict(model["vocab"])
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"Tokenizer.from_pretrained: no file {path}") from None
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"Tokenizer.from_pretrained: {path} is not a tokenizer that fastreason wrote") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Tokenizer.from_pretrained: {path} is not a tokenizer that fastreason wrote or reads"
+            ) from error
+        if kind == "BPE":
+            from .bpe import BytePairTokenizer
+
+            return BytePairTokenizer.from_file(path)
+        if kind != "WordLevel":
+            raise ValueError(
+                f"Tokenizer.from_pretrained: {path}: the model must be byte-level BPE or one that fastreason wrote "
+                f"(WordLevel), got {kind}"
+            )
         words = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[word] for word in words] != list(range(len(words))):
             raise ValueError(f"Tokenizer.from_pretrained: the ids in {path} are not 0 .. {len(words) - 1}")
-        return cls(words)
+        return Tokenizer(words)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which tokenizers, transformers and vLLM read."""
@@ -103,15 +121,7 @@ class Tokenizer:
                 "unk_token": SPECIALS[0],
             },
         }
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "unk_token": "[UNK]",
-            "pad_token": "[PAD]",
-            "bos_token": "[BOS]",
-            "eos_token": "[EOS]",
-            "clean_up_tokenization_spaces": False,
-            "model_input_names": ["input_ids", "attention_mask"],
-        }
+        config = standard_config({f"{word[1:-1].lower()}_token": word for word in SPECIALS})
         for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
             text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
             (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -124,22 +134,55 @@ class Tokenizer:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.words,)
+
+    def id_of(self, *names: str) -> int:
+        """The id of the first of these tokens that the vocabulary has; "pad", "eos" and "bos" stand for its own.
+
+        Raises:
+            ValueError: it has none of them.
+        """
+        for name in names:
+            name = f"[{name.upper()}]" if name in ("pad", "eos", "bos") else name
+            if name in self.words:
+                return self.words.index(name)
+        raise ValueError(f"tokenizer: the vocabulary has no token {names[0]!r}")
+
     @property
     def pad_id(self) -> int:
-        return SPECIALS.index("[PAD]")
+        """What fills the space behind a text."""
+        return self.id_of("pad")
 
     @property
     def eos_id(self) -> int:
-        return SPECIALS.index("[EOS]")
+        """What ends a document."""
+        return self.id_of("eos")
+
+    @property
+    def bos_id(self) -> int:
+        """What may begin a text; the library never writes it."""
+        return self.id_of("bos")
 
     @property
     def answer_close_id(self) -> int:
-        """The id of ` </answer>`, where generation stops."""
-        return len(SPECIALS) + TAGS.index(" </answer>")
+        """The id of ` </answer>` or, where tags take no blank, `</answer>`: where generation stops."""
+        return self.id_of(" </answer>", "</answer>")
 
-    def encode(self, text: str) -> np.ndarray:
-        """int32 ids; a word outside the vocabulary is [UNK]."""
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """int32 ids; a word outside a closed vocabulary is [UNK]. Bytes need not be UTF-8."""
         return self.core.encode(text)
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
+        """The text; what is no UTF-8, such as the first half of a character, reads as U+FFFD."""
         return self.core.decode(np.asarray(ids, dtype=np.int32))
+
+
+def standard_config(specials: dict[str, str]) -> dict[str, Any]:
+    """A tokenizer_config.json for transformers; `specials` by their names there, such as pad_token."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **specials,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }

@@ -155,8 +155,9 @@ py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>&
     py::gil_scoped_release release;
     blocks = grade_all(batch.size(), per_problem, threads, gold_of(batch), [&](std::int64_t j, std::string& text) {
       const std::int32_t* begin = ids + j * length;
-      const auto* end = std::find_if(
-          begin, begin + length, [](std::int32_t id) { return id == Tokenizer::kEnd || id == Tokenizer::kPadding; });
+      const auto* end = std::find_if(begin, begin + length, [&](std::int32_t id) {
+        return id == tokenizer.end_id() || id == tokenizer.padding_id();
+      });
       tokenizer.decode({begin, end}, text);
       return std::string_view(text);
     });

@@ -80,6 +80,72 @@ py::dict count_attempts(const Cell& cell, std::int64_t attempts, std::uint64_t s
   return out;
 }
 
+const char* type_name(NodeId node) {
+  switch (type_of(node)) {
+    case NodeType::kCount:
+      return "count";
+    case NodeType::kAverage:
+      return "average";
+    case NodeType::kSpecial:
+      return "special";
+    case NodeType::kTotal:
+      return "total";
+    default:
+      return "average total";
+  }
+}
+
+// Where the problem's text has the sentence of a quantity, or None.
+py::object sentence_index(const Problem& problem, NodeId node) {
+  const auto* own = std::find(problem.sentences.begin(), problem.sentences.end(), node);
+  if (own == problem.sentences.end()) return py::none();
+  const auto place = own - problem.sentences.begin();
+  const auto& order = problem.padding.order;
+  if (problem.padding.empty()) return py::int_(place);
+  return py::int_(std::find(order.begin(), order.end(), static_cast<std::uint32_t>(place)) - order.begin());
+}
+
+// Every quantity of a problem, those of the solution first and in its order; parents are places in this list.
+py::list graph_of(const ProblemBatch& batch, std::int64_t i) {
+  if (i < 0 || i >= batch.size())
+    throw py::index_error("graph: index " + std::to_string(i) + " of " + std::to_string(batch.size()) + " problems");
+  Sample sample;
+  batch.stream().generate(static_cast<std::uint64_t>(batch.row(i).index), sample);
+  const Problem& problem = sample.problem;
+  std::vector<NodeId> nodes(problem.topo.begin(), problem.topo.end());
+  const std::size_t needed = nodes.size();
+  std::vector<int> place(kNumNodes, -1);
+  const auto add_all = [&](const auto& more) {
+    for (const NodeId node : more)
+      if (std::find(nodes.begin(), nodes.end(), node) == nodes.end()) nodes.push_back(node);
+  };
+  std::vector<NodeId> members;
+  problem.members.for_each([&](NodeId node) { members.push_back(node); });
+  add_all(members);
+  for (std::size_t at = 0; at < nodes.size(); ++at) add_all(problem.parents[nodes[at]]);
+  for (std::size_t at = 0; at < nodes.size(); ++at) place[nodes[at]] = static_cast<int>(at);
+  py::list out;
+  for (std::size_t at = 0; at < nodes.size(); ++at) {
+    const NodeId node = nodes[at];
+    const Formula formula = is_instance(node) ? problem.formulas[node] : Formula{};
+    py::list parents;
+    for (const NodeId parent : problem.parents[node]) parents.append(place[parent]);
+    py::dict entry;
+    entry["name"] = py::str(std::string(batch.theme(i).piece(batch.theme(i).name_piece(problem, node)).substr(1)));
+    entry["type"] = type_name(node);
+    entry["parents"] = parents;
+    entry["constant"] = formula.has_constant ? py::object(py::int_(formula.constant)) : py::none();
+    entry["times"] = formula.times;
+    entry["minus"] = formula.minus;
+    entry["value"] = at < needed ? py::object(py::int_(problem.values[node])) : py::none();
+    entry["target"] = node == problem.target();
+    entry["unknown"] = node == problem.unknown;
+    entry["sentence"] = sentence_index(problem, node);
+    out.append(entry);
+  }
+  return out;
+}
+
 }  // namespace
 
 void bind_tasks(py::module_& m) {
@@ -164,6 +230,7 @@ void bind_tasks(py::module_& m) {
            [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).hash; }); })
       .def("graph_hashes",
            [](const ProblemBatch& b) { return column<std::uint64_t>(b, [&](auto i) { return b.row(i).graph; }); })
+      .def("graph", &graph_of, py::arg("i"), "The quantities of problem i of the batch as dicts, parents by position.")
       .def("cells",
            [](const ProblemBatch& b) { return column<std::int32_t>(b, [&](auto i) { return b.row(i).cell; }); })
       .def("ops",

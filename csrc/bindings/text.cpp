@@ -1,9 +1,13 @@
+#include <array>
 #include <memory>
 #include <string>
 
 #include "bindings/bindings.h"
+#include "text/byte_pair_tokenizer.h"
 #include "text/packing.h"
+#include "text/pattern.h"
 #include "text/tokenizer.h"
+#include "text/word_tokenizer.h"
 
 namespace fastreason {
 
@@ -37,17 +41,18 @@ void bind_text(py::module_& m) {
       },
       py::arg("text"), "The words that the tokenizer cuts a text into, known or not.");
 
-  py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(m, "Tokenizer", "Closed-vocabulary word tokenizer.")
-      .def(py::init<std::vector<std::string>>(), py::arg("words"))
+  m.def(
+      "split_pattern",
+      [](const std::string& pattern, const std::string& text) {
+        std::vector<py::bytes> pieces;
+        Pattern(pattern).split(
+            text, [&](std::size_t begin, std::size_t end) { pieces.emplace_back(text.substr(begin, end - begin)); });
+        return pieces;
+      },
+      py::arg("pattern"), py::arg("text"), "Matches of a regular expression and what lies between them, in order.");
+
+  py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(m, "Tokenizer", "Text to ids and back.")
       .def("__len__", &Tokenizer::size)
-      .def(
-          "find",
-          [](const Tokenizer& tokenizer, const std::string& word) -> py::object {
-            const std::int32_t id = tokenizer.find(word);
-            if (tokenizer.word(id) != word) return py::none();
-            return py::int_(id);
-          },
-          py::arg("word"), "The id of a word of the vocabulary, or None.")
       .def(
           "encode",
           [](const Tokenizer& tokenizer, const std::string& text) {
@@ -79,9 +84,34 @@ void bind_text(py::module_& m) {
           [](const Tokenizer& tokenizer, const InputArray<std::int32_t>& ids) {
             std::string text;
             tokenizer.decode({ids.data(), static_cast<std::size_t>(ids.size())}, text);
-            return text;
+            return py::reinterpret_steal<py::str>(
+                PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
           },
-          py::arg("ids"), "The text of int32 ids; ids outside the vocabulary are [UNK].");
+          py::arg("ids"), "The text of int32 ids. Bytes that are no UTF-8 read as U+FFFD.");
+
+  py::class_<WordTokenizer, Tokenizer, std::shared_ptr<WordTokenizer>>(m, "WordTokenizer",
+                                                                       "Closed-vocabulary word tokenizer.")
+      .def(py::init<std::vector<std::string>>(), py::arg("words"))
+      .def(
+          "find",
+          [](const WordTokenizer& tokenizer, const std::string& word) -> py::object {
+            const std::int32_t id = tokenizer.find(word);
+            if (tokenizer.word(id) != word) return py::none();
+            return py::int_(id);
+          },
+          py::arg("word"), "The id of a word of the vocabulary, or None.");
+
+  py::class_<BytePairTokenizer, Tokenizer, std::shared_ptr<BytePairTokenizer>>(m, "BytePairTokenizer",
+                                                                               "Byte-level byte-pair encoding.")
+      .def(py::init([](std::vector<std::string> words, std::vector<std::int32_t> byte_ids,
+                       std::vector<std::array<std::int32_t, 3>> merges, std::vector<std::int32_t> specials,
+                       std::vector<std::string> patterns, std::int32_t padding_id, std::int32_t end_id) {
+             return std::make_shared<BytePairTokenizer>(BytePairSpec{std::move(words), std::move(byte_ids),
+                                                                     std::move(merges), std::move(specials),
+                                                                     std::move(patterns), padding_id, end_id});
+           }),
+           py::kw_only(), py::arg("words"), py::arg("byte_ids"), py::arg("merges"), py::arg("specials"),
+           py::arg("patterns"), py::arg("padding_id"), py::arg("end_id"));
 
   py::class_<Packer>(m, "Packer", "Rows of whole documents as token ids.")
       .def(py::init([](const std::shared_ptr<TaskStream>& stream, const std::shared_ptr<Tokenizer>& tokenizer) {
@@ -90,15 +120,17 @@ void bind_text(py::module_& m) {
            py::arg("stream"), py::arg("tokenizer"))
       .def(
           "pack",
-          [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, int threads) {
-            if (start < 0 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
+          [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, std::int64_t step,
+             int threads) {
+            if (start < 0 || step < 1 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
               throw py::value_error(
-                  "pack: need start >= 0, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
-                  std::to_string(start) + ", rows " + std::to_string(rows) + ", length " + std::to_string(length));
+                  "pack: need start >= 0, step >= 1, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
+                  std::to_string(start) + ", step " + std::to_string(step) + ", rows " + std::to_string(rows) +
+                  ", length " + std::to_string(length));
             PackedRows packed;
             {
               py::gil_scoped_release release;
-              packed = packer.pack(start, rows, length, threads);
+              packed = packer.pack(start, step, rows, length, threads);
             }
             py::dict out;
             out["tokens"] = to_array(std::move(packed.tokens));
@@ -109,8 +141,26 @@ void bind_text(py::module_& m) {
             out["next_index"] = packed.next_index;
             return out;
           },
-          py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("threads") = 0,
-          "Flat arrays of rows * length tokens, the documents' starts and lengths in them, and the next index.");
+          py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
+          py::arg("threads") = 0,
+          "Flat arrays of rows * length tokens, the documents' starts and lengths in them, and the next index.")
+      .def(
+          "encode",
+          [](const Packer& packer, std::int64_t start, std::int64_t count, std::int64_t step, int threads) {
+            if (start < 0 || step < 1 || count < 0)
+              throw py::value_error("encode: need start >= 0, step >= 1 and count >= 0, got start " +
+                                    std::to_string(start) + ", step " + std::to_string(step) + ", count " +
+                                    std::to_string(count));
+            EncodedDocuments encoded;
+            {
+              py::gil_scoped_release release;
+              encoded = packer.encode(start, step, count, threads);
+            }
+            return py::make_tuple(to_array(std::move(encoded.tokens)), to_array(std::move(encoded.cu_seqlens)),
+                                  to_array(std::move(encoded.prompt_lengths)));
+          },
+          py::arg("start"), py::arg("count"), py::kw_only(), py::arg("step") = 1, py::arg("threads") = 0,
+          "(int32 tokens of all documents, int64 offsets of length n + 1, int32 prompt lengths).");
 }
 
 }  // namespace fastreason

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "common/hash.h"
-#include "text/tokenizer.h"
+#include "text/word_tokenizer.h"
 
 namespace fastreason {
 
@@ -25,8 +25,6 @@ const char* piece_text(int piece, Style style) {
       return " <answer>";
     case kAnswerClose:
       return " </answer>";
-    case kEndOfText:
-      return "[EOS]";
     case kDot:
       return ".";
     case kAssign:

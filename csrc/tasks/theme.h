@@ -35,7 +35,6 @@ enum Piece : int {
   kSolutionClose,
   kAnswerOpen,
   kAnswerClose,
-  kEndOfText,
   // both styles
   kDot,
   kAssign,

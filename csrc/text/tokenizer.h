@@ -1,43 +1,49 @@
-// A closed-vocabulary word tokenizer: the ids that Hugging Face `tokenizers` gives for the tokenizer.json we save.
-//
-// Text is cut into words by the pattern (first alternative that matches, from left to right)
-//   ` ?</?[a-z]+>`  a tag          ` ?[A-Za-z\x80-]+:?`  letters, everything outside ASCII counts as one
-//   ` ?[0-9]{1,3}`  a digit group  ` ?` and one ASCII punctuation mark     any other single character
-// and every word is one token; a word outside the vocabulary is [UNK]. A word keeps its leading blank, so decoding is
-// plain concatenation. The four specials [UNK] [PAD] [BOS] [EOS] are found wherever they stand.
+// What every tokenizer can do: text to ids and back.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fastreason {
 
 class Tokenizer {
  public:
-  static constexpr std::int32_t kUnknown = 0, kPadding = 1, kBegin = 2, kEnd = 3;
-
-  // words[i] is token i; the first four must be the specials in the order above. Throws std::invalid_argument.
-  explicit Tokenizer(std::vector<std::string> words);
+  Tokenizer(std::vector<std::string> words, std::int32_t padding_id, std::int32_t end_id)
+      : words_(std::move(words)), padding_id_(padding_id), end_id_(end_id) {}
+  virtual ~Tokenizer() = default;
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
 
   std::int32_t size() const { return static_cast<std::int32_t>(words_.size()); }
+  // The bytes that a token stands for.
   const std::string& word(std::int32_t id) const { return words_[static_cast<std::size_t>(id)]; }
-  // The id of a word, or kUnknown.
-  std::int32_t find(std::string_view word) const;
+  // What fills a row behind the last document, and what ends a document; -1 where the vocabulary has no such token.
+  std::int32_t padding_id() const { return padding_id_; }
+  std::int32_t end_id() const { return end_id_; }
 
-  void encode(std::string_view text, std::vector<std::int32_t>& ids) const;
-  // Ids outside the vocabulary are written as [UNK].
-  void decode(std::span<const std::int32_t> ids, std::string& text) const;
+  // Appends the ids of a text, which may hold any bytes. From many threads at once.
+  virtual void encode(std::string_view text, std::vector<std::int32_t>& ids) const = 0;
+  // Whether the ids of a document are those of its theme's pieces and numbers one after the other.
+  virtual bool cuts_at_pieces() const = 0;
+  // Appends the bytes of the ids; one outside the vocabulary is written as `unknown_word`.
+  void decode(std::span<const std::int32_t> ids, std::string& text) const {
+    for (const std::int32_t id : ids)
+      if (id >= 0 && id < size())
+        text.append(word(id));
+      else
+        text.append(unknown_word());
+  }
+
+ protected:
+  virtual std::string_view unknown_word() const = 0;
 
  private:
   std::vector<std::string> words_;
-  std::vector<std::int32_t> slots_;  // open addressing, -1 is free
-  std::size_t mask_ = 0;
+  std::int32_t padding_id_, end_id_;
 };
-
-// Where the word that begins at `begin` ends.
-std::size_t word_end(std::string_view text, std::size_t begin);
 
 }  // namespace fastreason

@@ -1,5 +1,6 @@
-#include "text/tokenizer.h"
+#include "text/word_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <utility>
@@ -76,46 +77,43 @@ std::size_t word_end(std::string_view text, std::size_t begin) {
   }
 }
 
-Tokenizer::Tokenizer(std::vector<std::string> words) : words_(std::move(words)) {
-  if (words_.size() < kSpecials.size() || words_.size() > 1'000'000)
-    throw std::invalid_argument("a vocabulary needs 4 to 1000000 words, got " + std::to_string(words_.size()));
+WordTokenizer::WordTokenizer(std::vector<std::string> words) : Tokenizer(std::move(words), kPadding, kEnd) {
+  if (size() < std::ssize(kSpecials) || size() > 1'000'000)
+    throw std::invalid_argument("a vocabulary needs 4 to 1000000 words, got " + std::to_string(size()));
   std::size_t capacity = 16;
-  while (capacity < 4 * words_.size()) capacity *= 2;
+  while (capacity < 4 * static_cast<std::size_t>(size())) capacity *= 2;
   slots_.assign(capacity, -1);
   mask_ = capacity - 1;
-  for (std::size_t id = 0; id < words_.size(); ++id) {
-    const std::string& word = words_[id];
-    if (id < kSpecials.size() && word != kSpecials[id])
-      throw std::invalid_argument("token " + std::to_string(id) + " must be " + std::string(kSpecials[id]) + ", got " +
-                                  word);
-    if (word.empty() || word_end(word, 0) != word.size())
-      throw std::invalid_argument("vocabulary entry " + std::to_string(id) + " is not one word: '" + word + "'");
-    std::size_t slot = hash_bytes(word) & mask_;
+  for (std::int32_t id = 0; id < size(); ++id) {
+    const std::string& text = word(id);
+    const auto special = static_cast<std::size_t>(id);
+    if (special < kSpecials.size() && text != kSpecials[special])
+      throw std::invalid_argument("token " + std::to_string(id) + " must be " + std::string(kSpecials[special]) +
+                                  ", got " + text);
+    if (text.empty() || word_end(text, 0) != text.size())
+      throw std::invalid_argument("vocabulary entry " + std::to_string(id) + " is not one word: '" + text + "'");
+    std::size_t slot = hash_bytes(text) & mask_;
     while (slots_[slot] >= 0) {
-      if (words_[static_cast<std::size_t>(slots_[slot])] == word)
-        throw std::invalid_argument("vocabulary entry " + std::to_string(id) + " repeats '" + word + "'");
+      if (word(slots_[slot]) == text)
+        throw std::invalid_argument("vocabulary entry " + std::to_string(id) + " repeats '" + text + "'");
       slot = (slot + 1) & mask_;
     }
-    slots_[slot] = static_cast<std::int32_t>(id);
+    slots_[slot] = id;
   }
 }
 
-std::int32_t Tokenizer::find(std::string_view word) const {
-  for (std::size_t slot = hash_bytes(word) & mask_; slots_[slot] >= 0; slot = (slot + 1) & mask_)
-    if (words_[static_cast<std::size_t>(slots_[slot])] == word) return slots_[slot];
+std::int32_t WordTokenizer::find(std::string_view text) const {
+  for (std::size_t slot = hash_bytes(text) & mask_; slots_[slot] >= 0; slot = (slot + 1) & mask_)
+    if (word(slots_[slot]) == text) return slots_[slot];
   return kUnknown;
 }
 
-void Tokenizer::encode(std::string_view text, std::vector<std::int32_t>& ids) const {
+void WordTokenizer::encode(std::string_view text, std::vector<std::int32_t>& ids) const {
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = word_end(text, at);
     ids.push_back(find(text.substr(at, end - at)));
     at = end;
   }
-}
-
-void Tokenizer::decode(std::span<const std::int32_t> ids, std::string& text) const {
-  for (const std::int32_t id : ids) text.append(word(id >= 0 && id < size() ? id : kUnknown));
 }
 
 }  // namespace fastreason

@@ -1,0 +1,59 @@
+"""A task stream as the dataset of a `torch.utils.data.DataLoader`, with any number of workers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..shards import StreamShard
+from ..tasks import TaskStream
+
+_CHUNK = 64  # problems drawn at once
+
+
+class StreamDataset(IterableDataset[dict[str, Any]]):
+    """Rows in the published schema, in the order of the stream whatever the number of workers.
+
+    Worker w of W takes blocks w, w + W, w + 2 W, ... of `block` problems each. A DataLoader takes a batch of each
+    worker in turn, so with `block` equal to its `batch_size` batch k holds problems start + k * block onwards, and the
+    state of training is one integer: start again at `start` plus the number of rows used.
+
+    Args:
+        stream: a stream, or in distributed training `stream.shard(rank, world_size)`.
+        start: the first problem, >= 0.
+        stop: the problem behind the last one; None for no end.
+        block: the `batch_size` of the DataLoader, 1 where it makes no batches.
+
+    >>> from fastreason import Mixture
+    >>> stream = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)
+    >>> [row["id"] for row in StreamDataset(stream.shard(1, 2), start=5, stop=7)]
+    ['train-0-11', 'train-0-13']
+    """
+
+    def __init__(
+        self, stream: TaskStream | StreamShard, *, start: int = 0, stop: int | None = None, block: int = 1
+    ) -> None:
+        if start < 0 or block < 1 or (stop is not None and stop < start):
+            raise ValueError(
+                f"StreamDataset: need start >= 0, stop >= start and block >= 1, got {start}, {stop} and {block}"
+            )
+        self.stream, self.start, self.stop, self.block = stream, start, stop, block
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        indices = self._indices(worker.id, worker.num_workers) if worker else self._indices(0, 1)
+        while chunk := list(itertools.islice(indices, _CHUNK)):
+            # a worker has its cores' worth of company already
+            yield from self.stream.batch(np.array(chunk), threads=1 if worker else 0).rows()
+
+    def _indices(self, worker: int, num_workers: int) -> Iterator[int]:
+        """Those of one worker, rising."""
+        for begin in itertools.count(self.start + worker * self.block, num_workers * self.block):
+            for index in range(begin, begin + self.block):
+                if self.stop is not None and index >= self.stop:
+                    return
+                yield index

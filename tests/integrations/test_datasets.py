@@ -1,0 +1,59 @@
+"""The `datasets` library reads a stream. Needs `make test-integrations`; skipped where the library is absent."""
+
+import itertools
+import pickle
+
+import pytest
+
+import fastreason as fr
+
+datasets = pytest.importorskip("datasets", reason="the library datasets is not installed (make test-integrations)")
+
+STREAM = fr.TaskStream(fr.Mixture.uniform(op=[2, 3], themes=["symbolic"]), seed=3)
+
+
+def take(dataset, count):
+    return list(itertools.islice(dataset, count))
+
+
+def test_a_range_is_a_dataset_in_memory():
+    dataset = fr.to_datasets(STREAM, start=5, stop=25)
+    assert isinstance(dataset, datasets.Dataset) and dataset.to_list() == STREAM[5:25].rows()
+    assert dataset.features["op"].dtype == "int64" and dataset.features["problem"].dtype == "string"
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_without_an_end_it_streams_in_order(start):
+    dataset = fr.to_datasets(STREAM, start=start)
+    assert isinstance(dataset, datasets.IterableDataset)
+    assert take(dataset, 600) == STREAM[start : start + 600].rows()
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_nodes_divide_it_without_overlap_or_gap(start):
+    from datasets.distributed import split_dataset_by_node
+
+    dataset = fr.to_datasets(STREAM, start=start, num_shards=3)
+    parts = [take(split_dataset_by_node(dataset, rank=rank, world_size=3), 40) for rank in range(3)]
+    for rank, part in enumerate(parts):
+        assert part == STREAM[start + rank : start + 120 : 3].rows()
+
+
+def test_a_shard_of_the_stream_and_a_copy_in_a_process():
+    dataset = pickle.loads(pickle.dumps(fr.to_datasets(STREAM.shard(1, 3))))
+    assert take(dataset, 50) == STREAM.shard(1, 3)[0:50].rows()
+
+
+def test_data_loaders_divide_it():
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        fr.to_datasets(STREAM, num_shards=2), batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    assert [row["id"] for row in take(loader, 60)] == [row["id"] for row in STREAM[0:60].rows()]
+
+
+@pytest.mark.parametrize("settings", [{"start": -1}, {"num_shards": 0}, {"start": 3, "stop": 2}])
+def test_numbers_out_of_range_are_errors(settings):
+    with pytest.raises(ValueError, match="to_datasets: need start >= 0"):
+        fr.to_datasets(STREAM, **settings)
