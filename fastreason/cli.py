@@ -121,7 +121,9 @@ def _generate(arguments: list[str]) -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward"])
     parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, default=[2])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--context", type=int, default=0, help="tokens of padding sentences, for example 8000")
     parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--split-by", choices=("problem", "graph"), default="problem", help="what splits do not share")
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="a JSONL file or, else, a folder; what is there is continued"
     )
@@ -140,7 +142,9 @@ def _generate(arguments: list[str]) -> int:
         mixture = Mixture.preset(options.mixture)
     else:
         mixture = Mixture.uniform(parse_range(options.op), options.themes, options.modes, options.depths)
-    stream = TaskStream(mixture, seed=options.seed, split=options.split)
+    if options.context:
+        mixture = mixture.replace(context=options.context)
+    stream = TaskStream(mixture, seed=options.seed, split=options.split, split_by=options.split_by)
     if options.graph:
         write_graph(stream, options.graph)
     if options.show:

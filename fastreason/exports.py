@@ -129,6 +129,7 @@ class _Export(ABC):
             "mixture": [asdict(cell) | {"weight": weight} for cell, weight in stream.mixture.weights.items()],
             "seed": stream.seed,
             "split": stream.split,
+            "split_by": stream.split_by,
             "shard": self.problems.rank,
             "num_shards": self.problems.world_size,
             "problems_per_part": self.part,

@@ -53,7 +53,7 @@ class ProblemGraph:
     >>> from fastreason import Mixture, TaskStream
     >>> graph = TaskStream(Mixture.uniform(op=[6], themes=["symbolic"]), seed=1)[0].graph(0)
     >>> [(q.name, [graph.quantities[p].name for p in q.parents], q.value) for q in graph.quantities if q.necessary]
-    [('Co', [], 2), ('Ci', [], 2), ('Cu', ['Co'], 2), ('C', ['Cu', 'Ci', 'Co'], 6)]
+    [('Cu', [], 4), ('Ce', [], 1), ('Ci', ['Cu'], 4), ('C', ['Ce', 'Cu', 'Ci'], 9)]
     """
 
     quantities: tuple[Quantity, ...]

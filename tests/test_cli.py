@@ -67,7 +67,7 @@ def test_generate_shows_problems(capsys):
         (["--out", "x", "--shard", "3"], "--shard must have the form I/N, got '3'"),
         (["--out", "x", "--shard", "3/2"], "0 <= shard < num_shards, got 1000, 3 and 2"),
         (["--out", "x", "--op", "two"], "--op must have the form 7, 2-10 or 3,5,9, got 'two'"),
-        (["--out", "x", "--op", "40"], "op must be an integer in 2 .. 20, got 40"),
+        (["--out", "x", "--op", "50"], "op must be an integer in 2 .. 40, got 50"),
     ],
 )
 def test_generate_refuses(capsys, flags, message):

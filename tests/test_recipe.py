@@ -36,7 +36,7 @@ def test_stages_are_optional():
         ({"rl.steps": "many"}, "rl.steps: "),
         ({"model.preset": "huge"}, "must be one of tiny, 10m, 100m, got 'huge'"),
         ({"evaluate.k": [64]}, r"every k must be in 1 \.\. samples"),
-        ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 20, got 1"),
+        ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 40, got 1"),
         ({"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]}, "theme: must be one of festival, school, symbolic, zoo"),
         ({"pretrain.phases": []}, "phases must end at rising shares"),
         ({"seed": -1}, r"need seed in 0 \.\. 2\*\*63 - 1"),

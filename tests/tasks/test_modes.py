@@ -7,7 +7,7 @@ import fastreason as fr
 from tests import published
 
 KINDS = [(mode, depth) for mode in ("forward", "reverse") for depth in (2, 3)]
-OPS = range(2, 21)
+OPS = range(2, 41)
 
 
 def stream(mode, depth, op=OPS, seed=0, theme="zoo", **settings):

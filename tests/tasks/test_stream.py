@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import fastreason as fr
 from tests import published, symbolic
 
-OPS = range(2, 21)
+OPS = range(2, 41)
 
 
 def uniform(theme: str, op=OPS, **settings) -> fr.Mixture:

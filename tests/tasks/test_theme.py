@@ -5,6 +5,8 @@ import re
 
 import pytest
 import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastreason as fr
 from fastreason.learn import learn_file, learn_themes
@@ -123,3 +125,56 @@ def test_rows_that_do_not_show_enough():
         learn_themes(rows)
     with pytest.raises(ValueError, match="row 0 has no 'solution'"):
         learn_themes([{"problem": "", "template": "zoo"}])
+
+
+WORDS = st.text(alphabet=st.characters(categories=["Lu", "Ll", "Lo"]), min_size=2, max_size=8).map(lambda w: w + "q")
+
+
+@settings(max_examples=30)
+@given(
+    words=st.lists(WORDS, min_size=24, max_size=24, unique=True),
+    mode=st.sampled_from(["forward", "reverse"]),
+    depth=st.sampled_from([2, 3]),
+    op=st.integers(2, 12),
+    context=st.sampled_from([0, 200]),
+)
+def test_any_words_make_a_theme(tmp_path_factory, words, mode, depth, op, context):
+    """Names of any letters: the texts are read back by the tests' own reader, which finds the answer."""
+    changes = {
+        "average": "average number of keepers",  # that the reader knows as a total of products
+        "average_total": "total number of keepers",
+        "places": [words[:5]],
+        "kinds": [words[5:10]],
+        "padding_places": [words[10:14], words[14:17]],
+        "padding_kinds": [words[17:20], words[20:24]],
+    }
+    path = write(tmp_path_factory.mktemp("theme"), **changes)
+    mixture = fr.Mixture.uniform(op=[op], themes=[path], modes=[mode], depths=[depth], context=context)
+    batch = fr.TaskStream(mixture, seed=1)[0:3]
+    assert fr.grade(batch, batch.solutions).verified.all()
+    tokenizer = fr.Tokenizer.for_mixtures([mixture])
+    for i in range(3):
+        assert 0 not in tokenizer.encode(batch.documents[i])
+        problem = published.read_problem(batch.problems[i], batch.questions[i])
+        if mode == "forward":
+            assert published.solve(problem, problem.asked)[0] == batch.answers[i]
+        else:
+            assert published.solve(problem, problem.told[0], unknown=batch.answers[i])[0] == problem.told[1]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"padding_places": [["Low"]]}, r"padding_places must hold two lists, .* got lists of \[1\]"),
+        ({"padding_kinds": [["blunt"], ["axe"]]}, r"padding_kinds must hold two lists, 2 or more first words"),
+        ({"padding_places": [["Low"], ["House 3"]]}, "padding_places must be words of letters"),
+        ({"padding_places": [["North"], ["Shed", "Hut"]]}, "'North Shed' stands for two things"),
+        (
+            {"padding_kinds": [["big iron", "cheap"], ["hammer", "drill"]]},
+            "'iron hammer' stands inside 'big iron h",
+        ),
+    ],
+)
+def test_bad_padding_words_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fr.Theme.load(write(tmp_path, **changes))
