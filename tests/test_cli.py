@@ -70,7 +70,8 @@ def test_generate_shows_problems(capsys):
         (["--out", "x", "--op", "50"], "op must be an integer in 2 .. 40, got 50"),
     ],
 )
-def test_generate_refuses(capsys, flags, message):
+def test_generate_refuses(capsys, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
     assert main(["generate", *flags]) == 2
     assert message in capsys.readouterr().err
 
