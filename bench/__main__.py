@@ -19,7 +19,9 @@ PARTS = {"tasks": bench_tasks, "grade": bench_grade, "train": bench_train, "roll
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; the core always uses one here")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; the core uses one where a row says nothing else"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     machine = describe_machine()

@@ -169,9 +169,15 @@ def test_graph_hash_is_of_the_structure_alone():
         described = {}
         for step, text in zip(steps, re.split(r"(?<=\.) (?=Define )", solution), strict=True):
             sort = "total" if step.name.startswith("total ") else "count"
-            minus, times, plus = " - " in text, bool(re.search(r"= \d+ \* [A-Za-z]", text)), step.has_constant
+            minus, times, constant = " - " in text, bool(re.search(r"= \d+ \* [A-Za-z]", text)), step.has_constant
             parents = [described[parent] for parent in step.parents]
-            described[step.name] = (sort, minus, times, plus, tuple(parents if minus else sorted(parents, key=repr)))
+            described[step.name] = (
+                sort,
+                minus,
+                times,
+                constant,
+                tuple(parents if minus else sorted(parents, key=repr)),
+            )
         counts = sorted(map(repr, described.values()))
         forms.setdefault(repr((described[steps[-1].name], counts)), set()).add(value)
     assert all(len(values) == 1 for values in forms.values())
