@@ -2,7 +2,8 @@
 
 Definitions (arXiv 2512.07783, section 2). For a gold step v: s(v) = 1 iff a predicted step has its name, its set of
 parents and its value. process_accuracy = mean of s over gold steps; verified = process_accuracy is 1 and the answer is
-the gold answer. Extra steps do not matter. docs/grading.md says how text is read.
+the gold answer. Extra steps do not matter. `sound` is stricter: nothing that is printed may be wrong. docs/grading.md
+says how text is read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,17 +22,27 @@ from .tokenizer import Tokenizer
 
 
 class StepStatus(IntEnum):
-    """What the verifier says of one predicted step."""
+    """What the verifier says of one predicted step.
+
+    Where several things are wrong: repeated or extra, undefined variable, wrong parents, wrong operator, arithmetic
+    slip, wrong value, in this order.
+    """
 
     RIGHT = 0
-    """A gold step with its parents and its value."""
+    """A gold step: its parents, its definition, every number on the way and its value."""
     WRONG_VALUE = 1
-    """Its parents are right, its value is not."""
+    """Defined as in the gold solution and carried out as printed, but from a wrong value."""
     WRONG_PARENTS = 2
     """Its set of parents differs from the gold one."""
-    REPEATED = 3
+    WRONG_OPERATOR = 3
+    """The same parents, but another operator, constant or order of operands."""
+    ARITHMETIC_SLIP = 4
+    """One of its equalities does not hold, or cannot be read."""
+    UNDEFINED_VARIABLE = 5
+    """It uses a variable that nothing before it defines."""
+    REPEATED = 6
     """A later step has the same name; that one counts."""
-    EXTRA = 4
+    EXTRA = 7
     """No gold step has this name."""
 
 
@@ -41,15 +53,44 @@ class Steps:
     Args:
         offsets: int64 [n + 1]: the steps of completion i are offsets[i] .. offsets[i + 1] - 1.
         status: uint8 [steps], a StepStatus.
-        gold_step: int16 [steps]: the index of the gold step of the same name, -1 if there is none.
-        begin, end: int32 [steps]: the bytes of the completion's text (UTF-8) that the step was read from.
+        correct: bool [steps]: s(v) of the published measure, whatever its status; at most one step a gold step.
+        gold_step: int32 [steps]: the index of the gold step of the same name, -1 if there is none.
+        name: uint64 [steps]: a hash of the name; equal names have equal ones.
+        value: float64 [steps]: what the step gives, with the unknown put at the answer; not a number if nothing.
+        begin, end: int32 [steps]: where the step stands in the completion: characters of a str, bytes of bytes,
+            characters of the decoded text of token ids.
+        token_begin, token_end: int32 [steps]: the same in tokens; None for texts.
     """
 
     offsets: np.ndarray
     status: np.ndarray
+    correct: np.ndarray
     gold_step: np.ndarray
+    name: np.ndarray
+    value: np.ndarray
     begin: np.ndarray
     end: np.ndarray
+    token_begin: np.ndarray | None = None
+    token_end: np.ndarray | None = None
+
+    @cached_property
+    def completion(self) -> np.ndarray:
+        """int64 [steps]: the completion that each step belongs to."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+@dataclass(frozen=True, eq=False)
+class GoldSteps:
+    """The gold steps of all completions, one after the other.
+
+    Args:
+        offsets: int64 [n + 1]: those of completion i are offsets[i] .. offsets[i + 1] - 1.
+        found: int32 [gold steps]: the predicted step with the same name, counted from the completion's first, -1 if it
+            is missing.
+    """
+
+    offsets: np.ndarray
+    found: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,23 +99,37 @@ class Verdicts:
 
     Args:
         answer_correct: bool [n]: the answer is the gold answer.
-        verified: bool [n]: so it is, and every gold step is right.
-        process_accuracy: float32 [n]: the share of gold steps that are right.
+        verified: bool [n]: so it is, and every gold step is correct.
+        sound: bool [n]: verified, and nothing that is printed is wrong: every equality holds, every step is defined as
+            in the gold solution from what was defined before, and the equation of a reverse problem is solved exactly.
+        process_accuracy: float32 [n]: the share of gold steps that are correct.
+        num_missing: int32 [n]: gold steps without a step of their name.
         steps: the predicted steps.
+        gold_steps: which gold steps they are.
+        length: the second dimension of the token ids, None for texts.
     """
 
     answer_correct: np.ndarray
     verified: np.ndarray
+    sound: np.ndarray
     process_accuracy: np.ndarray
+    num_missing: np.ndarray
     steps: Steps
+    gold_steps: GoldSteps
+    length: int | None = None
 
     def __len__(self) -> int:
         return len(self.verified)
 
     @classmethod
-    def _from_core(cls, arrays: dict[str, Any]) -> Verdicts:
-        steps = Steps(*(arrays["step_" + name] for name in ("offsets", "status", "gold", "begin", "end")))
-        return cls(arrays["answer_correct"], arrays["verified"], arrays["process_accuracy"], steps)
+    def _from_core(cls, arrays: dict[str, Any], length: int | None = None) -> Verdicts:
+        def part(prefix: str) -> dict[str, Any]:
+            return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+        whole = {key: value for key, value in arrays.items() if not key.startswith(("step_", "gold_"))}
+        steps = part("step_")
+        steps["gold_step"] = steps.pop("gold")
+        return cls(**whole, steps=Steps(**steps), gold_steps=GoldSteps(**part("gold_")), length=length)
 
 
 def grade(
@@ -102,7 +157,8 @@ def grade(
             raise ValueError("grade: token ids need the tokenizer argument")
         if not np.issubdtype(completions.dtype, np.integer):
             raise ValueError(f"grade: token ids must be integers, got {completions.dtype}")
-        return Verdicts._from_core(_core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads))
+        arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
+        return Verdicts._from_core(arrays, completions.shape[1])
     return Verdicts._from_core(_core.grade_batch(batch.core, list(completions), threads=threads))
 
 
@@ -112,7 +168,7 @@ def grade_texts(
     *,
     threads: int = 0,
 ) -> Verdicts:
-    """Grades completion i against gold solution i, for any text in the format of GSM-Infinite or the symbolic style.
+    """Grades n completions of each gold solution, for any text in the format of GSM-Infinite or the symbolic style.
 
     >>> gold = "Define red kite in Alder Field as q; so q = 2. Answer: 2."
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/array.h"
+
 namespace fastreason {
 
 namespace py = pybind11;
@@ -23,6 +25,13 @@ template <class T>
 py::array_t<T> to_array(std::vector<T>&& values) {
   auto* owner = new std::vector<T>(std::move(values));
   py::capsule free_when_done(owner, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+  return py::array_t<T>(static_cast<py::ssize_t>(owner->size()), owner->data(), free_when_done);
+}
+
+template <class T>
+py::array_t<T> to_array(Array<T>&& values) {
+  auto* owner = new Array<T>(std::move(values));
+  py::capsule free_when_done(owner, [](void* p) { delete static_cast<Array<T>*>(p); });
   return py::array_t<T>(static_cast<py::ssize_t>(owner->size()), owner->data(), free_when_done);
 }
 
