@@ -19,6 +19,7 @@ namespace py = pybind11;
 void bind_tasks(py::module_& m);
 void bind_text(py::module_& m);
 void bind_grade(py::module_& m);
+void bind_released(py::module_& m);
 
 // A numpy array that owns the vector's memory, without a copy.
 template <class T>

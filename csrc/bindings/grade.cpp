@@ -45,14 +45,6 @@ py::dict grade(const GradeInput& input, int threads) {
   return to_dict(std::move(verdicts), input.has_tokens);
 }
 
-std::int64_t completions_per_problem(const std::string& problems, std::int64_t num_problems, std::int64_t completions) {
-  if (num_problems == 0 ? completions != 0 : completions % num_problems != 0)
-    throw py::value_error("completions must hold the same number for each problem, one problem after the other; got " +
-                          std::to_string(completions) + " completions for " + std::to_string(num_problems) + " " +
-                          problems);
-  return num_problems == 0 ? 0 : completions / num_problems;
-}
-
 auto gold_of(const ProblemBatch& batch) {
   return [&batch](std::int64_t i, TextMemory& memory) {
     batch.append_solution(i, memory.text);
@@ -66,13 +58,13 @@ auto completions_of(const Texts& texts) {
 
 py::dict grade_problems(const ProblemBatch& batch, const py::list& completions, int threads) {
   const Texts texts(completions);
-  const std::int64_t per_problem = completions_per_problem("problems", batch.size(), texts.size());
+  const std::int64_t per_problem = completions_per_problem(batch.size(), texts.size());
   return grade({batch.size(), per_problem, false, gold_of(batch), completions_of(texts)}, threads);
 }
 
 py::dict grade_texts(const py::list& gold_solutions, const py::list& completions, int threads) {
   const Texts gold(gold_solutions), texts(completions);
-  const std::int64_t per_problem = completions_per_problem("gold solutions", gold.size(), texts.size());
+  const std::int64_t per_problem = completions_per_problem(gold.size(), texts.size(), "gold solutions");
   const auto gold_at = [&](std::int64_t i, TextMemory&) {
     const bool published = gold[i].find("Define ") != std::string_view::npos;
     return std::pair(gold[i], published ? Style::kPublished : Style::kSymbolic);
@@ -86,7 +78,7 @@ py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>&
     throw py::value_error("token completions must be 2-D [completions, length], got " + std::to_string(tokens.ndim()) +
                           "-D");
   const std::int64_t length = tokens.shape(1);
-  const std::int64_t per_problem = completions_per_problem("problems", batch.size(), tokens.shape(0));
+  const std::int64_t per_problem = completions_per_problem(batch.size(), tokens.shape(0));
   const std::int32_t* ids = tokens.data();
   const auto completion_at = [&](std::int64_t j, TextMemory& memory) {
     const std::int32_t* begin = ids + j * length;

@@ -1,6 +1,7 @@
 // Python texts as views of their bytes, without a copy.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,5 +55,13 @@ class Texts {
   std::vector<Item> items_;
   std::vector<py::object> owned_;
 };
+
+inline std::int64_t completions_per_problem(std::int64_t problems, std::int64_t completions,
+                                            const std::string& what = "problems") {
+  if (problems == 0 ? completions != 0 : completions % problems != 0)
+    throw py::value_error("completions must hold the same number for each problem, one problem after the other; got " +
+                          std::to_string(completions) + " completions for " + std::to_string(problems) + " " + what);
+  return problems == 0 ? 0 : completions / problems;
+}
 
 }  // namespace fastreason
