@@ -8,11 +8,11 @@ says how text is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -107,6 +107,10 @@ class Verdicts:
         steps: the predicted steps.
         gold_steps: which gold steps they are.
         length: the second dimension of the token ids, None for texts.
+
+    `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
+    (float32 [n]) are the verdicts of the scorer that was released with the paper, defects included, for statements
+    about published numbers. They are computed when first asked for.
     """
 
     answer_correct: np.ndarray
@@ -117,19 +121,84 @@ class Verdicts:
     steps: Steps
     gold_steps: GoldSteps
     length: int | None = None
+    _texts: Callable[[], tuple[list[Any], list[Any]]] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.verified)
 
+    @property
+    def released_verified(self) -> np.ndarray:
+        return self._released["released_verified"]
+
+    @property
+    def released_process_accuracy(self) -> np.ndarray:
+        return self._released["released_process_accuracy"]
+
+    @property
+    def released_outcome(self) -> np.ndarray:
+        return self._released["released_outcome"]
+
+    @property
+    def released_process_reward(self) -> np.ndarray:
+        return self._released["released_process_reward"]
+
+    @cached_property
+    def _released(self) -> dict[str, np.ndarray]:
+        assert self._texts is not None, "Verdicts come from grade or grade_texts"
+        return _core.grade_released(*self._texts())
+
+    def token_rewards(
+        self, step_rewards: np.ndarray | None = None, *, at: Literal["every", "last"] = "every"
+    ) -> np.ndarray:
+        """What each step earns, put on the tokens that wrote it: per-token rewards or advantages.
+
+            out[i, t] = step_rewards[s] for the tokens t of step s of completion i, 0 for all others
+
+        Args:
+            step_rewards: float [steps], one for each of `steps`; default 1 for correct steps and 0 for others.
+            at: "every" token of a step gets its reward, or its "last" one alone. A token that two steps share belongs
+                to the later one.
+        Returns:
+            float32 [n, length].
+        Raises:
+            ValueError: the verdicts are of texts, or step_rewards has another shape.
+
+        >>> problems = fr.TaskStream(fr.Mixture.uniform(op=[2], themes=["symbolic"]), seed=0)[0:1]
+        >>> tokenizer = fr.Tokenizer.build(["symbolic"])
+        >>> ids = tokenizer.encode(problems.solutions[0])[None]
+        >>> fr.grade(problems, ids, tokenizer=tokenizer).token_rewards(at="last")
+        array([[0., 1., 0., 0., 0., 1., 0., 0., 0.]], dtype=float32)
+        """
+        steps = self.steps
+        if self.length is None or steps.token_begin is None or steps.token_end is None:
+            raise ValueError("token_rewards: these are verdicts of texts; grade token ids to know where tokens are")
+        values = steps.correct.astype(np.float32) if step_rewards is None else np.asarray(step_rewards, np.float32)
+        if values.shape != steps.status.shape:
+            raise ValueError(
+                f"token_rewards: step_rewards must be [{len(steps.status)}], one for each step, got {values.shape}"
+            )
+        out = np.zeros((len(self), self.length), dtype=np.float32)
+        row, begin, end = steps.completion * self.length, steps.token_begin, steps.token_end
+        if at == "last":
+            out.reshape(-1)[row + end - 1] = values
+            return out
+        size = end - begin
+        first = np.cumsum(size) - size  # of each step, among the tokens of all steps
+        token = np.arange(size.sum()) + np.repeat(row + begin - first, size)
+        out.reshape(-1)[token] = np.repeat(values, size)
+        return out
+
     @classmethod
-    def _from_core(cls, arrays: dict[str, Any], length: int | None = None) -> Verdicts:
+    def _from_core(
+        cls, arrays: dict[str, Any], texts: Callable[[], tuple[list[Any], list[Any]]], length: int | None = None
+    ) -> Verdicts:
         def part(prefix: str) -> dict[str, Any]:
             return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
         whole = {key: value for key, value in arrays.items() if not key.startswith(("step_", "gold_"))}
         steps = part("step_")
         steps["gold_step"] = steps.pop("gold")
-        return cls(**whole, steps=Steps(**steps), gold_steps=GoldSteps(**part("gold_")), length=length)
+        return cls(**whole, steps=Steps(**steps), gold_steps=GoldSteps(**part("gold_")), length=length, _texts=texts)
 
 
 def grade(
@@ -158,8 +227,11 @@ def grade(
         if not np.issubdtype(completions.dtype, np.integer):
             raise ValueError(f"grade: token ids must be integers, got {completions.dtype}")
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
-        return Verdicts._from_core(arrays, completions.shape[1])
-    return Verdicts._from_core(_core.grade_batch(batch.core, list(completions), threads=threads))
+        return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
+    texts = list(completions)
+    return Verdicts._from_core(
+        _core.grade_batch(batch.core, texts, threads=threads), partial(_with_solutions, batch, texts)
+    )
 
 
 def grade_texts(
@@ -174,4 +246,22 @@ def grade_texts(
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
     array([ True])
     """
-    return Verdicts._from_core(_core.grade_texts(list(gold_solutions), list(completions), threads=threads))
+    gold, texts = list(gold_solutions), list(completions)
+    return Verdicts._from_core(_core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts))
+
+
+# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts can be pickled.
+
+
+def _as_they_are(gold: list[Any], texts: list[Any]) -> tuple[list[Any], list[Any]]:
+    return gold, texts
+
+
+def _with_solutions(batch: ProblemBatch, texts: list[Any]) -> tuple[list[Any], list[Any]]:
+    return batch.solutions, texts
+
+
+def _decoded(batch: ProblemBatch, tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[list[Any], list[Any]]:
+    ends = (tokens == tokenizer.eos_id) | (tokens == tokenizer.pad_id)
+    lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), tokens.shape[1])
+    return batch.solutions, [tokenizer.decode(row[:n]) for row, n in zip(tokens, lengths, strict=True)]

@@ -263,11 +263,10 @@ void PublishedReader::read_rest(std::size_t at, std::size_t end) {
     if (read_clause(at)) continue;
     const std::size_t stop = std::min(end, text_.find_first_of(".;", at));
     const std::string_view segment = text_.substr(at, stop - at);
+    if (variable_ == 'x' && phrase_end(text_, skip_blanks(text_, at), "we don't know") != kNowhere) unknown_ = true;
     if (const std::size_t equals = segment.find('='); equals != kNowhere) {
       step_.slip = true;
       read_loose_clause(segment, equals);
-    } else if (variable_ == 'x' && phrase_end(text_, skip_blanks(text_, at), "we don't know") != kNowhere) {
-      unknown_ = true;
     }
     at = stop + 1;
   }
@@ -282,6 +281,7 @@ void PublishedReader::read_loose_clause(std::string_view segment, std::size_t eq
       Clause clause;
       clause.target = segment[behind_target - 1];
       clause.text = segment.substr(equals + 1);
+      if (clause.text.empty()) return;
       // the first part that is not empty
       const std::size_t part = clause.text.find_first_not_of("= \t\n\v\f\r");
       const std::string_view parts = clause.text.substr(std::min(part, clause.text.size()));

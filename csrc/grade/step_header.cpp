@@ -11,17 +11,20 @@ namespace {
 constexpr std::string_view kDefine = "define";
 constexpr auto kNowhere = std::string_view::npos;
 
+// In any case, and with a blank behind it.
 std::size_t find_define(std::string_view text, std::size_t from) {
   for (std::size_t at = from; at + kDefine.size() < text.size(); ++at)
     if (lower(text[at]) == 'd' && has_word(text, at, kDefine) && is_blank(text[at + kDefine.size()])) return at;
   return kNowhere;
 }
 
-// The last "define" of text[from, end), which is not empty of them.
-std::size_t find_last_define(std::string_view text, std::size_t from, std::size_t end) {
-  for (std::size_t at = end - kDefine.size(); at > from; --at)
-    if (lower(text[at]) == 'd' && has_word(text.substr(0, end), at, kDefine)) return at;
-  return from;
+// The last one in text[first, end) that begins a word, `first` if there is no further one.
+std::size_t find_last_define(std::string_view text, std::size_t first, std::size_t end) {
+  std::size_t last = first;
+  for (std::size_t at = find_define(text.substr(0, end), first + 1); at != kNowhere;
+       at = find_define(text.substr(0, end), at + 1))
+    if (!is_word(text[at - 1])) last = at;
+  return last;
 }
 
 bool is_as_or_a(std::string_view word) {

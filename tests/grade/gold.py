@@ -15,8 +15,6 @@ REVERSE_LAST_STEP = (
 REVERSE_GOLD = (
     "The question is difficult, so we use equations to solve it. Define red kite in Alder Field as x; we don't know "
     "its value yet but will find it out later. Define grey owl in Alder Field as B; m = x = x; so B = 3 + m = 3 + x = "
-    "x + 3. "
-    + REVERSE_LAST_STEP
-    + "Answer: 2."
+    "x + 3. " + REVERSE_LAST_STEP + "Answer: 2."
 )
 SYMBOLIC_GOLD = "Ba: 2. Be: 3 + Ba = 3 + 2 = 5. B: Ba + Be = 2 + 5 = 7. Answer: 7."
