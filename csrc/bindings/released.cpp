@@ -105,6 +105,27 @@ py::dict grade_released(const py::list& gold_solutions, const py::list& completi
   return out;
 }
 
+py::dict read_released(const py::object& text) {
+  py::list texts;
+  texts.append(text);
+  const Texts views(texts);
+  NameTable names;
+  ReleasedReader reader;
+  reader.read(views[0], names);
+  const auto name = [&](int id) { return py::str(names.name(id).data(), names.name(id).size()); };
+  py::list steps;
+  for (const ReleasedReader::Step& step : reader.steps()) {
+    py::list parents;
+    for (const int parent : reader.parents(step)) parents.append(name(parent));
+    const py::object value = step.has_value ? py::object(py::float_(step.value)) : py::none();
+    steps.append(py::make_tuple(name(step.name), value, parents));
+  }
+  py::dict out;
+  out["steps"] = steps;
+  out["answer"] = reader.has_answer() ? py::object(py::float_(reader.answer())) : py::none();
+  return out;
+}
+
 }  // namespace
 
 void bind_released(py::module_& m) {
@@ -113,6 +134,9 @@ void bind_released(py::module_& m) {
       py::arg("threads") = 0, py::arg("detail") = false,
       "The released scorer's verdicts on n completions per gold solution as arrays [completions]; with `detail` also\n"
       "lists of step names. The same for any `threads` (0: all cores).");
+  m.def("read_released", &read_released, py::arg("text"),
+        "What the released scorer reads in one text: (name, value or None, names of parents) of every step, and the\n"
+        "answer or None.");
 }
 
 }  // namespace fastreason

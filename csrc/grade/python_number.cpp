@@ -94,7 +94,7 @@ class Evaluator {
  private:
   bool sum(Number& left) {
     if (!product(left)) return false;
-    while (const char sign = next_of('+', '-')) {
+    while (const char sign = next_of_sum()) {
       Number right;
       if (!product(right)) return false;
       if (sign == '-') right.negate();
@@ -156,8 +156,18 @@ class Evaluator {
     const double value = values_[index], size = std::abs(value);
     // str writes 1e+16, 1e-05, inf and nan with letters
     if (value != 0.0 && !(size >= 1e-4 && size < 1e16)) return false;
-    number.set_float(value);
+    number.set_float(sign_taken_ ? size : value);
+    sign_taken_ = false;
     return true;
+  }
+
+  // A sign between two products; that of a letter's value may be it: "2 x" of x = -3 is "2 -3.0".
+  char next_of_sum() {
+    if (const char sign = next_of('+', '-')) return sign;
+    if (at_ == text_.size() || !is_ascii_letter(text_[at_])) return '\0';
+    const int index = ascii_letter_index(text_[at_]);
+    sign_taken_ = values_.has(index) && std::signbit(values_[index]);
+    return sign_taken_ ? '-' : '\0';
   }
 
   // False at a blank that Python's tokenizer refuses. Line breaks are blanks within parentheses only.
@@ -181,6 +191,7 @@ class Evaluator {
   const LetterValues& values_;
   std::size_t at_ = 0;
   int depth_ = 0;
+  bool sign_taken_ = false;  // the value of the next letter counts without its sign
 };
 
 // The run of digits at `at`: where it ends.

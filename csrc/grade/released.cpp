@@ -49,7 +49,7 @@ ReleasedVerdict ReleasedScorer::score(std::string_view completion, ReleasedDetai
   if (predicted_.tagged_answer(answer)) answer = answer.substr(0, answer.find_last_not_of('.') + 1);
   verdict.outcome = !gold_answer_.empty() && answer == gold_answer_;
   verdict.process_reward = std::max(0.0, 1.0 - static_cast<double>(verdict.penalty) / num_nodes);
-  if (gold_.is_blank()) verdict.process_reward = verdict.outcome ? 1.0 : 0.0;
+  if (gold_.is_empty()) verdict.process_reward = verdict.outcome ? 1.0 : 0.0;
   return verdict;
 }
 

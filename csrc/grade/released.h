@@ -1,4 +1,10 @@
-// The scorer as released with arXiv 2512.07783, bit for bit but for what could harm: both of its scores.
+// The scorer as released with arXiv 2512.07783, defects included: the scores of its evaluation and of its reward.
+//
+// It agrees with that program on any text, in linear time, except where
+// - an expression holds a power or an integer of 2**1024 or more: refused, so the last number written counts;
+// - an expression holds some thousand operators, at which Python gives up: computed;
+// - a text holds bytes that are no UTF-8, or a lone surrogate: read as U+FFFD, one for each byte;
+// - a character is younger than the Unicode of the Python that runs the program.
 #pragma once
 
 #include <string>

@@ -7,6 +7,8 @@
 
 namespace fastreason {
 
+using python::is_blank;
+using python::kReplacement;
 using python::match_word;
 
 namespace {
@@ -38,8 +40,19 @@ Place find_tag(std::string_view text, std::size_t from, std::string_view tag) {
 }
 
 std::size_t skip_blanks(std::string_view text, std::size_t at) {
-  while (at < text.size() && python::is_blank(text[at])) ++at;
+  while (at < text.size() && is_blank(text[at])) ++at;
   return at;
+}
+
+bool is_ascii(std::string_view text) {
+  unsigned char bits = 0;
+  for (const char c : text) bits |= static_cast<unsigned char>(c);
+  return bits < 0x80;
+}
+
+std::string_view trim_ascii(std::string_view text) {
+  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  return text.substr(skip_blanks(text, 0));
 }
 
 // "Define" and at least one blank.
@@ -97,14 +110,25 @@ void ReleasedReader::read(std::string_view text, NameTable& names) {
 
 void ReleasedReader::decode(std::string_view text) {
   decoded_ = text_ = text;
-  if (std::all_of(text.begin(), text.end(), [](char c) { return c >= 0; })) return;
+  if (is_ascii(text)) return;
+  bool changes = false;
+  for (std::size_t at = 0; at < text.size();) {
+    if (text[at] >= 0) {
+      ++at;
+      continue;
+    }
+    const Utf8Char c = char_at(text, at);
+    changes |= c.code == kInvalidByte || is_blank(c.code);
+    at += c.size;
+  }
+  if (!changes) return;
   decoded_copy_.clear();
   spaced_copy_.clear();
   for (std::size_t at = 0; at < text.size();) {
     const Utf8Char c = char_at(text, at);
-    const std::string_view bytes = c.code == kInvalidByte ? python::kReplacement : text.substr(at, c.size);
+    const std::string_view bytes = c.code == kInvalidByte ? kReplacement : text.substr(at, c.size);
     decoded_copy_.append(bytes);
-    spaced_copy_.append(bytes.size() > 1 && python::is_blank(c.code) ? kOtherBlank : bytes);
+    spaced_copy_.append(bytes.size() > 1 && is_blank(c.code) ? kOtherBlank : bytes);
     at += c.size;
   }
   decoded_ = decoded_copy_;
@@ -193,7 +217,7 @@ bool ReleasedReader::next_header(std::size_t from, Header& header) const {
 bool ReleasedReader::header_at_semicolon(std::size_t name_from, std::size_t semicolon, Header& header) const {
   const python::Letter variable = python::letter_before(text_, semicolon);
   std::size_t end = semicolon - variable.size, name_end = kNowhere;
-  const auto blank_before = [&](std::size_t at) { return at > name_from && python::is_blank(text_[at - 1]); };
+  const auto blank_before = [&](std::size_t at) { return at > name_from && is_blank(text_[at - 1]); };
   if (variable.size == 0) return false;
   while (blank_before(end)) {
     while (blank_before(end)) --end;
@@ -214,21 +238,28 @@ bool ReleasedReader::header_at_semicolon(std::size_t name_from, std::size_t semi
   return true;
 }
 
-// Blanks become one each, replacement characters and outer full stops and semicolons go; then what stands before a last
-// "Define" goes, which began a header that was swallowed.
-std::string_view ReleasedReader::tidy_name(std::string_view name) {
+// Of a name without blanks at its ends: each run of blanks becomes one, replacement characters go.
+std::string_view ReleasedReader::collapse_blanks(std::string_view name) {
+  bool changes = false;
+  for (std::size_t at = 0; at < name.size(); ++at)
+    changes |= name[at] == kReplacement[0] || (is_blank(name[at]) && (name[at] != ' ' || is_blank(name[at + 1])));
+  if (!changes) return name;
   const std::size_t begin = tidied_.size();
-  while (!name.empty() && python::is_blank(name.back())) name.remove_suffix(1);
-  name.remove_prefix(skip_blanks(name, 0));
   for (std::size_t at = 0; at < name.size(); ++at) {
-    const bool blank = python::is_blank(name[at]);
-    if (blank && python::is_blank(name[at + 1])) continue;
-    if (name.substr(at, python::kReplacement.size()) == python::kReplacement)
-      at += python::kReplacement.size() - 1;
+    const bool blank = is_blank(name[at]);
+    if (blank && is_blank(name[at + 1])) continue;
+    if (name.substr(at, kReplacement.size()) == kReplacement)
+      at += kReplacement.size() - 1;
     else
       tidied_.push_back(blank ? ' ' : name[at]);
   }
-  const std::string_view tidied = trim_name(std::string_view(tidied_).substr(begin));
+  return std::string_view(tidied_).substr(begin);
+}
+
+// Blanks become one each, replacement characters and outer full stops and semicolons go; then what stands before a last
+// "Define" goes, which began a header that was swallowed.
+std::string_view ReleasedReader::tidy_name(std::string_view name) {
+  const std::string_view tidied = trim_name(collapse_blanks(trim_ascii(name)));
   std::size_t kept = 0;
   for (Place define = find_define(tidied, 0); define.found(); define = find_define(tidied, define.end())) {
     const bool joined = define.at > 0 && python::is_word(char_at(tidied, char_before(tidied, define.at)).code);
@@ -261,7 +292,7 @@ void ReleasedReader::read_assignments(std::string_view body, Step& step) {
   std::size_t at = 0;
   for (std::size_t equals = body.find('='); equals != kNowhere; equals = body.find('=', at)) {
     std::size_t behind_target = equals;
-    while (behind_target > at && python::is_blank(body[behind_target - 1])) --behind_target;
+    while (behind_target > at && is_blank(body[behind_target - 1])) --behind_target;
     const bool has_target = behind_target > at && python::is_ascii_letter(body[behind_target - 1]);
     at = equals + 1;
     if (!has_target || at == body.size() || body[at] == '.' || body[at] == ';') continue;
@@ -269,9 +300,7 @@ void ReleasedReader::read_assignments(std::string_view body, Step& step) {
     const int target = python::ascii_letter_index(body[behind_target - 1]);
     const std::string_view expression = body.substr(equals + 1, at - equals - 1);
     const std::uint64_t sources = letters_behind(expression, number);
-    std::string_view part = expression.substr(expression.rfind('=') + 1);
-    part.remove_prefix(skip_blanks(part, 0));
-    while (!part.empty() && python::is_blank(part.back())) part.remove_suffix(1);
+    const std::string_view part = trim_ascii(expression.substr(expression.rfind('=') + 1));
     if (target == step.letter) {
       letters |= sources;
       parts_.push_back(part);

@@ -40,7 +40,7 @@ class ReleasedReader {
   bool tagged_answer(std::string_view& answer) const;
   // That, else what follows the first "Answer:" on its line, without blanks and full stops at its end; or nothing.
   std::string_view gold_answer() const;
-  bool is_blank() const { return python::trim(decoded_).empty(); }
+  bool is_empty() const { return python::trim(decoded_).empty(); }  // but for blanks
 
  private:
   // From "Define" to the semicolon behind the letter.
@@ -55,6 +55,7 @@ class ReleasedReader {
   void find_answer();
   bool next_header(std::size_t from, Header& header) const;
   bool header_at_semicolon(std::size_t name_from, std::size_t semicolon, Header& header) const;
+  std::string_view collapse_blanks(std::string_view name);
   std::string_view tidy_name(std::string_view name);
   void read_step(const Header& header, std::string_view body, NameTable& names);
   void read_assignments(std::string_view body, Step& step);

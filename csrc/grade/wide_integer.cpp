@@ -152,7 +152,7 @@ bool WideInteger::divide(const std::uint32_t* dividend, int size, std::uint32_t*
 }
 
 bool WideInteger::to_double(double& value) const {
-  value = round_to_double(limbs_.data(), size_, false, 0);
+  value = size_ == 1 ? limbs_[0] : round_to_double(limbs_.data(), size_, false, 0);
   if (negative_) value = -value;
   return std::isfinite(value);
 }

@@ -31,8 +31,12 @@ class Step:
 
 @dataclass
 class Reading:
-    steps: dict[str, Step]  # by name: the last definition counts
+    steps: list[Step]
     answer: float | None
+
+    @property
+    def by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}  # the last definition counts
 
 
 def as_text(text: str | bytes) -> str:
@@ -150,7 +154,7 @@ def read(text: str | bytes) -> Reading:
             step.value = next((value for value in candidates if value is not None), values.get(step.letter))
         if step.value is not None:
             values[step.letter] = step.value
-    return Reading({step.name: step for step in steps}, numeric_answer(text))
+    return Reading(steps, numeric_answer(text))
 
 
 # --- the two scores -------------------------------------------------------------------------------------------------
@@ -179,16 +183,16 @@ def differ(a: float | None, b: float | None) -> bool:
 def score(solution: str | bytes, completion: str | bytes) -> dict[str, object]:
     gold, predicted = read(solution), read(completion)
     solution, completion = as_text(solution), as_text(completion)
-    shared = sorted(gold.steps.keys() & predicted.steps.keys())
-    pairs = [(name, gold.steps[name], predicted.steps[name]) for name in shared]
+    gold_steps, steps = gold.by_name, predicted.by_name
+    pairs = [(name, gold_steps[name], steps[name]) for name in sorted(gold_steps.keys() & steps.keys())]
     report = {
-        "missing": sorted(gold.steps.keys() - predicted.steps.keys()),
-        "extra": sorted(predicted.steps.keys() - gold.steps.keys()),
+        "missing": sorted(gold_steps.keys() - steps.keys()),
+        "extra": sorted(steps.keys() - gold_steps.keys()),
         "wrong_value": [name for name, a, b in pairs if differ(a.value, b.value)],
         "wrong_parents": [name for name, a, b in pairs if a.parents != b.parents],
     }
     missing, extra, wrong_value, wrong_parents = report.values()
-    num_gold, answer_mismatch = len(gold.steps), differ(gold.answer, predicted.answer)
+    num_gold, answer_mismatch = len(gold_steps), differ(gold.answer, predicted.answer)
     wrong = len(set(wrong_value) | set(wrong_parents)) + len(missing)
     penalty = len(wrong_value) + len(wrong_parents) + len(missing) + min(len(extra), max(num_gold, 1)) + answer_mismatch
     want = gold_answer(solution)
@@ -196,7 +200,7 @@ def score(solution: str | bytes, completion: str | bytes) -> dict[str, object]:
     process_reward = max(0.0, 1.0 - penalty / max(num_gold, 1)) if solution.strip() else outcome
     return report | {
         "num_gold": num_gold,
-        "num_predicted": len(predicted.steps),
+        "num_predicted": len(steps),
         "answer": predicted.answer,
         "answer_mismatch": answer_mismatch,
         "verified": wrong == 0 and not answer_mismatch,
