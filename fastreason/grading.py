@@ -165,9 +165,9 @@ class Verdicts:
 
         >>> problems = fr.TaskStream(fr.Mixture.uniform(op=[2], themes=["symbolic"]), seed=0)[0:1]
         >>> tokenizer = fr.Tokenizer.build(["symbolic"])
-        >>> ids = tokenizer.encode(problems.solutions[0])[None]
+        >>> ids = tokenizer.encode(f" {problems.solutions[0]}")[None]
         >>> fr.grade(problems, ids, tokenizer=tokenizer).token_rewards(at="last")
-        array([[0., 1., 0., 0., 0., 1., 0., 0., 0.]], dtype=float32)
+        array([[0., 1., 0., 0., 0., 0., 1., 0., 0., 0., 0.]], dtype=float32)
         """
         steps = self.steps
         if self.length is None or steps.token_begin is None or steps.token_end is None:

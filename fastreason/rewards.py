@@ -29,7 +29,7 @@ def strict(verdicts: Verdicts) -> np.ndarray:
 
 
 def steps(verdicts: Verdicts) -> np.ndarray:
-    """The share that is right of all gold steps and the answer, each counting one: (correct steps + answer) / (G + 1)."""
+    """The share that is right of the G gold steps and the answer: (correct steps + answer) / (G + 1)."""
     num_gold = np.diff(verdicts.gold_steps.offsets)
     return ((verdicts.process_accuracy * num_gold + outcome(verdicts)) / (num_gold + 1)).astype(np.float32)
 

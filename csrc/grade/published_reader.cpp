@@ -198,6 +198,7 @@ void PublishedReader::begin_step(const StepHeader& header, int name) {
 }
 
 void PublishedReader::end_step(std::size_t end) {
+  while (is_blank(text_[end - 1])) --end;  // at the semicolon of its header at the latest
   step_.end = original_offset(end);
   if (unknown_) {  // in reverse problems it stands for the answer
     step_.has_value = trace_->has_answer;
