@@ -16,11 +16,12 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
 // \s, str.isspace
 inline bool is_blank(std::uint32_t code) {
-  if (code < 0x80) return code == ' ' || (code >= '\t' && code <= '\r') || (code >= 0x1C && code <= 0x1F);
+  constexpr std::uint64_t kAsciiBlanks = 0x1F0003E00;  // bits 9 to 13 and 28 to 32
+  if (code < 0x80) return code <= ' ' && (kAsciiBlanks >> code & 1);
   return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
          code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
-inline bool is_blank(char c) { return c >= 0 && is_blank(static_cast<std::uint32_t>(c)); }
+inline bool is_blank(char c) { return c <= ' ' && c >= 0 && is_blank(static_cast<std::uint32_t>(c)); }
 
 // str.strip
 inline std::string_view trim(std::string_view text) {
@@ -37,7 +38,7 @@ inline std::string_view trim(std::string_view text) {
   return text;
 }
 
-inline bool is_ascii_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+inline bool is_ascii_letter(char c) { return static_cast<unsigned char>((c | 0x20) - 'a') < 26; }
 inline int ascii_letter_index(char c) { return c >= 'a' ? 26 + c - 'a' : c - 'A'; }
 
 // [A-Za-z] without regard to case: 52 letters, and four more whose other case is one of them.
