@@ -110,7 +110,8 @@ class Verdicts:
 
     `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
     (float32 [n]) are the verdicts of the scorer that was released with the paper, defects included, for statements
-    about published numbers. They are computed when first asked for.
+    about published numbers. They are computed when first asked for. That scorer reads the published style alone: of
+    gold solutions in which it finds no step the first is False, process accuracy and reward are not a number.
     """
 
     answer_correct: np.ndarray
@@ -145,7 +146,12 @@ class Verdicts:
     @cached_property
     def _released(self) -> dict[str, np.ndarray]:
         assert self._texts is not None, "Verdicts come from grade or grade_texts"
-        return _core.grade_released(*self._texts())
+        arrays = _core.grade_released(*self._texts())
+        unread = arrays["num_gold"] == 0
+        arrays["released_verified"][unread] = False
+        for name in ("released_process_accuracy", "released_process_reward"):
+            arrays[name][unread] = np.nan
+        return arrays
 
     def token_rewards(
         self, step_rewards: np.ndarray | None = None, *, at: Literal["every", "last"] = "every"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastreason as fr
-from tests.grade.gold import GOLD
+from tests.grade.gold import GOLD, SYMBOLIC_GOLD
 
 RIGHT = GOLD
 NO_ANSWER = GOLD.replace(" Answer: 7.", "")
@@ -86,3 +86,11 @@ def test_the_released_verdicts_of_token_ids_are_those_of_their_text():
     np.testing.assert_array_equal(got.released_verified, want.released_verified)
     np.testing.assert_array_equal(got.released_outcome, want.released_outcome)
     assert got.released_verified.tolist() == [True, False, True, True, True, True]
+
+
+def test_the_released_scorer_cannot_read_the_symbolic_style():
+    verdict = fr.grade_texts([SYMBOLIC_GOLD], [SYMBOLIC_GOLD])
+    assert verdict.verified.all()
+    assert not verdict.released_verified.any()
+    assert np.isnan(verdict.released_process_accuracy).all()
+    assert np.isnan(verdict.released_process_reward).all()
