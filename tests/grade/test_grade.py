@@ -229,8 +229,8 @@ def test_texts_must_be_text():
 # --- the released scorer --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", ["medium", "hard"])
-def test_forward_verdicts_are_the_released_ones(reference, level):
+@pytest.mark.parametrize("level, differing", [("medium", 31), ("hard", 8)])
+def test_forward_verdicts_are_the_released_ones(reference, level, differing):
     """Names, parents and values are read as the released scorer reads them wherever that is not a known defect."""
     problems, rows = reference(f"problems_{level}.jsonl.gz"), reference(f"verdicts_{level}.jsonl.gz")
     rows = [row for row in rows if problems[row["row"]]["mode"] == "normalforward"]
@@ -238,15 +238,13 @@ def test_forward_verdicts_are_the_released_ones(reference, level):
     accuracy = np.array([row["process_accuracy"] for row in rows])
     released = np.array([row["verified"] for row in rows])
     assert np.array_equal(verdict.answer_correct, [not row["answer_mismatch"] for row in rows])
-    # Known difference 1: a chain with a missing or doubled sign ("d = = u = 5") is no equality here.
-    stricter = released & ~verdict.verified
-    assert {rows[i]["kind"] for i in np.nonzero(stricter)[0]} <= {"drop_word", "dup_word", "swap_words"}
-    # Known difference 2: a letter defined twice means its latest definition here, its first there.
-    laxer = verdict.verified & ~released
-    assert all(_defines_a_letter_twice(rows[i]["completion"]) for i in np.nonzero(laxer)[0])
-    same = ~(stricter | laxer)
-    np.testing.assert_allclose(verdict.process_accuracy[same], accuracy[same], atol=1e-6)
-    assert same.mean() > 0.99
+    differs = (verdict.verified != released) | (np.abs(verdict.process_accuracy - accuracy) > 1e-6)
+    assert differs.sum() == differing
+    # Known difference 1: here a value is not taken from prose, nor parents from behind the definition.
+    stricter = differs & (verdict.process_accuracy < accuracy)
+    assert {rows[i]["kind"] for i in np.nonzero(stricter)[0]} <= {"drop_word", "swap_words"}
+    # Known difference 2: a letter that is defined twice means its latest definition here, both of them there.
+    assert all(_defines_a_letter_twice(rows[i]["completion"]) for i in np.nonzero(differs & ~stricter)[0])
 
 
 def _defines_a_letter_twice(completion: str) -> bool:
