@@ -103,6 +103,7 @@ class Verdicts:
         sound: bool [n]: verified, and nothing that is printed is wrong: every equality holds, every step is defined as
             in the gold solution from what was defined before, and the equation of a reverse problem is solved exactly.
         process_accuracy: float32 [n]: the share of gold steps that are correct.
+        answer: float64 [n]: the number read as the answer; not a number if there is none.
         num_missing: int32 [n]: gold steps without a step of their name.
         steps: the predicted steps.
         gold_steps: which gold steps they are.
@@ -118,6 +119,7 @@ class Verdicts:
     verified: np.ndarray
     sound: np.ndarray
     process_accuracy: np.ndarray
+    answer: np.ndarray
     num_missing: np.ndarray
     steps: Steps
     gold_steps: GoldSteps

@@ -18,6 +18,7 @@ py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   out["verified"] = to_array(std::move(verdicts.verified));
   out["sound"] = to_array(std::move(verdicts.sound));
   out["process_accuracy"] = to_array(std::move(verdicts.process_accuracy));
+  out["answer"] = to_array(std::move(verdicts.answer));
   out["num_missing"] = to_array(std::move(verdicts.num_missing));
   out["step_offsets"] = to_array(std::move(verdicts.step_offsets));
   out["step_status"] = to_array(std::move(verdicts.step_status));

@@ -24,6 +24,7 @@ BatchVerdicts allocate(std::size_t n) {
   out.verified = Array<bool>(n);
   out.sound = Array<bool>(n);
   out.process_accuracy = Array<float>(n);
+  out.answer = Array<double>(n);
   out.num_missing = Array<std::int32_t>(n);
   out.step_offsets = Array<std::int64_t>(n + 1);
   out.gold_offsets = Array<std::int64_t>(n + 1);
@@ -50,6 +51,7 @@ void grade_one(Grader& grader, const Completion& completion, std::size_t j, Bloc
   out.verified[j] = verdict.verified;
   out.sound[j] = verdict.sound;
   out.process_accuracy[j] = verdict.process_accuracy;
+  out.answer[j] = verdict.answer;
   out.num_missing[j] = verdict.num_missing;
   out.step_offsets[j + 1] = verdict.num_steps;
   out.gold_offsets[j + 1] = static_cast<std::int64_t>(grader.num_gold_steps());

@@ -38,6 +38,7 @@ struct GradeInput {
 struct BatchVerdicts {
   Array<bool> answer_correct, verified, sound;
   Array<float> process_accuracy;
+  Array<double> answer;
   Array<std::int32_t> num_missing;
 
   Array<std::int64_t> step_offsets;

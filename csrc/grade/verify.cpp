@@ -58,6 +58,7 @@ Verdict Grader::grade(std::string_view completion, std::vector<StepVerdict>& ste
     verdict.num_missing += last_step_of_name_[static_cast<std::size_t>(name)] < 0 ? 1 : 0;
   names_.truncate(num_gold_names_);  // while the completion that the other names are views of is still there
   verdict.num_steps = static_cast<std::uint32_t>(predicted_.steps.size());
+  verdict.answer = predicted_.has_answer ? predicted_.answer : Quantity::kNone;
   verdict.answer_correct =
       gold_.has_answer && same_number(true, gold_.answer, predicted_.has_answer, predicted_.answer);
   verdict.process_accuracy =

@@ -38,6 +38,7 @@ struct Verdict {
   bool verified = false;          // so it is, and every gold step is correct
   bool sound = false;             // verified, and nothing that is printed is wrong
   float process_accuracy = 0.0f;  // share of gold steps that are correct
+  double answer = 0.0;            // as it was read; not a number: none
   std::int32_t num_missing = 0;   // gold steps without a step of their name
   std::uint32_t num_steps = 0;
 };

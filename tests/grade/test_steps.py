@@ -71,6 +71,11 @@ def test_values_of_reverse_problems_are_taken_at_the_answer():
     assert np.isnan(fr.grade_texts([GOLD], ["Define red kite in Alder Field as q; so q."]).steps.value).all()
 
 
+def test_the_answer_is_what_was_read():
+    texts = [GOLD, GOLD.replace("Answer: 7", "<answer> -3.5 </answer> Answer: 7"), GOLD.replace("Answer", "So")]
+    np.testing.assert_array_equal(fr.grade_texts([GOLD], texts).answer, [7, -3.5, np.nan])
+
+
 def test_gold_steps_say_what_is_missing():
     without_first = GOLD.replace("Define red kite in Alder Field as q; so q = 2. ", "")
     twice = "Define red kite in Alder Field as c; so c = 9. " + GOLD
