@@ -1,8 +1,8 @@
 """verl: `compute_score` in the form of its custom reward functions, and rows of its datasets.
 
-    custom_reward_function.path=pkg://fastreason.integrations.verl
-    custom_reward_function.name=compute_score
-    +custom_reward_function.reward_kwargs.kind=strict
+    reward.custom_reward_function.path=pkg://fastreason.integrations.verl
+    reward.custom_reward_function.name=compute_score
+    +reward.custom_reward_function.reward_kwargs.kind=strict
 
 verl drops special tokens from the text that it grades: `<answer>` must be an ordinary token of the model's tokenizer,
 as it is in ours. verl is not imported here.

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     before = logging.root.level, list(logging.root.handlers)
     pytest.importorskip("verl", reason="the library verl is not installed (make test-integrations)")
-    from omegaconf import OmegaConf
+    from hydra import compose, initialize_config_module
     from verl import DataProto
     from verl.trainer.ppo.reward import get_custom_reward_fn, load_reward_manager
     from verl.workers.reward_manager import BatchRewardManager
@@ -43,14 +43,12 @@ STRICT = [1.0, 0.0, 0.0] * 2
 
 
 def config_of(path: str, name: str = "compute_score", **reward_kwargs):
-    return OmegaConf.create(
-        {
-            "reward": {
-                "custom_reward_function": {"path": path, "name": name, "reward_kwargs": reward_kwargs},
-                "reward_manager": {"source": "register", "name": "naive"},
-            }
-        }
-    )
+    """The whole configuration of verl's trainer with the overrides that docs/grading.md shows."""
+    function = "reward.custom_reward_function"
+    overrides = [f"{function}.path={path}", f"{function}.name={name}"]
+    overrides += [f"+{function}.reward_kwargs.{key}={value}" for key, value in reward_kwargs.items()]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=overrides)
 
 
 def data_of(tokenizer) -> DataProto:
