@@ -184,11 +184,12 @@ def _gold(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     solution, op = row.get("solution"), row.get("op")
     if not isinstance(solution, str) or not solution.strip():
         raise _Unusable("no solution")
+    facts = {name: row.get(name) for name in _FACTS}
     if isinstance(op, str) and op.isdecimal():
-        row["op"] = int(op)
-    elif op is not None:
-        _integer(row, "op")
-    return solution, {name: row.get(name) for name in _FACTS}
+        facts["op"] = int(op[:10])
+    if op is not None and not 0 <= _integer(facts, "op") < 2**31:
+        raise _Unusable("op must be in 0 .. 2**31 - 1")
+    return solution, facts
 
 
 def _texts(record: dict[str, Any]) -> list[str]:

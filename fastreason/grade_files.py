@@ -129,6 +129,8 @@ def grade_file(
     """
     gold, completions = Path(gold), Path(completions)
     path = Path(out) if out is not None else None
+    if path is not None and path.is_dir():
+        raise ValueError(f"grade: {path} is a folder")
     if path is not None and path.exists() and any(path.samefile(file) for file in (gold, completions) if file.exists()):
         raise ValueError(f"grade: {path} would be overwritten by its own verdicts")
     writer = _WRITERS[_format(path, format)]()

@@ -241,7 +241,7 @@ def test_lines_that_cannot_be_used_are_told_and_nothing_else_is_lost(files, caps
 
 
 def test_gold_rows_that_cannot_be_used(files, capsys):
-    gold = [GOLD[0], b"{", {**GOLD[2], "solution": ""}, {**GOLD[3], "op": "x"}, b"", GOLD[4]]
+    gold = [GOLD[0], b"{", {**GOLD[2], "solution": ""}, {**GOLD[3], "op": "x"}, b" ", GOLD[4], {**GOLD[5], "op": 2**70}]
     lines = [{"row": i, "completion": "a"} for i in (0, 1)] + [{"row": 4, "completion": RIGHT[4]}]
     paths = files(lines, gold)
     rows, summary = verdicts_of(paths)
@@ -252,10 +252,11 @@ def test_gold_rows_that_cannot_be_used(files, capsys):
         "gold.jsonl:2: not JSON",
         "gold.jsonl:3: no solution",
         "gold.jsonl:4: op must be an integer, got 'x'",
+        "gold.jsonl:7: op must be in 0 .. 2**31 - 1",
         "completions.jsonl:2: gold row 1 has no solution",
     ):
         assert error.count(line) == 1
-    assert summary.malformed == 4
+    assert summary.malformed == 5
 
 
 def test_gold_rows_need_only_a_solution(files):
@@ -320,6 +321,7 @@ def test_any_lines(lines, tmp_path_factory):
         ({"--completions": "absent"}, "no file 'absent'"),
         ({"--out": "gold.jsonl"}, "gold.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub/../completions.jsonl"}, "completions.jsonl would be overwritten by its own verdicts"),
+        ({"--out": "sub"}, "sub is a folder"),
         ({"--format": "parquet"}, "--format needs --out FILE"),
         ({"--threads": "-1"}, "--threads must be at least 0, got -1"),
         ({"--gold": "empty"}, "empty has no row with a solution"),
