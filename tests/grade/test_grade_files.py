@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastreason as fr
@@ -282,7 +282,6 @@ def test_gzip_whole_and_cut_off(files, capsys):
     assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read on from here" in capsys.readouterr().err
 
 
-@settings(max_examples=60)
 @given(
     lines=st.lists(
         st.one_of(
