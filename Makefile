@@ -71,7 +71,17 @@ sanitize: setup  ## the core's tests, long comparisons apart, under AddressSanit
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grade -k "not many_documents"
 
-fuzz: setup  ## a thousand fresh examples of every property test
+# clang++ brings libFuzzer; where it is missing Debian's is installed
+FUZZ_SECONDS ?= 600
+build/fuzz/grade: tests/fuzz/fuzz_grade.cpp $(CORE)
+	@command -v clang++ > /dev/null || (apt-get update -qq && apt-get install -y -qq clang)
+	mkdir -p build/fuzz/corpus
+	clang++ -std=c++20 -O1 -g -march=x86-64-v2 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc \
+	    $< $(wildcard csrc/grade/*.cpp) -o $@
+
+fuzz: setup build/fuzz/grade  ## the verifier under libFuzzer for FUZZ_SECONDS, then fresh examples of every property test
+	build/fuzz/grade -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
+	    -dict=tests/fuzz/grade.dict build/fuzz/corpus tests/fuzz/corpus
 	$(BIN)/python -m pytest -q --hypothesis-profile=random tests/tasks tests/text tests/grade tests/kernels
 
 wheel: setup  ## dist/fastreason-*.whl for CPU

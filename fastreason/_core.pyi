@@ -105,6 +105,14 @@ def grade_tokens(
 def grade_texts(
     gold_solutions: Sequence[str | bytes], completions: Sequence[str | bytes], *, threads: int = 0
 ) -> dict[str, Any]: ...
+def grade_released(
+    gold_solutions: Sequence[str | bytes],
+    completions: Sequence[str | bytes],
+    *,
+    threads: int = 0,
+    detail: bool = False,
+) -> dict[str, Any]: ...
+def read_released(text: str | bytes) -> dict[str, Any]: ...
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 def uniform(
     seed: int, prompts: npt.ArrayLike, samples: npt.ArrayLike, positions: npt.ArrayLike

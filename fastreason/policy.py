@@ -34,6 +34,7 @@ REWARDS: Mapping[str, Callable[[Verdicts], np.ndarray]] = {
     "outcome": rewards.outcome,
     "blended": rewards.blended,
     "strict": rewards.strict,
+    "steps": rewards.steps,
 }
 
 

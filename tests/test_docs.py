@@ -37,7 +37,7 @@ def modules():
 def test_docstring_examples(name):
     module = importlib.import_module(name)
     # what a reader of an example has at hand
-    extra = {"torch": importlib.import_module("torch"), "np": importlib.import_module("numpy")}
+    extra = {"torch": importlib.import_module("torch"), "np": importlib.import_module("numpy"), "fr": fastreason}
     if name == "fastreason.kernels.rms_norm" and os.environ.get("TRITON_INTERPRET") == "1":
         return
     result = doctest.testmod(module, extraglobs=extra, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/array.h"
+
 namespace fastreason {
 
 namespace py = pybind11;
@@ -17,12 +19,20 @@ namespace py = pybind11;
 void bind_tasks(py::module_& m);
 void bind_text(py::module_& m);
 void bind_grade(py::module_& m);
+void bind_released(py::module_& m);
 
 // A numpy array that owns the vector's memory, without a copy.
 template <class T>
 py::array_t<T> to_array(std::vector<T>&& values) {
   auto* owner = new std::vector<T>(std::move(values));
   py::capsule free_when_done(owner, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+  return py::array_t<T>(static_cast<py::ssize_t>(owner->size()), owner->data(), free_when_done);
+}
+
+template <class T>
+py::array_t<T> to_array(Array<T>&& values) {
+  auto* owner = new Array<T>(std::move(values));
+  py::capsule free_when_done(owner, [](void* p) { delete static_cast<Array<T>*>(p); });
   return py::array_t<T>(static_cast<py::ssize_t>(owner->size()), owner->data(), free_when_done);
 }
 

@@ -3,8 +3,8 @@
 #include <string>
 
 #include "bindings/bindings.h"
-#include "common/parallel.h"
-#include "grade/verify.h"
+#include "bindings/texts.h"
+#include "grade/batch.h"
 #include "tasks/stream.h"
 #include "text/tokenizer.h"
 
@@ -12,134 +12,64 @@ namespace fastreason {
 
 namespace {
 
-constexpr std::int64_t kGrain = 32;  // problems a block
-
-// The bytes of a list of str or bytes. A str with lone surrogates is encoded as Python's "surrogatepass" does.
-class Texts {
- public:
-  explicit Texts(const py::list& list) {
-    views_.reserve(list.size());
-    for (const py::handle item : list) {
-      if (PyBytes_Check(item.ptr())) {
-        views_.emplace_back(PyBytes_AS_STRING(item.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(item.ptr())));
-      } else if (PyUnicode_Check(item.ptr())) {
-        Py_ssize_t size = 0;
-        if (const char* utf8 = PyUnicode_AsUTF8AndSize(item.ptr(), &size)) {
-          views_.emplace_back(utf8, static_cast<std::size_t>(size));
-          continue;
-        }
-        PyErr_Clear();
-        owned_.push_back(item.attr("encode")("utf-8", "surrogatepass"));
-        views_.emplace_back(PyBytes_AS_STRING(owned_.back().ptr()),
-                            static_cast<std::size_t>(PyBytes_GET_SIZE(owned_.back().ptr())));
-      } else {
-        throw py::type_error("texts must be str or bytes, item " + std::to_string(views_.size()) + " is " +
-                             std::string(py::str(py::type::of(item).attr("__name__"))));
-      }
-    }
-  }
-  std::string_view operator[](std::int64_t i) const { return views_[static_cast<std::size_t>(i)]; }
-  std::int64_t size() const { return static_cast<std::int64_t>(views_.size()); }
-
- private:
-  std::vector<std::string_view> views_;
-  std::vector<py::object> owned_;
-};
-
-struct Block {
-  std::vector<Verdict> verdicts;
-  std::vector<StepVerdict> steps;
-};
-
-py::dict to_dict(const std::vector<Block>& blocks, std::int64_t n) {
-  py::array_t<bool> answer_correct(n), verified(n);
-  py::array_t<float> process_accuracy(n);
-  std::vector<std::int64_t> offsets = {0};
-  std::size_t num_steps = 0;
-  for (const Block& block : blocks) num_steps += block.steps.size();
-  std::vector<std::uint8_t> status;
-  std::vector<std::int16_t> gold_step;
-  std::vector<std::int32_t> begin, end;
-  for (auto* v : {&begin, &end}) v->reserve(num_steps);
-  status.reserve(num_steps);
-  gold_step.reserve(num_steps);
-  std::int64_t i = 0;
-  for (const Block& block : blocks) {
-    for (const Verdict& verdict : block.verdicts) {
-      answer_correct.mutable_data()[i] = verdict.answer_correct;
-      verified.mutable_data()[i] = verdict.verified;
-      process_accuracy.mutable_data()[i] = verdict.process_accuracy;
-      offsets.push_back(offsets.back() + verdict.num_steps);
-      ++i;
-    }
-    for (const StepVerdict& step : block.steps) {
-      status.push_back(static_cast<std::uint8_t>(step.status));
-      gold_step.push_back(step.gold_step);
-      begin.push_back(static_cast<std::int32_t>(step.begin));
-      end.push_back(static_cast<std::int32_t>(step.end));
-    }
-  }
+py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   py::dict out;
-  out["answer_correct"] = answer_correct;
-  out["verified"] = verified;
-  out["process_accuracy"] = process_accuracy;
-  out["step_offsets"] = to_array(std::move(offsets));
-  out["step_status"] = to_array(std::move(status));
-  out["step_gold"] = to_array(std::move(gold_step));
-  out["step_begin"] = to_array(std::move(begin));
-  out["step_end"] = to_array(std::move(end));
+  out["answer_correct"] = to_array(std::move(verdicts.answer_correct));
+  out["verified"] = to_array(std::move(verdicts.verified));
+  out["sound"] = to_array(std::move(verdicts.sound));
+  out["process_accuracy"] = to_array(std::move(verdicts.process_accuracy));
+  out["num_missing"] = to_array(std::move(verdicts.num_missing));
+  out["step_offsets"] = to_array(std::move(verdicts.step_offsets));
+  out["step_status"] = to_array(std::move(verdicts.step_status));
+  out["step_correct"] = to_array(std::move(verdicts.step_correct));
+  out["step_gold"] = to_array(std::move(verdicts.step_gold));
+  out["step_name"] = to_array(std::move(verdicts.step_name));
+  out["step_value"] = to_array(std::move(verdicts.step_value));
+  out["step_begin"] = to_array(std::move(verdicts.step_begin));
+  out["step_end"] = to_array(std::move(verdicts.step_end));
+  if (has_tokens) {
+    out["step_token_begin"] = to_array(std::move(verdicts.step_token_begin));
+    out["step_token_end"] = to_array(std::move(verdicts.step_token_end));
+  }
+  out["gold_offsets"] = to_array(std::move(verdicts.gold_offsets));
+  out["gold_found"] = to_array(std::move(verdicts.gold_found));
   return out;
 }
 
-// Grades `per_problem` completions of each of `num_problems` problems. gold_at(i, text) gives solution and style of
-// problem i, completion_at(j, text) the text of completion j; both may use `text` as memory.
-template <class GoldAt, class CompletionAt>
-std::vector<Block> grade_all(std::int64_t num_problems, std::int64_t per_problem, int threads, GoldAt&& gold_at,
-                             CompletionAt&& completion_at) {
-  std::vector<Block> blocks(static_cast<std::size_t>((num_problems + kGrain - 1) / kGrain));
-  parallel_blocks(static_cast<std::int64_t>(blocks.size()), threads, 1, [&](std::int64_t first, std::int64_t last) {
-    Grader grader;
-    std::string gold_text, text;
-    for (std::int64_t b = first; b < last; ++b) {
-      Block& block = blocks[static_cast<std::size_t>(b)];
-      for (std::int64_t i = b * kGrain; i < std::min(num_problems, (b + 1) * kGrain); ++i) {
-        gold_text.clear();
-        const auto [solution, style] = gold_at(i, gold_text);
-        grader.set_gold(solution, style);
-        for (std::int64_t j = i * per_problem; j < (i + 1) * per_problem; ++j) {
-          text.clear();
-          block.verdicts.push_back(grader.grade(completion_at(j, text), block.steps));
-        }
-      }
-    }
-  });
-  return blocks;
+py::dict grade(const GradeInput& input, int threads) {
+  BatchVerdicts verdicts;
+  {
+    py::gil_scoped_release release;
+    verdicts = grade_batch(input, threads);
+  }
+  return to_dict(std::move(verdicts), input.has_tokens);
 }
 
 auto gold_of(const ProblemBatch& batch) {
-  return [&batch](std::int64_t i, std::string& text) {
-    batch.append_solution(i, text);
-    return std::pair<std::string_view, Style>(text, batch.theme(i).style());
+  return [&batch](std::int64_t i, TextMemory& memory) {
+    batch.append_solution(i, memory.text);
+    return std::pair<std::string_view, Style>(memory.text, batch.theme(i).style());
   };
 }
 
-std::int64_t completions_per_problem(std::int64_t problems, std::int64_t completions) {
-  if (problems == 0 ? completions != 0 : completions % problems != 0)
-    throw py::value_error("completions must hold the same number for each problem, one problem after the other; got " +
-                          std::to_string(completions) + " completions for " + std::to_string(problems) + " problems");
-  return problems == 0 ? 0 : completions / problems;
+auto completions_of(const Texts& texts) {
+  return [&texts](std::int64_t j, TextMemory&) { return Completion{texts[j], texts.is_wide(j), {}}; };
 }
 
-py::dict grade_batch(const ProblemBatch& batch, const py::list& completions, int threads) {
+py::dict grade_problems(const ProblemBatch& batch, const py::list& completions, int threads) {
   const Texts texts(completions);
   const std::int64_t per_problem = completions_per_problem(batch.size(), texts.size());
-  std::vector<Block> blocks;
-  {
-    py::gil_scoped_release release;
-    blocks = grade_all(batch.size(), per_problem, threads, gold_of(batch),
-                       [&](std::int64_t j, std::string&) { return texts[j]; });
-  }
-  return to_dict(blocks, texts.size());
+  return grade({batch.size(), per_problem, false, gold_of(batch), completions_of(texts)}, threads);
+}
+
+py::dict grade_texts(const py::list& gold_solutions, const py::list& completions, int threads) {
+  const Texts gold(gold_solutions), texts(completions);
+  const std::int64_t per_problem = completions_per_problem(gold.size(), texts.size(), "gold solutions");
+  const auto gold_at = [&](std::int64_t i, TextMemory&) {
+    const bool published = gold[i].find("Define ") != std::string_view::npos;
+    return std::pair(gold[i], published ? Style::kPublished : Style::kSymbolic);
+  };
+  return grade({gold.size(), per_problem, false, gold_at, completions_of(texts)}, threads);
 }
 
 py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>& tokens, const Tokenizer& tokenizer,
@@ -147,52 +77,32 @@ py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>&
   if (tokens.ndim() != 2)
     throw py::value_error("token completions must be 2-D [completions, length], got " + std::to_string(tokens.ndim()) +
                           "-D");
-  const std::int64_t n = tokens.shape(0), length = tokens.shape(1);
-  const std::int64_t per_problem = completions_per_problem(batch.size(), n);
+  const std::int64_t length = tokens.shape(1);
+  const std::int64_t per_problem = completions_per_problem(batch.size(), tokens.shape(0));
   const std::int32_t* ids = tokens.data();
-  std::vector<Block> blocks;
-  {
-    py::gil_scoped_release release;
-    blocks = grade_all(batch.size(), per_problem, threads, gold_of(batch), [&](std::int64_t j, std::string& text) {
-      const std::int32_t* begin = ids + j * length;
-      const auto* end = std::find_if(begin, begin + length, [&](std::int32_t id) {
-        return id == tokenizer.end_id() || id == tokenizer.padding_id();
-      });
-      tokenizer.decode({begin, end}, text);
-      return std::string_view(text);
+  const auto completion_at = [&](std::int64_t j, TextMemory& memory) {
+    const std::int32_t* begin = ids + j * length;
+    const auto* end = std::find_if(begin, begin + length, [&](std::int32_t id) {
+      return id == tokenizer.end_id() || id == tokenizer.padding_id();
     });
-  }
-  return to_dict(blocks, n);
-}
-
-py::dict grade_texts(const py::list& gold_solutions, const py::list& completions, int threads) {
-  const Texts gold(gold_solutions), texts(completions);
-  if (gold.size() != texts.size())
-    throw py::value_error("grade_texts: need one completion per gold solution, got " + std::to_string(gold.size()) +
-                          " gold solutions and " + std::to_string(texts.size()) + " completions");
-  std::vector<Block> blocks;
-  {
-    py::gil_scoped_release release;
-    blocks = grade_all(
-        gold.size(), 1, threads,
-        [&](std::int64_t i, std::string&) {
-          const bool published = gold[i].find("Define ") != std::string_view::npos;
-          return std::pair(gold[i], published ? Style::kPublished : Style::kSymbolic);
-        },
-        [&](std::int64_t j, std::string&) { return texts[j]; });
-  }
-  return to_dict(blocks, texts.size());
+    for (const auto* id = begin; id < end; ++id) {
+      tokenizer.decode({id, 1}, memory.text);
+      memory.token_ends.push_back(static_cast<std::uint32_t>(memory.text.size()));
+    }
+    return Completion{memory.text, true, memory.token_ends};
+  };
+  return grade({batch.size(), per_problem, true, gold_of(batch), completion_at}, threads);
 }
 
 }  // namespace
 
 void bind_grade(py::module_& m) {
-  m.def("grade_batch", &grade_batch, py::arg("batch"), py::arg("completions"), py::kw_only(), py::arg("threads") = 0,
+  m.def("grade_batch", &grade_problems, py::arg("batch"), py::arg("completions"), py::kw_only(), py::arg("threads") = 0,
         "Verdicts of n completions per problem as arrays. The same for any `threads` (0: all cores).");
   m.def("grade_tokens", &grade_tokens, py::arg("batch"), py::arg("tokens"), py::arg("tokenizer"), py::kw_only(),
         py::arg("threads") = 0, "grade_batch of int32 [completions, length]; a row ends at its first [EOS] or [PAD].");
   m.def("grade_texts", &grade_texts, py::arg("gold_solutions"), py::arg("completions"), py::kw_only(),
-        py::arg("threads") = 0, "Verdicts of completion i against gold solution i.");
+        py::arg("threads") = 0, "grade_batch with the gold solutions as texts.");
 }
 
 }  // namespace fastreason

@@ -1,99 +1,229 @@
-// A small evaluator for model-written arithmetic: integers, + - * /, parentheses, names. Nothing else, and never an
-// error.
+// Arithmetic as a model writes it: integers, + - * /, parentheses, names. Nothing else, and never an error.
+//
+// One grammar, three kinds of operands: a Quantity is what an expression is worth, a Printed also how it is written, a
+// Definition also what it is made of.
 #pragma once
 
+#include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string_view>
+
+#include "common/hash.h"
+#include "grade/number.h"
 
 namespace fastreason {
 
-inline bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
-inline bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+// What an expression is worth: `value` with the unknown x put at the answer, and slope * x + constant as it stands.
+// A slope that is no number: no such form (a square, a division by x, an undefined name).
+struct Quantity {
+  double value = 0.0, slope = 0.0, constant = 0.0;
 
-std::string_view trim(std::string_view text);
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
-// The decimal number at the start of `text`, with an optional sign right before it and, if `decimals`, a fraction.
-// Returns its length in bytes, 0 if there is none. Too many digits give a large value, not an error.
-std::size_t read_number(std::string_view text, bool decimals, double& value);
+  static Quantity number(double n) { return {n, 0.0, n}; }
+  static Quantity unknown(double answer) { return {answer, 1.0, 0.0}; }
+  static Quantity undefined() { return {kNone, kNone, kNone}; }
 
-// The last integer anywhere in `text`, with a sign if one stands right before it.
-bool last_number(std::string_view text, double& value);
+  friend Quantity operator-(const Quantity& a) { return {-a.value, -a.slope, -a.constant}; }
+  friend Quantity operator+(const Quantity& a, const Quantity& b) {
+    return {a.value + b.value, a.slope + b.slope, a.constant + b.constant};
+  }
+  friend Quantity operator-(const Quantity& a, const Quantity& b) { return a + -b; }
+  friend Quantity operator*(const Quantity& a, const Quantity& b) {
+    const double slope = a.slope * b.constant + a.constant * b.slope;
+    return {a.value * b.value, a.slope * b.slope == 0.0 ? slope : kNone, a.constant * b.constant};
+  }
+  friend Quantity operator/(const Quantity& a, const Quantity& b) {
+    return {a.value / b.value, b.slope == 0.0 ? a.slope / b.constant : kNone, a.constant / b.constant};
+  }
+  bool is_zero() const { return value == 0.0; }
 
-// Recursive descent over + - * / ( ), integers and names; `lookup(name, value)` says whether a name has a value.
-// False on anything else: other characters, powers, division by zero, more than 64 nested parentheses.
-template <class Lookup>
-class ExpressionReader {
+  // Whether both print the same: exact up to 2**53, and nothing beyond is taken for equal.
+  friend bool same_form(const Quantity& a, const Quantity& b) {
+    constexpr double kExact = 9007199254740992.0;
+    return a.slope == b.slope && a.constant == b.constant && a.constant <= kExact && a.constant >= -kExact;
+  }
+};
+
+// How an expression is made, up to the order of terms and factors and the parentheses among them: sums and products are
+// multisets, kept as sums of 64-bit hashes. Two expressions that differ have the same hash with probability 2**-64.
+class Shape {
  public:
-  ExpressionReader(std::string_view text, Lookup& lookup) : text_(text), lookup_(lookup) {}
+  Shape() = default;
 
-  bool evaluate(double& value) { return sum(value) && (skip_blanks(), at_ == text_.size()); }
+  static Shape number(double n) { return Shape(kAtom, mix64(std::bit_cast<std::uint64_t>(n)), 0); }
+  static Shape name(int id) { return Shape(kAtom, mix64(kNameTag + static_cast<std::uint64_t>(id)), 0); }
+  static Shape unknown() { return Shape(kAtom, mix64(kNameTag - 1), 0); }
+
+  std::uint64_t hash() const {
+    if (kind_ == kAtom) return first_;
+    return mix64(first_ + std::rotl(second_, 31) + (kind_ == kSum ? 0x51ED270Bull : 0xA5A5F00Dull));
+  }
+
+  // The second hash of a sum holds the terms that are subtracted, that of a product the factors it is divided by.
+  friend Shape operator+(const Shape& a, const Shape& b) {
+    const Shape x = a.as(kSum), y = b.as(kSum);
+    return Shape(kSum, x.first_ + y.first_, x.second_ + y.second_);
+  }
+  friend Shape operator-(const Shape& a, const Shape& b) { return a + -b; }
+  friend Shape operator-(const Shape& a) {
+    const Shape x = a.as(kSum);
+    return Shape(kSum, x.second_, x.first_);
+  }
+  friend Shape operator*(const Shape& a, const Shape& b) {
+    const Shape x = a.as(kProduct), y = b.as(kProduct);
+    return Shape(kProduct, x.first_ + y.first_, x.second_ + y.second_);
+  }
+  friend Shape operator/(const Shape& a, const Shape& b) {
+    const Shape x = a.as(kProduct), y = b.as(kProduct);
+    return Shape(kProduct, x.first_ + y.second_, x.second_ + y.first_);
+  }
 
  private:
-  bool sum(double& value) {
-    if (!product(value)) return false;
+  enum Kind : std::uint8_t { kAtom, kSum, kProduct };
+  static constexpr std::uint64_t kNameTag = 0xF00DF00D00000000ull;
+
+  Shape(Kind kind, std::uint64_t first, std::uint64_t second) : kind_(kind), first_(first), second_(second) {}
+  Shape as(Kind kind) const { return kind_ == kind ? *this : Shape(kind, mix64(hash() + kind), 0); }
+
+  Kind kind_ = kAtom;
+  std::uint64_t first_ = 0, second_ = 0;
+};
+
+// The shape that a quantity has when it is written out: "7", "-3", "2*x + 3".
+inline Shape shape_of(const Quantity& a) {
+  const auto number = [](double n) { return n < 0.0 ? -Shape::number(-n) : Shape::number(n); };
+  if (a.slope == 0.0) return number(a.constant);
+  const Shape x =
+      a.slope == 1.0 || a.slope == -1.0 ? Shape::unknown() : Shape::number(std::abs(a.slope)) * Shape::unknown();
+  const Shape multiple = a.slope < 0.0 ? -x : x;
+  return a.constant == 0.0 ? multiple : multiple + number(a.constant);
+}
+
+// Names count as the values put in for them.
+struct Printed {
+  Quantity quantity;
+  Shape shape;
+
+  static Printed number(double n) { return {Quantity::number(n), Shape::number(n)}; }
+  static Printed value(const Quantity& a) { return {a, shape_of(a)}; }
+  friend Printed operator-(const Printed& a) { return {-a.quantity, -a.shape}; }
+  friend Printed operator+(const Printed& a, const Printed& b) { return {a.quantity + b.quantity, a.shape + b.shape}; }
+  friend Printed operator-(const Printed& a, const Printed& b) { return {a.quantity - b.quantity, a.shape - b.shape}; }
+  friend Printed operator*(const Printed& a, const Printed& b) { return {a.quantity * b.quantity, a.shape * b.shape}; }
+  friend Printed operator/(const Printed& a, const Printed& b) { return {a.quantity / b.quantity, a.shape / b.shape}; }
+  bool is_zero() const { return quantity.is_zero(); }
+};
+
+// Names count as themselves, or as what an intermediate result was made of.
+struct Definition {
+  Printed printed;
+  Shape shape;
+
+  static Definition number(double n) { return {Printed::number(n), Shape::number(n)}; }
+  friend Definition operator-(const Definition& a) { return {-a.printed, -a.shape}; }
+  friend Definition operator+(const Definition& a, const Definition& b) {
+    return {a.printed + b.printed, a.shape + b.shape};
+  }
+  friend Definition operator-(const Definition& a, const Definition& b) {
+    return {a.printed - b.printed, a.shape - b.shape};
+  }
+  friend Definition operator*(const Definition& a, const Definition& b) {
+    return {a.printed * b.printed, a.shape * b.shape};
+  }
+  friend Definition operator/(const Definition& a, const Definition& b) {
+    return {a.printed / b.printed, a.shape / b.shape};
+  }
+  bool is_zero() const { return printed.is_zero(); }
+};
+
+// Recursive descent over + - * / ( ), integers and names; `lookup(name, operand)` says whether a name means anything.
+// Fails on anything else: powers, a number or name right behind another, a division by zero, more than 64 nested
+// parentheses.
+template <class Operand, class Lookup>
+class ExpressionReader {
+ public:
+  ExpressionReader(std::string_view text, std::size_t at, Lookup& lookup) : text_(text), at_(at), lookup_(lookup) {}
+
+  // Reads as far as the text goes on as one expression.
+  bool read(Operand& result) { return sum(result); }
+
+  // Behind the expression and the blanks after it.
+  std::size_t at() const { return at_; }
+  bool at_end() const { return at_ == text_.size(); }
+
+ private:
+  bool sum(Operand& result) {
+    if (!product(result)) return false;
     while (const char sign = next_of('+', '-')) {
-      double right;
+      Operand right;
       if (!product(right)) return false;
-      value = sign == '+' ? value + right : value - right;
+      result = sign == '+' ? result + right : result - right;
     }
     return true;
   }
 
-  bool product(double& value) {
-    if (!factor(value)) return false;
+  bool product(Operand& result) {
+    if (!factor(result)) return false;
     while (const char sign = next_of('*', '/')) {
-      double right;
-      if (!factor(right) || (sign == '/' && right == 0.0)) return false;
-      value = sign == '*' ? value * right : value / right;
+      Operand right;
+      if (!factor(right) || (sign == '/' && right.is_zero())) return false;
+      result = sign == '*' ? result * right : result / right;
     }
     return true;
   }
 
-  bool factor(double& value) {
+  bool factor(Operand& result) {
     bool negative = false;
     while (const char sign = next_of('+', '-')) negative ^= sign == '-';
-    if (!atom(value)) return false;
-    if (negative) value = -value;
+    if (!atom(result)) return false;
+    if (negative) result = -result;
     return true;
   }
 
-  bool atom(double& value) {
-    skip_blanks();
+  bool atom(Operand& result) {
+    // next_of has skipped the blanks
     if (at_ == text_.size()) return false;
     const char c = text_[at_];
     if (is_digit(c)) {
-      at_ += read_number(text_.substr(at_), false, value);
-      return true;
+      double value = c - '0';
+      for (++at_; at_ < text_.size() && is_digit(text_[at_]); ++at_) value = 10.0 * value + (text_[at_] - '0');
+      result = Operand::number(value);
+      return at_ == text_.size() || !is_word(text_[at_]);
     }
     if (is_alpha(c)) {
-      const std::size_t begin = at_;
-      while (at_ < text_.size() && is_alpha(text_[at_])) ++at_;
-      return lookup_(text_.substr(begin, at_ - begin), value);
+      const std::size_t begin = at_++;
+      while (at_ < text_.size() && is_word(text_[at_])) ++at_;
+      return lookup_(text_.substr(begin, at_ - begin), result);
     }
     if (c != '(' || depth_ == 64) return false;
     ++at_;
     ++depth_;
-    if (!sum(value) || !next_of(')', ')')) return false;
+    if (!sum(result) || !next_of(')', ')')) return false;
     --depth_;
     return true;
   }
 
-  void skip_blanks() {
-    while (at_ < text_.size() && is_blank(text_[at_])) ++at_;
-  }
-
-  // Consumes and returns a or b if one comes next, else returns 0.
+  // Skips blanks, then consumes and returns a or b if one comes next, else returns 0.
   char next_of(char a, char b) {
-    skip_blanks();
+    at_ = skip_blanks(text_, at_);
     if (at_ == text_.size() || (text_[at_] != a && text_[at_] != b)) return '\0';
     return text_[at_++];
   }
 
   std::string_view text_;
+  std::size_t at_;
   Lookup& lookup_;
-  std::size_t at_ = 0;
   int depth_ = 0;
 };
+
+// The value of a text that is one expression from end to end.
+template <class Lookup>
+bool evaluate(std::string_view text, Lookup& lookup, Quantity& result) {
+  ExpressionReader<Quantity, Lookup> reader(text, 0, lookup);
+  return reader.read(result) && reader.at_end();
+}
 
 }  // namespace fastreason

@@ -1,20 +1,33 @@
-// What a solution says, read from text: steps with name, parents and value, and the answer.
+// What a solution says, read from text: steps with name, parents, definition and value, the solved equation, the
+// answer.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
-#include "grade/name_table.h"
+#include "grade/expression.h"
 
 namespace fastreason {
 
 struct Step {
   int name = 0;  // id in the NameTable
   bool has_value = false;
-  double value = 0.0;
+  bool undefined = false;                            // its definition uses a name that nothing before it defines
+  bool slip = false;                                 // one of its printed equalities does not hold or cannot be read
+  bool plain = false;                                // published style: its header is "Define NAME as V;" to the byte
+  double value = 0.0;                                // with x put at the answer
+  std::uint64_t shape = 0;                           // hash of its definition
   std::uint32_t parents_begin = 0, parents_end = 0;  // into Trace::parents
   std::uint32_t begin = 0, end = 0;                  // bytes of the text
+};
+
+// "We know T = 7, so we have 2*x + 3 = 7 ...": the equation that ends the solution of a reverse problem.
+struct Equation {
+  bool present = false;
+  bool exact = false;  // every line of its solution follows from the one before, and the answer is its solution
+  int target = 0;      // name of the told quantity
+  double told = 0.0;
 };
 
 struct Trace {
@@ -22,16 +35,24 @@ struct Trace {
   std::vector<int> parents;  // name ids, sorted and without repeats within a step
   bool has_answer = false;
   double answer = 0.0;
+  bool stray = false;  // an equality stands where no step is
+  Equation equation;
 
   void clear() {
     steps.clear();
     parents.clear();
-    has_answer = false;
+    has_answer = stray = false;
     answer = 0.0;
+    equation = {};
+  }
+
+  // The parents added since `step.parents_begin` become its set.
+  void finish_parents(Step& step) {
+    const auto first = parents.begin() + step.parents_begin;
+    std::sort(first, parents.end());
+    parents.erase(std::unique(first, parents.end()), parents.end());
+    step.parents_end = static_cast<std::uint32_t>(parents.size());
   }
 };
-
-// The first `<answer>` (any case) that a number follows, else the first `Answer:` that one follows.
-bool find_answer(std::string_view text, double& answer);
 
 }  // namespace fastreason

@@ -2,33 +2,43 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <vector>
 
-#include "grade/reader.h"
+#include "grade/published_reader.h"
+#include "grade/symbolic_reader.h"
 #include "tasks/theme.h"
 
 namespace fastreason {
 
+// What the verifier says of a step. Where several things are wrong: repeated or extra, undefined variable, wrong
+// parents, wrong operator, arithmetic slip, wrong value, in this order.
 enum class StepStatus : std::uint8_t {
-  kRight,         // a gold step with its parents and value
-  kWrongValue,    // its parents are right, its value is not
-  kWrongParents,  // its set of parents differs from the gold one
-  kRepeated,      // a later step has the same name; that one counts
-  kExtra,         // no gold step has this name
+  kRight,
+  kWrongValue,         // defined as in the gold solution and carried out as printed, but from a wrong value
+  kWrongParents,       // its set of parents differs from the gold one
+  kWrongOperator,      // the same parents, but another operator, constant or order of operands
+  kArithmeticSlip,     // an equality that does not hold, or that cannot be read
+  kUndefinedVariable,  // it uses a name that nothing before it defines
+  kRepeated,           // a later step has the same name; that one counts
+  kExtra,              // no gold step has this name
 };
 
 struct StepVerdict {
   StepStatus status;
-  std::int16_t gold_step;    // index of the gold step of the same name, -1: none
+  bool correct;              // its name, parents and value are those of a gold step, and it counts
+  std::int32_t gold_step;    // index of the gold step of the same name, -1: none
+  std::uint64_t name;        // a hash of it
+  double value;              // not a number: none
   std::uint32_t begin, end;  // bytes of the completion
 };
 
 struct Verdict {
   bool answer_correct = false;    // the answer is the gold answer
-  bool verified = false;          // so it is, and every gold step is right
-  float process_accuracy = 0.0f;  // share of gold steps that are right
+  bool verified = false;          // so it is, and every gold step is correct
+  bool sound = false;             // verified, and nothing that is printed is wrong
+  float process_accuracy = 0.0f;  // share of gold steps that are correct
+  std::int32_t num_missing = 0;   // gold steps without a step of their name
   std::uint32_t num_steps = 0;
 };
 
@@ -38,11 +48,17 @@ class Grader {
   // Views of `solution` are kept until the next call.
   void set_gold(std::string_view solution, Style style);
 
-  // Appends the verdicts of the predicted steps to `steps`.
-  Verdict grade(std::string_view completion, std::vector<StepVerdict>& steps);
+  // Steps of the gold solution.
+  std::size_t num_gold_steps() const { return gold_.steps.size(); }
+
+  // Appends the verdicts of the predicted steps to `steps`, and to `found` for every gold step the index among the
+  // predicted steps of the one with its name, -1 where there is none.
+  Verdict grade(std::string_view completion, std::vector<StepVerdict>& steps, std::vector<std::int32_t>& found);
 
  private:
-  StepStatus compare(const Step& predicted, const Step& gold) const;
+  StepVerdict judge(std::size_t i, bool& sound) const;
+  StepStatus fault(const Step& step, const Step& gold, bool same_parents, bool same_value) const;
+  bool same_parents(const Step& predicted, const Step& gold) const;
 
   Style style_ = Style::kPublished;
   PublishedReader published_, published_gold_;

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import fastreason as fr
 from fastreason import StepStatus
+from tests.grade.gold import GOLD, SYMBOLIC_GOLD
 
 THEMES = ["zoo", "symbolic"]
 OPS = range(2, 21)
@@ -109,78 +110,6 @@ def test_token_ids_are_graded_like_their_text(theme):
 
 # --- corruptions: each must cost what it should ---------------------------------------------------------------------
 
-GOLD = (
-    "Define red kite in Alder Field as q; so q = 2. Define grey owl in Alder Field as B; m = q = 2; so B = 3 + m = 3 + "
-    "2 = 5. Define total number of birds in Alder Field as T; so T = q + B = 2 + 5 = 7. Answer: 7."
-)
-SYMBOLIC_GOLD = "Ba: 2. Be: 3 + Ba = 3 + 2 = 5. B: Ba + Be = 2 + 5 = 7. Answer: 7."
-
-
-@pytest.mark.parametrize(
-    "gold, old, new, verified, answer, accuracy, statuses",
-    [
-        # a wrong value; the steps behind it are compared with gold values, so they stay right
-        (GOLD, "so q = 2", "so q = 4", 0, 1, 2 / 3, "WRONG_VALUE RIGHT RIGHT"),
-        # a parent left out, the value kept
-        (GOLD, "T = q + B = 2 + 5 = 7", "T = B = 7", 0, 1, 2 / 3, "RIGHT RIGHT WRONG_PARENTS"),
-        # a number instead of its letter gives no parent
-        (GOLD, "T = q + B", "T = 2 + B", 0, 1, 2 / 3, "RIGHT RIGHT WRONG_PARENTS"),
-        # a step left out: its variable gives no parent later on
-        (GOLD, "Define red kite in Alder Field as q; so q = 2. ", "", 0, 1, 0, "WRONG_PARENTS WRONG_PARENTS"),
-        # another name: missing and extra, and a wrong parent behind it
-        (GOLD, "Define red kite", "Define blue kite", 0, 1, 0, "EXTRA WRONG_PARENTS WRONG_PARENTS"),
-        (GOLD, "Answer: 7", "Answer: 8", 0, 0, 1, "RIGHT RIGHT RIGHT"),
-        (GOLD, "Answer: 7.", "", 0, 0, 1, "RIGHT RIGHT RIGHT"),
-        # an extra step does not matter
-        (GOLD, "Answer", "Define grey owl in Fern Hollow as Z; so Z = 1. Answer", 1, 1, 1, "RIGHT RIGHT RIGHT EXTRA"),
-        # a name defined twice: the last one counts
-        (
-            GOLD,
-            "Define red",
-            "Define red kite in Alder Field as c; so c = 9. Define red",
-            1,
-            1,
-            1,
-            "REPEATED RIGHT RIGHT RIGHT",
-        ),
-        # only the end of a chain is compared: a wrong operator or number inside passes
-        (GOLD, "q + B = 2 + 5 = 7", "q - B = 9 + 9 = 7", 1, 1, 1, "RIGHT RIGHT RIGHT"),
-        # a chain without a number at its end is computed
-        (GOLD, "q + B = 2 + 5 = 7", "q + B", 1, 1, 1, "RIGHT RIGHT RIGHT"),
-        # "a" for "as", filler words, any case of "define"
-        (
-            GOLD,
-            "Define red kite in Alder Field as q;",
-            "DEFINE red kite in Alder Field a variable q;",
-            1,
-            1,
-            1,
-            "RIGHT RIGHT RIGHT",
-        ),
-        # blanks and line breaks inside a name
-        (GOLD, "red kite in Alder Field as", "red  kite\nin Alder Field as", 1, 1, 1, "RIGHT RIGHT RIGHT"),
-        # a header without a letter is lost with its body, the next one survives
-        (GOLD, "as q; so q", "as qq; so q", 0, 1, 0, "WRONG_PARENTS WRONG_PARENTS"),
-        (SYMBOLIC_GOLD, "Ba: 2.", "Ba: 4.", 0, 1, 2 / 3, "WRONG_VALUE RIGHT RIGHT"),
-        (SYMBOLIC_GOLD, "B: Ba + Be", "B: Be", 0, 1, 2 / 3, "RIGHT RIGHT WRONG_PARENTS"),
-        (SYMBOLIC_GOLD, "Ba: 2. ", "", 0, 1, 0, "WRONG_PARENTS WRONG_PARENTS"),
-        (SYMBOLIC_GOLD, "Ba: 2.", "Ca: 2.", 0, 1, 0, "EXTRA WRONG_PARENTS WRONG_PARENTS"),
-        (SYMBOLIC_GOLD, "Ba: 2.", "Ba: 9. Ba: 2.", 1, 1, 1, "REPEATED RIGHT RIGHT RIGHT"),
-        (SYMBOLIC_GOLD, "Ba: 2.", "Ga: 1. Ba: 2.", 1, 1, 1, "EXTRA RIGHT RIGHT RIGHT"),
-        (SYMBOLIC_GOLD, "= 2 + 5 = 7", "= 2 + 5 = 8", 0, 1, 2 / 3, "RIGHT RIGHT WRONG_VALUE"),
-        (SYMBOLIC_GOLD, "= 2 + 5 = 7", "= 2 + 5", 1, 1, 1, "RIGHT RIGHT RIGHT"),
-        (SYMBOLIC_GOLD, "Answer: 7.", "<answer> 7 </answer>", 1, 1, 1, "RIGHT RIGHT RIGHT"),
-        (SYMBOLIC_GOLD, "Answer: 7.", "<answer> 6 </answer> Answer: 7.", 0, 0, 1, "RIGHT RIGHT RIGHT"),
-    ],
-)
-def test_a_corruption_costs_what_it_should(gold, old, new, verified, answer, accuracy, statuses):
-    assert old in gold
-    verdict = fr.grade_texts([gold], [gold.replace(old, new, 1)])
-    assert [StepStatus(s).name for s in verdict.steps.status] == statuses.split()
-    assert verdict.verified.tolist() == [bool(verified)]
-    assert verdict.answer_correct.tolist() == [bool(answer)]
-    np.testing.assert_allclose(verdict.process_accuracy, [accuracy], rtol=1e-6)
-
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_any_single_change_of_a_value_fails(theme):
@@ -265,7 +194,7 @@ def test_a_megabyte_of_hostile_text_takes_no_quadratic_time(text):
             lambda b: fr.grade(b, np.zeros((3, 4)), tokenizer=fr.Tokenizer.build(["zoo"])),
             "must be integers, got float64",
         ),
-        (lambda b: fr.grade_texts(["a"], []), "got 1 gold solutions and 0 completions"),
+        (lambda b: fr.grade_texts(["a", "b"], ["a"]), "got 1 completions for 2 gold solutions"),
     ],
 )
 def test_bad_calls_name_the_argument(call, message):

@@ -1,0 +1,43 @@
+// Classes of bytes and small searches that both readers share. Bytes above 127 belong to no class.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+namespace fastreason {
+
+inline bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
+inline bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+inline bool is_word(char c) { return is_alpha(c) || is_digit(c) || c == '_'; }
+inline char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+inline std::size_t skip_blanks(std::string_view text, std::size_t at) {
+  while (at < text.size() && is_blank(text[at])) ++at;
+  return at;
+}
+
+inline std::string_view trim(std::string_view text) {
+  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+// Whether `text` has `word`, written in lower case, at `at` in any case.
+inline bool has_word(std::string_view text, std::size_t at, std::string_view word) {
+  if (text.size() - at < word.size()) return false;
+  for (std::size_t i = 0; i < word.size(); ++i)
+    if (lower(text[at + i]) != word[i]) return false;
+  return true;
+}
+
+// Where `phrase` ends if it stands at `at` with any blanks for each of its own, else npos.
+inline std::size_t phrase_end(std::string_view text, std::size_t at, std::string_view phrase) {
+  for (const char c : phrase) {
+    if (at >= text.size() || (c == ' ' ? !is_blank(text[at]) : text[at] != c)) return std::string_view::npos;
+    at = c == ' ' ? skip_blanks(text, at) : at + 1;
+  }
+  return at;
+}
+
+}  // namespace fastreason

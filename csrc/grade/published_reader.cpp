@@ -1,0 +1,397 @@
+#include "grade/published_reader.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "grade/chain.h"
+#include "grade/solved_equation.h"
+
+namespace fastreason {
+
+namespace {
+
+constexpr std::array<std::string_view, 6> kTags = {"<question>",  "</question>", "<solution>",
+                                                   "</solution>", "<answer>",    "</answer>"};
+constexpr std::string_view kDefine = "Define ", kAs = " as ";
+constexpr auto kNowhere = std::string_view::npos;
+
+std::size_t letter_index(char c) { return static_cast<std::size_t>(c >= 'a' ? 26 + c - 'a' : c - 'A'); }
+std::uint64_t bit_of(char c) { return std::uint64_t{1} << letter_index(c); }
+
+// The body of a step ends where the answer or the solving of the equation begins.
+std::size_t find_body_end(std::string_view text, std::size_t from, std::size_t limit) {
+  const std::string_view body = text.substr(0, limit);
+  std::size_t end = std::min(limit, body.find("Answer:", from));
+  for (std::size_t at = body.find("We", from); at < end; at = body.find("We", at + 1))
+    if (equation_letter(body, at) != 0) return at;
+  return end;
+}
+
+bool has_equality(std::string_view text, std::size_t begin, std::size_t end) {
+  return begin < end && text.substr(begin, end - begin).find('=') != kNowhere;
+}
+
+}  // namespace
+
+// Letters in expressions: an earlier clause of this step, else the variable of an earlier step.
+class PublishedReader::Lookup {
+ public:
+  Lookup(PublishedReader& reader, int step) : reader_(reader), step_(step) {}
+
+  bool operator()(std::string_view word, Definition& found) {
+    if (word.size() != 1) return false;
+    const Letter& source = reader_.letter(word[0]);
+    if (source.clause_step == step_) {
+      found = {Printed::value(source.clause_quantity), source.clause_shape};
+      parents |= source.clause_parents;
+    } else if (source.step >= 0) {
+      found = {Printed::value(source.step_quantity),
+               Shape::name(reader_.trace_->steps[static_cast<std::size_t>(source.step)].name)};
+      parents |= bit_of(word[0]);
+    } else {
+      undefined = true;
+      found = {{Quantity::undefined(), Shape()}, Shape()};
+    }
+    const Quantity& quantity = found.printed.quantity;
+    has_values = has_values && quantity.constant == quantity.constant;
+    // the latest value of a letter may be that of another step's clause; such texts are read the long way
+    return !source.known || source.value == quantity.value;
+  }
+  bool operator()(std::string_view word, Printed& found) {
+    const std::uint64_t before = parents;
+    Definition definition;
+    const bool ok = (*this)(word, definition);
+    parents = before;
+    found = definition.printed;
+    return ok;
+  }
+
+  std::uint64_t parents = 0;
+  bool undefined = false, has_values = true;
+
+ private:
+  PublishedReader& reader_;
+  int step_;
+};
+
+void PublishedReader::read(std::string_view text, const std::vector<Step>& likely, NameTable& names, Trace& trace) {
+  likely_ = &likely;
+  names_ = &names;
+  trace_ = &trace;
+  trace.clear();
+  trace.has_answer = find_answer(text, trace.answer);
+  reset(text);
+  StepHeader header, following;
+  int name = -1, following_name = -1;
+  bool found = likely_header(0, header, name) || find_step_header(text_, 0, header);
+  trace.stray = has_equality(text_, 0, found ? header.begin : text_.size());
+  for (; found; header = following, name = following_name) {
+    trace.stray |= has_equality(text_, header.begin, header.name_begin);
+    begin_step(header, name);
+    std::size_t at = header.end;
+    following_name = -1;
+    while (read_clause(at) && !likely_header(at, following, following_name)) {
+    }
+    if (following_name >= 0) {
+      end_step(at);
+      continue;
+    }
+    found = find_step_header(text_, at, following);
+    const std::size_t limit = found ? following.begin : text_.size();
+    const std::size_t end = find_body_end(text_, at, limit);
+    read_rest(at, end);
+    end_step(end);
+    const std::size_t behind = read_equation(end, limit);
+    trace.stray |= has_equality(text_, behind, found ? limit : std::min(limit, text_.find("Answer:", behind)));
+  }
+  evaluate_pending();
+}
+
+void PublishedReader::reset(std::string_view text) {
+  remove_tags(text);
+  tidied_.clear();
+  tidied_.reserve(text.size());  // views into it must stay valid
+  next_removal_ = bytes_removed_ = next_likely_ = 0;
+  for (; used_letters_ != 0; used_letters_ &= used_letters_ - 1)
+    letters_[static_cast<std::size_t>(std::countr_zero(used_letters_))] = {};
+  pending_.clear();
+}
+
+void PublishedReader::remove_tags(std::string_view text) {
+  removals_.clear();
+  text_ = text;
+  std::size_t at = text.find('<');
+  if (at == kNowhere) return;
+  untagged_.clear();
+  std::size_t kept = 0;
+  for (; at != kNowhere; at = text.find('<', at)) {
+    const auto tag =
+        std::find_if(kTags.begin(), kTags.end(), [&](std::string_view t) { return text.substr(at, t.size()) == t; });
+    if (tag == kTags.end()) {
+      ++at;
+      continue;
+    }
+    untagged_.append(text.substr(kept, at - kept));
+    removals_.push_back({untagged_.size(), tag->size()});
+    at += tag->size();
+    kept = at;
+  }
+  untagged_.append(text.substr(kept));
+  text_ = untagged_;
+}
+
+// Must be called with rising positions.
+std::uint32_t PublishedReader::original_offset(std::size_t at) {
+  for (; next_removal_ < removals_.size() && removals_[next_removal_].at <= at; ++next_removal_)
+    bytes_removed_ += removals_[next_removal_].bytes;
+  return static_cast<std::uint32_t>(at + bytes_removed_);
+}
+
+// Outer blanks, full stops and semicolons go; inner blanks become one.
+std::string_view PublishedReader::tidy_name(std::string_view name) {
+  const auto outer = [](char c) { return is_blank(c) || c == '.' || c == ';'; };
+  while (!name.empty() && outer(name.front())) name.remove_prefix(1);
+  while (!name.empty() && outer(name.back())) name.remove_suffix(1);
+  bool tidy = true;
+  for (std::size_t i = 1; i < name.size(); ++i)
+    tidy &= !is_blank(name[i]) || (name[i] == ' ' && !is_blank(name[i - 1]));
+  if (tidy) return name;
+  const std::size_t begin = tidied_.size();
+  for (const char c : name)
+    if (!is_blank(c) || tidied_.back() != ' ') tidied_.push_back(is_blank(c) ? ' ' : c);
+  return std::string_view(tidied_).substr(begin);
+}
+
+// Whether right behind `at` stands the header of the next likely step, but for its letter. Its name was read from a
+// header that is the same to the byte, so a search would find this header and this name.
+bool PublishedReader::likely_header(std::size_t at, StepHeader& header, int& name) {
+  if (next_likely_ == likely_->size() || !(*likely_)[next_likely_].plain || at == text_.size()) return false;
+  const int candidate = (*likely_)[next_likely_].name;
+  const std::string_view words = names_->name(candidate);
+  const std::size_t begin = at + 1, name_begin = begin + kDefine.size(), as = name_begin + words.size(),
+                    letter_at = as + kAs.size();
+  if (letter_at + 2 > text_.size() || text_[at] != ' ' || text_.substr(begin, kDefine.size()) != kDefine) return false;
+  if (text_.substr(name_begin, words.size()) != words || text_.substr(as, kAs.size()) != kAs) return false;
+  if (!is_alpha(text_[letter_at]) || text_[letter_at + 1] != ';') return false;
+  header = {begin, letter_at + 2, name_begin, text_.substr(name_begin, words.size()), text_[letter_at]};
+  name = candidate;
+  return true;
+}
+
+void PublishedReader::begin_step(const StepHeader& header, int name) {
+  const std::string_view words = name >= 0 ? names_->name(name) : tidy_name(header.name);
+  step_ = {};
+  step_.name = name >= 0 ? name : names_->intern(words);
+  step_.begin = original_offset(header.begin);
+  const std::string_view whole = text_.substr(header.begin, header.end - header.begin);
+  step_.plain = whole.size() == kDefine.size() + words.size() + kAs.size() + 2 && whole.starts_with(kDefine) &&
+                whole.substr(kDefine.size(), words.size()) == words &&
+                whole.substr(kDefine.size() + words.size(), kAs.size()) == kAs;
+  // a step or two may have been left out
+  for (std::size_t i = next_likely_; i < std::min(next_likely_ + 4, likely_->size()); ++i)
+    if ((*likely_)[i].name == step_.name) next_likely_ = i + 1;
+  variable_ = header.letter;
+  unknown_ = false;
+  num_own_clauses_ = 0;
+  parents_ = 0;
+  quantity_ = Quantity::undefined();
+}
+
+void PublishedReader::end_step(std::size_t end) {
+  while (is_blank(text_[end - 1])) --end;  // at the semicolon of its header at the latest
+  step_.end = original_offset(end);
+  if (unknown_) {  // in reverse problems it stands for the answer
+    step_.has_value = trace_->has_answer;
+    step_.value = trace_->answer;
+    step_.shape = Shape::unknown().hash();
+    quantity_ = Quantity::unknown(trace_->has_answer ? trace_->answer : Quantity::kNone);
+  }
+  step_.slip |= num_own_clauses_ + (unknown_ ? 1 : 0) != 1;
+  write_parents(parents_);
+  Letter& own = letter(variable_);
+  own.step = static_cast<int>(trace_->steps.size());
+  own.step_quantity = quantity_;
+  if (step_.has_value) {
+    own.known = true;
+    own.value = step_.value;
+  } else if (num_own_clauses_ > 0) {
+    pending_.emplace_back(own.step, own_text_);
+  }
+  trace_->steps.push_back(step_);
+}
+
+// " so V = A + B = 2 + 3 = 5;" as the format has it, every part of it an expression. False, and nothing done, on
+// anything else.
+bool PublishedReader::read_clause(std::size_t& at) {
+  std::size_t i = skip_blanks(text_, at);
+  if (i + 2 < text_.size() && text_[i] == 's' && text_[i + 1] == 'o' && is_blank(text_[i + 2]))
+    i = skip_blanks(text_, i + 2);
+  Clause clause;
+  if (i == text_.size() || !is_alpha(text_[i])) return false;
+  clause.target = text_[i];
+  i = skip_blanks(text_, i + 1);
+  if (i == text_.size() || text_[i] != '=') return false;
+  const std::size_t begin = i + 1;
+  Lookup lookup(*this, static_cast<int>(trace_->steps.size()));
+  Definition definition;
+  ExpressionReader<Definition, Lookup> first(text_, begin, lookup);
+  if (!first.read(definition)) return false;
+  Chain chain(definition.printed, lookup.has_values);
+  Printed part = definition.printed;
+  for (i = first.at(); i < text_.size() && text_[i] == '=';) {
+    ExpressionReader<Printed, Lookup> reader(text_, i + 1, lookup);
+    if (!reader.read(part)) return false;
+    clause.slip |= !chain.follows(part);
+    i = reader.at();
+  }
+  if (i < text_.size() && text_[i] != ';' && text_[i] != '.') return false;
+  if (i + 1 < text_.size() && text_[i] == '.' && is_digit(text_[i + 1])) return false;  // a fraction
+  if (part.quantity.value != part.quantity.value) return false;  // such values are read the long way
+  clause.has_value = true;
+  clause.last = part.quantity;
+  clause.shape = definition.shape;
+  clause.parents = lookup.parents;
+  clause.undefined = lookup.undefined;
+  clause.text = text_.substr(begin, i - begin);
+  at = std::min(i + 1, text_.size());
+  take(clause);
+  return true;
+}
+
+// The clauses of a body that is not all written as the format has it.
+void PublishedReader::read_rest(std::size_t at, std::size_t end) {
+  while (at < end) {
+    if (read_clause(at)) continue;
+    const std::size_t stop = std::min(end, text_.find_first_of(".;", at));
+    const std::string_view segment = text_.substr(at, stop - at);
+    if (variable_ == 'x' && phrase_end(text_, skip_blanks(text_, at), "we don't know") != kNowhere) unknown_ = true;
+    if (const std::size_t equals = segment.find('='); equals != kNowhere) {
+      step_.slip = true;
+      read_loose_clause(segment, equals);
+    }
+    at = stop + 1;
+  }
+}
+
+// The first letter that an "=" follows, and all behind it.
+void PublishedReader::read_loose_clause(std::string_view segment, std::size_t equals) {
+  for (; equals != kNowhere; equals = segment.find('=', equals + 1)) {
+    std::size_t behind_target = equals;
+    while (behind_target > 0 && is_blank(segment[behind_target - 1])) --behind_target;
+    if (behind_target > 0 && is_alpha(segment[behind_target - 1])) {
+      Clause clause;
+      clause.target = segment[behind_target - 1];
+      clause.text = segment.substr(equals + 1);
+      if (clause.text.empty()) return;
+      // the first part that is not empty
+      const std::size_t part = clause.text.find_first_not_of("= \t\n\v\f\r");
+      const std::string_view parts = clause.text.substr(std::min(part, clause.text.size()));
+      clause.parents = loose_parents(parts.substr(0, parts.find('=')), clause.undefined);
+      auto lookup = [&](std::string_view name, Quantity& found) {
+        if (name.size() != 1 || !letter(name[0]).known) return false;
+        found = Quantity::number(letter(name[0]).value);
+        return true;
+      };
+      clause.has_value = evaluate(clause.text.substr(clause.text.rfind('=') + 1), lookup, clause.last);
+      if (!clause.has_value) clause.has_value = last_number(clause.text, clause.last.value);
+      clause.last = clause.has_value ? Quantity::number(clause.last.value) : Quantity::undefined();
+      take(clause);
+      return;
+    }
+  }
+}
+
+void PublishedReader::take(const Clause& clause) {
+  step_.slip |= clause.slip;
+  step_.undefined |= clause.undefined;
+  Letter& target = letter(clause.target);
+  if (clause.target == variable_) {
+    ++num_own_clauses_;
+    parents_ |= clause.parents;
+    own_text_ = clause.text;
+    step_.has_value = clause.has_value;
+    step_.value = clause.last.value;
+    step_.shape = clause.shape.hash();
+    quantity_ = clause.last;
+  } else {
+    target.clause_step = static_cast<int>(trace_->steps.size());
+    target.clause_parents = clause.parents;
+    target.clause_quantity = clause.last;
+    target.clause_shape = clause.shape;
+  }
+  if (clause.has_value) {
+    target.known = true;
+    target.value = clause.last.value;
+  }
+}
+
+// The letters of steps that stand alone in `part`; a letter of an earlier clause of this step stands for its letters.
+std::uint64_t PublishedReader::loose_parents(std::string_view part, bool& undefined) const {
+  std::uint64_t parents = 0;
+  const int step = static_cast<int>(trace_->steps.size());
+  for (std::size_t i = 0; i < part.size(); ++i) {
+    if (!is_alpha(part[i])) continue;
+    const bool alone = (i == 0 || !is_word(part[i - 1])) && (i + 1 == part.size() || !is_word(part[i + 1]));
+    if (!alone) continue;
+    const Letter& source = letters_[letter_index(part[i])];
+    if (source.clause_step == step)
+      parents |= source.clause_parents;
+    else if (source.step >= 0)
+      parents |= bit_of(part[i]);
+    else
+      undefined = true;
+  }
+  return parents;
+}
+
+void PublishedReader::write_parents(std::uint64_t letters) {
+  step_.parents_begin = static_cast<std::uint32_t>(trace_->parents.size());
+  for (; letters != 0; letters &= letters - 1) {
+    const Letter& source = letters_[static_cast<std::size_t>(std::countr_zero(letters))];
+    trace_->parents.push_back(trace_->steps[static_cast<std::size_t>(source.step)].name);
+  }
+  trace_->finish_parents(step_);
+}
+
+// A value that needed variables defined later is found now; the last step first.
+void PublishedReader::evaluate_pending() {
+  auto lookup = [&](std::string_view name, Quantity& found) {
+    if (name.size() != 1 || !letter(name[0]).known) return false;
+    found = Quantity::number(letter(name[0]).value);
+    return true;
+  };
+  for (std::size_t i = pending_.size(); i-- > 0;) {
+    const auto& [number, text] = pending_[i];
+    Step& step = trace_->steps[static_cast<std::size_t>(number)];
+    Quantity found;
+    step.has_value = evaluate(text.substr(text.rfind('=') + 1), lookup, found);
+    step.value = found.value;
+  }
+}
+
+// Returns where the equation ends, `begin` if there is none or it is not solved as the format has it.
+std::size_t PublishedReader::read_equation(std::size_t begin, std::size_t end) {
+  const std::string_view text = text_.substr(0, end);
+  const char variable = equation_letter(text, begin);
+  if (variable == 0) return begin;
+  Equation& equation = trace_->equation;
+  const bool is_first = !equation.present;
+  equation.present = true;
+  const Letter& target = letter(variable);
+  if (target.step < 0 || !trace_->has_answer) return begin;
+  const int name = trace_->steps[static_cast<std::size_t>(target.step)].name;
+  double told = 0.0;
+  const std::size_t size = check_solved_equation(text.substr(begin), target.step_quantity, trace_->answer, told);
+  const bool is_same = equation.exact && equation.target == name && equation.told == told;
+  equation.exact = size > 0 && (is_first || is_same);
+  equation.target = name;
+  equation.told = told;
+  return begin + size;
+}
+
+PublishedReader::Letter& PublishedReader::letter(char c) {
+  used_letters_ |= bit_of(c);
+  return letters_[letter_index(c)];
+}
+
+}  // namespace fastreason

@@ -1,0 +1,69 @@
+#include "grade/step_header.h"
+
+#include <algorithm>
+
+#include "grade/characters.h"
+
+namespace fastreason {
+
+namespace {
+
+constexpr std::string_view kDefine = "define";
+constexpr auto kNowhere = std::string_view::npos;
+
+// In any case, and with a blank behind it.
+std::size_t find_define(std::string_view text, std::size_t from) {
+  for (std::size_t at = from; at + kDefine.size() < text.size(); ++at)
+    if (lower(text[at]) == 'd' && has_word(text, at, kDefine) && is_blank(text[at + kDefine.size()])) return at;
+  return kNowhere;
+}
+
+// The last one in text[first, end) that begins a word, `first` if there is no further one.
+std::size_t find_last_define(std::string_view text, std::size_t first, std::size_t end) {
+  std::size_t last = first;
+  for (std::size_t at = find_define(text.substr(0, end), first + 1); at != kNowhere;
+       at = find_define(text.substr(0, end), at + 1))
+    if (!is_word(text[at - 1])) last = at;
+  return last;
+}
+
+bool is_as_or_a(std::string_view word) {
+  return (word.size() == 1 && lower(word[0]) == 'a') ||
+         (word.size() == 2 && lower(word[0]) == 'a' && lower(word[1]) == 's');
+}
+
+// Walks back from `end` over words of letters alone, as far as `name_from`. The earliest "as" or "a" among them that
+// has a name between it and `name_from` is where the name ends.
+std::size_t find_name_end(std::string_view text, std::size_t name_from, std::size_t end) {
+  std::size_t name_end = kNowhere;
+  while (true) {
+    while (end > name_from && is_blank(text[end - 1])) --end;
+    std::size_t begin = end;
+    while (begin > name_from && is_alpha(text[begin - 1])) --begin;
+    if (begin == end || begin == name_from || !is_blank(text[begin - 1])) return name_end;
+    if (is_as_or_a(text.substr(begin, end - begin)) && skip_blanks(text, name_from) < begin) name_end = begin;
+    end = begin;
+  }
+}
+
+}  // namespace
+
+bool find_step_header(std::string_view text, std::size_t from, StepHeader& header) {
+  const std::size_t first = find_define(text, from);
+  if (first == kNowhere) return false;
+  const std::size_t name_from = first + kDefine.size();
+  for (std::size_t semicolon = text.find(';', name_from); semicolon != kNowhere;
+       semicolon = text.find(';', semicolon + 1)) {
+    std::size_t at = semicolon;
+    while (at > name_from && is_blank(text[at - 1])) --at;
+    if (at < name_from + 2 || !is_alpha(text[at - 1]) || !is_blank(text[at - 2])) continue;
+    const std::size_t name_end = find_name_end(text, name_from, at - 1);
+    if (name_end == kNowhere) continue;
+    const std::size_t name_begin = find_last_define(text, first, name_end) + kDefine.size();
+    header = {first, semicolon + 1, name_begin, text.substr(name_begin, name_end - name_begin), text[at - 1]};
+    return true;
+  }
+  return false;
+}
+
+}  // namespace fastreason

@@ -1,0 +1,123 @@
+// Feeds the readers and verifiers any bytes, under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer.
+//
+// An input is a gold solution and a completion with the byte 0x1E between them; without that byte both are the whole
+// input. Every text is graded in both styles and by the released scorer. What must hold whatever they are is checked.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "grade/batch.h"
+#include "grade/released.h"
+
+namespace fastreason {
+
+namespace {
+
+void require(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "does not hold: %s\n", what);
+  std::abort();
+}
+
+bool same_trace(const Trace& a, const Trace& b) {
+  bool same = a.steps.size() == b.steps.size() && a.parents == b.parents && a.stray == b.stray &&
+              a.equation.present == b.equation.present && a.equation.exact == b.equation.exact;
+  for (std::size_t i = 0; same && i < a.steps.size(); ++i) {
+    const Step &x = a.steps[i], &y = b.steps[i];
+    same = x.name == y.name && x.has_value == y.has_value && x.undefined == y.undefined && x.slip == y.slip &&
+           x.plain == y.plain && x.shape == y.shape && x.begin == y.begin && x.end == y.end &&
+           x.parents_begin == y.parents_begin && x.parents_end == y.parents_end;
+    same = same && (!x.has_value || x.value == y.value || x.value != x.value);
+  }
+  return same;
+}
+
+// Knowing the likely names must be a matter of speed alone.
+void check_reading(std::string_view gold, std::string_view completion) {
+  NameTable names;
+  PublishedReader gold_reader, with, without;
+  Trace gold_trace, a, b;
+  gold_reader.read(gold, {}, names, gold_trace);
+  with.read(completion, gold_trace.steps, names, a);
+  without.read(completion, {}, names, b);
+  require(same_trace(a, b), "the trace does not depend on likely names");
+}
+
+void check_verdict(const BatchVerdicts& out, std::size_t j, std::int32_t size, std::int32_t num_tokens) {
+  require(!out.sound[j] || out.verified[j], "sound implies verified");
+  require(!out.verified[j] || (out.answer_correct[j] && out.process_accuracy[j] == 1.0f), "verified implies its parts");
+  require(out.process_accuracy[j] >= 0.0f && out.process_accuracy[j] <= 1.0f, "process accuracy is a share");
+  std::int32_t before = 0, num_correct = 0;
+  for (auto k = static_cast<std::size_t>(out.step_offsets[j]); k < static_cast<std::size_t>(out.step_offsets[j + 1]);
+       ++k) {
+    require(before <= out.step_begin[k] && out.step_begin[k] <= out.step_end[k] && out.step_end[k] <= size,
+            "steps stand one behind the other within the text");
+    require(0 <= out.step_token_begin[k] && out.step_token_begin[k] <= out.step_token_end[k] &&
+                out.step_token_end[k] <= num_tokens,
+            "token spans lie within the tokens");
+    require(out.step_status[k] <= static_cast<std::uint8_t>(StepStatus::kExtra), "the status is one of the list");
+    before = out.step_end[k];
+    num_correct += out.step_correct[k] ? 1 : 0;
+  }
+  const std::int64_t num_gold = out.gold_offsets[j + 1] - out.gold_offsets[j];
+  require(num_correct <= num_gold && out.num_missing[j] <= num_gold, "no more correct or missing steps than gold ones");
+  for (auto g = static_cast<std::size_t>(out.gold_offsets[j]); g < static_cast<std::size_t>(out.gold_offsets[j + 1]);
+       ++g)
+    require(out.gold_found[g] >= -1 && out.gold_found[g] < out.step_offsets[j + 1] - out.step_offsets[j],
+            "found steps are steps");
+}
+
+// Tokens of three bytes each.
+std::vector<std::uint32_t> token_ends(std::string_view text) {
+  std::vector<std::uint32_t> ends;
+  for (std::size_t end = 3; end < text.size() + 3; end += 3)
+    ends.push_back(static_cast<std::uint32_t>(std::min(end, text.size())));
+  return ends;
+}
+
+void check(std::string_view gold, std::string_view completion, Style style) {
+  const std::vector<std::uint32_t> ends = token_ends(completion), gold_ends = token_ends(gold);
+  GradeInput input;
+  input.num_problems = 1;
+  input.per_problem = 2;
+  input.has_tokens = !ends.empty() && !gold_ends.empty();
+  input.gold = [&](std::int64_t, TextMemory&) { return std::pair(gold, style); };
+  input.completion = [&](std::int64_t j, TextMemory&) {
+    return j == 0 ? Completion{completion, true, ends} : Completion{gold, true, gold_ends};
+  };
+  if (!input.has_tokens) return;
+  const BatchVerdicts out = grade_batch(input, 1);
+  check_verdict(out, 0, static_cast<std::int32_t>(completion.size()), static_cast<std::int32_t>(ends.size()));
+  check_verdict(out, 1, static_cast<std::int32_t>(gold.size()), static_cast<std::int32_t>(gold_ends.size()));
+}
+
+void check_released(std::string_view gold, std::string_view completion) {
+  ReleasedScorer scorer;
+  scorer.set_gold(gold);
+  ReleasedDetail detail;
+  const ReleasedVerdict verdict = scorer.score(completion, &detail);
+  require(verdict.process_reward >= 0.0 && verdict.process_reward <= 1.0, "the released reward is a share");
+  require(static_cast<int>(detail.missing.size()) == verdict.num_missing, "the released counts are those of the lists");
+  require(!verdict.verified || verdict.num_missing == 0, "nothing is missing in what the released scorer verifies");
+}
+
+}  // namespace
+
+}  // namespace fastreason
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view input(reinterpret_cast<const char*>(data), size);
+  const std::size_t cut = input.find('\x1e');
+  const std::string gold(input.substr(0, cut));  // copies of their own, so that a read past the end is seen
+  const std::string completion(cut == std::string_view::npos ? input : input.substr(cut + 1));
+  fastreason::check_reading(gold, completion);
+  fastreason::check(gold, completion, fastreason::Style::kPublished);
+  fastreason::check(gold, completion, fastreason::Style::kSymbolic);
+  fastreason::check_released(gold, completion);
+  return 0;
+}
