@@ -26,11 +26,11 @@ class FailureKind(IntEnum):
     WRONG_PARENTS = 5
     """A step is computed from other quantities than in the gold solution."""
     WRONG_OPERATOR = 6
-    """A step's operators or constants are not those of the problem."""
+    """A step has other operators, constants or order of operands."""
     ARITHMETIC_SLIP = 7
-    """A printed equality does not hold."""
+    """An equality of a step does not hold or cannot be read."""
     WRONG_VALUE = 8
-    """A step's value is wrong for no reason above."""
+    """A number read from the problem is wrong, or a step is carried out as printed but from a wrong value."""
     WRONG_ANSWER = 9
     """All steps are right, the answer is not."""
     OTHER = 10

@@ -45,7 +45,18 @@ class Chunk:
     rows: list[int] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    num_characters: int = 0
     bytes_read: int = 0
+
+    def add(self, row: int, first_sample: int, texts: list[str], bytes_read: int) -> None:
+        self.rows += [row] * len(texts)
+        self.samples += range(first_sample, first_sample + len(texts))
+        self.texts += texts
+        self.num_characters += sum(map(len, texts))
+        self.bytes_read = bytes_read
+
+    def is_full(self, times: int = 1) -> bool:
+        return len(self.texts) >= times * _CHUNK_TEXTS or self.num_characters >= times * _CHUNK_CHARACTERS
 
 
 class GoldRows:
@@ -53,21 +64,21 @@ class GoldRows:
 
     Args:
         path: JSONL, plain or gzip.
-        report: is told of lines that cannot be used; they keep their numbers.
+        report: is told of lines that cannot be used; they keep their numbers, with an empty solution.
     Raises:
         ValueError: no such file, or no line of it can be used.
     """
 
     def __init__(self, path: Path, report: Report) -> None:
         self.path = path
-        self.solutions: list[str | None] = []
+        self.solutions: list[str] = []
         self.facts: list[dict[str, Any]] = []
         for number, line, _ in _lines(path, report):
             try:
                 solution, facts = _gold(_parse(line))
             except _Unusable as error:
                 report(path, number, str(error))
-                solution, facts = None, dict.fromkeys(_FACTS)
+                solution, facts = "", dict.fromkeys(_FACTS)
             self.solutions.append(solution)
             self.facts.append(facts)
         if not any(self.solutions):
@@ -85,13 +96,12 @@ class GoldRows:
                 found.setdefault(str(facts[name]), []).append(row)
         return found
 
-    def solution(self, row: int) -> str:
+    def check(self, row: int) -> None:
+        """Raises for a row that no completion can be graded against."""
         if not 0 <= row < len(self):
             raise _Unusable(f"row {row} is not in 0 .. {len(self) - 1}")
-        solution = self.solutions[row]
-        if solution is None:
+        if not self.solutions[row]:
             raise _Unusable(f"gold row {row} has no solution")
-        return solution
 
     def find(self, record: dict[str, Any]) -> int | None:
         """The row that a line of completions names; None if it names none."""
@@ -125,7 +135,8 @@ class GoldRows:
             row = rows[index % len(rows)]
         stated = record.get("gold_answer")
         if isinstance(stated, str) and stated.strip():
-            match = _ANSWER.search(self.solution(row))
+            self.check(row)
+            match = _ANSWER.search(self.solutions[row])
             if match and match[1] != stated.strip().removesuffix("."):
                 raise _Unusable(f"gold_answer {stated!r} is not that of gold row {row}, {match[1]!r}")
         return row
@@ -139,7 +150,7 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
     """
     next_sample = [0] * len(gold)
     lines_per_row: int | None = None
-    chunk, characters = Chunk(), 0
+    chunk = Chunk()
     for place, (number, line, bytes_read) in enumerate(_lines(path, report)):
         try:
             record = _parse(line)
@@ -150,20 +161,16 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
                 if lines_per_row == 0:
                     raise _Unusable("none of row, id and __idx, which lines before it have")
                 row = place // lines_per_row
-            gold.solution(row)
+            gold.check(row)
         except _Unusable as error:
             report(path, number, str(error))
             continue
-        for text in texts:
-            chunk.rows.append(row)
-            chunk.samples.append(next_sample[row])
-            chunk.texts.append(text)
-            next_sample[row] += 1
-            characters += len(text)
-        if len(chunk.texts) >= _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
-            chunk.bytes_read = bytes_read
+        # the completions of a row stay together, unless they are too many
+        if chunk.is_full() and (row != chunk.rows[-1] or chunk.is_full(times=4)):
             yield chunk
-            chunk, characters = Chunk(), 0
+            chunk = Chunk()
+        chunk.add(row, next_sample[row], texts, bytes_read)
+        next_sample[row] += len(texts)
     if chunk.texts:
         chunk.bytes_read = path.stat().st_size
         yield chunk

@@ -14,7 +14,7 @@ from ..grading import Verdicts, grade_texts
 from ..tasks import ProblemBatch
 
 RewardFunction = Callable[..., np.ndarray]
-KINDS = ("outcome", "blended", "strict")
+KINDS = ("outcome", "blended", "strict", "steps")
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class FastreasonConfig:
         op: operations, one number or several with equal shares.
         themes, modes, depths: see `Mixture.uniform`.
         split: train, rl, val or test; no two share a problem.
-        reward: "outcome" scores the answer alone; "blended", "strict" or a function of a `Verdicts` score the steps,
-            so what is scored must be the whole solution, as the `answer` of an entry then is.
+        reward: "outcome" scores the answer alone; "blended", "strict", "steps" or a function of a `Verdicts` score the
+            steps, so what is scored must be the whole solution, as the `answer` of an entry then is.
         reward_settings: of the reward, such as {"outcome_weight": 0.2}.
     """
 

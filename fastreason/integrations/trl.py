@@ -38,7 +38,7 @@ def reward(
     right steps, so that a run shows where answers run ahead of reasoning.
 
     Args:
-        kind: outcome, blended, strict, or a function from `Verdicts` to float [n].
+        kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
         column: of the dataset: the gold solutions.
         tokenizer: reads completions from their token ids. TRL drops special tokens from its texts; a tokenizer in which
             `<answer>` is one, as in the released tokenizer, leaves no answer there.

@@ -36,7 +36,7 @@ def compute_score(
         solution_str: the completion.
         ground_truth: the gold solution, or a mapping with the key `solution`, as the released data have it.
         extra_info: where `gold_solution` is looked for if ground_truth has none.
-        kind: outcome, blended, strict, or a function from `Verdicts` to float [n].
+        kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
         settings: of the reward, such as outcome_weight=0.2.
     Returns:
         score, and beside it what verl logs: answer_correct, verified, process_accuracy.

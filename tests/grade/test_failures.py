@@ -55,6 +55,14 @@ GOLD = (
     "Define red kite in Alder Field as q; so q = 2. Define grey owl in Alder Field as B; m = q = 2; so B = 3 + m = 3 + "
     "2 = 5. Define total number of birds in Alder Field as T; so T = q + B = 2 + 5 = 7. Answer: 7."
 )
+# one wrong number, carried on rightly
+MISREAD = GOLD.replace("q = 2", "q = 3").replace("3 + 2 = 5", "3 + 3 = 6").replace("2 + 5 = 7", "3 + 6 = 9")
+# a value that was used is defined again, rightly
+REPAIRED = (
+    "Define red kite in Alder Field as q; so q = 4. Define grey owl in Alder Field as B; m = q = 4; so B = 3 + m = 3 + "
+    "4 = 7. Define red kite in Alder Field as q; so q = 2. Define total number of birds in Alder Field as T; so T = q "
+    "+ B = 2 + 7 = 9. Answer: 9."
+)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,12 @@ GOLD = (
         ("so T = q + B = 2 + 5 = 7", "so T = B = 7", "WRONG_PARENTS"),
         ("so T = q + B = 2 + 5 = 7", "so T = q + B + 1 - 1 = 2 + 5 = 7", "WRONG_OPERATOR"),
         ("so T = q + B = 2 + 5 = 7", "so T = q + B = 3 + 5 = 7", "ARITHMETIC_SLIP"),
-        ("so T = q + B = 2 + 5 = 7", "so T = q + B = 8", "WRONG_VALUE"),
+        ("so T = q + B = 2 + 5 = 7", "so T = q + B = 8", "ARITHMETIC_SLIP"),
+        ("so T = q + B = 2 + 5 = 7", "so T = q * B = 2 * 5 = 10", "WRONG_OPERATOR"),
+        (GOLD, MISREAD, "WRONG_VALUE"),
+        (GOLD, REPAIRED, "WRONG_VALUE"),
+        ("so B = 3 + m = 3 + 2 = 5", "so B = 3 + m = 4 + 2 = 5", "ARITHMETIC_SLIP"),
+        ("Answer", "Define grey owl in Fern Hollow as Z; so Z = 1 + 1 = 3. Answer", "OTHER"),
         ("Answer: 7.", "Answer: 8.", "WRONG_ANSWER"),
     ],
 )
