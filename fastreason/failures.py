@@ -33,8 +33,10 @@ class FailureKind(IntEnum):
     """A number read from the problem is wrong, or a step is carried out as printed but from a wrong value."""
     WRONG_ANSWER = 9
     """All steps are right, the answer is not."""
-    OTHER = 10
-    """Verified but not sound, for a reason outside the gold steps."""
+    EXTRA_STEP = 10
+    """Verified with all gold steps right; a step that is extra or repeated is there, and something printed is wrong."""
+    WRONG_EQUATION = 11
+    """Verified with all steps right and none too many: the equation of a reverse problem is not solved exactly."""
 
 
 # statuses of steps that decide a kind, in the order of the kinds
@@ -61,6 +63,7 @@ def failure_kinds(verdicts: Verdicts, has_answer: np.ndarray | None = None) -> n
         FailureKind.MISSING_STEP: verdicts.num_missing > 0,
         **{FailureKind[name]: found[:, StepStatus[name]] for name in _BY_STATUS},
         FailureKind.WRONG_ANSWER: ~verdicts.answer_correct,
+        FailureKind.EXTRA_STEP: found[:, StepStatus.EXTRA] | found[:, StepStatus.REPEATED],
     }
-    kinds = np.select(list(holds.values()), list(holds), default=FailureKind.OTHER)
+    kinds = np.select(list(holds.values()), list(holds), default=FailureKind.WRONG_EQUATION)
     return kinds.astype(np.uint8)

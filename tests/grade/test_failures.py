@@ -1,5 +1,6 @@
 """One kind of failure for each completion, the cause before what follows from it."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,7 +43,9 @@ WRONG = ("UNDEFINED_VARIABLE", "WRONG_PARENTS", "WRONG_OPERATOR", "ARITHMETIC_SL
         *((made("RIGHT", *WRONG[i:], answer=False), True, WRONG[i]) for i in range(5)),
         *((made(*reversed(WRONG[i:]), "EXTRA"), True, WRONG[i]) for i in range(5)),
         (made("RIGHT", "REPEATED", "EXTRA", answer=False), True, "WRONG_ANSWER"),
-        (made("RIGHT", "EXTRA"), True, "OTHER"),
+        (made("RIGHT", "EXTRA"), True, "EXTRA_STEP"),
+        (made("REPEATED", "RIGHT"), True, "EXTRA_STEP"),
+        (made("RIGHT"), True, "WRONG_EQUATION"),
     ],
 )
 def test_the_first_that_holds(verdict, has_answer, kind):
@@ -83,7 +86,7 @@ REPAIRED = (
         (GOLD, MISREAD, "WRONG_VALUE"),
         (GOLD, REPAIRED, "WRONG_VALUE"),
         ("so B = 3 + m = 3 + 2 = 5", "so B = 3 + m = 4 + 2 = 5", "ARITHMETIC_SLIP"),
-        ("Answer", "Define grey owl in Fern Hollow as Z; so Z = 1 + 1 = 3. Answer", "OTHER"),
+        ("Answer", "Define grey owl in Fern Hollow as Z; so Z = 1 + 1 = 3. Answer", "EXTRA_STEP"),
         ("Answer: 7.", "Answer: 8.", "WRONG_ANSWER"),
     ],
 )
@@ -91,6 +94,16 @@ def test_kinds_of_texts(old, new, kind):
     text = GOLD.replace(old, new, 1)
     kinds = failure_kinds(fr.grade_texts([GOLD], [text]), np.array(["Answer: " in text]))
     assert FailureKind(kinds[0]).name == kind
+
+
+def test_a_reverse_problem_whose_equation_is_not_solved():
+    mixture = fr.Mixture.uniform(op=[4, 9], themes=["zoo"], modes=["reverse"])
+    gold = fr.TaskStream(mixture, seed=1)[0:40].solutions
+    texts = [re.sub(r"(Isolate the term with x: .*? = )", r"\g<1>1", text) for text in gold]
+    verdicts = fr.grade_texts(gold, texts)
+    assert verdicts.verified.all()
+    assert (failure_kinds(verdicts) == FailureKind.WRONG_EQUATION).all()
+    assert (failure_kinds(fr.grade_texts(gold, gold)) == FailureKind.NONE).all()
 
 
 def test_no_completions_and_many():
