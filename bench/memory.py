@@ -1,4 +1,6 @@
-"""Whether the memory of a process that draws problems stays flat: `python -m bench.memory [--millions 10]`."""
+"""Whether the memory of a process stays flat that draws problems, or that draws and grades them with `--grade`:
+`python -m bench.memory [--millions 10] [--grade]`.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ def resident_mib() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--millions", type=int, default=10)
+    parser.add_argument("--grade", action="store_true", help="grade the solution of every problem too")
     options = parser.parse_args()
     mixture = fr.Mixture.uniform(op=range(2, 11), themes=["zoo"], modes=["forward", "reverse"])
     stream = fr.TaskStream(mixture, seed=0)
     print("| problems drawn | resident memory, MiB |\n| --- | --- |")
     for start in range(0, options.millions * 1_000_000, 10_000):
-        stream.batch(np.arange(start, start + 10_000))
+        batch = stream.batch(np.arange(start, start + 10_000))
+        if options.grade:
+            assert fr.grade(batch, batch.solutions).sound.all()
         if start % 1_000_000 == 0 or start + 10_000 == options.millions * 1_000_000:
             print(f"| {start + 10_000:,} | {resident_mib():.1f} |", flush=True)
 

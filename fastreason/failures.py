@@ -36,7 +36,8 @@ class FailureKind(IntEnum):
     EXTRA_STEP = 10
     """Verified with all gold steps right; a step that is extra or repeated is there, and something printed is wrong."""
     WRONG_EQUATION = 11
-    """Verified with all steps right and none too many: the equation of a reverse problem is not solved exactly."""
+    """Verified with all steps right and none too many: the equation of a reverse problem is not solved exactly, or an
+    equality stands where no step is."""
 
 
 # statuses of steps that decide a kind, in the order of the kinds

@@ -228,7 +228,7 @@ def grade(
             raise ValueError(f"grade: token ids must be integers, got {completions.dtype}")
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
         return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
-    texts = list(completions)
+    texts: list[str | bytes] = list(completions)
     return Verdicts._from_core(
         _core.grade_batch(batch.core, texts, threads=threads), partial(_with_solutions, batch, texts)
     )
@@ -246,7 +246,8 @@ def grade_texts(
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
     array([ True])
     """
-    gold, texts = list(gold_solutions), list(completions)
+    gold: list[str | bytes] = list(gold_solutions)
+    texts: list[str | bytes] = list(completions)
     return Verdicts._from_core(_core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts))
 
 

@@ -13,12 +13,15 @@ class Chain {
   Chain(const Printed& definition, bool has_values) : wanted_(definition), has_values_(has_values) {}
 
   // `is_reduced`: whether the part is known to be a step of working the expression out.
-  bool follows(const Printed& part, bool is_reduced = false) {
+  bool follows(const Printed& part, bool is_reduced = false) const {
     if (!has_values_) return true;
-    const std::uint64_t shape = part.shape.hash();
-    return same_form(part.quantity, wanted_.quantity) &&
-           (is_reduced || shape == wanted_.shape.hash() || shape == shape_of(part.quantity).hash());
+    if (!same_form(part.quantity, wanted_.quantity)) return false;
+    return is_reduced || part.shape.is_atom() || part.shape.hash() == wanted_.shape.hash() ||
+           part.shape.hash() == shape_of(part.quantity).hash();
   }
+
+  // The same of a part that is a number alone.
+  bool follows(const Quantity& number) const { return !has_values_ || same_form(number, wanted_.quantity); }
 
  private:
   Printed wanted_;

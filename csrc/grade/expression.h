@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 #include "common/hash.h"
 #include "grade/number.h"
@@ -57,38 +58,62 @@ class Shape {
   static Shape name(int id) { return Shape(kAtom, mix64(kNameTag + static_cast<std::uint64_t>(id)), 0); }
   static Shape unknown() { return Shape(kAtom, mix64(kNameTag - 1), 0); }
 
+  // One number or name, perhaps with a sign.
+  bool is_atom() const { return kind_ == kAtom; }
+
   std::uint64_t hash() const {
-    if (kind_ == kAtom) return first_;
-    return mix64(first_ + std::rotl(second_, 31) + (kind_ == kSum ? 0x51ED270Bull : 0xA5A5F00Dull));
+    const std::uint64_t whole =
+        kind_ == kAtom ? first_
+                       : mix64(first_ + std::rotl(second_, 31) + (kind_ == kSum ? 0x51ED270Bull : 0xA5A5F00Dull));
+    return negative_ ? mix64(~whole) : whole;
   }
 
-  // The second hash of a sum holds the terms that are subtracted, that of a product the factors it is divided by.
+  friend Shape operator-(const Shape& a) {
+    Shape result = a;
+    if (a.kind_ == kSum)
+      std::swap(result.first_, result.second_);
+    else
+      result.negative_ = !a.negative_;
+    return result;
+  }
   friend Shape operator+(const Shape& a, const Shape& b) {
-    const Shape x = a.as(kSum), y = b.as(kSum);
+    const Shape x = a.as_sum(), y = b.as_sum();
     return Shape(kSum, x.first_ + y.first_, x.second_ + y.second_);
   }
   friend Shape operator-(const Shape& a, const Shape& b) { return a + -b; }
-  friend Shape operator-(const Shape& a) {
-    const Shape x = a.as(kSum);
-    return Shape(kSum, x.second_, x.first_);
-  }
   friend Shape operator*(const Shape& a, const Shape& b) {
-    const Shape x = a.as(kProduct), y = b.as(kProduct);
-    return Shape(kProduct, x.first_ + y.first_, x.second_ + y.second_);
+    const Shape x = a.as_product(), y = b.as_product();
+    return Shape(kProduct, x.first_ + y.first_, x.second_ + y.second_, a.negative_ != b.negative_);
   }
   friend Shape operator/(const Shape& a, const Shape& b) {
-    const Shape x = a.as(kProduct), y = b.as(kProduct);
-    return Shape(kProduct, x.first_ + y.second_, x.second_ + y.first_);
+    const Shape x = a.as_product(), y = b.as_product();
+    return Shape(kProduct, x.first_ + y.second_, x.second_ + y.first_, a.negative_ != b.negative_);
   }
 
  private:
   enum Kind : std::uint8_t { kAtom, kSum, kProduct };
   static constexpr std::uint64_t kNameTag = 0xF00DF00D00000000ull;
 
-  Shape(Kind kind, std::uint64_t first, std::uint64_t second) : kind_(kind), first_(first), second_(second) {}
-  Shape as(Kind kind) const { return kind_ == kind ? *this : Shape(kind, mix64(hash() + kind), 0); }
+  Shape(Kind kind, std::uint64_t first, std::uint64_t second, bool negative = false)
+      : kind_(kind), negative_(negative), first_(first), second_(second) {}
+
+  // Without its sign, which the caller looks after.
+  Shape as_term(Kind kind) const {
+    Shape positive = *this;
+    positive.negative_ = false;
+    return Shape(kind, mix64(positive.hash() + kind), 0);
+  }
+  Shape as_sum() const {
+    if (kind_ == kSum) return *this;
+    const Shape term = as_term(kSum);
+    return negative_ ? -term : term;
+  }
+  Shape as_product() const { return kind_ == kProduct ? *this : as_term(kProduct); }
 
   Kind kind_ = kAtom;
+  // Of an atom or a product, so that (-2) * x is -(2 * x). A sum has none.
+  bool negative_ = false;
+  // The second hash of a sum holds the terms that are subtracted, that of a product the factors it is divided by.
   std::uint64_t first_ = 0, second_ = 0;
 };
 

@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::array<std::string_view, 6> kTags = {"<question>",  "</question>", "<solution>",
                                                    "</solution>", "<answer>",    "</answer>"};
-constexpr std::string_view kDefine = "Define ", kAs = " as ";
 constexpr auto kNowhere = std::string_view::npos;
 
 std::size_t letter_index(char c) { return static_cast<std::size_t>(c >= 'a' ? 26 + c - 'a' : c - 'A'); }
@@ -24,6 +23,19 @@ std::size_t find_body_end(std::string_view text, std::size_t from, std::size_t l
   std::size_t end = std::min(limit, body.find("Answer:", from));
   for (std::size_t at = body.find("We", from); at < end; at = body.find("We", at + 1))
     if (equation_letter(body, at) != 0) return at;
+  return end;
+}
+
+// The part of a chain at `at` if it is one number without a sign: where the blanks behind it end, else nowhere. The
+// last part is one nearly always, and needs no reader of expressions.
+std::size_t lone_number(std::string_view text, std::size_t at, Quantity& number) {
+  at = skip_blanks(text, at);
+  const std::size_t begin = at;
+  double value = 0.0;
+  for (; at < text.size() && is_digit(text[at]); ++at) value = 10.0 * value + (text[at] - '0');
+  const std::size_t end = skip_blanks(text, at);
+  if (at == begin || (end < text.size() && text[end] != '=' && text[end] != ';' && text[end] != '.')) return kNowhere;
+  number = Quantity::number(value);
   return end;
 }
 
@@ -74,25 +86,23 @@ class PublishedReader::Lookup {
   int step_;
 };
 
-void PublishedReader::read(std::string_view text, const std::vector<Step>& likely, NameTable& names, Trace& trace) {
-  likely_ = &likely;
+void PublishedReader::read(std::string_view text, NameTable& names, Trace& trace) {
   names_ = &names;
   trace_ = &trace;
   trace.clear();
   trace.has_answer = find_answer(text, trace.answer);
   reset(text);
   StepHeader header, following;
-  int name = -1, following_name = -1;
-  bool found = likely_header(0, header, name) || find_step_header(text_, 0, header);
+  bool is_plain = is_plain_step_header(text_, 0, header);
+  bool found = is_plain || find_step_header(text_, 0, header);
   trace.stray = has_equality(text_, 0, found ? header.begin : text_.size());
-  for (; found; header = following, name = following_name) {
-    trace.stray |= has_equality(text_, header.begin, header.name_begin);
-    begin_step(header, name);
+  for (; found; header = following) {
+    if (!is_plain) trace.stray |= has_equality(text_, header.begin, header.name_begin);
+    begin_step(header, is_plain ? header.name : tidy_name(header.name));
     std::size_t at = header.end;
-    following_name = -1;
-    while (read_clause(at) && !likely_header(at, following, following_name)) {
-    }
-    if (following_name >= 0) {
+    is_plain = false;
+    while (!is_plain && read_clause(at)) is_plain = is_plain_step_header(text_, at, following);
+    if (is_plain) {
       end_step(at);
       continue;
     }
@@ -111,7 +121,7 @@ void PublishedReader::reset(std::string_view text) {
   remove_tags(text);
   tidied_.clear();
   tidied_.reserve(text.size());  // views into it must stay valid
-  next_removal_ = bytes_removed_ = next_likely_ = 0;
+  next_removal_ = bytes_removed_ = 0;
   for (; used_letters_ != 0; used_letters_ &= used_letters_ - 1)
     letters_[static_cast<std::size_t>(std::countr_zero(used_letters_))] = {};
   pending_.clear();
@@ -162,34 +172,10 @@ std::string_view PublishedReader::tidy_name(std::string_view name) {
   return std::string_view(tidied_).substr(begin);
 }
 
-// Whether right behind `at` stands the header of the next likely step, but for its letter. Its name was read from a
-// header that is the same to the byte, so a search would find this header and this name.
-bool PublishedReader::likely_header(std::size_t at, StepHeader& header, int& name) {
-  if (next_likely_ == likely_->size() || !(*likely_)[next_likely_].plain || at == text_.size()) return false;
-  const int candidate = (*likely_)[next_likely_].name;
-  const std::string_view words = names_->name(candidate);
-  const std::size_t begin = at + 1, name_begin = begin + kDefine.size(), as = name_begin + words.size(),
-                    letter_at = as + kAs.size();
-  if (letter_at + 2 > text_.size() || text_[at] != ' ' || text_.substr(begin, kDefine.size()) != kDefine) return false;
-  if (text_.substr(name_begin, words.size()) != words || text_.substr(as, kAs.size()) != kAs) return false;
-  if (!is_alpha(text_[letter_at]) || text_[letter_at + 1] != ';') return false;
-  header = {begin, letter_at + 2, name_begin, text_.substr(name_begin, words.size()), text_[letter_at]};
-  name = candidate;
-  return true;
-}
-
-void PublishedReader::begin_step(const StepHeader& header, int name) {
-  const std::string_view words = name >= 0 ? names_->name(name) : tidy_name(header.name);
+void PublishedReader::begin_step(const StepHeader& header, std::string_view name) {
   step_ = {};
-  step_.name = name >= 0 ? name : names_->intern(words);
+  step_.name = names_->intern(name);
   step_.begin = original_offset(header.begin);
-  const std::string_view whole = text_.substr(header.begin, header.end - header.begin);
-  step_.plain = whole.size() == kDefine.size() + words.size() + kAs.size() + 2 && whole.starts_with(kDefine) &&
-                whole.substr(kDefine.size(), words.size()) == words &&
-                whole.substr(kDefine.size() + words.size(), kAs.size()) == kAs;
-  // a step or two may have been left out
-  for (std::size_t i = next_likely_; i < std::min(next_likely_ + 4, likely_->size()); ++i)
-    if ((*likely_)[i].name == step_.name) next_likely_ = i + 1;
   variable_ = header.letter;
   unknown_ = false;
   num_own_clauses_ = 0;
@@ -239,6 +225,11 @@ bool PublishedReader::read_clause(std::size_t& at) {
   Chain chain(definition.printed, lookup.has_values);
   Printed part = definition.printed;
   for (i = first.at(); i < text_.size() && text_[i] == '=';) {
+    if (const std::size_t end = lone_number(text_, i + 1, part.quantity); end != kNowhere) {
+      clause.slip |= !chain.follows(part.quantity);
+      i = end;
+      continue;
+    }
     ExpressionReader<Printed, Lookup> reader(text_, i + 1, lookup);
     if (!reader.read(part)) return false;
     clause.slip |= !chain.follows(part);

@@ -19,9 +19,8 @@ namespace fastreason {
 
 class PublishedReader {
  public:
-  // Names are interned as views into `text` or into this reader's memory, which the next call overwrites. `likely` may
-  // hold steps whose names the text probably has, in this order; they are found without a search and change nothing.
-  void read(std::string_view text, const std::vector<Step>& likely, NameTable& names, Trace& trace);
+  // Names are interned as views into `text` or into this reader's memory, which the next call overwrites.
+  void read(std::string_view text, NameTable& names, Trace& trace);
 
  private:
   // What a letter stands for. A clause that is not of its step's variable gives its letter a meaning within the step.
@@ -54,9 +53,8 @@ class PublishedReader {
   void remove_tags(std::string_view text);
   std::uint32_t original_offset(std::size_t at);
   std::string_view tidy_name(std::string_view name);
-  bool likely_header(std::size_t at, StepHeader& header, int& name);
 
-  void begin_step(const StepHeader& header, int name);
+  void begin_step(const StepHeader& header, std::string_view name);
   void end_step(std::size_t end);
   bool read_clause(std::size_t& at);
   void read_rest(std::size_t at, std::size_t end);
@@ -77,8 +75,6 @@ class PublishedReader {
   std::uint64_t used_letters_ = 0;
   std::vector<std::pair<int, std::string_view>> pending_;  // steps without a value yet, and what it is computed from
 
-  const std::vector<Step>* likely_ = nullptr;
-  std::size_t next_likely_ = 0;
   NameTable* names_ = nullptr;
   Trace* trace_ = nullptr;
 

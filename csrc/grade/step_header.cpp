@@ -1,6 +1,7 @@
 #include "grade/step_header.h"
 
 #include <algorithm>
+#include <array>
 
 #include "grade/characters.h"
 
@@ -62,6 +63,29 @@ bool find_step_header(std::string_view text, std::size_t from, StepHeader& heade
     const std::size_t name_begin = find_last_define(text, first, name_end) + kDefine.size();
     header = {first, semicolon + 1, name_begin, text.substr(name_begin, name_end - name_begin), text[at - 1]};
     return true;
+  }
+  return false;
+}
+
+bool is_plain_step_header(std::string_view text, std::size_t at, StepHeader& header) {
+  constexpr std::string_view kBegin = " Define ";
+  static constexpr std::array<bool, 256> kEndsWord = [] {
+    std::array<bool, 256> ends = {};
+    for (const unsigned char c : {' ', '\t', '\n', '\v', '\f', '\r', '.', ';'}) ends[c] = true;
+    return ends;
+  }();
+  if (text.substr(at, kBegin.size()) != kBegin) return false;
+  const std::size_t name_begin = at + kBegin.size();
+  for (std::size_t word = name_begin, end = word; end < text.size(); word = end + 1) {
+    end = word;
+    while (end < text.size() && !kEndsWord[static_cast<unsigned char>(text[end])]) ++end;
+    if (end == word || end + 3 > text.size() || text[end] != ' ') return false;
+    const std::string_view letters = text.substr(word, end - word);
+    if (is_as_or_a(letters)) {
+      header = {at + 1, end + 3, name_begin, text.substr(name_begin, word - 1 - name_begin), text[end + 1]};
+      return word > name_begin && letters == "as" && is_alpha(text[end + 1]) && text[end + 2] == ';';
+    }
+    if (letters.size() >= kDefine.size() && has_word(letters, letters.size() - kDefine.size(), kDefine)) return false;
   }
   return false;
 }

@@ -19,4 +19,8 @@ struct StepHeader {
 // is swallowed by the next one, whose name is then what follows the last "Define".
 bool find_step_header(std::string_view text, std::size_t from, StepHeader& header);
 
+// Whether right at `at` stands " Define NAME as V;" to the byte, with a name that can be read in one way only. Then
+// find_step_header would find the same.
+bool is_plain_step_header(std::string_view text, std::size_t at, StepHeader& header);
+
 }  // namespace fastreason

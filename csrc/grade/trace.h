@@ -15,7 +15,6 @@ struct Step {
   bool has_value = false;
   bool undefined = false;                            // its definition uses a name that nothing before it defines
   bool slip = false;                                 // one of its printed equalities does not hold or cannot be read
-  bool plain = false;                                // published style: its header is "Define NAME as V;" to the byte
   double value = 0.0;                                // with x put at the answer
   std::uint64_t shape = 0;                           // hash of its definition
   std::uint32_t parents_begin = 0, parents_end = 0;  // into Trace::parents

@@ -34,7 +34,7 @@ void Grader::set_gold(std::string_view solution, Style style) {
   if (style == Style::kSymbolic)
     symbolic_.read(solution, names_, gold_);
   else
-    published_gold_.read(solution, {}, names_, gold_);  // its own reader: names may point into it
+    published_gold_.read(solution, names_, gold_);  // its own reader: names may point into it
   num_gold_names_ = names_.size();
   index_steps(gold_, num_gold_names_, gold_step_of_name_);
 }
@@ -43,7 +43,7 @@ Verdict Grader::grade(std::string_view completion, std::vector<StepVerdict>& ste
   if (style_ == Style::kSymbolic)
     symbolic_.read(completion, names_, predicted_);
   else
-    published_.read(completion, gold_.steps, names_, predicted_);
+    published_.read(completion, names_, predicted_);
   index_steps(predicted_, names_.size(), last_step_of_name_);
 
   int num_correct = 0;

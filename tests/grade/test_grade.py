@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastreason as fr
@@ -182,6 +182,25 @@ def test_any_bytes_get_a_verdict(data):
 )
 def test_a_megabyte_of_hostile_text_takes_no_quadratic_time(text):
     fr.grade_texts([GOLD, SYMBOLIC_GOLD], [text, text])  # linear takes some 50 ms; a quadratic step would never end
+
+
+@settings(max_examples=30)
+@given(fragments=st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=3)), min_size=1, max_size=6))
+def test_any_repetition_to_a_megabyte_takes_no_quadratic_time(fragments):
+    piece = "".join(fragments) or "x"
+    text = piece * (1_000_000 // len(piece.encode("utf-8", "surrogatepass")))
+    verdict = fr.grade_texts([GOLD, SYMBOLIC_GOLD], [text, text])
+    assert not verdict.verified.any()
+
+
+def test_ten_thousand_steps_and_numbers_of_a_thousand_digits():
+    steps = "".join(f"Define bird {i} in Fern Hollow as q; so q = {i}. " for i in range(10_000))
+    verdict = fr.grade_texts([steps + "Answer: 1."], [steps + "Answer: 1."])
+    assert verdict.sound.all()
+    assert len(verdict.steps.status) == 10_000
+    huge = GOLD.replace("5", "5" * 1000)
+    verdict = fr.grade_texts([GOLD, huge], [huge, huge])
+    assert verdict.verified.tolist() == [False, False]  # no number beyond 2**53 is taken to be equal to another
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,7 @@ def test_counts_come_without_names_unless_asked():
 
 
 def test_bad_calls_name_the_argument():
-    with pytest.raises(ValueError, match=r"the same number for each problem.*got 3 completions for 2 problems"):
+    with pytest.raises(ValueError, match=r"the same number for each problem.*got 3 completions for 2 gold solutions"):
         _core.grade_released(["a", "b"], ["c"] * 3)
     with pytest.raises(TypeError, match="texts must be str or bytes, item 1 is int"):
         _core.grade_released(["a"], ["a", 3])

@@ -257,9 +257,13 @@ def sum_of(plus: list[Any], minus: list[Any] | None = None) -> Any:
 
 def product_of(factors: list[Any]) -> Any:
     flat: list[Any] = []
+    negative = False  # (-2) * x is -(2 * x)
     for factor in factors:
+        if isinstance(factor, tuple) and factor[0] == "sum" and not factor[1] and len(factor[2]) == 1:
+            negative, factor = not negative, factor[2][0]
         flat += factor[1] if isinstance(factor, tuple) and factor[0] == "product" else [factor]
-    return flat[0] if len(flat) == 1 else ("product", sorted(flat, key=repr))
+    product = flat[0] if len(flat) == 1 else ("product", sorted(flat, key=repr))
+    return sum_of([], [product]) if negative else product
 
 
 def is_sound_symbolic(problem: symbolic.Problem, gold_names: set[str], solution: str) -> bool:
