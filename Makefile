@@ -40,6 +40,7 @@ test-kernels: setup  ## kernels under Triton's interpreter, against their defini
 
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
+	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
 	$(BIN)/python -m pytest -q tests/integrations
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead.

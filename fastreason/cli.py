@@ -1,4 +1,4 @@
-"""The command line: `fastreason run | report | generate | themes | info`, the same as `python -m fastreason`.
+"""The command line: `fastreason run | report | generate | grade | themes | info`, the same as `python -m fastreason`.
 
 Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
 """
@@ -19,6 +19,8 @@ commands:
   report DIR     write DIR/report.html again from what the run directory holds
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
                  problems as JSONL, Parquet or token ids, --show 3 to the screen, --graph FILE.svg as a picture
+  grade --gold FILE --completions FILE [--out FILE]
+                 verdicts of completions as JSONL or Parquet, and a table by op and by kind of failure
   themes [learn FILE --out DIR]
                  the themes that ship, or those of a JSONL file as TOML files
   info           this machine and the versions of everything the numbers depend on
@@ -30,7 +32,8 @@ commands:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "report": _report, "generate": _generate, "themes": _themes, "info": _info}
+    commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
+    commands |= {"themes": _themes, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -168,6 +171,31 @@ def _generate(arguments: list[str]) -> int:
         tokenizer=options.tokenizer,
     )
     print(f"{options.out}: {written} problems")
+    return 0
+
+
+def _grade(arguments: list[str]) -> int:
+    from .grade_files import FORMATS, grade_file
+
+    parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
+    parser.add_argument("--gold", type=Path, required=True, metavar="FILE", help="JSONL in the published schema")
+    parser.add_argument(
+        "--completions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSONL: completion or completions, and row or id; a released generation file; or in the order of --gold",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the verdicts go; default: only the table")
+    parser.add_argument("--format", choices=FORMATS, help="of --out (default by its name, else jsonl)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
+    options = parser.parse_args(arguments)
+    if options.format and options.out is None:
+        raise ValueError("--format needs --out FILE")
+    if options.threads < 0:
+        raise ValueError(f"--threads must be at least 0, got {options.threads}")
+    summary = grade_file(options.gold, options.completions, options.out, format=options.format, threads=options.threads)
+    print(summary.table())
     return 0
 
 

@@ -232,9 +232,13 @@ class _Tokens(_Export):
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes under another name and renames, so that the path never names half a file."""
+    """Writes under another name and renames, so that the path never names half a file; a failure leaves none behind."""
     temporary = path.with_name(path.name + ".new")
-    write(temporary)
+    try:
+        write(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -29,7 +29,7 @@ def test_dry_run_prints_the_resolved_recipe(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["fly"], "no command 'fly'; there are run, report, generate, themes, info"),
+        (["fly"], "no command 'fly'; there are run, report, generate, grade, themes, info"),
         (["run", "nothing"], "must be one of quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],

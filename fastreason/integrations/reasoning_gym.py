@@ -1,0 +1,120 @@
+"""reasoning-gym: our problems as one of its procedural datasets, under the name `fastreason`.
+
+import reasoning_gym
+import fastreason.integrations.reasoning_gym  # registers the name
+
+data = reasoning_gym.create_dataset("fastreason", size=500, seed=42, op=[4, 5, 6], themes=["zoo"])
+score = data.score_answer(answer, entry=data[0])
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..tasks import Mixture, Split, TaskStream
+from .common import RewardFunction, TextReward, questions
+
+try:
+    from reasoning_gym.coaching import BaseCurriculum, ScalarAttributeDefinition
+    from reasoning_gym.factory import ProceduralDataset, register_dataset
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "fastreason.integrations.reasoning_gym needs reasoning-gym: pip install 'fastreason[reasoning-gym]'"
+    ) from error
+
+DATASET_NAME = "fastreason"
+_NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
+
+
+@dataclass
+class FastreasonConfig:
+    """What `create_dataset("fastreason", ...)` takes.
+
+    Args:
+        size: entries.
+        seed: of the stream; None draws one.
+        op: operations, one number or several with equal shares.
+        themes, modes, depths: see `Mixture.uniform`.
+        split: train, rl, val or test; no two share a problem.
+        reward: "outcome" scores the answer alone; "blended", "strict", "steps" or a function of a `Verdicts` score the
+            steps, so what is scored must be the whole solution, as the `answer` of an entry then is.
+        reward_settings: of the reward, such as {"outcome_weight": 0.2}.
+    """
+
+    size: int = 500
+    seed: int | None = None
+    op: int | Sequence[int] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    themes: Sequence[str] = ("zoo",)
+    modes: Sequence[str] = ("forward",)
+    depths: Sequence[int] = (2,)
+    split: Split = "rl"
+    reward: str | RewardFunction = "outcome"
+    reward_settings: dict[str, Any] = field(default_factory=dict)
+
+    def validate(self) -> None:
+        """Raises ValueError for a value out of range."""
+        if self.size < 1:
+            raise ValueError(f"fastreason: size must be at least 1, got {self.size}")
+        self.mixture()
+        self.text_reward()
+
+    def mixture(self) -> Mixture:
+        op = [self.op] if isinstance(self.op, int) else self.op
+        return Mixture.uniform(op, self.themes, self.modes, self.depths)
+
+    def text_reward(self) -> TextReward:
+        return TextReward(self.reward, self.reward_settings, threads=1)
+
+
+class FastreasonDataset(ProceduralDataset):
+    """Entries with question, answer and metadata; metadata["solution"] is what completions are verified against."""
+
+    def __init__(self, config: FastreasonConfig) -> None:
+        super().__init__(config=config, seed=config.seed, size=config.size)
+        self.stream = TaskStream(config.mixture(), seed=self.seed, split=config.split)
+        self.text_reward = config.text_reward()
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        batch = self.stream[idx : idx + 1]
+        row, cell = batch.rows()[0], batch.cells[0]
+        by_answer = self.text_reward.kind == "outcome"
+        return {
+            "question": questions(batch)[0],
+            "answer": str(batch.answers[0]) if by_answer else row["solution"],
+            "metadata": {
+                "source_dataset": DATASET_NAME,
+                "source_index": idx,
+                "id": row["id"],
+                "op": cell.op,
+                "theme": cell.theme,
+                "mode": cell.mode,
+                "depth": cell.depth,
+                "solution": row["solution"],
+                "difficulty": {"op": cell.op},
+            },
+        }
+
+    def score_answer(self, answer: str | None, entry: dict[str, Any]) -> float:
+        """The reward of an answer in [0, 1]; a number alone is an answer without steps, None earns 0."""
+        if not isinstance(answer, str):
+            return 0.0
+        text = f"Answer: {answer}" if _NUMBER.fullmatch(answer) else answer
+        return float(self.text_reward.score([entry["metadata"]["solution"]], [text])[0][0])
+
+
+class FastreasonCurriculum(BaseCurriculum):
+    """One level a number of operations, from 2 to 20."""
+
+    def __init__(self) -> None:
+        super().__init__(FastreasonCurriculum.__name__, FastreasonConfig)
+        self._define_attributes(
+            ScalarAttributeDefinition(
+                name="op", field_name="op", levels=list(range(2, 21)), description="Operations of a solution"
+            )
+        )
+
+
+register_dataset(DATASET_NAME, FastreasonDataset, FastreasonConfig, FastreasonCurriculum)

@@ -1,0 +1,122 @@
+"""TRL: prompts and a reward for its `GRPOTrainer`.
+
+    from fastreason.integrations.trl import prompts, reward
+
+    trainer = GRPOTrainer(model, reward_funcs=reward("strict"), train_dataset=prompts(stream, stop=200_000), ...)
+
+TRL is not imported here: it calls what `reward` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..shards import StreamShard
+from ..tasks import TaskStream
+from ..theme import load_theme
+from ..tokenizer import Tokenizer
+from .common import RewardFunction, TextReward
+from .datasets import to_datasets
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def reward(
+    kind: str | RewardFunction = "strict",
+    *,
+    column: str = "solution",
+    tokenizer: Tokenizer | None = None,
+    threads: int = 0,
+    **settings: Any,
+) -> Callable[..., list[float]]:
+    """A reward function for `GRPOTrainer`, for completions as text and as messages.
+
+    Beside the reward it logs the shares of samples with a right answer and of verified ones, and the mean share of
+    right steps, so that a run shows where answers run ahead of reasoning.
+
+    Args:
+        kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
+        column: of the dataset: the gold solutions.
+        tokenizer: reads completions from their token ids. TRL drops special tokens from its texts; a tokenizer in which
+            `<answer>` is one, as in the released tokenizer, leaves no answer there.
+        threads: 0 uses all cores.
+        settings: of the reward, such as outcome_weight=0.2.
+    Raises:
+        ValueError: no such kind or setting, or, when it is called, a dataset without the column.
+    """
+    return _Reward(TextReward(kind, settings, threads), column, tokenizer)
+
+
+def prompts(
+    stream: TaskStream | StreamShard,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    num_shards: int = 1,
+    conversational: bool = False,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Problems as a dataset with the columns prompt and solution beside those of the published schema.
+
+    Args:
+        stream, start, stop, num_shards: of `to_datasets`.
+        conversational: prompts are one message of a user; else `<question> ... </question> <solution>`.
+    """
+    rows = to_datasets(stream, start=start, stop=stop, num_shards=num_shards)
+    whole = stream.stream if isinstance(stream, StreamShard) else stream
+    symbolic = [theme for theme in whole.mixture.themes if load_theme(theme).style == "symbolic"]
+    return rows.map(_with_prompt, fn_kwargs={"symbolic": symbolic, "conversational": conversational})
+
+
+@dataclass(frozen=True)
+class _Reward:
+    """A class, not a closure: TRL asks that rewards can be pickled."""
+
+    text_reward: TextReward
+    column: str
+    tokenizer: Tokenizer | None
+
+    @property
+    def __name__(self) -> str:  # what TRL calls it in its logs
+        return f"fastreason_{self.text_reward.name}"
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        if self.column not in columns:
+            raise ValueError(f"trl.reward: the dataset has no column {self.column!r}; there are {', '.join(columns)}")
+        if self.tokenizer is None:
+            texts = [_text(completion) for completion in completions]
+        elif completion_ids is None:
+            raise ValueError("trl.reward: a tokenizer needs completion_ids, which this TRL does not pass")
+        else:
+            texts = [self.tokenizer.decode(ids) for ids in completion_ids]
+        rewards, verdicts = self.text_reward.score(columns[self.column], texts)
+        if log_metric is not None and len(verdicts):
+            for name in ("answer_correct", "verified", "process_accuracy"):
+                log_metric(name, float(getattr(verdicts, name).mean()))
+        return rewards.tolist()
+
+
+def _text(completion: Any) -> str:
+    """What the model wrote: a text, or the contents of messages one after the other."""
+    if isinstance(completion, str):
+        return completion
+    return "".join(message["content"] for message in completion if isinstance(message.get("content"), str))
+
+
+def _with_prompt(row: dict[str, Any], symbolic: list[str], conversational: bool) -> dict[str, Any]:
+    # symbolic texts ask first
+    parts = (row["question"], row["problem"]) if row["template"] in symbolic else (row["problem"], row["question"])
+    text = " ".join(part.strip() for part in parts)
+    if conversational:
+        return {"prompt": [{"role": "user", "content": text}]}
+    return {"prompt": f"<question> {text} </question> <solution>"}

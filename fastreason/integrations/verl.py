@@ -1,0 +1,106 @@
+"""verl: `compute_score` in the form of its custom reward functions, and rows of its datasets.
+
+    reward.custom_reward_function.path=pkg://fastreason.integrations.verl
+    reward.custom_reward_function.name=compute_score
+    +reward.custom_reward_function.reward_kwargs.kind=strict
+
+verl drops special tokens from the text that it grades: `<answer>` must be an ordinary token of the model's tokenizer,
+as it is in ours. verl is not imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# absolute: verl may load this file by its path, outside the package
+from fastreason.integrations.common import RewardFunction, TextReward, questions
+from fastreason.tasks import ProblemBatch
+
+DATA_SOURCE = "fastreason"
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str | dict[str, Any],
+    extra_info: dict[str, Any] | None = None,
+    *,
+    kind: str | RewardFunction = "strict",
+    **settings: Any,
+) -> dict[str, float]:
+    """The reward of one completion.
+
+    Args:
+        data_source: not used.
+        solution_str: the completion.
+        ground_truth: the gold solution, or a mapping with the key `solution`, as the released data have it.
+        extra_info: where `gold_solution` is looked for if ground_truth has none.
+        kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
+        settings: of the reward, such as outcome_weight=0.2.
+    Returns:
+        score, and beside it what verl logs: answer_correct, verified, process_accuracy.
+    Raises:
+        ValueError: no gold solution, no such kind or setting.
+    """
+    del data_source
+    return _scores([solution_str], [_gold(ground_truth, extra_info)], kind, settings, threads=1)[0]
+
+
+def compute_scores(
+    data_sources: Sequence[str],
+    solution_strs: Sequence[str],
+    ground_truths: Sequence[str | dict[str, Any]],
+    extra_infos: Sequence[dict[str, Any] | None] | None = None,
+    *,
+    kind: str | RewardFunction = "strict",
+    **settings: Any,
+) -> list[dict[str, float]]:
+    """`compute_score` for verl's batch reward manager: all completions in one call on all cores."""
+    del data_sources
+    extras = [None] * len(solution_strs) if extra_infos is None else extra_infos
+    golds = [_gold(truth, extra) for truth, extra in zip(ground_truths, extras, strict=True)]
+    return _scores(solution_strs, golds, kind, settings, threads=0)
+
+
+def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
+    """Problems as rows of verl's Parquet files, with the gold solution as the ground truth."""
+    return [
+        {
+            "data_source": DATA_SOURCE,
+            "prompt": [{"role": "user", "content": question}],
+            "ability": "reasoning",
+            "reward_model": {"style": "rule", "ground_truth": row["solution"]},
+            "extra_info": {
+                "split": batch.stream.split,
+                "index": index,
+                **{name: row[name] for name in ("id", "op", "template", "mode", "d")},
+            },
+        }
+        for index, question, row in zip(batch.indices.tolist(), questions(batch), batch.rows(), strict=True)
+    ]
+
+
+def _scores(
+    texts: Sequence[str], golds: list[str], kind: str | RewardFunction, settings: dict[str, Any], threads: int
+) -> list[dict[str, float]]:
+    rewards, verdicts = TextReward(kind, settings, threads).score(golds, texts)
+    columns = {
+        "score": rewards,
+        "answer_correct": verdicts.answer_correct,
+        "verified": verdicts.verified,
+        "process_accuracy": verdicts.process_accuracy,
+    }
+    values = zip(*(column.astype(float).tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def _gold(ground_truth: str | dict[str, Any], extra_info: dict[str, Any] | None) -> str:
+    gold = ground_truth.get("solution") if isinstance(ground_truth, dict) else ground_truth
+    gold = gold or (extra_info or {}).get("gold_solution")
+    if not isinstance(gold, str) or not gold:
+        raise ValueError(
+            "verl.compute_score: ground_truth must be the gold solution or a mapping with the key 'solution', "
+            f"got {ground_truth!r}"
+        )
+    return gold
