@@ -44,22 +44,14 @@ class FailureKind(IntEnum):
 _BY_STATUS = ("UNDEFINED_VARIABLE", "WRONG_PARENTS", "WRONG_OPERATOR", "ARITHMETIC_SLIP", "WRONG_VALUE")
 
 
-def failure_kinds(verdicts: Verdicts, has_answer: np.ndarray | None = None) -> np.ndarray:
-    """The FailureKind of each completion.
-
-    Args:
-        verdicts: of n completions.
-        has_answer: bool [n], whether an answer was found, right or wrong. None: every completion counts as having one,
-            so NO_ANSWER does not occur.
-    Returns:
-        uint8 [n].
-    """
+def failure_kinds(verdicts: Verdicts) -> np.ndarray:
+    """The FailureKind of each of n completions: uint8 [n]."""
     num_steps = np.diff(verdicts.steps.offsets)
     found = np.zeros((len(verdicts), len(StepStatus)), dtype=bool)
-    found[np.repeat(np.arange(len(verdicts)), num_steps), verdicts.steps.status] = True
+    found[verdicts.steps.completion, verdicts.steps.status] = True
     holds = {
         FailureKind.NONE: verdicts.sound,
-        FailureKind.NO_ANSWER: np.zeros(len(verdicts), bool) if has_answer is None else ~has_answer,
+        FailureKind.NO_ANSWER: np.isnan(verdicts.answer),
         FailureKind.NO_STEPS: num_steps == 0,
         FailureKind.MISSING_STEP: verdicts.num_missing > 0,
         **{FailureKind[name]: found[:, StepStatus[name]] for name in _BY_STATUS},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,9 +30,6 @@ _RELEASED = ("released_verified", "released_process_accuracy", "released_outcome
 COLUMNS = (*LEVELS, "process_accuracy", *_RELEASED)
 """Fields of `Verdicts` that are written for each completion."""
 
-# where the verifier looks for an answer
-_HAS_ANSWER = re.compile(r"<answer>\s*[-+]?\d|(?-i:Answer:)\s*[-+]?\d", re.I)
-
 
 @dataclass(frozen=True, eq=False)
 class Graded:
@@ -49,10 +45,7 @@ class Graded:
         rows = np.array(chunk.rows)
         solutions = [gold.solutions[row] for row in _one_of_each_group(rows).tolist()]
         verdicts = grade_texts(solutions, chunk.texts, threads=threads)
-        has_answer = verdicts.answer_correct.copy()
-        for i in np.flatnonzero(~has_answer):
-            has_answer[i] = _HAS_ANSWER.search(chunk.texts[i]) is not None
-        return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts, has_answer))
+        return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts))
 
 
 def _one_of_each_group(rows: np.ndarray) -> np.ndarray:
@@ -225,7 +218,9 @@ def _json_numbers(values: np.ndarray) -> list[Any]:
     if values.dtype == bool:
         return np.array(["false", "true"], dtype=object)[values.astype(np.intp)].tolist()
     # six digits, which are all that float32 holds
-    return np.round(values.astype(np.float64), 6).tolist()
+    numbers = np.round(values.astype(np.float64), 6).astype(object)
+    numbers[np.isnan(values)] = "null"
+    return numbers.tolist()
 
 
 class _Parquet:
@@ -256,7 +251,8 @@ class _Parquet:
             "id": ids.take(rows),
             "sample": pa.array(graded.samples, pa.int64()),
             "op": ops.take(rows),
-            **{name: pa.array(getattr(graded.verdicts, name)) for name in COLUMNS},
+            # no number is null
+            **{name: pa.array(getattr(graded.verdicts, name), from_pandas=True) for name in COLUMNS},
             "failure": self._names(graded.failures, FailureKind),
             "steps": pa.ListArray.from_arrays(
                 pa.array(steps.offsets, pa.int32()), self._names(steps.status, StepStatus)

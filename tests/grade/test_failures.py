@@ -9,6 +9,7 @@ import pytest
 import fastreason as fr
 from fastreason import StepStatus
 from fastreason.failures import FailureKind, failure_kinds
+from tests.grade.gold import GOLD
 
 
 class Made(SimpleNamespace):
@@ -18,13 +19,15 @@ class Made(SimpleNamespace):
         return len(self.sound)
 
 
-def made(*statuses: str, sound=False, answer=True, missing=0) -> Made:
+def made(*statuses: str, sound=False, answer=True, missing=0, has_answer=True) -> Made:
     return Made(
+        answer=np.array([7.0 if has_answer else np.nan]),
         sound=np.array([sound]),
         answer_correct=np.array([answer]),
         num_missing=np.array([missing], dtype=np.int32),
         steps=SimpleNamespace(
             offsets=np.array([0, len(statuses)]),
+            completion=np.zeros(len(statuses), dtype=np.int64),
             status=np.array([StepStatus[name] for name in statuses], dtype=np.uint8),
         ),
     )
@@ -34,30 +37,24 @@ WRONG = ("UNDEFINED_VARIABLE", "WRONG_PARENTS", "WRONG_OPERATOR", "ARITHMETIC_SL
 
 
 @pytest.mark.parametrize(
-    "verdict, has_answer, kind",
+    "verdict, kind",
     [
-        (made("RIGHT", "EXTRA", sound=True), True, "NONE"),
-        (made("WRONG_PARENTS", answer=False, missing=1), False, "NO_ANSWER"),
-        (made(answer=True, missing=3), True, "NO_STEPS"),
-        (made("RIGHT", *WRONG, missing=1), True, "MISSING_STEP"),
-        *((made("RIGHT", *WRONG[i:], answer=False), True, WRONG[i]) for i in range(5)),
-        *((made(*reversed(WRONG[i:]), "EXTRA"), True, WRONG[i]) for i in range(5)),
-        (made("RIGHT", "REPEATED", "EXTRA", answer=False), True, "WRONG_ANSWER"),
-        (made("RIGHT", "EXTRA"), True, "EXTRA_STEP"),
-        (made("REPEATED", "RIGHT"), True, "EXTRA_STEP"),
-        (made("RIGHT"), True, "WRONG_EQUATION"),
+        (made("RIGHT", "EXTRA", sound=True), "NONE"),
+        (made("WRONG_PARENTS", answer=False, missing=1, has_answer=False), "NO_ANSWER"),
+        (made(answer=True, missing=3), "NO_STEPS"),
+        (made("RIGHT", *WRONG, missing=1), "MISSING_STEP"),
+        *((made("RIGHT", *WRONG[i:], answer=False), WRONG[i]) for i in range(5)),
+        *((made(*reversed(WRONG[i:]), "EXTRA"), WRONG[i]) for i in range(5)),
+        (made("RIGHT", "REPEATED", "EXTRA", answer=False), "WRONG_ANSWER"),
+        (made("RIGHT", "EXTRA"), "EXTRA_STEP"),
+        (made("REPEATED", "RIGHT"), "EXTRA_STEP"),
+        (made("RIGHT"), "WRONG_EQUATION"),
     ],
 )
-def test_the_first_that_holds(verdict, has_answer, kind):
-    assert failure_kinds(verdict, np.array([has_answer])).tolist() == [FailureKind[kind]]
-    if has_answer:
-        assert failure_kinds(verdict).tolist() == [FailureKind[kind]]
+def test_the_first_that_holds(verdict, kind):
+    assert failure_kinds(verdict).tolist() == [FailureKind[kind]]
 
 
-GOLD = (
-    "Define red kite in Alder Field as q; so q = 2. Define grey owl in Alder Field as B; m = q = 2; so B = 3 + m = 3 + "
-    "2 = 5. Define total number of birds in Alder Field as T; so T = q + B = 2 + 5 = 7. Answer: 7."
-)
 # one wrong number, carried on rightly
 MISREAD = GOLD.replace("q = 2", "q = 3").replace("3 + 2 = 5", "3 + 3 = 6").replace("2 + 5 = 7", "3 + 6 = 9")
 # a value that was used is defined again, rightly
@@ -92,7 +89,7 @@ REPAIRED = (
 )
 def test_kinds_of_texts(old, new, kind):
     text = GOLD.replace(old, new, 1)
-    kinds = failure_kinds(fr.grade_texts([GOLD], [text]), np.array(["Answer: " in text]))
+    kinds = failure_kinds(fr.grade_texts([GOLD], [text]))
     assert FailureKind(kinds[0]).name == kind
 
 
@@ -111,5 +108,5 @@ def test_no_completions_and_many():
     texts = [GOLD, "", GOLD.replace("Answer: 7", "Answer: 8"), "Answer: 7."] * 500
     kinds = failure_kinds(fr.grade_texts([GOLD] * 2000, texts))
     assert kinds.dtype == np.uint8
-    wanted = [FailureKind.NONE, FailureKind.NO_STEPS, FailureKind.WRONG_ANSWER, FailureKind.NO_STEPS]
+    wanted = [FailureKind.NONE, FailureKind.NO_ANSWER, FailureKind.WRONG_ANSWER, FailureKind.NO_STEPS]
     assert kinds.tolist() == wanted * 500
