@@ -125,6 +125,7 @@ class Verdicts:
     gold_steps: GoldSteps
     length: int | None = None
     _texts: Callable[[], tuple[list[Any], list[Any]]] | None = field(default=None, repr=False)
+    _threads: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return len(self.verified)
@@ -148,7 +149,7 @@ class Verdicts:
     @cached_property
     def _released(self) -> dict[str, np.ndarray]:
         assert self._texts is not None, "Verdicts come from grade or grade_texts"
-        arrays = _core.grade_released(*self._texts())
+        arrays = _core.grade_released(*self._texts(), threads=self._threads)
         unread = arrays["num_gold"] == 0
         arrays["released_verified"][unread] = False
         for name in ("released_process_accuracy", "released_process_reward"):
@@ -198,7 +199,11 @@ class Verdicts:
 
     @classmethod
     def _from_core(
-        cls, arrays: dict[str, Any], texts: Callable[[], tuple[list[Any], list[Any]]], length: int | None = None
+        cls,
+        arrays: dict[str, Any],
+        texts: Callable[[], tuple[list[Any], list[Any]]],
+        threads: int,
+        length: int | None = None,
     ) -> Verdicts:
         def part(prefix: str) -> dict[str, Any]:
             return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
@@ -206,7 +211,14 @@ class Verdicts:
         whole = {key: value for key, value in arrays.items() if not key.startswith(("step_", "gold_"))}
         steps = part("step_")
         steps["gold_step"] = steps.pop("gold")
-        return cls(**whole, steps=Steps(**steps), gold_steps=GoldSteps(**part("gold_")), length=length, _texts=texts)
+        return cls(
+            **whole,
+            steps=Steps(**steps),
+            gold_steps=GoldSteps(**part("gold_")),
+            length=length,
+            _texts=texts,
+            _threads=threads,
+        )
 
 
 def grade(
@@ -235,10 +247,12 @@ def grade(
         if not np.issubdtype(completions.dtype, np.integer):
             raise ValueError(f"grade: token ids must be integers, got {completions.dtype}")
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
-        return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
+        return Verdicts._from_core(
+            arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
+        )
     texts: list[str | bytes] = list(completions)
     return Verdicts._from_core(
-        _core.grade_batch(batch.core, texts, threads=threads), partial(_with_solutions, batch, texts)
+        _core.grade_batch(batch.core, texts, threads=threads), partial(_with_solutions, batch, texts), threads
     )
 
 
@@ -256,10 +270,12 @@ def grade_texts(
     """
     gold: list[str | bytes] = list(gold_solutions)
     texts: list[str | bytes] = list(completions)
-    return Verdicts._from_core(_core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts))
+    return Verdicts._from_core(
+        _core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts), threads
+    )
 
 
-# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts can be pickled.
+# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts can be pickled.
 
 
 def _as_they_are(gold: list[Any], texts: list[Any]) -> tuple[list[Any], list[Any]]:
