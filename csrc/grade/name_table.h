@@ -1,6 +1,7 @@
 // Names as small integers, so that steps and parents compare as numbers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -49,7 +50,11 @@ class NameTable {
     return id;
   }
 
-  void clear() { truncate(0); }
+  // The texts may be gone already, so no name is looked at.
+  void clear() {
+    entries_.clear();
+    slots_.assign(std::min<std::size_t>(slots_.size(), 1024), -1);
+  }
 
   // Forgets the names with ids `size` and above. Undoing insertions in reverse keeps linear probing intact.
   void truncate(int size) {
