@@ -80,7 +80,7 @@ build/fuzz/grade: tests/fuzz/fuzz_grade.cpp $(CORE)
 	    $< $(wildcard csrc/grade/*.cpp) -o $@
 
 fuzz: setup build/fuzz/grade  ## the verifier under libFuzzer for FUZZ_SECONDS, then fresh examples of every property test
-	build/fuzz/grade -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
+	build/fuzz/grade -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 -artifact_prefix=build/fuzz/ \
 	    -dict=tests/fuzz/grade.dict build/fuzz/corpus tests/fuzz/corpus
 	$(BIN)/python -m pytest -q --hypothesis-profile=random tests/tasks tests/text tests/grade tests/kernels
 

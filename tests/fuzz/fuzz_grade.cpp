@@ -68,20 +68,27 @@ std::vector<std::uint32_t> token_ends(std::string_view text) {
   return ends;
 }
 
-void check(std::string_view gold, std::string_view completion, Style style) {
-  const std::vector<std::uint32_t> ends = token_ends(completion), gold_ends = token_ends(gold);
+// Each of the two texts as the gold solution of both, one problem after the other in the same memory.
+void check(std::string_view first, std::string_view second, Style style) {
+  const std::vector<std::uint32_t> ends[] = {token_ends(first), token_ends(second)};
+  const std::string_view texts[] = {first, second};
   GradeInput input;
-  input.num_problems = 1;
+  input.num_problems = 2;
   input.per_problem = 2;
-  input.has_tokens = !ends.empty() && !gold_ends.empty();
-  input.gold = [&](std::int64_t, TextMemory&) { return std::pair(gold, style); };
-  input.completion = [&](std::int64_t j, TextMemory&) {
-    return j == 0 ? Completion{completion, true, ends} : Completion{gold, true, gold_ends};
+  input.has_tokens = true;
+  input.gold = [&](std::int64_t i, TextMemory& memory) {
+    memory.text.assign(texts[i]);
+    return std::pair<std::string_view, Style>(memory.text, style);
   };
-  if (!input.has_tokens) return;
+  input.completion = [&](std::int64_t j, TextMemory& memory) {
+    memory.text.assign(texts[j % 2]);
+    return Completion{memory.text, true, ends[j % 2]};
+  };
+  if (first.empty() || second.empty()) return;  // no tokens
   const BatchVerdicts out = grade_batch(input, 1);
-  check_verdict(out, 0, static_cast<std::int32_t>(completion.size()), static_cast<std::int32_t>(ends.size()));
-  check_verdict(out, 1, static_cast<std::int32_t>(gold.size()), static_cast<std::int32_t>(gold_ends.size()));
+  for (std::size_t j = 0; j < 4; ++j)
+    check_verdict(out, j, static_cast<std::int32_t>(texts[j % 2].size()),
+                  static_cast<std::int32_t>(ends[j % 2].size()));
 }
 
 void check_released(std::string_view gold, std::string_view completion) {
