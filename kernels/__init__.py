@@ -1,7 +1,8 @@
 """Operations of the decoder and its losses, one a file: definition in torch, Triton kernels, checked wrapper."""
 
-from .attention import attention, decode_attention
+from .attention import attention
 from .cross_entropy import cross_entropy
+from .decode_attention import decode_attention
 from .policy_loss import PolicyLoss, group_advantages, policy_loss
 from .rms_norm import rms_norm
 from .rope import rope, rope_angles

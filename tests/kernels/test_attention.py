@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from fastreason.kernels import Segments, attention
-from fastreason.kernels.attention import decode_attention
+from fastreason.kernels import Segments, attention, decode_attention
 
 
 def dense(q, k, v, segments, scale=None):
