@@ -30,6 +30,7 @@ from torch import Tensor
 
 from .attention_backward import attention_backward, match_strides
 from .attention_plan import (
+    LAYOUT_ARGUMENTS,
     at_token,
     count_key_blocks,
     edge_key_block,
@@ -76,6 +77,8 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
 
 def attention_ref(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, scale: float) -> Tensor:
     """The definition: one scaled_dot_product_attention per bucket of segments of similar length."""
+    if scale <= 0:  # torch hides a key by scale * -inf, which is NaN or +inf here
+        q_THD, scale = q_THD * scale, 1.0
     plan = segments.plan
     rectangles = [bucket.rectangle for bucket in plan.buckets]
     queries, keys, values = (_cut(plan.rows.gather(x), rectangles) for x in (q_THD, k_TKD, v_TKD))
@@ -141,7 +144,7 @@ def _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees, HAS_EDGE: t
     return acc, m_new, denominator
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
 def _forward_kernel(
     q_ptr,
     k_ptr,

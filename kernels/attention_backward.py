@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .attention_plan import (
+    LAYOUT_ARGUMENTS,
     at_token,
     count_key_blocks,
     edge_key_block,
@@ -49,7 +50,7 @@ def _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, HAS_EDGE: tl.cons
     return p * (tl.dot(do, tl.trans(v), input_precision="ieee") - delta[:, None])
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
 def _query_kernel(
     q_ptr,
     k_ptr,
@@ -136,16 +137,16 @@ def _add_rows(
     lse = tl.load(lse_ptr + lse_base + row, mask=inside, other=0.0)
     delta = tl.load(delta_ptr + lse_base + row, mask=inside, other=0.0)
     s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale_log2
-    p = tl.exp2(s - lse[None, :])
     if HAS_EDGE:
-        p = tl.where(key[:, None] <= (row // GROUP)[None, :], p, 0.0)
+        s = tl.where(key[:, None] <= (row // GROUP)[None, :], s, -float("inf"))
+    p = tl.exp2(s - lse[None, :])
     dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
     ds = p * (tl.dot(v, tl.trans(do), input_precision="ieee") - delta[None, :])
     dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
 def _key_kernel(
     q_ptr,
     k_ptr,

@@ -22,7 +22,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .triton_support import tl, triton
 
-__all__ = ["KeyTiles", "WorkPlan", "work_plan"]
+__all__ = ["LAYOUT_ARGUMENTS", "KeyTiles", "WorkPlan", "work_plan"]
+
+# of the kernels over segments: arguments that must not make a variant of the kernel for their value
+LAYOUT_ARGUMENTS = ("T", "q_stride_t", "q_stride_h", "k_stride_t", "k_stride_h", "v_stride_t", "v_stride_h")
 
 
 @dataclass(frozen=True, eq=False)

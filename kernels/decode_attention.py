@@ -33,6 +33,9 @@ __all__ = ["decode_attention", "decode_attention_ref"]
 
 MAX_HEAD_DIM = 128
 _LOG2_E = 1.4426950408889634
+# lengths, and strides that contain them: they must not make a variant of a kernel for their value
+_LAYOUT_ARGUMENTS = ("num_rows", "max_length", "q_stride_n", "q_stride_h")
+_LAYOUT_ARGUMENTS += tuple(f"{x}_stride_{axis}" for x in "kv" for axis in "nphl")
 
 
 def decode_attention(
@@ -99,13 +102,16 @@ def decode_attention_ref(
     scores_prefix = grouped @ prefix_k_PKLD.transpose(2, 3)
     if prefix_padding_PL is not None:
         scores_prefix = scores_prefix.masked_fill_(prefix_padding_PL[:, None, None], float("-inf"))
+    # values that are not seen are cleared: a weight of 0 would not make up for a NaN in unused memory
     if prefix_length_P is not None:
         behind = torch.arange(L, device=q.device) >= prefix_length_P[:, None]
         scores_prefix = scores_prefix.masked_fill_(behind[:, None, None], float("-inf"))
+        prefix_v_PKLD = prefix_v_PKLD.masked_fill(behind[:, None, :, None], 0.0)
     scores_own = q @ own_k_NKLD.transpose(2, 3)
     if own_length_N is not None:
         behind = torch.arange(own_k_NKLD.shape[2], device=q.device) >= own_length_N[:, None]
         scores_own = scores_own.masked_fill_(behind[:, None, None], float("-inf"))
+        own_v_NKLD = own_v_NKLD.masked_fill(behind[:, None, :, None], 0.0)
     scores_prefix = scores_prefix.view(P, K, N // P, H // K, L).transpose(1, 2).reshape(N, K, H // K, L)
     weights = torch.cat([scores_prefix, scores_own], dim=-1).softmax(-1)
     weights_prefix = weights[..., :L].view(P, N // P, K, H // K, L).transpose(1, 2).reshape(P, K, -1, L)
@@ -163,7 +169,7 @@ def _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees):
     return acc, m_new, denominator
 
 
-@triton.jit(do_not_specialize=["num_rows", "max_length"])
+@triton.jit(do_not_specialize=_LAYOUT_ARGUMENTS)
 def _prefix_kernel(
     q_ptr,
     k_ptr,
@@ -208,11 +214,12 @@ def _prefix_kernel(
     for first in range(0, length, BLOCK_N):
         key = first + tl.arange(0, BLOCK_N)
         exists = key < length
-        k = load_rows(k_at, key * (k_stride_l * 8), exists, D, BLOCK_D)
-        v = load_rows(v_at, key * (v_stride_l * 8), exists, D, BLOCK_D)
         sees = exists
         if HAS_PADDING:
             sees = exists & (tl.load(padding_ptr + prefix * max_length + key, mask=exists, other=1) == 0)
+        # what is not seen is not loaded either: a weight of 0 would not make up for a NaN in unused memory
+        k = load_rows(k_at, key * (k_stride_l * 8), sees, D, BLOCK_D)
+        v = load_rows(v_at, key * (v_stride_l * 8), sees, D, BLOCK_D)
         acc, m, denominator = _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees[None, :])
     offsets = (sequence * tl.num_programs(1) * GROUP + head) * D
     # without a key: o = 0 and lse = -inf, which weighs nothing
@@ -220,7 +227,7 @@ def _prefix_kernel(
     tl.store(lse_ptr + sequence * tl.num_programs(1) * GROUP + head, m + tl.log2(denominator), mask=inside)
 
 
-@triton.jit(do_not_specialize=["max_length"])
+@triton.jit(do_not_specialize=_LAYOUT_ARGUMENTS)
 def _own_kernel(
     q_ptr,
     k_ptr,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 try:
@@ -30,8 +31,8 @@ except ModuleNotFoundError:  # a CPU-only installation
         constexpr = object
 
         @staticmethod
-        def jit(function: Any) -> _MissingKernel:
-            return _MissingKernel()
+        def jit(function: Any = None, **options: Any) -> Any:
+            return _MissingKernel() if function is not None else lambda function: _MissingKernel()
 
     class OutOfResources(Exception):  # type: ignore[no-redef]
         """What Triton raises when a kernel needs more of a GPU than it has."""
@@ -47,8 +48,11 @@ _arch: int | None = None
 
 
 def runs_triton(x: Tensor) -> bool:
-    """Whether operations on `x` use their Triton kernel: on CUDA, or anywhere under TRITON_INTERPRET=1."""
-    return x.is_cuda or INTERPRETED or _arch is not None
+    """Whether operations on `x` use their Triton kernel: on CUDA, or anywhere under TRITON_INTERPRET=1.
+
+    Kernels compute in float32, so float64 always runs the definition.
+    """
+    return (x.is_cuda or INTERPRETED or _arch is not None) and x.dtype != torch.float64
 
 
 @contextmanager
