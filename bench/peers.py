@@ -1,0 +1,115 @@
+"""The same operations by other libraries, on the same tensors: Liger-Kernel and flash-attn, where they are installed.
+
+Each function returns calls by the name of the library; none where it is absent.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from fastreason.kernels.triton_support import INTERPRETED, tl
+from torch import Tensor
+
+__all__ = ["LIGER", "Rival", "Rivals", "add_rms_norm", "outputs_of", "rms_norm", "rope", "swiglu", "upstream_of"]
+
+LIGER = find_spec("liger_kernel") is not None
+
+
+def outputs_of(result: Any) -> tuple[Tensor, ...]:
+    """The tensors with a gradient among what an operation returned: a tensor, a tuple, or an object with a `loss`."""
+    if isinstance(result, Tensor):
+        return (result,)
+    if hasattr(result, "loss"):
+        return (result.loss,)
+    return tuple(x for x in result if isinstance(x, Tensor) and x.requires_grad)
+
+
+def upstream_of(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gradients of the outputs; that of a loss is 1, as when `backward` is called on it."""
+    return tuple(torch.ones_like(x) if x.ndim == 0 else torch.empty_like(x).normal_() for x in outputs)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A call of another library.
+
+    Args:
+        run: the operation.
+        inputs: its positional arguments.
+        learns: which of them get a gradient.
+    """
+
+    run: Callable[..., Any]
+    inputs: Sequence[Any]
+    learns: tuple[int, ...]
+
+    def forward(self) -> tuple[Tensor, ...]:
+        for i in self.learns:
+            self.inputs[i].requires_grad_()
+        return outputs_of(self.run(*self.inputs))
+
+    def backward(self, outputs: tuple[Tensor, ...], upstream: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(outputs, [self.inputs[i] for i in self.learns], upstream, retain_graph=True)
+
+    upstream = staticmethod(upstream_of)
+
+
+Rivals = dict[str, Callable[[], Rival]]
+
+
+def _for_the_interpreter(module: str) -> None:
+    """Liger takes rsqrt from libdevice, which the interpreter does not have; Triton's own is the same function."""
+    if INTERPRETED:
+        importlib.import_module(module).rsqrt = lambda x: tl.math.rsqrt(x)  # type: ignore[attr-defined]
+
+
+def rms_norm(x: Tensor, weight: Tensor) -> Rivals:
+    def liger() -> Rival:
+        from liger_kernel.ops import LigerRMSNormFunction
+
+        _for_the_interpreter("liger_kernel.ops.rms_norm")
+        return Rival(LigerRMSNormFunction.apply, (x, weight, 1e-6), (0, 1))
+
+    return {"Liger": liger} if LIGER else {}
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor) -> Rivals:
+    def liger() -> Rival:
+        from liger_kernel.ops import LigerFusedAddRMSNormFunction
+
+        _for_the_interpreter("liger_kernel.ops.fused_add_rms_norm")
+        return Rival(LigerFusedAddRMSNormFunction.apply, (x, residual, weight, 1e-6), (0, 1, 2))
+
+    return {"Liger": liger} if LIGER else {}
+
+
+def rope(x_THD: Tensor, num_q_heads: int, cos_T1D: Tensor, sin_T1D: Tensor) -> Rivals:
+    """Liger rotates queries and keys in place, stored token by token: [1, T, heads, D]."""
+
+    def liger() -> Rival:
+        from liger_kernel.ops import LigerRopeFunction
+
+        # it reads the first half of its tables, with the sign that is in the second half of ours
+        cos, sin = cos_T1D.transpose(0, 1), sin_T1D.roll(sin_T1D.shape[-1] // 2, dims=-1).transpose(0, 1).contiguous()
+
+        def run(q: Tensor, k: Tensor) -> Any:
+            return LigerRopeFunction.apply(q.transpose(1, 2), k.transpose(1, 2), cos, sin)
+
+        q, k = x_THD[:, :num_q_heads].contiguous()[None], x_THD[:, num_q_heads:].contiguous()[None]
+        return Rival(run, (q, k), (0, 1))
+
+    return {"Liger": liger} if LIGER else {}
+
+
+def swiglu(gate_up: Tensor) -> Rivals:
+    def liger() -> Rival:
+        from liger_kernel.ops.swiglu import LigerFusedGateUpSiLUMulFunction
+
+        return Rival(LigerFusedGateUpSiLUMulFunction.apply, (gate_up,), (0,))
+
+    return {"Liger": liger} if LIGER else {}
