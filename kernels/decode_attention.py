@@ -221,10 +221,11 @@ def _prefix_kernel(
         k = load_rows(k_at, key * (k_stride_l * 8), sees, D, BLOCK_D)
         v = load_rows(v_at, key * (v_stride_l * 8), sees, D, BLOCK_D)
         acc, m, denominator = _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees[None, :])
-    offsets = (sequence * tl.num_programs(1) * GROUP + head) * D
     # without a key: o = 0 and lse = -inf, which weighs nothing
-    store_rows(partial_ptr, offsets, acc / tl.where(denominator == 0.0, 1.0, denominator)[:, None], inside, D, BLOCK_D)
-    tl.store(lse_ptr + sequence * tl.num_programs(1) * GROUP + head, m + tl.log2(denominator), mask=inside)
+    denominator = tl.where(denominator == 0.0, 1.0, denominator)
+    at = sequence * tl.num_programs(1) * GROUP + head
+    store_rows(partial_ptr, at * D, acc / denominator[:, None], inside, D, BLOCK_D)
+    tl.store(lse_ptr + at, m + tl.log2(denominator), mask=inside)
 
 
 @triton.jit(do_not_specialize=_LAYOUT_ARGUMENTS)
