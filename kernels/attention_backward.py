@@ -243,7 +243,7 @@ def attention_backward(
 
     def keys(config: dict[str, int]) -> tuple[Tensor, Tensor]:
         dk, dv = (empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
-        key_tiles = plan.key_tiles(config["BLOCK_N"], H // K)
+        key_tiles = plan.key_tiles(config["BLOCK_N"])
         _key_kernel[(len(key_tiles.tiles), K)](
             q, k, v, do, lse, delta, dk, dv, key_tiles.tiles, key_tiles.viewers, *strides, T, scale, scale * _LOG2_E,
             **shape, **config,

@@ -49,7 +49,7 @@ class WorkPlan:
     device: torch.device
     num_covered: int
     _query_tiles: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    _key_tiles: dict[tuple[int, int], KeyTiles] = field(default_factory=dict)
+    _key_tiles: dict[int, KeyTiles] = field(default_factory=dict)
 
     def query_tiles(self, block_m: int, group: int) -> Tensor:
         """int32 [N, 5]: tiles of block_m rows, `group` rows a token."""
@@ -57,12 +57,12 @@ class WorkPlan:
             self._query_tiles[block_m, group] = self._to_device(_cut_queries(self.table, block_m, group))
         return self._query_tiles[block_m, group]
 
-    def key_tiles(self, block_n: int, group: int) -> KeyTiles:
+    def key_tiles(self, block_n: int) -> KeyTiles:
         """Tiles of block_n keys."""
-        if (block_n, group) not in self._key_tiles:
+        if block_n not in self._key_tiles:
             tiles, viewers = _cut_keys(self.table, block_n)
-            self._key_tiles[block_n, group] = KeyTiles(self._to_device(tiles), self._to_device(viewers))
-        return self._key_tiles[block_n, group]
+            self._key_tiles[block_n] = KeyTiles(self._to_device(tiles), self._to_device(viewers))
+        return self._key_tiles[block_n]
 
     def _to_device(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(x).to(self.device)
