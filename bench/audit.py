@@ -44,7 +44,7 @@ class Audited:
     """One kernel of one operation, compiled for one dtype and architecture.
 
     Args:
-        needs_tensor_cores: whether it must use them.
+        tensor_cores: the instruction of tensor cores that is wanted of it on sm_90; "": none.
         fp_fusion: what the launch says of fusing multiplications with additions; None where it does not.
     """
 
@@ -53,7 +53,7 @@ class Audited:
     dtype: str
     arch: int
     figures: Figures
-    needs_tensor_cores: bool
+    tensor_cores: str
     fp_fusion: bool | None
 
     @property
@@ -72,7 +72,7 @@ def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> l
             call.backward(outputs, tuple(torch.empty_like(x) for x in outputs))
     found = []
     for kernel, compiled in _named(launches).items():
-        demanded = compiled.name in op.tensor_cores and dtype.itemsize == 2
+        demanded = op.tensor_cores.get(compiled.name, "") if dtype.itemsize == 2 else ""
         label = f"{name} {variant}".strip()
         found.append(
             Audited(label, kernel, _SHORT[dtype], arch, figures_of(compiled, arch), demanded, compiled.fp_fusion)
@@ -99,8 +99,8 @@ def broken_rules(audited: Audited) -> list[str]:
         broken.append(f"spills {figures.spilled_bytes} bytes")
     if figures.shared_bytes > limit:
         broken.append(f"shared memory {figures.shared_bytes} > {limit}")
-    wanted = "HGMMA" if audited.arch == 90 else "MMA"
-    if audited.needs_tensor_cores and wanted not in figures.tensor_cores:
+    wanted = audited.tensor_cores if audited.arch == 90 or not audited.tensor_cores else "MMA"
+    if wanted not in figures.tensor_cores:
         broken.append(f"no {wanted} among its instructions")
     if audited.fp_fusion is None:
         broken.append("leaves enable_fp_fusion to Triton's default")
@@ -148,7 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.operations or list(OPS)
     if unknown := set(names) - set(OPS):
         parser.error(f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPS)}")
-    tasks = [(n, v, dtype, a) for n in names for v in OPS[n].shapes for dtype in OPS[n].dtypes for a in options.arch]
+    tasks = [
+        (name, variant, dtype, arch)
+        for name in names
+        for i, variant in enumerate(OPS[name].shapes)
+        for dtype in (torch.bfloat16, torch.float32)[: 1 if i else 2]
+        for arch in options.arch
+    ]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         found = [audited for batch in pool.map(_work, tasks) for audited in batch]
     text = table(found)

@@ -6,12 +6,16 @@ docs/kernels.md: width 768, 12 query and 2 key-value heads of 64, feed-forward 3
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from fastreason.kernels import rms_norm, rope, rope_angles, swiglu
+from fastreason.kernels import Segments, attention, decode_attention, rms_norm, rope, rope_angles, swiglu
+from fastreason.kernels.attention import attention_ref
+from fastreason.kernels.decode_attention import decode_attention_ref
+from fastreason.kernels.launch import configuration
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 from fastreason.kernels.rope import rope_ref
 from fastreason.kernels.swiglu import swiglu_ref
@@ -26,9 +30,19 @@ __all__ = ["OPS", "Call", "Op", "Shape"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the model and how many tokens it is given."""
+    """Sizes of the model and of what it is given.
+
+    Args:
+        tokens: in all; in decoding, sequences.
+        length: of a document, or of a prompt where there are groups.
+        own: tokens of a response.
+        members: responses of a prompt.
+    """
 
     tokens: int
+    length: int = 2048
+    own: int = 300
+    members: int = 6
     width: int = 768
     ffn: int = 3072
     heads: int = 12
@@ -103,24 +117,23 @@ class Op:
 
     Args:
         build: makes the call at a shape.
-        shapes: the shapes to compile for, by a short name; tokens are set by who uses them.
-        dtypes: what to compile for.
-        counted_tokens, liger_tokens, timed_tokens: how many to count our traffic and Liger's with (None: as many as
-            ours), and to time on a GPU.
+        shapes: the shapes to compile for, by a short name. float32 is compiled for the first of them.
+        counted: the shape to count traffic at.
+        liger_tokens: how many tokens Liger's traffic is counted with; None: as many as ours.
+        timed: the shape to time on a GPU.
         most_traffic: the gate on bytes / floor, forward and backward together.
         most_of_liger: the gate on our bytes over Liger's.
-        tensor_cores: names of kernels that must use them in 16-bit types.
+        tensor_cores: kernels that must use tensor cores in 16-bit types, and the instruction wanted of them on sm_90.
     """
 
     build: Callable[[Shape], Call]
     shapes: dict[str, dict[str, int]] = field(default_factory=lambda: {"": {}})
-    dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float32)
-    counted_tokens: int = 512
+    counted: dict[str, int] = field(default_factory=lambda: {"tokens": 512})
     liger_tokens: int | None = None
-    timed_tokens: int = 131072
+    timed: dict[str, int] = field(default_factory=lambda: {"tokens": 131072})
     most_traffic: float | None = None
     most_of_liger: float | None = None
-    tensor_cores: tuple[str, ...] = ()
+    tensor_cores: dict[str, str] = field(default_factory=dict)
 
 
 def _bytes(*tensors: Tensor) -> int:
@@ -184,9 +197,111 @@ def _swiglu(shape: Shape) -> Call:
     )
 
 
+def _attention(shape: Shape) -> Call:
+    """Documents of one length, the last one shorter."""
+    rest = shape.tokens % shape.length
+    return _attend(shape, Segments.from_lengths([shape.length] * (shape.tokens // shape.length) + [rest] * bool(rest)))
+
+
+def _attention_groups(shape: Shape) -> Call:
+    """Prompts with their responses."""
+    prompts = max(1, shape.tokens // (shape.length + shape.members * shape.own))
+    segments = Segments.from_groups([shape.length] * prompts, torch.full((prompts, shape.members), shape.own))
+    return _attend(replace(shape, tokens=segments.num_tokens), segments)
+
+
+def _attend(shape: Shape, segments: Segments) -> Call:
+    q = shape.floats(shape.tokens, shape.heads, shape.head_dim)
+    k = shape.floats(shape.tokens, shape.kv_heads, shape.head_dim)
+    v = shape.floats(shape.tokens, shape.kv_heads, shape.head_dim)
+    prefix = torch.where(segments.prefix >= 0, segments.length[segments.prefix], 0)
+    pairs = int((segments.length * prefix + segments.length * (segments.length + 1) // 2).sum())
+    flops = 4 * pairs * shape.heads * shape.head_dim
+    lse = 4 * shape.tokens * shape.heads
+    return Call(
+        run=attention,
+        inputs={"q_THD": q, "k_TKD": k, "v_TKD": v, "segments": segments},
+        learns=("q_THD", "k_TKD", "v_TKD"),
+        definition=lambda q_THD, k_TKD, v_TKD, segments: attention_ref(
+            q_THD, k_TKD, v_TKD, segments, shape.head_dim**-0.5
+        ),
+        # q, k, v, o and lse; then these, do and the three gradients
+        floor=(_bytes(q, k, v, q) + lse, _bytes(q, k, v, q, q, q, k, v) + lse),
+        # two products forward; backward has five
+        flops=(flops, flops * 5 // 2),
+        judge=functools.partial(_key_loads, shape, segments),
+        rivals=peers.attention(q, k, v, segments),
+    )
+
+
+def _key_loads(shape: Shape, segments: Segments, forward: Traffic) -> tuple[str, list[str]]:
+    """How often the keys and values were read: at most once by every tile of BLOCK_M stacked rows of a segment."""
+    block_d = max(16, 1 << (shape.head_dim - 1).bit_length())
+    some = torch.empty(0, dtype=shape.dtype, device=shape.device)
+    block_m = configuration("attention_forward", some, head_dim=block_d, itemsize=some.itemsize)["BLOCK_M"]
+    tiles = -(-segments.length * (shape.heads // shape.kv_heads) // block_m)
+    prefix = torch.where(segments.prefix >= 0, segments.length[segments.prefix], 0)
+    most = int((tiles * (segments.length + prefix)).sum()) / shape.tokens
+    row_bytes = shape.tokens * shape.kv_heads * shape.head_dim * some.itemsize
+    loads = {name: forward.launches[0].moved[f"{name}_ptr"].read / row_bytes for name in ("k", "v")}
+    failures = [
+        f"{name} is read {times:.2f} times, at most {most:.2f}" for name, times in loads.items() if times > most
+    ]
+    return f"K, V read {loads['k']:.2f}, {loads['v']:.2f} times; at most {most:.2f}", failures
+
+
+def _decode_attention(shape: Shape) -> Call:
+    """One new token of every sequence; `own` tokens of it are there already."""
+    prompts = max(1, shape.tokens // shape.members)
+    sequences, head_dim = prompts * shape.members, shape.head_dim
+    q = shape.floats(sequences, shape.heads, head_dim)
+    prefix_k, prefix_v = (shape.floats(prompts, shape.kv_heads, shape.length, head_dim) for _ in range(2))
+    own_k, own_v = (shape.floats(sequences, shape.kv_heads, shape.own, head_dim) for _ in range(2))
+    inputs = {"q_NHD": q, "prefix_k_PKLD": prefix_k, "prefix_v_PKLD": prefix_v, "prefix_padding_PL": None}
+    return Call(
+        run=decode_attention,
+        inputs=inputs | {"own_k_NKLD": own_k, "own_v_NKLD": own_v},
+        learns=(),
+        definition=functools.partial(decode_attention_ref, scale=head_dim**-0.5),
+        # q, o and all keys and values once
+        floor=(_bytes(q, q, prefix_k, prefix_v, own_k, own_v), 0),
+        flops=(4 * sequences * shape.heads * head_dim * (shape.length + shape.own), 0),
+    )
+
+
+_HEAD_DIMS = {
+    "d64": {"head_dim": 64},
+    # the smaller model of the same configuration files: 8 and 4 heads of 72
+    "d72": {"head_dim": 72, "heads": 8, "kv_heads": 4},
+    "d96": {"head_dim": 96},
+    "d128": {"head_dim": 128},
+}
+_GROUP = {"length": 400, "own": 300, "members": 6}
+
 OPS = {
-    "rms_norm": Op(_rms_norm, counted_tokens=16384, liger_tokens=2048, most_traffic=1.05),
-    "add_rms_norm": Op(_add_rms_norm, counted_tokens=16384, liger_tokens=2048, most_traffic=1.05),
+    "rms_norm": Op(_rms_norm, counted={"tokens": 16384}, liger_tokens=2048, most_traffic=1.05),
+    "add_rms_norm": Op(_add_rms_norm, counted={"tokens": 16384}, liger_tokens=2048, most_traffic=1.05),
     "rope": Op(_rope, most_traffic=1.05),
     "swiglu": Op(_swiglu, most_traffic=1.05),
+    "attention": Op(
+        _attention,
+        shapes=_HEAD_DIMS,
+        counted={"tokens": 384, "length": 384},
+        tensor_cores={"_forward_kernel": "HGMMA", "_query_kernel": "HGMMA", "_key_kernel": "HGMMA"},
+    ),
+    # the same kernels: not compiled again
+    "attention_groups": Op(
+        _attention_groups,
+        shapes={},
+        counted={"tokens": 1, "length": 100, "own": 75, "members": 4},
+        timed={"tokens": 131072, **_GROUP},
+    ),
+    "decode_attention": Op(
+        _decode_attention,
+        shapes=_HEAD_DIMS,
+        counted={"tokens": 16, "length": 128, "own": 48, "members": 8},
+        timed={"tokens": 6144, **_GROUP},
+        # a sequence's own tokens meet 6 rows, padded to 16: too few for the instructions of a warp group
+        tensor_cores={"_prefix_kernel": "HGMMA", "_own_kernel": "HMMA"},
+    ),
 }

@@ -12,12 +12,25 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from fastreason.kernels import Segments
 from fastreason.kernels.triton_support import INTERPRETED, tl
 from torch import Tensor
 
-__all__ = ["LIGER", "Rival", "Rivals", "add_rms_norm", "outputs_of", "rms_norm", "rope", "swiglu", "upstream_of"]
+__all__ = [
+    "LIGER",
+    "Rival",
+    "Rivals",
+    "add_rms_norm",
+    "attention",
+    "outputs_of",
+    "rms_norm",
+    "rope",
+    "swiglu",
+    "upstream_of",
+]
 
 LIGER = find_spec("liger_kernel") is not None
+FLASH = find_spec("flash_attn") is not None
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:
@@ -86,6 +99,24 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor) -> Rivals:
         return Rival(LigerFusedAddRMSNormFunction.apply, (x, residual, weight, 1e-6), (0, 1, 2))
 
     return {"Liger": liger} if LIGER else {}
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Rivals:
+    """flash-attn takes packed documents without prefixes."""
+
+    def flash() -> Rival:
+        from flash_attn import flash_attn_varlen_func
+
+        borders = torch.cat([segments.start, segments.start[-1:] + segments.length[-1:]]).to(q.device, torch.int32)
+        longest = int(segments.length.max())
+
+        def run(q: Tensor, k: Tensor, v: Tensor) -> Any:
+            return flash_attn_varlen_func(q, k, v, borders, borders, longest, longest, causal=True)
+
+        return Rival(run, (q, k, v), (0, 1, 2))
+
+    packed = not (segments.prefix >= 0).any() and int(segments.length.sum()) == segments.num_tokens
+    return {"flash-attn": flash} if FLASH and packed and q.dtype != torch.float32 else {}
 
 
 def rope(x_THD: Tensor, num_q_heads: int, cos_T1D: Tensor, sin_T1D: Tensor) -> Rivals:

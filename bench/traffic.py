@@ -70,7 +70,8 @@ def count(call: Call | Rival) -> tuple[Traffic, Traffic]:
         outputs = call.forward()
     upstream = call.upstream(outputs)
     with counting() as backward:
-        call.backward(outputs, upstream)
+        if call.learns:
+            call.backward(outputs, upstream)
     return forward, backward
 
 
@@ -122,7 +123,7 @@ def _per(size: int, row: Row) -> str:
 def _measure_by_name(name: str) -> Row:
     torch.set_num_threads(1)
     op = OPS[name]
-    return measure(name, op, Shape(op.counted_tokens, dtype=DTYPE), liger_tokens=op.liger_tokens)
+    return measure(name, op, Shape(**op.counted, dtype=DTYPE), liger_tokens=op.liger_tokens)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
