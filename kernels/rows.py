@@ -13,7 +13,7 @@ from torch import Tensor
 from .launch import configuration
 from .triton_support import tl, triton
 
-__all__ = ["ONE_PASS_LIMIT", "alignment", "reduce_rows", "row_tiles", "scale_", "take"]
+__all__ = ["ONE_PASS_LIMIT", "alignment", "reduce_rows", "row_tiles", "scale_", "scaled", "take"]
 
 # a longer row does not fit into the registers of one program
 ONE_PASS_LIMIT = 8192
@@ -98,3 +98,15 @@ def scale_(x: Tensor, factor: Tensor) -> None:
 @scale_.register_fake
 def _(x: Tensor, factor: Tensor) -> None:
     return None
+
+
+def scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """x times factor for the backward of an operator whose forward already wrote the gradient x: in place by `scale_`.
+
+    While a compiler traces, tensors are stand-ins; there it is a multiplication, because an operator that overwrites
+    what forward saved would be turned into a copy.
+    """
+    if type(x) is not Tensor:
+        return x * factor
+    scale_(x, factor)
+    return x
