@@ -24,7 +24,7 @@ import tomli_w
 import torch
 from fastreason.kernels.triton_support import INTERPRETED
 
-from .cases import OPS, Unwritten
+from .cases import MAY_BE_NARROW, OPS, Unwritten
 from .launches import Compiled, recorded
 from .machine_code import SHARED_LIMIT_BYTES, Figures, figures_of
 from .tables import KERNEL_DOCS, markdown, put_between_marks
@@ -45,6 +45,7 @@ class Audited:
 
     Args:
         tensor_cores: the instruction of tensor cores that is wanted of it on sm_90; "": none.
+        may_be_narrow: why its streaming accesses may be below 128 bits; "": they may not.
         fp_fusion: what the launch says of fusing multiplications with additions; None where it does not.
     """
 
@@ -54,6 +55,7 @@ class Audited:
     arch: int
     figures: Figures
     tensor_cores: str
+    may_be_narrow: str
     fp_fusion: bool | None
 
     @property
@@ -70,14 +72,19 @@ def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> l
         outputs = call.forward()
         if call.learns:
             call.backward(outputs, tuple(torch.empty_like(x) for x in outputs))
-    found = []
-    for kernel, compiled in _named(launches).items():
-        demanded = op.tensor_cores.get(compiled.name, "") if dtype.itemsize == 2 else ""
-        label = f"{name} {variant}".strip()
-        found.append(
-            Audited(label, kernel, _SHORT[dtype], arch, figures_of(compiled, arch), demanded, compiled.fp_fusion)
+    return [
+        Audited(
+            operation=f"{name} {variant}".strip(),
+            kernel=kernel,
+            dtype=_SHORT[dtype],
+            arch=arch,
+            figures=figures_of(compiled, arch),
+            tensor_cores=op.tensor_cores.get(compiled.name, "") if dtype.itemsize == 2 else "",
+            may_be_narrow=MAY_BE_NARROW.get(compiled.name, ""),
+            fp_fusion=compiled.fp_fusion,
         )
-    return found
+        for kernel, compiled in _named(launches).items()
+    ]
 
 
 def _named(launches: Iterable[Compiled]) -> dict[str, Compiled]:
@@ -94,7 +101,7 @@ def _named(launches: Iterable[Compiled]) -> dict[str, Compiled]:
 def broken_rules(audited: Audited) -> list[str]:
     """What no kernel may do, whatever its budget."""
     figures, limit = audited.figures, SHARED_LIMIT_BYTES[audited.arch]
-    broken = [f"narrow: {source}" for source in figures.narrow]
+    broken = [f"narrow: {source}" for source in figures.narrow if not audited.may_be_narrow]
     if figures.spilled_bytes:
         broken.append(f"spills {figures.spilled_bytes} bytes")
     if figures.shared_bytes > limit:

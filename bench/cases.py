@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from fastreason.kernels import Segments, attention, decode_attention, rms_norm, rope, rope_angles, swiglu
+from fastreason.kernels import Segments, attention, cross_entropy, decode_attention, rms_norm, rope, rope_angles, swiglu
 from fastreason.kernels.attention import attention_ref
+from fastreason.kernels.cross_entropy import cross_entropy_ref
 from fastreason.kernels.decode_attention import decode_attention_ref
 from fastreason.kernels.launch import configuration
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
@@ -25,7 +26,7 @@ from . import peers
 from .counting import Traffic
 from .peers import Rivals, outputs_of, upstream_of
 
-__all__ = ["OPS", "Call", "Op", "Shape"]
+__all__ = ["MAY_BE_NARROW", "OPS", "Call", "Op", "Shape"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Call:
     """One operation at one shape.
 
     Args:
+        tokens: how many it is of; in decoding, sequences.
         run: the operation; returns a tensor or a tuple of which those that require a gradient are differentiated.
         inputs: its arguments.
         learns: the names of the inputs that get a gradient.
@@ -89,6 +91,7 @@ class Call:
         rivals: the same work by other libraries, by name.
     """
 
+    tokens: int
     run: Function
     inputs: dict[str, Any]
     learns: tuple[str, ...]
@@ -118,7 +121,7 @@ class Op:
     Args:
         build: makes the call at a shape.
         shapes: the shapes to compile for, by a short name. float32 is compiled for the first of them.
-        counted: the shape to count traffic at.
+        counted, counted_dtype: the shape to count traffic at; the interpreter is fastest in float16.
         liger_tokens: how many tokens Liger's traffic is counted with; None: as many as ours.
         timed: the shape to time on a GPU.
         most_traffic: the gate on bytes / floor, forward and backward together.
@@ -129,6 +132,7 @@ class Op:
     build: Callable[[Shape], Call]
     shapes: dict[str, dict[str, int]] = field(default_factory=lambda: {"": {}})
     counted: dict[str, int] = field(default_factory=lambda: {"tokens": 512})
+    counted_dtype: torch.dtype = torch.float16
     liger_tokens: int | None = None
     timed: dict[str, int] = field(default_factory=lambda: {"tokens": 131072})
     most_traffic: float | None = None
@@ -143,6 +147,7 @@ def _bytes(*tensors: Tensor) -> int:
 def _rms_norm(shape: Shape) -> Call:
     x, weight = shape.floats(shape.tokens, shape.width), shape.floats(shape.width)
     return Call(
+        tokens=shape.tokens,
         run=rms_norm,
         inputs={"x_ND": x, "weight_D": weight, "eps": 1e-6},
         learns=("x_ND", "weight_D"),
@@ -157,6 +162,7 @@ def _add_rms_norm(shape: Shape) -> Call:
     x, weight = shape.floats(shape.tokens, shape.width), shape.floats(shape.width)
     residual = shape.floats(shape.tokens, shape.width)
     return Call(
+        tokens=shape.tokens,
         run=add_rms_norm,
         inputs={"x_ND": x, "residual_ND": residual, "weight_D": weight, "eps": 1e-6},
         learns=("x_ND", "residual_ND", "weight_D"),
@@ -173,6 +179,7 @@ def _rope(shape: Shape) -> Call:
     positions = torch.arange(shape.tokens, device=shape.device)
     cos, sin = rope_angles(positions, shape.head_dim, 10000.0, shape.dtype)
     return Call(
+        tokens=shape.tokens,
         run=rope,
         inputs={"x_THD": x, "cos_T1D": cos, "sin_T1D": sin},
         learns=("x_THD",),
@@ -187,6 +194,7 @@ def _swiglu(shape: Shape) -> Call:
     gate_up = shape.floats(shape.tokens, 2 * shape.ffn)
     size = _bytes(gate_up) // 2
     return Call(
+        tokens=shape.tokens,
         run=swiglu,
         inputs={"gate_up": gate_up},
         learns=("gate_up",),
@@ -219,6 +227,7 @@ def _attend(shape: Shape, segments: Segments) -> Call:
     flops = 4 * pairs * shape.heads * shape.head_dim
     lse = 4 * shape.tokens * shape.heads
     return Call(
+        tokens=shape.tokens,
         run=attention,
         inputs={"q_THD": q, "k_TKD": k, "v_TKD": v, "segments": segments},
         learns=("q_THD", "k_TKD", "v_TKD"),
@@ -259,16 +268,39 @@ def _decode_attention(shape: Shape) -> Call:
     own_k, own_v = (shape.floats(sequences, shape.kv_heads, shape.own, head_dim) for _ in range(2))
     inputs = {"q_NHD": q, "prefix_k_PKLD": prefix_k, "prefix_v_PKLD": prefix_v, "prefix_padding_PL": None}
     return Call(
+        tokens=sequences,
         run=decode_attention,
         inputs=inputs | {"own_k_NKLD": own_k, "own_v_NKLD": own_v},
         learns=(),
-        definition=functools.partial(decode_attention_ref, scale=head_dim**-0.5),
+        definition=functools.partial(
+            decode_attention_ref, prefix_length_P=None, own_length_N=None, scale=head_dim**-0.5
+        ),
         # q, o and all keys and values once
         floor=(_bytes(q, q, prefix_k, prefix_v, own_k, own_v), 0),
         flops=(4 * sequences * shape.heads * head_dim * (shape.length + shape.own), 0),
     )
 
 
+def _cross_entropy(shape: Shape) -> Call:
+    logits, labels = shape.floats(shape.tokens, shape.vocab), shape.ids(shape.vocab, shape.tokens)
+    return Call(
+        tokens=shape.tokens,
+        run=cross_entropy,
+        inputs={"logits_NV": logits, "labels_N": labels},
+        learns=("logits_NV",),
+        definition=cross_entropy_ref,
+        # logits once, their gradient once; what is one number a token is not in the floor
+        floor=(_bytes(logits, logits), 0),
+        rivals=peers.cross_entropy(logits, labels),
+    )
+
+
+# Kernels whose accesses may be narrower than 128 bits, and why.
+MAY_BE_NARROW = {
+    "_reduce_kernel": "a few numbers a row, in lines as long as the batch, whose ends are at no multiple of anything",
+}
+# the vocabulary of the model, whose rows stay in registers, and a long one, which takes two passes
+_VOCABULARIES = {"v2200": {}, "v151936": {"vocab": 151936, "tokens": 1003}}
 _HEAD_DIMS = {
     "d64": {"head_dim": 64},
     # the smaller model of the same configuration files: 8 and 4 heads of 72
@@ -283,6 +315,10 @@ OPS = {
     "add_rms_norm": Op(_add_rms_norm, counted={"tokens": 16384}, liger_tokens=2048, most_traffic=1.05),
     "rope": Op(_rope, most_traffic=1.05),
     "swiglu": Op(_swiglu, most_traffic=1.05),
+    # bfloat16, because float16 takes two passes
+    "cross_entropy": Op(
+        _cross_entropy, shapes=_VOCABULARIES, counted={"tokens": 256}, counted_dtype=torch.bfloat16, most_traffic=1.05
+    ),
     "attention": Op(
         _attention,
         shapes=_HEAD_DIMS,

@@ -133,7 +133,8 @@ class _Meter:
         def counted(builder: Any, *arguments: Any, **options: Any) -> Any:
             pointers, mask = arguments[pointer_at], arguments[mask_at]
             size = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
-            active = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)]
+            # the interpreter's masks are not always booleans: `a & b` of a block and a scalar gives integers
+            active = pointers.data[np.broadcast_to(mask.data, pointers.data.shape).astype(bool)]
             if active.size:
                 self.count(active, size, reads, writes)
             return original(builder, *arguments, **options)

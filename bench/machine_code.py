@@ -124,49 +124,51 @@ def accesses(ttir: str, ptx: str) -> list[Access]:
     tiles = _tiles_by_line(ttir)
     widths = _widths_by_line(ptx)
     return [
-        Access(linecache.getline(*line).strip() or f"{line[0]}:{line[1]}", tiles.get(line, 0), min(bits))
-        for line, bits in widths.items()
+        Access(
+            linecache.getline(file, number).strip() or f"{file}:{number}", tiles.get((file, number, what), 0), min(bits)
+        )
+        for (file, number, what), bits in widths.items()
     ]
 
 
-Line = tuple[str, int]
+Line = tuple[str, int, str]  # file, number, and whether it loads or stores: one line may do both
 
 
 def _tiles_by_line(ttir: str) -> dict[Line, int]:
     """The bytes of the largest tile that tt.load or tt.store moves at each line."""
     places = dict(re.findall(r"^(#loc\d*) = (loc\(.*\))$", ttir, flags=re.M))
     found: dict[Line, int] = {}
-    for shape, kind, place in re.findall(
-        r"tt\.(?:load|store) .*tensor<([\dx]+)x!tt\.ptr<(\w+)>>.*loc\((#loc\d*)\)", ttir
-    ):
+    pattern = r"tt\.(load|store) .*tensor<([\dx]+)x!tt\.ptr<(\w+)>>.*loc\((#loc\d*)\)"
+    for what, shape, kind, place in re.findall(pattern, ttir):
         size = int(re.sub(r"\D", "", kind)) // 8 or 1
         for extent in shape.split("x"):
             size *= int(extent)
-        line = _line_of(places[place], places)
+        line = (*_place_of(places[place], places), what)
         found[line] = max(found.get(line, 0), size)
     return found
 
 
-def _line_of(place: str, places: dict[str, str]) -> Line:
+def _place_of(place: str, places: dict[str, str]) -> tuple[str, int]:
     """File and line of a location, the innermost one of an inlined call."""
     direct = re.search(r'"([^"]+)":(\d+):\d+', place)
     if direct:
         return direct[1], int(direct[2])
-    return _line_of(places[re.findall(r"#loc\d*", place)[0]], places)
+    return _place_of(places[re.findall(r"#loc\d*", place)[0]], places)
 
 
 def _widths_by_line(ptx: str) -> dict[Line, list[int]]:
     """Bits of every instruction that moves global memory, by the line it was made from."""
     files = dict(re.findall(r'^\s*\.file\s+(\d+) "([^"]+)"', ptx, flags=re.M))
     found: dict[Line, list[int]] = {}
-    line: Line = ("", 0)
+    line = ("", 0)
     for text in ptx.splitlines():
         if place := re.match(r"\s*\.loc\s+(\d+) (\d+)", text):
             line = (files[place[1]], int(place[2]))
-        elif move := re.search(r"\b(?:ld|st)\.global\S*?(?:\.v(\d))?\.[bufs](\d+)\s", text):
-            found.setdefault(line, []).append(int(move[1] or 1) * int(move[2]))
+        elif move := re.search(r"\b(ld|st)\.global\S*?(?:\.v(\d))?\.[bufs](\d+)\s", text):
+            what = "load" if move[1] == "ld" else "store"
+            found.setdefault((*line, what), []).append(int(move[2] or 1) * int(move[3]))
         elif copy := re.search(r"\bcp\.async\.c[ag]\.shared\.global .*\], (0x[0-9a-f]+)", text):
-            found.setdefault(line, []).append(8 * int(copy[1], 16))
+            found.setdefault((*line, "load"), []).append(8 * int(copy[1], 16))
     return found
 
 

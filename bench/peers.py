@@ -144,3 +144,13 @@ def swiglu(gate_up: Tensor) -> Rivals:
         return Rival(LigerFusedGateUpSiLUMulFunction.apply, (gate_up,), (0,))
 
     return {"Liger": liger} if LIGER else {}
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Rivals:
+    def liger() -> Rival:
+        from liger_kernel.ops import LigerCrossEntropyFunction
+
+        # the gradient takes the place of the logits
+        return Rival(lambda z, ids: LigerCrossEntropyFunction.apply(z, ids, None)[0], (logits.clone(), labels), (0,))
+
+    return {"Liger": liger} if LIGER else {}

@@ -27,9 +27,6 @@ from .tables import KERNEL_DOCS, markdown, put_between_marks
 
 __all__ = ["Row", "count", "main", "measure"]
 
-# What is counted depends on the width of a type alone, and the interpreter is faster in it than in bfloat16.
-DTYPE = torch.float16
-
 
 @dataclass(frozen=True)
 class Row:
@@ -81,14 +78,14 @@ def measure(name: str, op: Op, shape: Shape, *, liger_tokens: int | None = None)
     forward, backward = count(call)
     issued, floor = forward.issued + backward.issued, sum(call.floor)
     note, failures = call.judge(forward) if call.judge else ("", [])
-    liger_tokens = liger_tokens or shape.tokens
+    liger_tokens = liger_tokens or call.tokens
     rival = op.build(replace(shape, tokens=liger_tokens)).rivals.get("Liger")
     liger = sum(traffic.issued for traffic in count(rival())) if rival else None
     if op.most_traffic is not None and issued > op.most_traffic * floor:
         failures.append(f"{issued / floor:.3f} x the floor, at most {op.most_traffic}")
     row = Row(
         name,
-        shape.tokens,
+        call.tokens,
         floor,
         issued,
         forward.distinct + backward.distinct,
@@ -123,7 +120,7 @@ def _per(size: int, row: Row) -> str:
 def _measure_by_name(name: str) -> Row:
     torch.set_num_threads(1)
     op = OPS[name]
-    return measure(name, op, Shape(**op.counted, dtype=DTYPE), liger_tokens=op.liger_tokens)
+    return measure(name, op, Shape(**op.counted, dtype=op.counted_dtype), liger_tokens=op.liger_tokens)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

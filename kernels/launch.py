@@ -1,6 +1,7 @@
 """How kernels are launched: tile shapes and warps for each kernel and GPU, as data in launch.toml with their reasons.
 
-    use(kernel, gpu, facts) = the entry of the newest arch not newer than the gpu whose every `when` is one of the facts
+    use(kernel, gpu, facts) = of the newest entries not newer than the gpu whose every `when` is one of the facts,
+                              the one with most conditions, and the first of those
 
 Nothing is tuned while a program runs, so every run has the same bits. FASTREASON_AUTOTUNE=1 is for making the table:
 on CUDA the first launch of every kernel then times the entry's `try` values, and the end of the process prints entries
