@@ -1,4 +1,4 @@
-"""Every throughput figure of docs/benchmarks.md on this machine: `python -m bench [tasks grade train rollout]`."""
+"""Every throughput figure of docs/benchmarks.md on this machine: `python -m bench [tasks grade train groups ...]`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import torch
 
 from fastreason.machine import describe_machine
 
-from . import bench_grade, bench_rollout, bench_tasks, bench_train
+from . import bench_grade, bench_groups, bench_rollout, bench_tasks, bench_train
 
-PARTS = {"tasks": bench_tasks, "grade": bench_grade, "train": bench_train, "rollout": bench_rollout}
+PARTS = {
+    "tasks": bench_tasks,
+    "grade": bench_grade,
+    "train": bench_train,
+    "groups": bench_groups,
+    "rollout": bench_rollout,
+}
 
 
 def main() -> None:

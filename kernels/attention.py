@@ -68,7 +68,7 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     """
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
-    if not runs_triton(q_THD) or q_THD.dtype == torch.float64:
+    if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
     if q_THD.shape[-1] % 8 or q_THD.shape[-1] > MAX_HEAD_DIM:
         raise ValueError(f"attention: head dim must be a multiple of 8 up to {MAX_HEAD_DIM}, got {q_THD.shape[-1]}")

@@ -34,8 +34,10 @@ __all__ = ["decode_attention", "decode_attention_ref"]
 MAX_HEAD_DIM = 128
 _LOG2_E = 1.4426950408889634
 # lengths, and strides that contain them: they must not make a variant of a kernel for their value
-_LAYOUT_ARGUMENTS = ("num_rows", "max_length", "q_stride_n", "q_stride_h")
-_LAYOUT_ARGUMENTS += tuple(f"{x}_stride_{axis}" for x in "kv" for axis in "nphl")
+_LAYOUT_ARGUMENTS = (
+    *("num_rows", "max_length", "q_stride_n", "q_stride_h"),
+    *(f"{x}_stride_{axis}" for x in "kv" for axis in "nphl"),
+)
 
 
 def decode_attention(
@@ -73,7 +75,7 @@ def decode_attention(
     scale = q_NHD.shape[-1] ** -0.5 if scale is None else scale
     tensors = (q_NHD, prefix_k_PKLD, prefix_v_PKLD, prefix_padding_PL, own_k_NKLD, own_v_NKLD)
     lengths = (prefix_length_P, own_length_N)
-    if not runs_triton(q_NHD) or q_NHD.dtype == torch.float64:
+    if not runs_triton(q_NHD):
         return decode_attention_ref(*tensors, *lengths, scale)
     if q_NHD.shape[-1] % 8 or q_NHD.shape[-1] > MAX_HEAD_DIM:
         raise ValueError(

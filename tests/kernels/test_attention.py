@@ -95,9 +95,10 @@ def test_gradcheck():
 # What follows holds for kernels where they run and for the definition elsewhere.
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("layout", LONG_LAYOUTS)
-@pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.parametrize(
+    "heads, dtype", [*((heads, torch.float32) for heads in HEADS), *((heads, torch.float16) for heads in HEADS[:2])]
+)
 def test_errors(layout, heads, dtype, device):
     segments = LONG_LAYOUTS[layout]
     inputs = random_qkv(segments.num_tokens, *heads, dtype, device=device)
