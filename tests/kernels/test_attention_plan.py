@@ -2,9 +2,11 @@
 
 import gc
 
+import pytest
 import torch
-from fastreason.kernels import Segments
+from fastreason.kernels import Segments, attention, decode_attention
 from fastreason.kernels import attention_plan as plans
+from fastreason.kernels.triton_support import INTERPRETED
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +84,31 @@ def test_plans_are_kept_as_long_as_their_segments():
     del segments, plan
     gc.collect()
     assert len(plans._plans) < kept
+
+
+@pytest.mark.skipif(INTERPRETED, reason="what the interpreter decorates cannot be compiled")
+def test_no_batch_compiles_a_kernel_again():
+    """Every length, number of tokens and cache size runs what was compiled first; Triton likes 1 and 16 apart."""
+    pytest.importorskip("triton")
+    from bench.launches import recorded
+
+    H, K, D = 2, 1, 16
+
+    def some(*shape):
+        return torch.zeros(shape, dtype=torch.bfloat16)
+
+    with recorded(90) as launches:
+        for lengths in ([1], [15], [16, 16], [3, 30]):
+            layouts = [Segments.from_lengths(lengths), Segments.from_groups([lengths[0]], torch.tensor([lengths]))]
+            for segments in layouts:
+                q, k, v = (some(segments.num_tokens, n, D).requires_grad_() for n in (H, K, K))
+                attention(q, k, v, segments, scale=1.0 / len(lengths)).sum().backward()
+        for L, own, samples in ((1, 1, 1), (16, 16, 2), (33, 5, 3)):
+            cache = some(samples, K, 40, D)[:, :, :own]
+            decode_attention(some(samples, H, D), some(1, K, L, D), some(1, K, L, D), None, cache, cache)
+    codes = {}
+    for launch in launches:
+        codes.setdefault(launch.name, set()).add(id(launch.asm))
+    assert len(launches) == 8 * 3 + 3 * 2
+    assert len(codes) == 5
+    assert all(len(code) == 1 for code in codes.values()), {name: len(code) for name, code in codes.items()}
