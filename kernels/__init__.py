@@ -6,7 +6,8 @@ if __name__ == "fastreason.kernels":
     from .attention import attention
     from .cross_entropy import cross_entropy
     from .decode_attention import decode_attention
-    from .policy_loss import PolicyLoss, group_advantages, policy_loss
+    from .group_advantages import group_advantages, token_weights
+    from .policy_loss import PolicyLoss, policy_loss
     from .rms_norm import rms_norm
     from .rope import rope, rope_angles
     from .segments import Segments
@@ -24,4 +25,5 @@ __all__ = [
     "rope",
     "rope_angles",
     "swiglu",
+    "token_weights",
 ]

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import launch
-from .rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_tiles, scaled
+from .rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scaled
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["cross_entropy", "cross_entropy_ref"]
@@ -244,7 +244,10 @@ def _row_constants(logits: Tensor) -> dict[str, int]:
 def _cross_entropy_op(
     logits: Tensor, labels: Tensor, shares: Tensor, z_loss: float, needs_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(loss, d-logits, maxima, logs of sums); in one pass the last two are empty, in two the second one."""
+    """(loss, d-logits, maxima, logs of sums); in one pass the last two are empty, in two the second one.
+
+    Backward overwrites the d-logits of one pass, unless the gradient of the loss is 1.
+    """
     if logits.stride(1) != 1:
         logits = logits.contiguous()
     labels, shares = labels.contiguous(), shares.contiguous()
@@ -267,7 +270,7 @@ def _cross_entropy_op(
     if not N:
         return shares.new_zeros(()), gradient, maxima, log_sums
     if one_pass:
-        launch("cross_entropy", logits, call_one_pass, body=1 << (V.bit_length() - 1))
+        launch("cross_entropy", logits, call_one_pass, row_class=row_class(V))
     else:
         launch("cross_entropy_loss", logits, call_loss)
     return reduce_rows(losses, 1).view(()), gradient, maxima, log_sums

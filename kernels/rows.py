@@ -13,7 +13,7 @@ from torch import Tensor
 from .launch import configuration
 from .triton_support import tl, triton
 
-__all__ = ["ONE_PASS_LIMIT", "alignment", "reduce_rows", "row_tiles", "scale_", "scaled", "take"]
+__all__ = ["ONE_PASS_LIMIT", "alignment", "reduce_rows", "row_class", "row_tiles", "scale_", "scaled", "take"]
 
 # a longer row does not fit into the registers of one program
 ONE_PASS_LIMIT = 8192
@@ -30,6 +30,12 @@ def row_tiles(width: int, num_warps: int, element_size: int) -> tuple[int, int]:
         return body, 0
     full_threads = num_warps * 32 * 16 // element_size
     return body, min(body, max(triton.next_power_of_2(width - body), full_threads))
+
+
+def row_class(width: int) -> int:
+    """The power of two p with 0.625 p < width <= 1.25 p: rows that launch.toml gives the same number of warps."""
+    p = 1 << (width.bit_length() - 1)
+    return p if 4 * width <= 5 * p else 2 * p
 
 
 def alignment(*sizes: int) -> int:
