@@ -13,7 +13,7 @@ KERNEL_DOCS = Path(__file__).parents[1] / "docs" / "kernels.md"
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table, as wide as its widest cells; columns after the first are right-aligned."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]
     lines = ["| " + " | ".join(f"{cell:{_align(i)}{widths[i]}}" for i, cell in enumerate(row)) + " |" for row in cells]
     rule = "| " + " | ".join("-" * (width - bool(i)) + ":" * bool(i) for i, width in enumerate(widths)) + " |"
     return "\n".join([lines[0], rule, *lines[1:]])
