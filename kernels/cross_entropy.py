@@ -318,6 +318,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     _, gradient, maxima, log_sums = output
     ctx.one_pass = _in_one_pass(logits, needs_gradient)
     ctx.save_for_backward(*((gradient,) if ctx.one_pass else (logits, labels, shares, maxima, log_sums)))
+    # else backward would be given zeros, as large as the logits, for the outputs that have no gradient
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(gradient, maxima, log_sums)
 
 

@@ -232,6 +232,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
         ctx.save_for_backward(gradient)
     else:
         ctx.save_for_backward(logits, reference_logits, tokens, weights, values)
+    # else backward would be given zeros, as large as the logits, for the outputs that have no gradient
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(totals, logp, gradient, values)
 
 

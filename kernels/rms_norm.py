@@ -241,12 +241,19 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     _, total, rstd = output
     ctx.save_for_backward(x if residual is None else total, weight, rstd)
     ctx.has_residual = residual is not None
+    # else backward would be given zeros for outputs that nothing depends on
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(rstd)
 
 
-def _backward(ctx: Any, dy: Tensor, dsum: Tensor, drstd: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
+def _backward(
+    ctx: Any, dy: Tensor | None, dsum: Tensor | None, drstd: None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
     total, weight, rstd = ctx.saved_tensors
-    dx, dweight = _rms_norm_backward_op(dy, dsum if ctx.has_residual else None, total, weight, rstd)
+    dsum = dsum if ctx.has_residual else None
+    if dy is None:
+        return dsum, dsum, None, None
+    dx, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd)
     return dx, dx if ctx.has_residual else None, dweight, None
 
 

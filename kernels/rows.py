@@ -81,8 +81,9 @@ def reduce_rows(values_KN: Tensor, num_sums: int) -> Tensor:
 
 
 @triton.jit
-def _scale_kernel(x_ptr, factor_ptr, size, BLOCK: tl.constexpr):
+def _scale_kernel(x_ptr, factor_ptr, size_units, ALIGN: tl.constexpr, BLOCK: tl.constexpr):
     factor = tl.load(factor_ptr)
+    size = size_units.to(tl.int64) * ALIGN
     # the factor of loss.backward(); the program ends without having touched x
     if factor != 1.0:
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -97,8 +98,8 @@ def scale_(x: Tensor, factor: Tensor) -> None:
     Args:
         x: contiguous.
     """
-    config = configuration("scale", x)
-    _scale_kernel[(triton.cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel(), **config)
+    config, align = configuration("scale", x), alignment(x.numel())
+    _scale_kernel[(triton.cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel() // align, ALIGN=align, **config)
 
 
 @scale_.register_fake

@@ -125,6 +125,19 @@ def test_as_an_operator(with_residual, device):
 
 
 @needs_triton
+def test_either_output_may_be_used_alone(device):
+    x, residual, weight, dy, dsum = data((5, 48), torch.float32, device)
+    leaves = [a.requires_grad_() for a in (x, residual, weight)]
+    y, total = add_rms_norm(*leaves)
+    dx, dresidual = torch.autograd.grad(total, leaves[:2], dsum, retain_graph=True)
+    assert torch.equal(dx, dsum)
+    assert torch.equal(dresidual, dsum)
+    both = torch.autograd.grad((y, total), leaves, (dy, torch.zeros_like(dsum)), retain_graph=True)
+    for a, b in zip(torch.autograd.grad(y, leaves, dy), both, strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=1e-6)
+
+
+@needs_triton
 def test_programs_of_several_tiles(device):
     """More tiles than programs in both directions, and a last program that is not full."""
     from fastreason.kernels.rms_norm import _MAX_FORWARD_PROGRAMS
