@@ -250,14 +250,14 @@ def policy_loss_ref(
     if importance is not None:
         term = importance * term
 
-    with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coef != 0):
-        entropy = _entropy(logprobs_NV)
+    # statistics alone cost no gradient
+    entropy = _entropy(logprobs_NV if entropy_coef != 0 else logprobs_NV.detach())
     divergence = torch.zeros_like(weights)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and kl_coef != 0):
-        if reference is not None:
-            divergence = _kl_estimate(reference - logprobs_N, kl)
-        elif reference_logits_NV is not None:
-            divergence = _exact_kl(logprobs_NV, _log_softmax(reference_logits_NV.detach(), temperature, wide))
+    if reference is not None:
+        divergence = _kl_estimate(reference - (logprobs_N if kl_coef != 0 else logprobs_N.detach()), kl)
+    elif reference_logits_NV is not None:
+        policy_NV = logprobs_NV if kl_coef != 0 else logprobs_NV.detach()
+        divergence = _exact_kl(policy_NV, _log_softmax(reference_logits_NV.detach(), temperature, wide))
     token_loss = term + kl_coef * divergence - entropy_coef * entropy
     loss = (weights * token_loss).sum()
 

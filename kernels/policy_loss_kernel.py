@@ -183,7 +183,7 @@ def _logit_gradient(z, p, d, is_token, slope, bonus, pull, u, k, inv_t, HAS_REFE
     return (p * g + tl.where(is_token, slope, 0.0)) * inv_t
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def one_pass_kernel(
     logits_ptr, reference_logits_ptr, tokens_ptr, weights_ptr, old_ptr, advantages_ptr, importance_ptr, reference_ptr,
     gradient_ptr, logp_ptr, rows_ptr, N, inv_t, clip_low, clip_high, clip_dual, kl_coef, entropy_coef,
@@ -224,9 +224,9 @@ def one_pass_kernel(
         tl.store(gradient + v_tail, tl.where(live, g, 0.0).to(gradient_ptr.dtype.element_ty), mask=v_tail < width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def statistics_kernel(
-    logits_ptr, reference_logits_ptr, tokens_ptr, weights_ptr, logp_ptr, entropy_ptr, kl_ptr, values_ptr, N, inv_t,
+    logits_ptr, reference_logits_ptr, tokens_ptr, weights_ptr, logp_ptr, entropy_kl_ptr, values_ptr, N, inv_t,
     row_units, reference_units, width_units,
     ALIGN: tl.constexpr, BODY: tl.constexpr, TAIL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -278,8 +278,8 @@ def statistics_kernel(
         chosen = (tl.where(end > 0, chosen, m) - m) * inv_t
         kl = k - log_s + tl.log(tl.where(s_reference > 0.0, s_reference, 1.0))
     tl.store(logp_ptr + n, chosen - log_s)
-    tl.store(entropy_ptr + n, log_s - u)
-    tl.store(kl_ptr + n, kl if reference_row is not None else 0.0)
+    tl.store(entropy_kl_ptr + n, log_s - u)
+    tl.store(entropy_kl_ptr + N + n, kl if reference_row is not None else 0.0)
     tl.store(values_ptr + N + n, m)
     tl.store(values_ptr + 2 * N + n, log_s)
     tl.store(values_ptr + 3 * N + n, u)
@@ -309,9 +309,9 @@ def sequences_kernel(offsets_ptr, logp_ptr, old_ptr, weights_ptr, log_ratio_ptr,
         tl.store(log_ratio_ptr + n, tl.zeros([BLOCK], dtype=tl.float32) + mean, mask=n < last)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def tokens_kernel(
-    weights_ptr, logp_ptr, entropy_ptr, kl_ptr, log_ratio_ptr, old_ptr, advantages_ptr, importance_ptr, reference_ptr,
+    weights_ptr, logp_ptr, entropy_kl_ptr, log_ratio_ptr, old_ptr, advantages_ptr, importance_ptr, reference_ptr,
     rows_ptr, slope_ptr, N, clip_low, clip_high, clip_dual, kl_coef, entropy_coef,
     KIND: tl.constexpr, ESTIMATOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -319,8 +319,8 @@ def tokens_kernel(
     inside = n < N
     weight = tl.load(weights_ptr + n, mask=inside, other=0.0)
     logp = tl.load(logp_ptr + n, mask=inside, other=0.0)
-    entropy = tl.load(entropy_ptr + n, mask=inside, other=0.0)
-    kl = tl.load(kl_ptr + n, mask=inside, other=0.0)
+    entropy = tl.load(entropy_kl_ptr + n, mask=inside, other=0.0)
+    kl = tl.load(entropy_kl_ptr + N + n, mask=inside, other=0.0)
     log_ratio = None
     if log_ratio_ptr is not None:
         log_ratio = tl.load(log_ratio_ptr + n, mask=inside, other=0.0)
@@ -332,7 +332,7 @@ def tokens_kernel(
     tl.store(slope_ptr + n, slope, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def gradient_kernel(
     upstream_ptr, logits_ptr, reference_logits_ptr, tokens_ptr, weights_ptr, values_ptr, gradient_ptr, N, inv_t,
     kl_coef, entropy_coef, row_units, reference_units, width_units,

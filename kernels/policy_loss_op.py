@@ -107,7 +107,7 @@ def policy_loss_op(
 
         def call_tokens(config: dict[str, int]) -> None:
             tokens_kernel[(triton.cdiv(N, config["BLOCK"]),)](
-                weights, logp, entropy_kl[0], entropy_kl[1], log_ratio, old, advantages, importance, reference, rows,
+                weights, logp, entropy_kl, log_ratio, old, advantages, importance, reference, rows,
                 values, N, **settings, **config,
             )  # fmt: skip
 
@@ -133,7 +133,7 @@ def _row_statistics(
     def call(config: dict[str, int]) -> None:
         body, tail = row_tiles(V, config["num_warps"], logits.element_size()) if fits else (0, 0)
         statistics_kernel[(N,)](
-            logits, reference_logits, tokens, weights, logp, entropy_kl[0], entropy_kl[1], values, N, inv_t,
+            logits, reference_logits, tokens, weights, logp, entropy_kl, values, N, inv_t,
             BODY=body, TAIL=tail, **({"BLOCK": 0} | config), **sizes,
         )  # fmt: skip
 

@@ -95,7 +95,7 @@ def _check(name: str, x: Tensor, weight: Tensor, eps: float) -> None:
         raise ValueError(f"{name}: eps must be > 0, got {eps}")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "tiles_per_program"])
 def _forward_kernel(
     x_ptr,
     residual_ptr,  # read if HAS_RESIDUAL
@@ -132,7 +132,7 @@ def _forward_kernel(
         tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "tiles_per_program"])
 def _backward_kernel(
     dy_ptr,
     sum_ptr,  # s of the head

@@ -80,7 +80,7 @@ def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         raise ValueError("rope: cos and sin get no gradient; detach them")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def _rope_kernel(
     x_ptr,
     cos_ptr,

@@ -52,7 +52,7 @@ def take(config: dict[str, int], name: str) -> tuple[int, dict[str, int]]:
     return config[name], {key: value for key, value in config.items() if key != name}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "num_tiles"])
 def _reduce_kernel(values_ptr, out_ptr, N, num_tiles, SUMS: tl.constexpr, K: tl.constexpr, TILE: tl.constexpr):
     tile = tl.program_id(0)
     n = tile * TILE + tl.arange(0, TILE)
@@ -80,7 +80,7 @@ def reduce_rows(values_KN: Tensor, num_sums: int) -> Tensor:
         values_KN = out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size_units"])
 def _scale_kernel(x_ptr, factor_ptr, size_units, ALIGN: tl.constexpr, BLOCK: tl.constexpr):
     factor = tl.load(factor_ptr)
     size = size_units.to(tl.int64) * ALIGN
@@ -96,9 +96,9 @@ def scale_(x: Tensor, factor: Tensor) -> None:
     """x *= factor, a scalar on the device of x; a factor of 1 neither reads nor writes x and needs no synchronisation.
 
     Args:
-        x: contiguous.
+        x: contiguous, not empty.
     """
-    config, align = configuration("scale", x), alignment(x.numel())
+    config, align = configuration("scale", x), alignment(x.shape[-1])
     _scale_kernel[(triton.cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel() // align, ALIGN=align, **config)
 
 

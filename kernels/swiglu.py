@@ -60,7 +60,7 @@ def _sigmoid(x):
     return tl.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _forward_kernel(
     x_ptr, y_ptr, N, width_units, ALIGN: tl.constexpr, ROWS: tl.constexpr, BLOCK_F: tl.constexpr
 ):  # fmt: skip
@@ -76,7 +76,7 @@ def _forward_kernel(
     tl.store(y_ptr + n * width + f, y.to(y_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _backward_kernel(
     dy_ptr, x_ptr, dx_ptr, N, width_units, ALIGN: tl.constexpr, ROWS: tl.constexpr, BLOCK_F: tl.constexpr
 ):  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fastreason.kernels import policy_loss, token_weights
 from fastreason.kernels.policy_loss import policy_loss_ref
-from fastreason.kernels.triton_support import runs_triton
+from fastreason.kernels.triton_support import INTERPRETED, runs_triton
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_op, relative
@@ -412,11 +412,39 @@ def test_as_an_operator(kind, V, device):
     backward = torch.ops.fastreason.policy_loss_backward.default
     check_op(backward, upstream, b.logits, b.reference_logits, b.tokens, b.weights, values, 1.5, 0.1, 0.05)
 
+
+@pytest.mark.parametrize("kind, V", [("grpo", 40), ("grpo", 8200), ("gspo", 40)])
+def test_torch_compile_takes_it_in_one_graph(kind, V, device):
+    b = batch(N=7, V=V, device=device)
+
     def run(logits):
         result = call(policy_loss, replace(b, logits=logits), kind=kind, references="logits", entropy_coef=0.1)
         return 0.5 * result.loss, result.logprobs_N, result.entropy
 
-    check_compiled(run, leaf)
+    check_compiled(run, b.logits.requires_grad_())
+
+
+@pytest.mark.skipif(INTERPRETED, reason="what the interpreter decorates cannot be compiled")
+def test_no_batch_and_no_schedule_compiles_a_kernel_again():
+    """Rows, scalars, all kernels of one pass and of two; Triton likes 1 and 16 apart."""
+    pytest.importorskip("triton")
+    from bench.launches import recorded
+
+    settings = [
+        {"temperature": 1.0, "kl_coef": 0.0, "clip_low": 0.2},
+        {"temperature": 0.5, "kl_coef": 1.0, "clip_low": 0.0, "clip_dual": 3.0},
+        {"temperature": 16.0, "kl_coef": 0.1, "entropy_coef": 1.0},
+    ]
+    with recorded(90) as launches:
+        for N, changed in zip((1, 16, 33), settings, strict=True):
+            for kind in ("grpo", "gspo"):
+                b = batch(N, 2200, torch.bfloat16)
+                loss_and_gradient(policy_loss, b, kind=kind, references="logits", **changed)
+    codes = {}
+    for launch in launches:
+        codes.setdefault(launch.name, set()).add(id(launch.asm))
+    assert len(codes) == 7
+    assert all(len(code) == 1 for code in codes.values()), {name: len(code) for name, code in codes.items()}
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
