@@ -67,7 +67,8 @@ class Audited:
 def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> list[Audited]:
     """Every different kernel that forward and backward of an operation launch."""
     op = OPS[name]
-    call = op.build(Unwritten(**{"tokens": TOKENS, "dtype": dtype, **op.shapes[variant]}))
+    sizes: dict[str, Any] = {"tokens": TOKENS} | op.shapes[variant]
+    call = op.build(Unwritten(**sizes, dtype=dtype))
     with recorded(arch) as launches:
         outputs = call.forward()
         if call.learns:
@@ -79,8 +80,8 @@ def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> l
             dtype=_SHORT[dtype],
             arch=arch,
             figures=figures_of(compiled, arch),
-            tensor_cores=op.tensor_cores.get(compiled.name, "") if dtype.itemsize == 2 else "",
-            may_be_narrow=MAY_BE_NARROW.get(compiled.name, ""),
+            tensor_cores=op.tensor_cores.get(kernel.split(" ")[0], "") if dtype.itemsize == 2 else "",
+            may_be_narrow=MAY_BE_NARROW.get(kernel.split(" ")[0], ""),
             fp_fusion=compiled.fp_fusion,
         )
         for kernel, compiled in _named(launches).items()
@@ -125,17 +126,28 @@ def over_budget(figures: Figures, budget: dict[str, int] | None) -> list[str]:
     ]
 
 
-def table(found: Iterable[Audited]) -> str:
-    """Markdown, a line for each kernel and dtype, the architectures side by side where they differ."""
-    head = ["kernel", "dtype", "sm", "registers", "spilled B", "shared B", "tensor cores", "widest", "narrowest"]
+def table(found: Sequence[Audited]) -> str:
+    """Markdown: a line for each kernel and dtype, with the figures of the architectures, one where they are equal."""
+    head = ["kernel", "dtype", "registers", "spilled B", "shared KiB", "tensor cores", "global access, bits"]
     head += ["instructions", "warps", "occupancy"]
-    rows = []
+    by_key: dict[str, list[Audited]] = {}
     for one in found:
-        f = one.figures
-        row = [f"{one.operation}: {one.kernel}", one.dtype, one.arch, f.registers, f.spilled_bytes, f.shared_bytes]
-        row += [f.tensor_cores, f.widest_bits, f.narrowest_bits, f.instructions, f.num_warps, f"{f.occupancy:.0%}"]
+        by_key.setdefault(one.key, []).append(one)
+    rows = []
+    for of_key in by_key.values():
+        figures = [one.figures for one in of_key]
+        row: list[object] = [f"{of_key[0].operation}: {of_key[0].kernel}", of_key[0].dtype]
+        row += [_each(f.registers for f in figures), _each(f.spilled_bytes for f in figures)]
+        row += [_each(f"{f.shared_bytes / 1024:.0f}" for f in figures), _each(f.tensor_cores for f in figures)]
+        row += [_each(f.narrowest_bits for f in figures), _each(f.instructions for f in figures)]
+        row += [_each(f.num_warps for f in figures), _each(f"{f.occupancy:.0%}" for f in figures)]
         rows.append(row)
     return markdown(head, rows)
+
+
+def _each(values: Iterable[object]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
 def _work(task: tuple[str, str, torch.dtype, int]) -> list[Audited]:
@@ -165,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         found = [audited for batch in pool.map(_work, tasks) for audited in batch]
     text = table(found)
-    print(text)
+    print(f"{text}\nWhere architectures differ: {' / '.join(f'sm_{arch}' for arch in options.arch)}")
     budgets = {} if options.write else tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
     failures = [f"{one.key} sm_{one.arch}: {rule}" for one in found for rule in broken_rules(one)]
     if options.write:

@@ -12,11 +12,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from fastreason.kernels import Segments, attention, cross_entropy, decode_attention, rms_norm, rope, rope_angles, swiglu
+from fastreason.kernels import (
+    Segments,
+    attention,
+    cross_entropy,
+    decode_attention,
+    policy_loss,
+    rms_norm,
+    rope,
+    rope_angles,
+    swiglu,
+)
 from fastreason.kernels.attention import attention_ref
 from fastreason.kernels.cross_entropy import cross_entropy_ref
 from fastreason.kernels.decode_attention import decode_attention_ref
 from fastreason.kernels.launch import configuration
+from fastreason.kernels.policy_loss import Kind, policy_loss_ref
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 from fastreason.kernels.rope import rope_ref
 from fastreason.kernels.swiglu import swiglu_ref
@@ -72,6 +83,7 @@ class Unwritten(Shape):
 
 
 Function = Callable[..., Any]
+Sizes = dict[str, Any]  # arguments of Shape
 
 
 @dataclass(frozen=True)
@@ -130,11 +142,11 @@ class Op:
     """
 
     build: Callable[[Shape], Call]
-    shapes: dict[str, dict[str, int]] = field(default_factory=lambda: {"": {}})
-    counted: dict[str, int] = field(default_factory=lambda: {"tokens": 512})
+    shapes: dict[str, Sizes] = field(default_factory=lambda: {"": {}})
+    counted: Sizes = field(default_factory=lambda: {"tokens": 512})
     counted_dtype: torch.dtype = torch.float16
     liger_tokens: int | None = None
-    timed: dict[str, int] = field(default_factory=lambda: {"tokens": 131072})
+    timed: Sizes = field(default_factory=lambda: {"tokens": 131072})
     most_traffic: float | None = None
     most_of_liger: float | None = None
     tensor_cores: dict[str, str] = field(default_factory=dict)
@@ -256,7 +268,7 @@ def _key_loads(shape: Shape, segments: Segments, forward: Traffic) -> tuple[str,
     failures = [
         f"{name} is read {times:.2f} times, at most {most:.2f}" for name, times in loads.items() if times > most
     ]
-    return f"K, V read {loads['k']:.2f}, {loads['v']:.2f} times; at most {most:.2f}", failures
+    return f"forward reads K {loads['k']:.2f} and V {loads['v']:.2f} times, at most {most:.2f}", failures
 
 
 def _decode_attention(shape: Shape) -> Call:
@@ -266,7 +278,12 @@ def _decode_attention(shape: Shape) -> Call:
     q = shape.floats(sequences, shape.heads, head_dim)
     prefix_k, prefix_v = (shape.floats(prompts, shape.kv_heads, shape.length, head_dim) for _ in range(2))
     own_k, own_v = (shape.floats(sequences, shape.kv_heads, shape.own, head_dim) for _ in range(2))
-    inputs = {"q_NHD": q, "prefix_k_PKLD": prefix_k, "prefix_v_PKLD": prefix_v, "prefix_padding_PL": None}
+    inputs: dict[str, Any] = {
+        "q_NHD": q,
+        "prefix_k_PKLD": prefix_k,
+        "prefix_v_PKLD": prefix_v,
+        "prefix_padding_PL": None,
+    }
     return Call(
         tokens=sequences,
         run=decode_attention,
@@ -295,35 +312,92 @@ def _cross_entropy(shape: Shape) -> Call:
     )
 
 
-# Kernels whose accesses may be narrower than 128 bits, and why.
-MAY_BE_NARROW = {
-    "_reduce_kernel": "a few numbers a row, in lines as long as the batch, whose ends are at no multiple of anything",
-}
+def _policy_loss(shape: Shape, kind: Kind = "grpo", exact_kl: bool = False) -> Call:
+    """Responses of `own` tokens: clipped, with a KL to a reference and an entropy bonus."""
+    sequences = max(1, shape.tokens // shape.own)
+    N = sequences * shape.own
+    logits, tokens = shape.floats(N, shape.vocab), shape.ids(shape.vocab, N)
+    float_N = functools.partial(shape.floats, N, dtype=torch.float32)
+    # near the uniform distribution, so that no ratio overflows
+    old, reference, advantages = 0.1 * float_N() - 8.0, 0.1 * float_N() - 8.0, float_N()
+    inputs: dict[str, Any] = {
+        "logits_NV": logits,
+        "tokens_N": tokens,
+        "advantages_N": advantages,
+        "old_logprobs_N": old,
+    }
+    inputs |= {"weights_N": torch.full_like(old, 1.0 / N), "kind": kind, "kl_coef": 0.04, "entropy_coef": 0.01}
+    if kind == "gspo":
+        inputs["sequence_offsets_S"] = torch.arange(sequences + 1, device=shape.device) * shape.own
+    if exact_kl:
+        inputs["reference_logits_NV"] = shape.floats(N, shape.vocab)
+    else:
+        inputs["reference_logprobs_N"] = reference
+    plain = kind == "grpo" and not exact_kl
+    return Call(
+        tokens=N,
+        run=policy_loss,
+        inputs=inputs,
+        learns=("logits_NV",),
+        definition=policy_loss_ref,
+        # logits (and those of the reference) once, their gradient once; what is a number a token is not in the floor
+        floor=(_bytes(logits, logits) + exact_kl * _bytes(logits), 0),
+        rivals=peers.policy_loss(logits, tokens, old, reference, advantages, shape.own) if plain else {},
+    )
+
+
+# Kernels, by their names without _kernel, whose accesses may be narrower than 128 bits, and why.
+_ONE_A_TOKEN = "numbers of which there is one a token: 4 bytes where a row of logits has thousands; no end is aligned"
+MAY_BE_NARROW = {"reduce": _ONE_A_TOKEN, "tokens": _ONE_A_TOKEN, "sequences": _ONE_A_TOKEN}
+
 # the vocabulary of the model, whose rows stay in registers, and a long one, which takes two passes
-_VOCABULARIES = {"v2200": {}, "v151936": {"vocab": 151936, "tokens": 1003}}
-_HEAD_DIMS = {
+_VOCABULARIES: dict[str, Sizes] = {"v2200": {}, "v151936": {"vocab": 151936, "tokens": 1003}}
+_HEAD_DIMS: dict[str, Sizes] = {
     "d64": {"head_dim": 64},
     # the smaller model of the same configuration files: 8 and 4 heads of 72
     "d72": {"head_dim": 72, "heads": 8, "kv_heads": 4},
     "d96": {"head_dim": 96},
     "d128": {"head_dim": 128},
 }
-_GROUP = {"length": 400, "own": 300, "members": 6}
+_GROUP: Sizes = {"length": 400, "own": 300, "members": 6}
 
 OPS = {
-    "rms_norm": Op(_rms_norm, counted={"tokens": 16384}, liger_tokens=2048, most_traffic=1.05),
-    "add_rms_norm": Op(_add_rms_norm, counted={"tokens": 16384}, liger_tokens=2048, most_traffic=1.05),
+    "rms_norm": Op(_rms_norm, counted={"tokens": 12288}, liger_tokens=1024, most_traffic=1.05),
+    "add_rms_norm": Op(_add_rms_norm, counted={"tokens": 12288}, liger_tokens=1024, most_traffic=1.05),
     "rope": Op(_rope, most_traffic=1.05),
     "swiglu": Op(_swiglu, most_traffic=1.05),
     # bfloat16, because float16 takes two passes
     "cross_entropy": Op(
         _cross_entropy, shapes=_VOCABULARIES, counted={"tokens": 256}, counted_dtype=torch.bfloat16, most_traffic=1.05
     ),
+    "policy_loss": Op(
+        _policy_loss,
+        shapes=_VOCABULARIES,
+        counted={"tokens": 256, "own": 64},
+        counted_dtype=torch.bfloat16,
+        most_traffic=1.05,
+        most_of_liger=0.70,
+    ),
+    "policy_loss_exact_kl": Op(
+        functools.partial(_policy_loss, exact_kl=True),
+        shapes=_VOCABULARIES,
+        counted={"tokens": 128, "own": 64},
+        counted_dtype=torch.bfloat16,
+        most_traffic=1.05,
+    ),
+    # the ratio of a sequence takes a pass of its own over the logits
+    "policy_loss_gspo": Op(
+        functools.partial(_policy_loss, kind="gspo"),
+        shapes=_VOCABULARIES,
+        counted={"tokens": 128, "own": 64},
+        counted_dtype=torch.bfloat16,
+        most_traffic=1.55,
+    ),
     "attention": Op(
         _attention,
         shapes=_HEAD_DIMS,
         counted={"tokens": 384, "length": 384},
-        tensor_cores={"_forward_kernel": "HGMMA", "_query_kernel": "HGMMA", "_key_kernel": "HGMMA"},
+        tensor_cores={"forward": "HGMMA", "query": "HGMMA", "key": "HGMMA"},
     ),
     # the same kernels: not compiled again
     "attention_groups": Op(
@@ -338,6 +412,6 @@ OPS = {
         counted={"tokens": 16, "length": 128, "own": 48, "members": 8},
         timed={"tokens": 6144, **_GROUP},
         # a sequence's own tokens meet 6 rows, padded to 16: too few for the instructions of a warp group
-        tensor_cores={"_prefix_kernel": "HGMMA", "_own_kernel": "HMMA"},
+        tensor_cores={"prefix": "HGMMA", "own": "HMMA"},
     ),
 }

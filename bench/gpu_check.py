@@ -206,7 +206,7 @@ def write(folder: Path, device: Device, peaks: Peaks, tests: str, results: Seque
     machine["commit"] = _commit()
     stem = re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"gpu": device.name, "machine": machine, "peaks": asdict(peaks), "tests": tests}
+    record: dict[str, Any] = {"gpu": device.name, "machine": machine, "peaks": asdict(peaks), "tests": tests}
     record["results"] = [asdict(r) | {"of_floor": r.of_floor} for r in results]
     (folder / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     failures = [f"- {r.operation}, {r.mode}, {r.library}: {r.error}" for r in results if r.error]

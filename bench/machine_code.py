@@ -7,6 +7,7 @@ that each access is known by its source and by the size of the tile it moves.
 
 from __future__ import annotations
 
+import hashlib
 import linecache
 import re
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triton.backends import nvidia
+from triton.runtime.cache import get_cache_manager
 
 from .launches import Compiled
 
@@ -75,11 +77,7 @@ class Figures:
 
 def figures_of(compiled: Compiled, arch: int) -> Figures:
     """Reads a kernel that was compiled for compute capability arch / 10."""
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernel.cubin"
-        cubin.write_bytes(compiled.asm["cubin"])
-        usage, code = _tool("cuobjdump", "-res-usage", cubin), _tool("cuobjdump", "-sass", cubin)
-    registers, spilled, instructions, tensor_cores = read_code(usage, code)
+    registers, spilled, instructions, tensor_cores = read_code(_dump(compiled.asm["cubin"]))
     streams = [
         access
         for access in accesses(compiled.asm["ttir"], compiled.asm["ptx"])
@@ -99,15 +97,15 @@ def figures_of(compiled: Compiled, arch: int) -> Figures:
     )
 
 
-def read_code(usage: str, code: str) -> tuple[int, int, int, str]:
+def read_code(dump: str) -> tuple[int, int, int, str]:
     """(registers, spilled bytes, instructions, tensor-core instructions) from what cuobjdump writes."""
-    registers, local = re.search(r"REG:(\d+)", usage), re.search(r"LOCAL:(\d+)", usage)
-    assert registers is not None and local is not None, usage
+    registers, local = re.search(r"REG:(\d+)", dump), re.search(r"LOCAL:(\d+)", dump)
+    assert registers is not None and local is not None, dump
     return (
         int(registers[1]),
-        int(local[1]) + 4 * len(re.findall(r"\b(?:STL|LDL)\b", code)),
-        len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", code, flags=re.M)),
-        " ".join(sorted(set(_TENSOR_CORES.findall(code)))),
+        int(local[1]) + 4 * len(re.findall(r"\b(?:STL|LDL)\b", dump)),
+        len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", dump, flags=re.M)),
+        " ".join(sorted(set(_TENSOR_CORES.findall(dump)))),
     )
 
 
@@ -172,6 +170,15 @@ def _widths_by_line(ptx: str) -> dict[Line, list[int]]:
     return found
 
 
-def _tool(name: str, *arguments: object) -> str:
-    command = [str(_TOOLS / name), *(str(argument) for argument in arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _dump(cubin: bytes) -> str:
+    """Resource usage and disassembly, kept where Triton keeps what it compiled: a quarter of a second a kernel."""
+    kept = get_cache_manager(hashlib.sha256(cubin).hexdigest())
+    path = kept.get_file("kernel.sass")
+    if path is None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "kernel.cubin"
+            file.write_bytes(cubin)
+            command = [str(_TOOLS / "cuobjdump"), "-res-usage", "-sass", str(file)]
+            dump = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        path = kept.put(dump, "kernel.sass", binary=False)
+    return Path(path).read_text(encoding="utf-8")

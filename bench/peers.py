@@ -22,7 +22,9 @@ __all__ = [
     "Rivals",
     "add_rms_norm",
     "attention",
+    "cross_entropy",
     "outputs_of",
+    "policy_loss",
     "rms_norm",
     "rope",
     "swiglu",
@@ -152,5 +154,29 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Rivals:
 
         # the gradient takes the place of the logits
         return Rival(lambda z, ids: LigerCrossEntropyFunction.apply(z, ids, None)[0], (logits.clone(), labels), (0,))
+
+    return {"Liger": liger} if LIGER else {}
+
+
+def policy_loss(
+    logits_NV: Tensor, tokens_N: Tensor, old_N: Tensor, reference_N: Tensor, advantages_N: Tensor, length: int
+) -> Rivals:
+    """Liger takes sequences of one padded length, one advantage each, and one row of logits more than tokens."""
+
+    def liger() -> Rival:
+        from liger_kernel.ops import GrpoLossFunction
+
+        V = logits_NV.shape[1]
+        rows = logits_NV.view(-1, length, V)
+        logits = torch.cat([rows, rows[:, -1:]], dim=1)
+        old, reference, tokens = (x.view(-1, length) for x in (old_N, reference_N, tokens_N))
+        advantages, mask = advantages_N.view(-1, length)[:, 0].contiguous(), torch.ones_like(old)
+
+        def run(logits: Tensor) -> Any:
+            # temperature, beta, both clips, gradient in the place of the logits, normalised over all tokens
+            settings = (1.0, 0.04, 0.2, 0.2, True, "dapo", None, True)
+            return GrpoLossFunction.apply(logits, old, reference, tokens, advantages, mask, *settings)[0]
+
+        return Rival(run, (logits,), (0,))
 
     return {"Liger": liger} if LIGER else {}

@@ -12,7 +12,7 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -100,17 +100,18 @@ def measure(name: str, op: Op, shape: Shape, *, liger_tokens: int | None = None)
     return replace(row, failures=tuple(failures))
 
 
-def table(rows: Iterable[Row]) -> str:
-    head = ["operation", "tokens", "floor, B/token", "moved", "/ floor", "/ floor, each address once", "by torch"]
-    head += ["Liger, B/token", "ours / Liger", ""]
+def table(rows: Sequence[Row]) -> str:
+    head = ["operation", "tokens", "floor, B/token", "moved", "of the floor", "each address once", "by torch"]
+    head += ["Liger, B/token", "ours / Liger"]
     lines = []
     for row in rows:
-        line = [row.name, f"{row.tokens:,}", _per(row.floor, row), _per(row.issued, row), f"{row.ratio:.3f}"]
-        line += [f"{row.distinct / row.floor:.3f}", f"{row.by_torch / row.issued:.1%}"]
+        line = [row.name, f"{row.tokens:,}", _per(row.floor, row), _per(row.issued, row), f"{row.ratio:.3f} x"]
+        line += [f"{row.distinct / row.floor:.3f} x", f"{row.by_torch / row.issued:.1%}"]
         line += ["" if row.liger is None else f"{row.liger / row.liger_tokens:,.0f}"]
-        line += ["" if row.of_liger is None else f"{row.of_liger:.2f}", row.note]
+        line += ["" if row.of_liger is None else f"{row.of_liger:.2f}"]
         lines.append(line)
-    return markdown(head, lines)
+    notes = "".join(f"\n- {row.name}: {row.note}" for row in rows if row.note)
+    return markdown(head, lines) + (f"\n{notes}" if notes else "")
 
 
 def _per(size: int, row: Row) -> str:

@@ -82,7 +82,7 @@ def arch_of(x: Tensor) -> int:
     return 10 * major + minor
 
 
-def configuration(name: str, x: Tensor, **facts: int) -> Config:
+def configuration(name: str, x: Tensor, /, **facts: int) -> Config:
     """What to launch kernel `name` on `x` with: the entry's `use`, and whether to fuse multiplications with additions.
 
     Args:
@@ -107,7 +107,7 @@ def _with_fusion(config: Config) -> Config:
 
 
 def launch(
-    name: str, x: Tensor, call: Callable[[Config], Result], *, changes: Sequence[Tensor] = (), **facts: int
+    name: str, x: Tensor, call: Callable[[Config], Result], changes: Sequence[Tensor] = (), /, **facts: int
 ) -> Result:
     """`call(configuration(name, x, **facts))`; with FASTREASON_AUTOTUNE=1 on CUDA, of the fastest candidate.
 

@@ -47,7 +47,7 @@ def test_peaks_are_bytes_and_flops_a_second(device):
 def test_times_every_operation_and_library(name, device):
     op = OPS[name]
     # float32, because the interpreter computes sums and products of bfloat16 wrongly
-    shape = Shape(**SMALL.get(name, {"tokens": 4}), dtype=torch.float32)
+    shape = Shape(**SMALL.get(name, {"tokens": 4, "own": 2}), dtype=torch.float32)
     results = list(time_operation(name, op, shape, device, Peaks(1e9, 1e9)))
     assert not [r for r in results if r.error and r.library not in ("Liger", "flash-attn")]
     ran = {(r.library, r.mode) for r in results if r.timing}

@@ -95,7 +95,7 @@ def test_needs_the_interpreter():
 
 
 # Many narrow rows, because a program of the norms reads the weight once for all of its rows.
-SMALL = {name: {"tokens": 64} for name in OPS} | {
+SMALL = {name: {"tokens": 64, "own": 32} for name in OPS} | {
     "rms_norm": {"tokens": 16384, "width": 128},
     "add_rms_norm": {"tokens": 8192, "width": 64},
     "attention": {"tokens": 100, "length": 60},

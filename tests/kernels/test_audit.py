@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("triton")
 
 from fastreason.kernels.triton_support import INTERPRETED, tl, triton
 
-from bench.audit import ARCHS, Audited, broken_rules, over_budget
+from bench.audit import ARCHS, Audited, broken_rules, over_budget, table
 from bench.launches import recorded
 from bench.machine_code import Access, Figures, accesses, figures_of, occupancy, read_code
 
@@ -118,14 +119,15 @@ def test_the_interpreter_cannot_be_audited():
 
 
 def test_figures_are_read_from_the_tools_text():
-    usage = "Function k:\n  REG:40 STACK:0 SHARED:32 LOCAL:16 CONSTANT[0]:592"
-    code = """
+    dump = """
+ Function k:
+  REG:40 STACK:0 SHARED:32 LOCAL:16 CONSTANT[0]:592
         /*0000*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
         /*0010*/                   STL [R1], R4 ;
         /*0020*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR4], R24 ;
         /*0030*/             @P0   LDL R4, [R1] ;
     """
-    assert read_code(usage, code) == (40, 16 + 2 * 4, 4, "HGMMA")
+    assert read_code(dump) == (40, 16 + 2 * 4, 4, "HGMMA")
 
 
 def test_accesses_are_matched_by_their_line():
@@ -208,3 +210,10 @@ def test_budgets_are_upper_limits():
 
 def test_architectures_are_those_of_the_documentation():
     assert ARCHS == (80, 90, 100)
+
+
+def test_the_table_joins_architectures():
+    found = [audited(replace(CLEAN, registers=40 + i), arch=arch) for i, arch in enumerate(ARCHS)]
+    lines = table([*found, audited(CLEAN, dtype="fp32")]).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:6]] == ["o: k", "bf16", "40 / 41 / 42", "0", "1"]
+    assert [cell.strip() for cell in lines[3].split("|")[1:4]] == ["o: k", "fp32", "32"]
