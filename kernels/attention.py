@@ -31,13 +31,16 @@ from torch import Tensor
 from .attention_backward import attention_backward, match_strides
 from .attention_plan import (
     LAYOUT_ARGUMENTS,
+    LOG2_E,
     at_token,
+    check_head_dim,
     count_key_blocks,
     edge_key_block,
     full_key_block,
     load_full_rows,
     load_rows,
     load_tile,
+    padded_head_dim,
     store_rows,
     work_plan,
 )
@@ -46,9 +49,6 @@ from .segments import Rectangle, Segments
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["attention", "attention_ref"]
-
-MAX_HEAD_DIM = 128  # a row of q, k and v each in the registers and shared memory of one program
-_LOG2_E = 1.4426950408889634
 
 
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
@@ -70,8 +70,7 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
     if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
-    if q_THD.shape[-1] % 8 or q_THD.shape[-1] > MAX_HEAD_DIM:
-        raise ValueError(f"attention: head dim must be a multiple of 8 up to {MAX_HEAD_DIM}, got {q_THD.shape[-1]}")
+    check_head_dim("attention", q_THD.shape[-1])
     return _attention_op(q_THD, k_TKD, v_TKD, segments.table, scale)[0]
 
 
@@ -208,7 +207,7 @@ def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) 
     (T, H, D), K = q.shape, k.shape[1]
     plan = work_plan(table, q.device)
     empty = torch.empty if plan.num_covered == T else torch.zeros
-    block_d = max(16, triton.next_power_of_2(D))
+    block_d = padded_head_dim(D)
 
     def call(config: dict[str, int]) -> tuple[Tensor, Tensor]:
         o = empty(T, H, D, dtype=q.dtype, device=q.device)
@@ -216,7 +215,7 @@ def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) 
         tiles = plan.query_tiles(config["BLOCK_M"], H // K)
         strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
         _forward_kernel[(len(tiles), K)](
-            q, k, v, o, lse, tiles, *strides, T, scale * _LOG2_E, D=D, BLOCK_D=block_d, GROUP=H // K, **config
+            q, k, v, o, lse, tiles, *strides, T, scale * LOG2_E, D=D, BLOCK_D=block_d, GROUP=H // K, **config
         )
         return o, lse
 
@@ -235,9 +234,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     o, lse = output
     ctx.save_for_backward(q, k, v, o, lse, table)
     ctx.mark_non_differentiable(lse)
+    ctx.set_materialize_grads(False)  # no zeros for lse
 
 
-def _backward(ctx: Any, do: Tensor, dlse: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+def _backward(ctx: Any, do: Tensor, dlse: None) -> tuple[Tensor, Tensor, Tensor, None, None]:
     q, k, v, o, lse, table = ctx.saved_tensors
     dq, dk, dv = attention_backward(do, q, k, v, o, lse, table, ctx.scale)
     return dq, dk, dv, None, None

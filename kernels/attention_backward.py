@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .attention_plan import (
     LAYOUT_ARGUMENTS,
+    LOG2_E,
     at_token,
     count_key_blocks,
     edge_key_block,
@@ -29,6 +30,7 @@ from .attention_plan import (
     load_full_rows,
     load_rows,
     load_tile,
+    padded_head_dim,
     store_rows,
     work_plan,
 )
@@ -36,8 +38,6 @@ from .launch import launch
 from .triton_support import tl, triton
 
 __all__ = ["attention_backward", "match_strides"]
-
-_LOG2_E = 1.4426950408889634
 
 
 @triton.jit
@@ -226,31 +226,30 @@ def attention_backward(
     (T, H, D), K = q.shape, k.shape[1]
     plan = work_plan(table, q.device)
     empty_like = torch.empty_like if plan.num_covered == T else torch.zeros_like
-    block_d = max(16, triton.next_power_of_2(D))
+    block_d = padded_head_dim(D)
     strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
     shape = dict(D=D, BLOCK_D=block_d, GROUP=H // K)
-    facts = dict(head_dim=block_d, itemsize=q.itemsize)
 
     def queries(config: dict[str, int]) -> tuple[Tensor, Tensor]:
         dq, delta = empty_like(o), empty_like(lse)
         tiles = plan.query_tiles(config["BLOCK_M"], H // K)
         _query_kernel[(len(tiles), K)](
-            q, k, v, o, do, dq, lse, delta, tiles, *strides, T, scale, scale * _LOG2_E, **shape, **config
+            q, k, v, o, do, dq, lse, delta, tiles, *strides, T, scale, scale * LOG2_E, **shape, **config
         )
         return dq, delta
 
-    dq, delta = launch("attention_backward_dq", q, queries, **facts)
+    dq, delta = launch("attention_backward_dq", q, queries, head_dim=block_d, itemsize=q.itemsize)
 
     def keys(config: dict[str, int]) -> tuple[Tensor, Tensor]:
         dk, dv = (empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
         key_tiles = plan.key_tiles(config["BLOCK_N"])
         _key_kernel[(len(key_tiles.tiles), K)](
-            q, k, v, do, lse, delta, dk, dv, key_tiles.tiles, key_tiles.viewers, *strides, T, scale, scale * _LOG2_E,
+            q, k, v, do, lse, delta, dk, dv, key_tiles.tiles, key_tiles.viewers, *strides, T, scale, scale * LOG2_E,
             **shape, **config,
         )  # fmt: skip
         return dk, dv
 
-    return (dq, *launch("attention_backward_dkv", q, keys, **facts))
+    return (dq, *launch("attention_backward_dkv", q, keys, head_dim=block_d, itemsize=q.itemsize))
 
 
 @attention_backward.register_fake

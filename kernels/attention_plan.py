@@ -22,8 +22,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .triton_support import tl, triton
 
-__all__ = ["LAYOUT_ARGUMENTS", "KeyTiles", "WorkPlan", "work_plan"]
+__all__ = ["LAYOUT_ARGUMENTS", "LOG2_E", "KeyTiles", "WorkPlan", "check_head_dim", "padded_head_dim", "work_plan"]
 
+MAX_HEAD_DIM = 128  # a row of q, k and v each in the registers and shared memory of one program
+LOG2_E = 1.4426950408889634  # kernels use 2 ** x, for which there is an instruction
 # of the kernels over segments: arguments that must not make a variant of the kernel for their value
 LAYOUT_ARGUMENTS = ("T", "q_stride_t", "q_stride_h", "k_stride_t", "k_stride_h", "v_stride_t", "v_stride_h")
 
@@ -79,6 +81,16 @@ def work_plan(table: Tensor, device: torch.device) -> WorkPlan:
         values = table.numpy().copy()
         of_table[device] = WorkPlan(values, device, int(values[1].sum()))
     return of_table[device]
+
+
+def check_head_dim(name: str, D: int) -> None:
+    if D % 8 or not 0 < D <= MAX_HEAD_DIM:
+        raise ValueError(f"{name}: head dim must be a multiple of 8 up to {MAX_HEAD_DIM}, got {D}")
+
+
+def padded_head_dim(D: int) -> int:
+    """The head dim of tiles: a power of two that matrix products take."""
+    return max(16, 1 << (D - 1).bit_length())
 
 
 def _cut_queries(table: np.ndarray, block_m: int, group: int) -> np.ndarray:

@@ -25,14 +25,12 @@ import torch
 from torch import Tensor
 
 from .attention_backward import match_strides
-from .attention_plan import at_token, load_rows, store_rows
+from .attention_plan import LOG2_E, at_token, check_head_dim, load_rows, padded_head_dim, store_rows
 from .launch import launch
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["decode_attention", "decode_attention_ref"]
 
-MAX_HEAD_DIM = 128
-_LOG2_E = 1.4426950408889634
 # lengths, and strides that contain them: they must not make a variant of a kernel for their value
 _LAYOUT_ARGUMENTS = (
     *("num_rows", "max_length", "q_stride_n", "q_stride_h"),
@@ -77,10 +75,7 @@ def decode_attention(
     lengths = (prefix_length_P, own_length_N)
     if not runs_triton(q_NHD):
         return decode_attention_ref(*tensors, *lengths, scale)
-    if q_NHD.shape[-1] % 8 or q_NHD.shape[-1] > MAX_HEAD_DIM:
-        raise ValueError(
-            f"decode_attention: head dim must be a multiple of 8 up to {MAX_HEAD_DIM}, got {q_NHD.shape[-1]}"
-        )
+    check_head_dim("decode_attention", q_NHD.shape[-1])
     return _decode_op(*tensors, *lengths, scale)
 
 
@@ -294,10 +289,9 @@ def _decode_op(
 ) -> Tensor:
     q, prefix_k, prefix_v, own_k, own_v = (match_strides(x) for x in (q, prefix_k, prefix_v, own_k, own_v))
     (N, H, D), (P, K, L, _) = q.shape, prefix_k.shape
-    num_rows, block_d = N // P * (H // K), max(16, triton.next_power_of_2(D))
+    num_rows, block_d = N // P * (H // K), padded_head_dim(D)
     padding = None if prefix_padding is None else prefix_padding.contiguous().view(torch.uint8)
     shape = dict(D=D, BLOCK_D=block_d, GROUP=H // K)
-    facts = dict(head_dim=block_d, itemsize=q.itemsize)
 
     def strides(*tensors: Tensor) -> list[int]:
         return [stride // 8 for x in tensors for stride in x.stride()[:-1]]
@@ -307,21 +301,21 @@ def _decode_op(
         lse = torch.empty(N, H, dtype=torch.float32, device=q.device)
         _prefix_kernel[(triton.cdiv(num_rows, config["BLOCK_M"]), K, P)](
             q, prefix_k, prefix_v, padding, prefix_length, partial, lse, *strides(q, prefix_k, prefix_v), num_rows, L,
-            scale * _LOG2_E, padding is not None, prefix_length is not None, **shape, **config,
+            scale * LOG2_E, padding is not None, prefix_length is not None, **shape, **config,
         )  # fmt: skip
         return partial, lse
 
-    partial, lse = launch("decode_attention_prefix", q, prefix, **facts)
+    partial, lse = launch("decode_attention_prefix", q, prefix, head_dim=block_d, itemsize=q.itemsize)
 
     def own(config: dict[str, int]) -> Tensor:
         o = torch.empty(N, H, D, dtype=q.dtype, device=q.device)
         _own_kernel[(N, K)](
-            q, own_k, own_v, own_length, partial, lse, o, *strides(q, own_k, own_v), own_k.shape[2], scale * _LOG2_E,
+            q, own_k, own_v, own_length, partial, lse, o, *strides(q, own_k, own_v), own_k.shape[2], scale * LOG2_E,
             own_length is not None, BLOCK_M=max(16, triton.next_power_of_2(H // K)), **shape, **config,
         )  # fmt: skip
         return o
 
-    return launch("decode_attention_own", q, own, **facts)
+    return launch("decode_attention_own", q, own, head_dim=block_d, itemsize=q.itemsize)
 
 
 @_decode_op.register_fake
