@@ -80,8 +80,8 @@ def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> l
             dtype=_SHORT[dtype],
             arch=arch,
             figures=figures_of(compiled, arch),
-            tensor_cores=op.tensor_cores.get(kernel.split(" ")[0], "") if dtype.itemsize == 2 else "",
-            may_be_narrow=MAY_BE_NARROW.get(kernel.split(" ")[0], ""),
+            tensor_cores=op.tensor_cores.get(kernel.split()[0], "") if dtype.itemsize == 2 else "",
+            may_be_narrow=MAY_BE_NARROW.get(kernel.split()[0], ""),
             fp_fusion=compiled.fp_fusion,
         )
         for kernel, compiled in _named(launches).items()
@@ -89,12 +89,12 @@ def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> l
 
 
 def _named(launches: Iterable[Compiled]) -> dict[str, Compiled]:
-    """Different kernels by name; where one name was compiled with different constants, numbered."""
+    """Different kernels by module and name; where one was compiled with different constants, numbered."""
     different = {compiled.asm["cubin"]: compiled for compiled in launches}
     named: dict[str, Compiled] = {}
     for compiled in different.values():
-        name = compiled.name.strip("_").removesuffix("_kernel")
-        number = sum(other.split(" ")[0] == name for other in named)
+        name = f"{compiled.module}.{compiled.name.strip('_').removesuffix('_kernel')}"
+        number = sum(other.split()[0] == name for other in named)
         named[f"{name} {number + 1}" if number else name] = compiled
     return named
 

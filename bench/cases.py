@@ -66,13 +66,14 @@ class Shape:
 
     def floats(self, *size: int, dtype: torch.dtype | None = None) -> Tensor:
         """Standard normal values; the same ones for the same size."""
-        generator = torch.Generator().manual_seed(sum(size))
-        return torch.randn(size, generator=generator).to(dtype or self.dtype).to(self.device)
+        return torch.randn(size, generator=self._random(size), device=self.device).to(dtype or self.dtype)
 
     def ids(self, limit: int, *size: int) -> Tensor:
         """int64 in [0, limit)."""
-        generator = torch.Generator().manual_seed(sum(size))
-        return torch.randint(limit, size, generator=generator).to(self.device)
+        return torch.randint(limit, size, generator=self._random(size), device=self.device)
+
+    def _random(self, size: tuple[int, ...]) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(sum(size))
 
 
 class Unwritten(Shape):
@@ -346,9 +347,13 @@ def _policy_loss(shape: Shape, kind: Kind = "grpo", exact_kl: bool = False) -> C
     )
 
 
-# Kernels, by their names without _kernel, whose accesses may be narrower than 128 bits, and why.
+# Kernels, by module and name without _kernel, whose accesses may be narrower than 128 bits, and why.
 _ONE_A_TOKEN = "numbers of which there is one a token: 4 bytes where a row of logits has thousands; no end is aligned"
-MAY_BE_NARROW = {"reduce": _ONE_A_TOKEN, "tokens": _ONE_A_TOKEN, "sequences": _ONE_A_TOKEN}
+MAY_BE_NARROW = {
+    "rows.reduce": _ONE_A_TOKEN,
+    "policy_loss_kernel.tokens": _ONE_A_TOKEN,
+    "policy_loss_kernel.sequences": _ONE_A_TOKEN,
+}
 
 # the vocabulary of the model, whose rows stay in registers, and a long one, which takes two passes
 _VOCABULARIES: dict[str, Sizes] = {"v2200": {}, "v151936": {"vocab": 151936, "tokens": 1003}}
@@ -397,7 +402,11 @@ OPS = {
         _attention,
         shapes=_HEAD_DIMS,
         counted={"tokens": 384, "length": 384},
-        tensor_cores={"forward": "HGMMA", "query": "HGMMA", "key": "HGMMA"},
+        tensor_cores={
+            "attention.forward": "HGMMA",
+            "attention_backward.query": "HGMMA",
+            "attention_backward.key": "HGMMA",
+        },
     ),
     # the same kernels: not compiled again
     "attention_groups": Op(
@@ -412,6 +421,6 @@ OPS = {
         counted={"tokens": 16, "length": 128, "own": 48, "members": 8},
         timed={"tokens": 6144, **_GROUP},
         # a sequence's own tokens meet 6 rows, padded to 16: too few for the instructions of a warp group
-        tensor_cores={"prefix": "HGMMA", "own": "HMMA"},
+        tensor_cores={"decode_attention.prefix": "HGMMA", "decode_attention.own": "HMMA"},
     ),
 }

@@ -26,13 +26,14 @@ class Compiled:
     """One kernel as a launch compiled it.
 
     Args:
-        name: of the kernel.
+        module, name: where the kernel is, and what it is called.
         constants: values of its constexpr parameters.
         asm: what the compiler made, by stage: ttir, ttgir, ptx (text) and cubin (bytes).
         num_warps, shared_bytes: of the launch.
         fp_fusion: enable_fp_fusion of the launch; None where it does not say.
     """
 
+    module: str
     name: str
     constants: dict[str, Any]
     asm: Any
@@ -91,4 +92,5 @@ def _of_launch(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any],
     values = dict(zip(kernel.arg_names, arguments, strict=False)) | options
     constants = {p.name: values[p.name] for p in kernel.params if p.is_constexpr and p.name in values}
     metadata, fusion = compiled.metadata, options.get("enable_fp_fusion")
-    return Compiled(kernel.fn.__name__, constants, compiled.asm, metadata.num_warps, metadata.shared, fusion)
+    module, name = kernel.fn.__module__.rpartition(".")[2], kernel.fn.__name__
+    return Compiled(module, name, constants, compiled.asm, metadata.num_warps, metadata.shared, fusion)
