@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .launch import launch
-from .rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scaled
+from .rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scalars, scaled
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["cross_entropy", "cross_entropy_ref"]
@@ -76,7 +76,7 @@ def cross_entropy(
         return cross_entropy_ref(logits_NV, labels_N, weights_N, ignore_index=ignore_index, z_loss=z_loss)
     shares_N = _shares(labels_N, weights_N, ignore_index, torch.float32)
     needs_gradient = torch.is_grad_enabled() and logits_NV.requires_grad
-    return _cross_entropy_op(logits_NV, labels_N, shares_N, z_loss, needs_gradient)[0]
+    return _cross_entropy_op(logits_NV, labels_N, shares_N, scalars(z_loss), needs_gradient)[0]
 
 
 def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
@@ -242,9 +242,11 @@ def _row_constants(logits: Tensor) -> dict[str, int]:
 
 @torch.library.custom_op("fastreason::cross_entropy", mutates_args=())
 def _cross_entropy_op(
-    logits: Tensor, labels: Tensor, shares: Tensor, z_loss: float, needs_gradient: bool
+    logits: Tensor, labels: Tensor, shares: Tensor, settings: Tensor, needs_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(loss, d-logits, maxima, logs of sums); in one pass the last two are empty, in two the second one.
+
+    settings: z_loss, on CPU.
 
     Backward overwrites the d-logits of one pass, unless the gradient of the loss is 1.
     """
@@ -256,6 +258,7 @@ def _cross_entropy_op(
     one_pass = _in_one_pass(logits, needs_gradient)
     gradient = logits.new_empty((N, V) if one_pass else 0)
     losses = shares.new_empty(1, N)
+    (z_loss,) = settings.tolist()
     maxima, log_sums = (shares.new_empty(0 if one_pass else N) for _ in range(2))
 
     def call_one_pass(config: dict[str, int]) -> None:
@@ -278,7 +281,7 @@ def _cross_entropy_op(
 
 @_cross_entropy_op.register_fake
 def _(
-    logits: Tensor, labels: Tensor, shares: Tensor, z_loss: float, needs_gradient: bool
+    logits: Tensor, labels: Tensor, shares: Tensor, settings: Tensor, needs_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     one_pass = _in_one_pass(logits, needs_gradient)
     maxima, log_sums = (shares.new_empty(0 if one_pass else logits.shape[0]) for _ in range(2))
@@ -287,7 +290,7 @@ def _(
 
 @torch.library.custom_op("fastreason::cross_entropy_backward", mutates_args=())
 def _cross_entropy_backward_op(
-    upstream: Tensor, logits: Tensor, labels: Tensor, shares: Tensor, maxima: Tensor, log_sums: Tensor, z_loss: float
+    upstream: Tensor, logits: Tensor, labels: Tensor, shares: Tensor, maxima: Tensor, log_sums: Tensor, settings: Tensor
 ) -> Tensor:
     """d-logits, second of two passes."""
     if logits.stride(1) != 1:
@@ -295,6 +298,7 @@ def _cross_entropy_backward_op(
     labels, shares = labels.contiguous(), shares.contiguous()
     N, V = logits.shape
     gradient = logits.new_empty(N, V)
+    (z_loss,) = settings.tolist()
 
     def call(config: dict[str, int]) -> None:
         _gradient_kernel[(N, triton.cdiv(V, config["BLOCK"]))](
@@ -308,16 +312,16 @@ def _cross_entropy_backward_op(
 
 @_cross_entropy_backward_op.register_fake
 def _(
-    upstream: Tensor, logits: Tensor, labels: Tensor, shares: Tensor, maxima: Tensor, log_sums: Tensor, z_loss: float
+    upstream: Tensor, logits: Tensor, labels: Tensor, shares: Tensor, maxima: Tensor, log_sums: Tensor, settings: Tensor
 ) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    logits, labels, shares, ctx.z_loss, needs_gradient = inputs
+    logits, labels, shares, settings, needs_gradient = inputs
     _, gradient, maxima, log_sums = output
     ctx.one_pass = _in_one_pass(logits, needs_gradient)
-    ctx.save_for_backward(*((gradient,) if ctx.one_pass else (logits, labels, shares, maxima, log_sums)))
+    ctx.save_for_backward(*((gradient,) if ctx.one_pass else (logits, labels, shares, maxima, log_sums, settings)))
     # else backward would be given zeros, as large as the logits, for the outputs that have no gradient
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(gradient, maxima, log_sums)
@@ -328,7 +332,7 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor, None, None, 
         (gradient,) = ctx.saved_tensors
         gradient = scaled(gradient, upstream)
     else:
-        gradient = _cross_entropy_backward_op(upstream, *ctx.saved_tensors, ctx.z_loss)
+        gradient = _cross_entropy_backward_op(upstream, *ctx.saved_tensors)
     return gradient, None, None, None, None
 
 

@@ -43,6 +43,7 @@ from torch import Tensor
 
 from .policy_loss_kernel import NUM_SUMS, STATISTICS
 from .policy_loss_op import policy_loss_op
+from .rows import scalars
 from .triton_support import runs_triton
 
 __all__ = ["KLEstimator", "Kind", "PolicyLoss", "policy_loss", "policy_loss_ref"]
@@ -199,10 +200,12 @@ def policy_loss(
     if weights is None:
         weights = torch.full(tokens_N.shape, 1.0 / tokens_N.shape[0], device=logits_NV.device)
     has_reference = reference_logprobs_N is not None or reference_logits_NV is not None
+    numbers = scalars(
+        1.0 / temperature, clip_low, clip_high, min(clip_dual, _LARGE), kl_coef if has_reference else 0.0, entropy_coef
+    )
     loss, totals, logprobs, _, _ = policy_loss_op(
         logits_NV, None if reference_logits_NV is None else reference_logits_NV.detach(), tokens_N.contiguous(),
-        weights, old, advantages, importance, reference, sequence_offsets_S, 1.0 / temperature, clip_low, clip_high,
-        min(clip_dual, _LARGE), kl_coef if has_reference else 0.0, entropy_coef, _TERM[kind], int(kl[1]),
+        weights, old, advantages, importance, reference, sequence_offsets_S, numbers, _TERM[kind], int(kl[1]),
         torch.is_grad_enabled() and logits_NV.requires_grad,
     )  # fmt: skip
     return PolicyLoss(loss, logprobs, totals)

@@ -64,12 +64,7 @@ def policy_loss_op(
     importance: Tensor | None,
     reference: Tensor | None,
     offsets: Tensor | None,
-    inv_t: float,
-    clip_low: float,
-    clip_high: float,
-    clip_dual: float,
-    kl_coef: float,
-    entropy_coef: float,
+    scalars: Tensor,
     kind: int,
     estimator: int,
     needs_gradient: bool,
@@ -78,6 +73,7 @@ def policy_loss_op(
 
     Backward overwrites the d-logits of one pass, unless the gradient of the loss is 1.
     Vectors over rows are contiguous and float32, tokens and offsets int64; offsets make the ratio one of sequences.
+    scalars: 1 / temperature, clip_low, clip_high, clip_dual, kl_coef, entropy_coef, on CPU.
     """
     logits = _rows_adjacent(logits)
     reference_logits = None if reference_logits is None else _rows_adjacent(reference_logits)
@@ -86,8 +82,9 @@ def policy_loss_op(
     logp, rows = weights.new_empty(N), weights.new_empty(len(STATISTICS), N)
     gradient = logits.new_empty((N, V) if one_pass else 0)
     values = weights.new_empty(_row_values(logits, reference_logits, offsets, needs_gradient))
-    settings = {"clip_low": clip_low, "clip_high": clip_high, "clip_dual": clip_dual, "kl_coef": kl_coef}
-    settings |= {"entropy_coef": entropy_coef, "KIND": kind, "ESTIMATOR": estimator}
+    inv_t, *numbers = scalars.tolist()
+    names = ("clip_low", "clip_high", "clip_dual", "kl_coef", "entropy_coef")
+    settings = dict(zip(names, numbers, strict=True)) | {"KIND": kind, "ESTIMATOR": estimator}
     sizes = _units(logits, reference_logits)
     has_reference = int(reference_logits is not None)
 
@@ -163,12 +160,7 @@ def _(
     importance: Tensor | None,
     reference: Tensor | None,
     offsets: Tensor | None,
-    inv_t: float,
-    clip_low: float,
-    clip_high: float,
-    clip_dual: float,
-    kl_coef: float,
-    entropy_coef: float,
+    scalars: Tensor,
     kind: int,
     estimator: int,
     needs_gradient: bool,
@@ -188,15 +180,14 @@ def policy_loss_backward_op(
     tokens: Tensor,
     weights: Tensor,
     values: Tensor,
-    inv_t: float,
-    kl_coef: float,
-    entropy_coef: float,
+    scalars: Tensor,
 ) -> Tensor:
     """d-logits, second of two passes."""
     logits = _rows_adjacent(logits)
     reference_logits = None if reference_logits is None else _rows_adjacent(reference_logits)
     N, V = logits.shape
     gradient = logits.new_empty(N, V)
+    inv_t, _, _, _, kl_coef, entropy_coef = scalars.tolist()
 
     def call(config: dict[str, int]) -> None:
         gradient_kernel[(N, triton.cdiv(V, config["BLOCK"]))](
@@ -216,22 +207,19 @@ def _(
     tokens: Tensor,
     weights: Tensor,
     values: Tensor,
-    inv_t: float,
-    kl_coef: float,
-    entropy_coef: float,
+    scalars: Tensor,
 ) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    logits, reference_logits, tokens, weights, _, _, _, _, offsets, ctx.inv_t, *_, needs_gradient = inputs
-    ctx.kl_coef, ctx.entropy_coef = inputs[13:15]
+    logits, reference_logits, tokens, weights, _, _, _, _, offsets, scalars, _, _, needs_gradient = inputs
     _, totals, logp, gradient, values = output
     ctx.one_pass = _in_one_pass(logits, offsets, needs_gradient)
     if ctx.one_pass:
         ctx.save_for_backward(gradient)
     else:
-        ctx.save_for_backward(logits, reference_logits, tokens, weights, values)
+        ctx.save_for_backward(logits, reference_logits, tokens, weights, values, scalars)
     # else backward would be given zeros, as large as the logits, for the outputs that have no gradient
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(totals, logp, gradient, values)
@@ -241,8 +229,8 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     if ctx.one_pass:
         gradient = scaled(ctx.saved_tensors[0], upstream)
     else:
-        gradient = policy_loss_backward_op(upstream, *ctx.saved_tensors, ctx.inv_t, ctx.kl_coef, ctx.entropy_coef)
-    return gradient, *(None for _ in range(17))
+        gradient = policy_loss_backward_op(upstream, *ctx.saved_tensors)
+    return gradient, *(None for _ in range(12))
 
 
 policy_loss_op.register_autograd(_backward, setup_context=_setup_context)

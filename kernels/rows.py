@@ -13,7 +13,17 @@ from torch import Tensor
 from .launch import configuration
 from .triton_support import tl, triton
 
-__all__ = ["ONE_PASS_LIMIT", "alignment", "reduce_rows", "row_class", "row_tiles", "scale_", "scaled", "take"]
+__all__ = [
+    "ONE_PASS_LIMIT",
+    "alignment",
+    "reduce_rows",
+    "row_class",
+    "row_tiles",
+    "scalars",
+    "scale_",
+    "scaled",
+    "take",
+]
 
 # a longer row does not fit into the registers of one program
 ONE_PASS_LIMIT = 8192
@@ -45,6 +55,18 @@ def alignment(*sizes: int) -> int:
     and multiply it back, which tells the compiler that rows of 2,200 start at multiples of 8 elements, 16 bytes.
     """
     return math.gcd(16, *sizes)
+
+
+def scalars(*values: float) -> Tensor:
+    """float64 [number of values] on CPU: how operators take their settings.
+
+    torch.compile makes a Python number that an operator takes a constant of its graph, and compiles again when it
+    changes; the factor of a tensor it leaves variable.
+    """
+    if torch.compiler.is_compiling():
+        one = torch.ones((), dtype=torch.float64)
+        return torch.stack([one * value for value in values])
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def take(config: dict[str, int], name: str) -> tuple[int, dict[str, int]]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fastreason.kernels import policy_loss, token_weights
 from fastreason.kernels.policy_loss import policy_loss_ref
+from fastreason.kernels.rows import scalars
 from fastreason.kernels.triton_support import INTERPRETED, runs_triton
 
 from .conftest import needs_triton
@@ -401,16 +402,16 @@ def test_as_an_operator(kind, V, device):
     b = replace(b, advantages=-b.advantages.abs())
     leaf = b.logits.clone().requires_grad_()
     offsets = b.offsets if kind == "gspo" else None
-    numbers = (1.5, 0.2, 0.2, 3.0, 0.1, 0.05)
+    numbers = scalars(1.5, 0.2, 0.2, 3.0, 0.1, 0.05)
     vectors = (b.tokens, b.weights, b.old, b.advantages, b.importance)
     op = torch.ops.fastreason.policy_loss.default
-    check_op(op, leaf, b.reference_logits, *vectors, None, offsets, *numbers, 0, 3, True)
-    check_op(op, b.logits, None, *vectors, b.reference, offsets, *numbers, 0, 2, False)
-    check_op(op, leaf, None, b.tokens, b.weights, None, b.advantages, None, None, offsets, *numbers, 0, 3, True)
+    check_op(op, leaf, b.reference_logits, *vectors, None, offsets, numbers, 0, 3, True)
+    check_op(op, b.logits, None, *vectors, b.reference, offsets, numbers, 0, 2, False)
+    check_op(op, leaf, None, b.tokens, b.weights, None, b.advantages, None, None, offsets, numbers, 0, 3, True)
     values = torch.rand(6, len(b.tokens), device=device)
     upstream = torch.ones((), device=device)
     backward = torch.ops.fastreason.policy_loss_backward.default
-    check_op(backward, upstream, b.logits, b.reference_logits, b.tokens, b.weights, values, 1.5, 0.1, 0.05)
+    check_op(backward, upstream, b.logits, b.reference_logits, b.tokens, b.weights, values, numbers)
 
 
 @pytest.mark.parametrize("kind, V", [("grpo", 40), ("grpo", 8200), ("gspo", 40)])
@@ -422,6 +423,29 @@ def test_torch_compile_takes_it_in_one_graph(kind, V, device):
         return 0.5 * result.loss, result.logprobs_N, result.entropy
 
     check_compiled(run, b.logits.requires_grad_())
+
+
+def test_a_schedule_does_not_make_torch_compile_again(device):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def step(b, temperature, kl_coef, entropy_coef):
+        return call(policy_loss, b, references="logprobs", temperature=temperature, kl_coef=kl_coef,
+                    entropy_coef=entropy_coef).loss  # fmt: skip
+
+    compiled = torch.compile(step, fullgraph=True, backend=counter)
+    for i in range(6):
+        b = batch(7 + i, 40, device=device)
+        leaf = replace(b, logits=b.logits.requires_grad_())
+        numbers = (0.65 + 0.1 * i, 0.1 + 0.01 * i, 0.01 + 0.02 * i)
+        loss = compiled(leaf, *numbers)
+        loss.backward()
+        torch.testing.assert_close(loss, step(leaf, *numbers), atol=1e-6, rtol=1e-6)
+        if i == 2:
+            once = counter.frame_count
+    assert counter.frame_count == once <= 4
 
 
 @pytest.mark.skipif(INTERPRETED, reason="what the interpreter decorates cannot be compiled")
