@@ -103,3 +103,29 @@ def test_what_was_tuned_is_printed_as_an_entry_to_commit(table, monkeypatch):
     assert entry["use"] == {"BLOCK": 4}
     assert entry["try"] == {"BLOCK": [3, 4, 5]}
     assert entry["why"] == "tuned on NVIDIA Test 9000: 2.0 us, 3.0 us with the entry before"
+
+
+def test_on_request_the_first_launch_tunes_and_all_use_what_was_found(table, monkeypatch):
+    class OnCuda:
+        is_cuda = True
+
+    calls = []
+
+    def call(config):
+        calls.append(config["BLOCK"])
+        return config["BLOCK"]
+
+    monkeypatch.setattr(module, "AUTOTUNE", True)
+    monkeypatch.setattr(module, "_found", {})
+    monkeypatch.setattr(module, "_milliseconds", lambda work: {3: 2.0, 4: 1.0, 5: 3.0}[work()])
+    with as_if_on(90):
+        assert launch("k", OnCuda(), call) == 4
+        assert launch("k", OnCuda(), call) == 4
+        assert launch("k", X, call) == 3  # on CPU nothing is tuned
+    assert calls == [3, 4, 5, 4, 4, 3]
+
+
+def test_nothing_is_tuned_by_default(table):
+    assert not module.AUTOTUNE
+    with as_if_on(90):
+        assert launch("k", X, lambda config: config["BLOCK"]) == 3
