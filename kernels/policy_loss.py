@@ -295,9 +295,11 @@ def _policy_term(
 
 
 def _entropy(logprobs_NV: Tensor) -> Tensor:
-    # a probability of 0 counts 0; its logarithm is made finite so that the product is
+    if not logprobs_NV.requires_grad:  # a third of the time on CPU; 0 * -inf of a forbidden token counts 0
+        return -logprobs_NV.exp().mul_(logprobs_NV).nansum(-1)
+    # for a gradient too, its logarithm is made finite
     finite = logprobs_NV.clamp(min=torch.finfo(logprobs_NV.dtype).min)
-    return -(logprobs_NV.exp() * finite).sum(-1)
+    return -(finite.exp() * finite).sum(-1)
 
 
 def _kl_estimate(b: Tensor, estimator: str) -> Tensor:
