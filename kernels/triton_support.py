@@ -28,7 +28,9 @@ except ModuleNotFoundError:  # a CPU-only installation
     class _MissingTriton:
         """Stands in for the names that kernel files use when they are imported."""
 
-        constexpr = object
+        class constexpr:
+            def __init__(self, value: Any) -> None:
+                self.value = value
 
         @staticmethod
         def jit(function: Any = None, **options: Any) -> Any:
