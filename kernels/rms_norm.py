@@ -121,11 +121,13 @@ def _forward_kernel(
         n = (first + tile) * ROWS + tl.arange(0, ROWS)
         inside = (n < N)[:, None] & (d < D)[None, :]
         at = n[:, None] * D + d[None, :]
-        x = tl.load(x_ptr + at, mask=inside, other=0.0)
+        x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
         if HAS_RESIDUAL:
-            x += tl.load(residual_ptr + at, mask=inside, other=0.0)
-            tl.store(sum_ptr + at, x, mask=inside)
-        x = x.to(tl.float32)
+            x += tl.load(residual_ptr + at, mask=inside, other=0.0).to(tl.float32)
+            # what is normalised is the sum as it is stored
+            total = x.to(sum_ptr.dtype.element_ty)
+            tl.store(sum_ptr + at, total, mask=inside)
+            x = total.to(tl.float32)
         rstd = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / D + eps)
         tl.store(rstd_ptr + n, rstd, mask=n < N)
         y = x * rstd[:, None] * weight[None, :]
