@@ -22,9 +22,9 @@ Letters:    N tokens, V vocabulary, S sequences.
 Numerics:   policy_loss_kernel.py.
 Traffic:    floor N V elements read and N V written (2 N V read with reference logits). One pass up to V = 8,192; of a
             token besides at most 28 bytes read, 11 statistics and logp written, and the statistics read again: 118
-            bytes counted without importance, 1.013 at V = 2,200 in bf16. As in cross_entropy, the gradient that arrives is folded in by a launch
-            that does nothing where it is 1. gspo, float16 and V > 8,192 take two passes (2 reads, 1 write). Without
-            gradient one read and no write.
+            bytes counted without importance, 1.013 at V = 2,200 in bf16. As in cross_entropy, the gradient that arrives
+            is folded in by a launch that does nothing where it is 1. gspo, float16 and V > 8,192 take two passes (2
+            reads, 1 write). Without gradient one read and no write.
 Sources:    GRPO: Shao et al. 2024, arXiv:2402.03300. Dr. GRPO: Liu et al. 2025, arXiv:2503.20783. DAPO: Yu et al. 2025,
             arXiv:2503.14476. CISPO: MiniMax-M1 2025, arXiv:2506.13585. GSPO: Zheng et al. 2025, arXiv:2507.18071,
             section 4.3. Dual clip: Ye et al. 2020, arXiv:1912.09729. k1, k2, k3: Schulman 2020, "Approximating KL

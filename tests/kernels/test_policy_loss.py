@@ -159,8 +159,8 @@ def check(b, upstream=1.0, limit=1e-6, **settings):
     """Loss, log-probabilities, statistics and gradient against float64; worst gradient seen, interpreted: 4e-7.
 
     Tokens are drawn from the policy. An unlikely token is worse off, by any formula whose old log-probability is a
-    float32: at -16 that rounds by 1e-6, and the ratio with it. A loss is a sum of terms of both signs, each as uncertain
-    as its log-probability; its error is relative to the sum of their magnitudes.
+    float32: at -16 that rounds by 1e-6, and the ratio with it. A loss is a sum of terms of both signs, each as
+    uncertain as its log-probability; its error is relative to the sum of their magnitudes.
     """
     ours, gradient = loss_and_gradient(policy_loss, b, upstream, **settings)
     truth, exact = loss_and_gradient(policy_loss_ref, b.double(), upstream, **settings)

@@ -22,7 +22,7 @@ def data(shape, dtype, device, seed=0):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 6e-3)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 8e-3)])
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_is_its_definition(shape, dtype, tolerance, with_residual, device):
     x, residual, weight, dy, dsum = data(shape, dtype, device)
