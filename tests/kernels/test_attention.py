@@ -264,18 +264,27 @@ def test_views_are_read_in_place_or_copied(device):
     segments = LAYOUTS["documents"]
     T, H, K, D = segments.num_tokens, 4, 2, 8
     qkv = torch.randn(T, H + 2 * K, D, generator=torch.Generator().manual_seed(0)).to(device)
-    views = qkv.split([H, K, K], dim=1)
-    do = cotangent(views[0])
-    want = run(segments, *(x.contiguous() for x in views), do)
-    odd = torch.zeros(T, H + 2 * K, D + 1, device=device)
-    odd[..., 1:] = qkv
-    for found in (
-        run(segments, *views, do),
-        run(segments, *odd[..., 1:].split([H, K, K], dim=1), do),
-        run(segments, *(x.transpose(0, 1).contiguous().transpose(0, 1) for x in views), do),
-        run(segments, *views, do.expand(2, *do.shape)[0].transpose(0, 2).contiguous().transpose(0, 2)),
+    do = torch.randn(T, H, D, generator=torch.Generator().manual_seed(1)).to(device)
+    by_head = do.transpose(0, 1).contiguous().transpose(0, 1)
+
+    def found(change, do):
+        """o and the gradient of qkv, with q, k and v cut from change(qkv)."""
+        leaf = qkv.clone().requires_grad_()
+        q, k, v = change(leaf).split([H, K, K], dim=1)
+        o = attention(q, k, v, segments)
+        return o, *torch.autograd.grad(o, leaf, do)
+
+    want = value_and_gradients(lambda *x: attention(*x, segments), qkv.split([H, K, K], dim=1), [do])
+    want = [want[0], torch.cat(want[1:], dim=1)]
+    for change in (
+        lambda x: x,
+        lambda x: torch.nn.functional.pad(x, (1, 0))[..., 1:],  # rows of 9 floats
+        lambda x: torch.nn.functional.pad(x.flatten(1), (1, 7))[:, 1:-7].unflatten(1, (-1, D)),  # at 4 bytes behind 16
+        lambda x: torch.stack([x, x], dim=-1)[..., 0],  # every second float
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),  # by head
     ):
-        assert all(torch.equal(a, b) for a, b in zip(want, found, strict=True))
+        for gradient in (do, by_head):
+            assert all(torch.equal(a, b) for a, b in zip(want, found(change, gradient), strict=True))
 
 
 # As an operation of torch.
