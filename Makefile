@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations audit bench sanitize fuzz wheel gpu-check clean
+.PHONY: help setup quickstart test check test-kernels test-integrations audit traffic bench sanitize fuzz wheel gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,10 +33,10 @@ quickstart: $(VENV)/.built  ## three stages on two cores in ten minutes: runs/qu
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest -q
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/bench
 
 test-kernels: setup  ## kernels under Triton's interpreter, against their definitions
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/bench
 
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
@@ -55,8 +55,11 @@ check: setup  ## lint, format, types, stubs
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
 
-audit: setup  ## registers, spills and shared memory of every kernel, compiled for sm_80, sm_90 and sm_100
+audit: setup  ## registers, spills, shared memory and access widths of every kernel on sm_80, sm_90 and sm_100, no GPU needed
 	$(BIN)/python -m bench.audit
+
+traffic: setup  ## bytes that every kernel moves against the least possible and against Liger-Kernel, no GPU needed
+	$(BIN)/python -m bench.traffic
 
 bench: setup  ## throughput of every part on this machine
 	$(BIN)/python -m bench
@@ -87,9 +90,8 @@ fuzz: setup build/fuzz/grade  ## the verifier under libFuzzer for FUZZ_SECONDS, 
 wheel: setup  ## dist/fastreason-*.whl for CPU
 	$(PIP) wheel --no-deps --no-build-isolation -w dist .
 
-gpu-check: setup  ## kernels against their definitions on a GPU
-	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'gpu-check needs a CUDA GPU and a CUDA build of torch'"
-	$(BIN)/python -m pytest -q tests/kernels
+gpu-check: setup  ## on a GPU: tests of the kernels, and their times against floor and peers, into bench/results
+	$(BIN)/python -m bench.gpu_check
 
 clean:  ## everything that was built
 	rm -rf $(VENV) build dist

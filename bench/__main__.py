@@ -1,4 +1,4 @@
-"""Every throughput figure of docs/benchmarks.md here: `python -m bench [tasks grade grade_files train rollout]`."""
+"""Every throughput figure of docs/benchmarks.md on this machine: `python -m bench [tasks grade train groups ...]`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 
 from fastreason.machine import describe_machine
 
-from . import bench_grade, bench_grade_files, bench_rollout, bench_tasks, bench_train
+from . import bench_grade, bench_grade_files, bench_groups, bench_rollout, bench_tasks, bench_train
 
 PARTS = {
     "tasks": bench_tasks,
     "grade": bench_grade,
     "grade_files": bench_grade_files,
     "train": bench_train,
+    "groups": bench_groups,
     "rollout": bench_rollout,
 }
 

@@ -1,168 +1,203 @@
-"""What the compiler makes of every Triton kernel, without a GPU: registers, spills, shared memory, access width.
+"""What the compiler makes of every Triton kernel, without a GPU: registers, spills, shared memory, access widths.
 
-    python -m bench.audit [--arch 80 90 100] [--write]
+    python -m bench.audit [OPERATION ...] [--arch 80 90 100] [--write] [--docs]
 
-Kernels are compiled ahead of time to machine code and read back with the tools that Triton carries. Each line is
-checked against `bench/budgets.toml`; `--write` records the present figures there as the new budgets.
+Operations of bench/cases.py run on CPU, their launches are compiled for each architecture and read back with the tools
+that Triton carries. Every kernel must spill nothing, fit into shared memory, move what streams by 128 bits, use tensor
+cores where the operation demands it, and stay within its budget in bench/budgets.toml. `--write` records the present
+figures there as the new budgets; `--docs` writes the table into docs/kernels.md. Exits 1 on any failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
+import multiprocessing
 import sys
-import tempfile
 import tomllib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import triton
-from fastreason.kernels.rms_norm import _backward_kernel, _forward_kernel, tile_shape
+import torch
 from fastreason.kernels.triton_support import INTERPRETED
-from triton.backends import nvidia
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+
+from .cases import MAY_BE_NARROW, OPS, Unwritten
+from .launches import Compiled, recorded
+from .machine_code import SHARED_LIMIT_BYTES, Figures, figures_of
+from .tables import KERNEL_DOCS, markdown, put_between_marks
+
+__all__ = ["Audited", "audit_operation", "broken_rules", "main", "over_budget"]
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
 ARCHS = (80, 90, 100)
-_TOOLS = Path(nvidia.__file__).parent / "bin"
-_REGISTERS_PER_SM, _WARPS_PER_SM = 65536, 64
+# no multiple of 16, so that nothing is specialised on a lucky number of tokens
+TOKENS = 20_003
+_BUDGETED = ("registers", "shared_bytes", "instructions")
+_SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 @dataclass(frozen=True)
-class Case:
-    """One kernel with the types and constants that a model of the paper launches it with.
+class Audited:
+    """One kernel of one operation, compiled for one dtype and architecture.
 
     Args:
-        signature: Triton type of every argument that is no constant; `*bf16` is a pointer, aligned to 16 bytes.
+        tensor_cores: the instruction of tensor cores that is wanted of it on sm_90; "": none.
+        may_be_narrow: why its streaming accesses may be below 128 bits; "": they may not.
+        fp_fusion: what the launch says of fusing multiplications with additions; None where it does not.
     """
 
-    name: str
-    kernel: Any
-    signature: dict[str, str]
-    constants: dict[str, Any]
-    num_warps: int
+    operation: str
+    kernel: str
+    dtype: str
+    arch: int
+    figures: Figures
+    tensor_cores: str
+    may_be_narrow: str
+    fp_fusion: bool | None
+
+    @property
+    def key(self) -> str:
+        """Where its budget stands: budgets[key][str(arch)]."""
+        return f"{self.operation}/{self.kernel}/{self.dtype}"
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What one compiled kernel uses, a thread or a program of it."""
-
-    registers: int
-    spilled_bytes: int
-    shared_bytes: int
-    widest_access_bits: int
-    scalar_accesses: int
-    instructions: int
-
-    def occupancy(self, num_warps: int) -> float:
-        """Share of a multiprocessor's warps that its registers admit."""
-        per_warp = -(-self.registers // 8) * 8 * 32
-        programs = _REGISTERS_PER_SM // (per_warp * num_warps)
-        return min(1.0, programs * num_warps / _WARPS_PER_SM)
-
-
-def cases() -> list[Case]:
-    """Every kernel at width 768 in bf16."""
-    width = 768
-    rows, block, num_warps = tile_shape(width)
-    shape = {"ROWS": rows, "BLOCK_D": block}
-    found = []
-    for residual in (False, True):
-        suffix = "add_rms_norm" if residual else "rms_norm"
-        extra = {"HAS_RESIDUAL": residual, **shape}
-        forward = {"x_ptr": "*bf16", "residual_ptr": "*bf16", "weight_ptr": "*bf16", "y_ptr": "*bf16"}
-        forward |= {"sum_ptr": "*bf16", "rstd_ptr": "*fp32", "N": "i32", "D": "i32", "eps": "fp32"}
-        backward = {"dy_ptr": "*bf16", "sum_ptr": "*bf16", "dsum_ptr": "*bf16", "weight_ptr": "*bf16"}
-        backward |= {"rstd_ptr": "*fp32", "dx_ptr": "*bf16", "dweight_ptr": "*fp32", "N": "i32", "D": "i32"}
-        backward |= {"tiles_per_program": "i32"}
-        # the launcher passes None for what is absent, which Triton makes a constant
-        forward_constants = dict(extra) if residual else extra | {"residual_ptr": None}
-        backward_constants = dict(extra) if residual else extra | {"dsum_ptr": None}
-        found.append(Case(f"{suffix}_forward", _forward_kernel, forward, forward_constants, num_warps))
-        found.append(Case(f"{suffix}_backward", _backward_kernel, backward, backward_constants, num_warps))
-    return found
-
-
-def compile_case(case: Case, arch: int) -> Figures:
-    """Compiles one case for compute capability `arch` / 10 and reads its figures."""
-    names = case.kernel.arg_names
-    signature = {name: "constexpr" if name in case.constants else case.signature[name] for name in names}
-    constants = {(names.index(name),): value for name, value in case.constants.items()}
-    aligned = [["tt.divisibility", 16]]
-    is_aligned = [name for name in names if signature[name].startswith("*") or name == "D"]
-    attributes = {(names.index(name),): aligned for name in is_aligned}
-    source = ASTSource(case.kernel, signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": case.num_warps, "enable_fp_fusion": True}
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernel.cubin"
-        cubin.write_bytes(compiled.asm["cubin"])
-        usage, code = _tool("cuobjdump", "-res-usage", cubin), _tool("cuobjdump", "-sass", cubin)
-    return read_figures(usage, code, compiled.metadata.shared)
-
-
-def read_figures(usage: str, code: str, shared_bytes: int) -> Figures:
-    """Figures from the text that cuobjdump writes."""
-    accesses = re.findall(r"\b(?:LDG|STG)\.([A-Z0-9.]+)", code)
-    widths = [max((int(bits) for bits in re.findall(r"\b(64|128|256)\b", kind)), default=32) for kind in accesses]
-    return Figures(
-        registers=int(re.search(r"REG:(\d+)", usage)[1]),  # type: ignore[index]
-        spilled_bytes=int(re.search(r"LOCAL:(\d+)", usage)[1]) + 4 * len(re.findall(r"\b(?:STL|LDL)\b", code)),  # type: ignore[index]
-        shared_bytes=shared_bytes,
-        widest_access_bits=max(widths, default=0),
-        scalar_accesses=sum(width == 32 for width in widths),
-        instructions=len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", code, flags=re.M)),
-    )
-
-
-def over_budget(figures: Figures, budget: dict[str, int]) -> list[str]:
-    """What is worse than the budget, in words."""
-    now = asdict(figures)
-    worse = [
-        f"{name} {now[name]} > {budget[name]}"
-        for name in ("registers", "spilled_bytes", "shared_bytes", "scalar_accesses")
-        if now[name] > budget[name]
+def audit_operation(name: str, variant: str, dtype: torch.dtype, arch: int) -> list[Audited]:
+    """Every different kernel that forward and backward of an operation launch."""
+    op = OPS[name]
+    sizes: dict[str, Any] = {"tokens": TOKENS} | op.shapes[variant]
+    call = op.build(Unwritten(**sizes, dtype=dtype))
+    with recorded(arch) as launches:
+        outputs = call.forward()
+        if call.learns:
+            call.backward(outputs, tuple(torch.empty_like(x) for x in outputs))
+    return [
+        Audited(
+            operation=f"{name} {variant}".strip(),
+            kernel=kernel,
+            dtype=_SHORT[dtype],
+            arch=arch,
+            figures=figures_of(compiled, arch),
+            tensor_cores=op.tensor_cores.get(kernel.split()[0], "") if dtype.itemsize == 2 else "",
+            may_be_narrow=MAY_BE_NARROW.get(kernel.split()[0], ""),
+            fp_fusion=compiled.fp_fusion,
+        )
+        for kernel, compiled in _named(launches).items()
     ]
-    if now["widest_access_bits"] < budget["widest_access_bits"]:
-        worse.append(f"widest_access_bits {now['widest_access_bits']} < {budget['widest_access_bits']}")
-    return worse
 
 
-def _tool(name: str, *arguments: object) -> str:
-    command = [str(_TOOLS / name), *(str(argument) for argument in arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _named(launches: Iterable[Compiled]) -> dict[str, Compiled]:
+    """Different kernels by module and name; where one was compiled with different constants, numbered."""
+    different = {compiled.asm["cubin"]: compiled for compiled in launches}
+    named: dict[str, Compiled] = {}
+    for compiled in different.values():
+        name = f"{compiled.module}.{compiled.name.strip('_').removesuffix('_kernel')}"
+        number = sum(other.split()[0] == name for other in named)
+        named[f"{name} {number + 1}" if number else name] = compiled
+    return named
+
+
+def broken_rules(audited: Audited) -> list[str]:
+    """What no kernel may do, whatever its budget."""
+    figures, limit = audited.figures, SHARED_LIMIT_BYTES[audited.arch]
+    broken = [f"narrow: {source}" for source in figures.narrow if not audited.may_be_narrow]
+    if figures.spilled_bytes:
+        broken.append(f"spills {figures.spilled_bytes} bytes")
+    if figures.shared_bytes > limit:
+        broken.append(f"shared memory {figures.shared_bytes} > {limit}")
+    wanted = audited.tensor_cores if audited.arch == 90 or not audited.tensor_cores else "MMA"
+    if wanted not in figures.tensor_cores:
+        broken.append(f"no {wanted} among its instructions")
+    if audited.fp_fusion is None:
+        broken.append("leaves enable_fp_fusion to Triton's default")
+    return broken
+
+
+def over_budget(figures: Figures, budget: dict[str, int] | None) -> list[str]:
+    """What is more than the budget allows, in words."""
+    if budget is None:
+        return ["no budget"]
+    return [
+        f"{name} {getattr(figures, name)} > {budget[name]}"
+        for name in _BUDGETED
+        if getattr(figures, name) > budget[name]
+    ]
+
+
+def table(found: Sequence[Audited]) -> str:
+    """Markdown: a line for each kernel and dtype, with the figures of the architectures, one where they are equal."""
+    head = ["kernel", "dtype", "registers", "spilled B", "shared KiB", "tensor cores", "global access, bits"]
+    head += ["instructions", "warps", "occupancy"]
+    by_key: dict[str, list[Audited]] = {}
+    for one in found:
+        by_key.setdefault(one.key, []).append(one)
+    rows = []
+    for of_key in by_key.values():
+        figures = [one.figures for one in of_key]
+        row: list[object] = [f"{of_key[0].operation}: {of_key[0].kernel}", of_key[0].dtype]
+        row += [_each(f.registers for f in figures), _each(f.spilled_bytes for f in figures)]
+        row += [_each(f"{f.shared_bytes / 1024:.0f}" for f in figures), _each(f.tensor_cores for f in figures)]
+        row += [_each(f.narrowest_bits for f in figures), _each(f.instructions for f in figures)]
+        row += [_each(f.num_warps for f in figures), _each(f"{f.occupancy:.0%}" for f in figures)]
+        rows.append(row)
+    return markdown(head, rows)
+
+
+def _each(values: Iterable[object]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
+def _work(task: tuple[str, str, torch.dtype, int]) -> list[Audited]:
+    torch.set_num_threads(1)
+    return audit_operation(*task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", type=int, nargs="+", default=list(ARCHS))
+    parser.add_argument("operations", nargs="*", metavar="OPERATION", help=f"default: all of {', '.join(OPS)}")
+    parser.add_argument("--arch", type=int, nargs="+", default=list(ARCHS), choices=ARCHS)
     parser.add_argument("--write", action="store_true", help="record the present figures as the budgets")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/kernels.md")
     options = parser.parse_args(arguments)
     if INTERPRETED:
         parser.error("what the interpreter decorates cannot be compiled; unset TRITON_INTERPRET")
-    budgets = tomllib.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
-    failures = 0
-    print(f"{'kernel':22} {'sm':>4} {'registers':>9} {'spilled B':>9} {'shared B':>8} {'bits':>5} {'occupancy':>9}")
-    for case in cases():
-        for arch in options.arch:
-            figures = compile_case(case, arch)
-            budget = budgets.get(case.name, {}).get(str(arch))
-            worse = ["no budget"] if budget is None else over_budget(figures, budget)
-            if options.write:
-                budgets.setdefault(case.name, {})[str(arch)], worse = asdict(figures), []
-            failures += bool(worse)
-            print(
-                f"{case.name:22} {arch:>4} {figures.registers:>9} {figures.spilled_bytes:>9} {figures.shared_bytes:>8} "
-                f"{figures.widest_access_bits:>5} {figures.occupancy(case.num_warps):>9.0%}  {'; '.join(worse)}"
-            )
+    names = options.operations or list(OPS)
+    if unknown := set(names) - set(OPS):
+        parser.error(f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPS)}")
+    tasks = [
+        (name, variant, dtype, arch)
+        for name in names
+        for i, variant in enumerate(OPS[name].shapes)
+        for dtype in (torch.bfloat16, torch.float32)[: 1 if i else 2]
+        for arch in options.arch
+    ]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        found = [audited for batch in pool.map(_work, tasks) for audited in batch]
+    text = table(found)
+    print(f"{text}\nWhere architectures differ: {' / '.join(f'sm_{arch}' for arch in options.arch)}")
+    budgets = {} if options.write else tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
+    failures = [f"{one.key} sm_{one.arch}: {rule}" for one in found for rule in broken_rules(one)]
     if options.write:
-        BUDGETS.write_text(tomli_w.dumps(budgets))
+        _record(found, whole=not options.operations)
+    else:
+        over = [(one, over_budget(one.figures, budgets.get(one.key, {}).get(str(one.arch)))) for one in found]
+        failures += [f"{one.key} sm_{one.arch}: {what}" for one, whats in over for what in whats]
+    print("\n".join(failures) or f"{len(found)} kernels are within their budgets")
+    if options.docs:
+        put_between_marks(KERNEL_DOCS, "audit", text)
     return 1 if failures else 0
+
+
+def _record(found: Iterable[Audited], *, whole: bool) -> None:
+    """Makes the present figures the budgets; of all kernels, or of those that were looked at."""
+    budgets: dict[str, Any] = {} if whole else tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
+    for one in found:
+        figures = {name: getattr(one.figures, name) for name in _BUDGETED}
+        budgets.setdefault(one.key, {})[str(one.arch)] = figures
+    BUDGETS.write_text(tomli_w.dumps(dict(sorted(budgets.items()))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from .kernels import (
     rope,
     rope_angles,
     swiglu,
+    token_weights,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "rope",
     "rope_angles",
     "swiglu",
+    "token_weights",
 ]

@@ -174,9 +174,8 @@ def policy_step(
     return ops.policy_loss(
         model.logits(source),
         tokens_T[target_N[order_N]],
-        torch.from_numpy(samples.logprobs[rows][inside])[order_N],
         advantages_PG[groups].flatten().repeat_interleave(length_S)[order_N],
-        torch.ones(len(target_N)),
+        old_logprobs_N=torch.from_numpy(samples.logprobs[rows][inside])[order_N],
         temperature=settings.temperature,
         clip_low=settings.clip_low,
         clip_high=settings.clip_high,
@@ -233,10 +232,5 @@ def _statistics(
         **{f"{phase}_s": value for phase, value in seconds.items()},
     }
     if result is not None:
-        line |= {
-            "loss": result.loss.item(),
-            "entropy": result.entropy.item(),
-            "clip_share": result.clip_share.item(),
-            "max_logprob_difference": result.max_logprob_difference.item(),
-        }
+        line |= result.statistics()
     return line

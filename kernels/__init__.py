@@ -1,12 +1,17 @@
 """Operations of the decoder and its losses, one a file: definition in torch, Triton kernels, checked wrapper."""
 
-from .attention import attention, decode_attention
-from .cross_entropy import cross_entropy
-from .policy_loss import PolicyLoss, group_advantages, policy_loss
-from .rms_norm import rms_norm
-from .rope import rope, rope_angles
-from .segments import Segments
-from .swiglu import swiglu
+# In a checkout this folder is also importable as `kernels`, a name that transformers tries. That copy stays empty: it
+# would register every operator a second time, which leaves the first copy with operators that no longer exist.
+if __name__ == "fastreason.kernels":
+    from .attention import attention
+    from .cross_entropy import cross_entropy
+    from .decode_attention import decode_attention
+    from .group_advantages import group_advantages, token_weights
+    from .policy_loss import PolicyLoss, policy_loss
+    from .rms_norm import rms_norm
+    from .rope import rope, rope_angles
+    from .segments import Segments
+    from .swiglu import swiglu
 
 __all__ = [
     "PolicyLoss",
@@ -20,4 +25,5 @@ __all__ = [
     "rope",
     "rope_angles",
     "swiglu",
+    "token_weights",
 ]

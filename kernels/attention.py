@@ -1,43 +1,83 @@
 """Causal attention over segments, grouped queries, prefixes shared without a copy per member.
 
-    o[t, h] = sum_u softmax_u(scale * q[t, h] . k[u, h // g]) v[u, h // g]
+    o[t, h] = sum_u w[t, h, u] v[u, h // g],    w[t, h, u] = exp(scale * q[t, h] . k[u, h // g] - lse[t, h])
+    lse[t, h] = log sum_u exp(scale * q[t, h] . k[u, h // g])
 
-over the tokens u of t's prefix and of t's own segment up to t itself; g = H / K query heads use one key-value head.
+over the tokens u of t's prefix and of t's own segment up to t itself; g = H / K query heads use one KV head. Backward
+is in attention_backward.py.
 
-Letters:    T tokens, H query heads, K key-value heads, D head dim; rectangles of B segments of L padded tokens that see
-            S keys; P prefixes.
-Numerics:   torch's scaled_dot_product_attention in the input dtype; float64 in, float64 out.
-Traffic:    q, k, v and o are gathered to and from padded rectangles once, the keys and values of a prefix once more per
-            segment that sees it; a mask exists per rectangle, never [T, T].
+Letters:    T tokens, H query heads, K key-value heads, D head dim, g = H / K; rectangles of B segments of L padded
+            tokens that see S keys; P prefixes.
+Numerics:   loads in the input dtype; scores, weights, sums and lse in float32, products with float32 accumulators;
+            float32 inputs are multiplied as float32 (no tf32). A row walks its keys in blocks cut from the start of its
+            prefix and of its segment, in one fixed order: its bits depend on nothing else in the batch. Where the
+            definition runs (CPU): torch's scaled_dot_product_attention in the input dtype, float64 in and out.
+Traffic:    q, o and lse once; k and v of what a segment of L tokens sees once per query tile, that is at most
+            ceil(g * L / BLOCK_M) times a KV head, whose g query heads are stacked in one tile. On CPU q, k, v and o are
+            gathered to and from padded rectangles once, the keys and values of a prefix once more per segment that sees
+            it; a mask exists per rectangle, never [T, T].
+Source:     FlashAttention-2, Dao 2023, arXiv:2307.08691; online softmax, Milakov and Gimelshein 2018, arXiv:1805.02867.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention_backward import attention_backward, match_strides
+from .attention_plan import (
+    LAYOUT_ARGUMENTS,
+    LOG2_E,
+    at_token,
+    check_head_dim,
+    count_key_blocks,
+    edge_key_block,
+    full_key_block,
+    load_full_rows,
+    load_rows,
+    load_tile,
+    padded_head_dim,
+    store_rows,
+    work_plan,
+)
+from .launch import launch
 from .segments import Rectangle, Segments
+from .triton_support import runs_triton, tl, triton
 
-__all__ = ["attention", "decode_attention"]
+__all__ = ["attention", "attention_ref"]
 
 
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
     """Attention of every token to its prefix and to its own segment up to itself.
 
+    Triton on CUDA (and under TRITON_INTERPRET=1), the definition elsewhere and for float64.
+
     Args:
-        q_THD, k_TKD, v_TKD: floating point, one dtype and device; H a multiple of K.
+        q_THD, k_TKD, v_TKD: floating point, one dtype and device; H a multiple of K. For the kernels D is a multiple
+            of 8 up to 128; views whose last dimension is contiguous are read in place.
         segments: the layout; T must be segments.num_tokens.
         scale: of the scores; default D ** -0.5.
     Returns:
         [T, H, D], the dtype of q; zeros for tokens outside every segment.
     Raises:
-        ValueError: shapes or dtypes do not fit together.
+        ValueError: shapes, dtypes or devices do not fit together.
     """
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
+    if not runs_triton(q_THD):
+        return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
+    check_head_dim("attention", q_THD.shape[-1])
+    return _attention_op(q_THD, k_TKD, v_TKD, segments.table, scale)[0]
+
+
+def attention_ref(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, scale: float) -> Tensor:
+    """The definition: one scaled_dot_product_attention per bucket of segments of similar length."""
+    if scale <= 0:  # torch hides a key by scale * -inf, which is NaN or +inf here
+        q_THD, scale = q_THD * scale, 1.0
     plan = segments.plan
     rectangles = [bucket.rectangle for bucket in plan.buckets]
     queries, keys, values = (_cut(plan.rows.gather(x), rectangles) for x in (q_THD, k_TKD, v_TKD))
@@ -56,61 +96,10 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     return plan.rows.scatter(torch.cat(outputs) if len(outputs) > 1 else outputs[0])
 
 
-def decode_attention(
-    q_NHD: Tensor,
-    prefix_k_PKLD: Tensor,
-    prefix_v_PKLD: Tensor,
-    prefix_padding_PL: Tensor | None,
-    own_k_NKLD: Tensor,
-    own_v_NKLD: Tensor,
-    *,
-    scale: float | None = None,
-) -> Tensor:
-    """One new token for each of N = P * G sequences: its group's shared prefix, and its own tokens so far.
-
-    Args:
-        q_NHD: queries, the G sequences of a prefix next to each other.
-        prefix_k_PKLD, prefix_v_PKLD: keys and values of the prefixes, read once for all members of a group.
-        prefix_padding_PL: bool, True where a prefix has no token; None if all have the same length.
-        own_k_NKLD, own_v_NKLD: keys and values of each sequence, its new token included.
-        scale: of the scores; default D ** -0.5.
-    Returns:
-        [N, H, D], the dtype of q.
-    """
-    N, H, D = q_NHD.shape
-    P, K = prefix_k_PKLD.shape[:2]
-    scale = D**-0.5 if scale is None else scale
-    q = (q_NHD * scale).view(N, K, H // K, D)
-    # [P, K, G * g, D]: all queries of a group against its prefix in one matrix product
-    grouped = q.view(P, N // P, K, H // K, D).transpose(1, 2).reshape(P, K, -1, D)
-    scores_prefix = grouped @ prefix_k_PKLD.transpose(2, 3)
-    if prefix_padding_PL is not None:
-        scores_prefix = scores_prefix.masked_fill_(prefix_padding_PL[:, None, None], float("-inf"))
-    scores_own = q @ own_k_NKLD.transpose(2, 3)
-    length = scores_prefix.shape[-1]
-    scores_prefix = scores_prefix.view(P, K, N // P, H // K, length).transpose(1, 2).reshape(N, K, H // K, length)
-    weights = torch.cat([scores_prefix, scores_own], dim=-1).softmax(-1)
-    weights_prefix = weights[..., :length].view(P, N // P, K, H // K, length).transpose(1, 2).reshape(P, K, -1, length)
-    o = weights[..., length:] @ own_v_NKLD
-    o_prefix = (weights_prefix @ prefix_v_PKLD).view(P, K, N // P, H // K, D).transpose(1, 2)
-    return (o + o_prefix.reshape(N, K, H // K, D)).view(N, H, D)
-
-
 def _cut(padded_RHD: Tensor, rectangles: Sequence[Rectangle]) -> list[Tensor]:
     """The rectangles [B, L, H, D]. One split, not a slice each: the gradient of a slice is as large as the whole."""
     parts = padded_RHD.split([rectangle.count * rectangle.length for rectangle in rectangles])
     return [part.unflatten(0, (r.count, r.length)) for part, r in zip(parts, rectangles, strict=True)]
-
-
-def _check(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> None:
-    fits = q.ndim == 3 and k.ndim == 3 and k.shape == v.shape and k.shape[::2] == q.shape[::2]
-    if not fits or q.shape[1] % k.shape[1] or q.shape[0] != segments.num_tokens:
-        raise ValueError(
-            f"attention: need q [T, H, D], k and v [T, K, D] with T = {segments.num_tokens} and H a multiple of K, "
-            f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
-        )
-    if not q.is_floating_point() or q.dtype != k.dtype or q.dtype != v.dtype:
-        raise ValueError(f"attention: q, k and v need one floating dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
 
 
 def _attend(q_BLHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask_B1LS: Tensor | None, scale: float) -> Tensor:
@@ -125,3 +114,133 @@ def _attend(q_BLHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask_B1LS: Tensor | 
         enable_gqa=q_BLHD.shape[2] != k_BSKD.shape[2],
     )
     return o.transpose(1, 2)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> None:
+    fits = q.ndim == 3 and k.ndim == 3 and k.shape == v.shape and k.shape[::2] == q.shape[::2]
+    if not fits or q.shape[1] % k.shape[1] or q.shape[0] != segments.num_tokens:
+        raise ValueError(
+            f"attention: need q [T, H, D], k and v [T, K, D] with T = {segments.num_tokens} and H a multiple of K, "
+            f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+    if not q.is_floating_point() or q.dtype != k.dtype or q.dtype != v.dtype:
+        raise ValueError(f"attention: q, k and v need one floating dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
+    if q.device != k.device or q.device != v.device:
+        raise ValueError(f"attention: q, k and v need one device, got {q.device}, {k.device} and {v.device}")
+
+
+@triton.jit
+def _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees, HAS_EDGE: tl.constexpr):
+    """One step of the online softmax. m: running maximum of scale * q . k / log(2); denominator: running sum."""
+    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
+    if HAS_EDGE:
+        s = tl.where(sees, s, -float("inf"))
+    m_new = tl.maximum(m, tl.max(s, axis=1))
+    p = tl.exp2(s - m_new[:, None])
+    shrink = tl.exp2(m - m_new)
+    denominator = denominator * shrink + tl.sum(p, axis=1)
+    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+    return acc, m_new, denominator
+
+
+@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
+def _forward_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    o_ptr,  # [T, H, D] contiguous
+    lse_ptr,  # [K, T, GROUP] float32, to base 2
+    tiles_ptr,
+    q_stride_t,  # strides in units of 8 elements
+    q_stride_h,
+    k_stride_t,
+    k_stride_h,
+    v_stride_t,
+    v_stride_h,
+    T,
+    scale_log2,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    start, first_row, length, prefix_start, prefix_length = load_tile(tiles_ptr)
+    kv = tl.program_id(1)
+    row = first_row + tl.arange(0, BLOCK_M)
+    position = row // GROUP
+    inside = position < length
+    first_position = first_row // GROUP
+    # within the tile: how far behind its first token, and which head of the KV head
+    step, head = position - first_position, row % GROUP
+    q_at = at_token(q_ptr, start + first_position, kv * GROUP, q_stride_t, q_stride_h)
+    q = load_rows(q_at, step * (q_stride_t * 8) + head * (q_stride_h * 8), inside, D, BLOCK_D)
+    m = tl.full([BLOCK_M], -float("inf"), tl.float32)
+    denominator = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    full_prefix, full, edges = count_key_blocks(first_row, length, prefix_length, GROUP, BLOCK_M, BLOCK_N)
+    k_offsets = tl.arange(0, BLOCK_N) * (k_stride_t * 8)
+    v_offsets = tl.arange(0, BLOCK_N) * (v_stride_t * 8)
+    for block in range(full):
+        token = full_key_block(block, start, prefix_start, full_prefix, BLOCK_N)
+        k = load_full_rows(at_token(k_ptr, token, kv, k_stride_t, k_stride_h), k_offsets, D, BLOCK_D)
+        v = load_full_rows(at_token(v_ptr, token, kv, v_stride_t, v_stride_h), v_offsets, D, BLOCK_D)
+        acc, m, denominator = _attend_to_block(q, k, v, acc, m, denominator, scale_log2, True, False)
+    # every row sees some key of the first block it meets, so m is finite from there on
+    for edge in range(edges):
+        token, exists, sees = edge_key_block(
+            edge, start, length, prefix_start, prefix_length, position, full_prefix, full, BLOCK_N
+        )
+        k = load_rows(at_token(k_ptr, token, kv, k_stride_t, k_stride_h), k_offsets, exists, D, BLOCK_D)
+        v = load_rows(at_token(v_ptr, token, kv, v_stride_t, v_stride_h), v_offsets, exists, D, BLOCK_D)
+        acc, m, denominator = _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees, True)
+    width = tl.num_programs(1) * GROUP * D
+    o_at = o_ptr + (start + first_position).to(tl.int64) * width + kv * GROUP * D
+    store_rows(o_at, step * width + head * D, acc / denominator[:, None], inside, D, BLOCK_D)
+    tl.store(lse_ptr + (kv.to(tl.int64) * T + start) * GROUP + row, m + tl.log2(denominator), mask=inside)
+
+
+@torch.library.custom_op("fastreason::attention", mutates_args=())
+def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(o, lse [K, T, g] to base 2); both 0 for tokens outside every segment."""
+    q, k, v = (match_strides(x) for x in (q, k, v))
+    (T, H, D), K = q.shape, k.shape[1]
+    plan = work_plan(table, q.device)
+    empty = torch.empty if plan.num_covered == T else torch.zeros
+    block_d = padded_head_dim(D)
+
+    def call(config: dict[str, int]) -> tuple[Tensor, Tensor]:
+        o = empty(T, H, D, dtype=q.dtype, device=q.device)
+        lse = empty(K, T, H // K, dtype=torch.float32, device=q.device)
+        tiles = plan.query_tiles(config["BLOCK_M"], H // K)
+        strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
+        _forward_kernel[(len(tiles), K)](
+            q, k, v, o, lse, tiles, *strides, T, scale * LOG2_E, D=D, BLOCK_D=block_d, GROUP=H // K, **config
+        )
+        return o, lse
+
+    return launch("attention_forward", q, call, head_dim=block_d, itemsize=q.itemsize)
+
+
+@_attention_op.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    T, H, _ = q.shape
+    K = k.shape[1]
+    return q.new_empty(q.shape), q.new_empty(K, T, H // K, dtype=torch.float32)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, table, ctx.scale = inputs
+    o, lse = output
+    ctx.save_for_backward(q, k, v, o, lse, table)
+    ctx.mark_non_differentiable(lse)
+    ctx.set_materialize_grads(False)  # no zeros for lse
+
+
+def _backward(ctx: Any, do: Tensor, dlse: None) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    q, k, v, o, lse, table = ctx.saved_tensors
+    dq, dk, dv = attention_backward(do, q, k, v, o, lse, table, ctx.scale)
+    return dq, dk, dv, None, None
+
+
+_attention_op.register_autograd(_backward, setup_context=_setup_context)

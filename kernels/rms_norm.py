@@ -9,9 +9,10 @@ and backward, with g = dy * weight, xhat = s * rstd:
 
 Letters:    N rows (tokens), D width; a program takes a tile of ROWS rows.
 Numerics:   loads in the input dtype; squares, means, rstd and the sum for dweight in float32.
-Traffic:    forward reads x (and residual) once and writes y (and s) once; backward reads dy, s (and ds) once and writes
-            dx once. dweight: every program sums its rows in order into a row of its own, and those rows are summed in
-            order; no atomics, so the same bits every time.
+Traffic:    floor forward: x (and residual) read once, y (and s) written once; backward: dy, s (and ds) read once, dx
+            written once. Besides, a few hundred rows in all for the weight and the partial sums of dweight: every
+            program sums its rows in order into a row of its own, and those rows are summed in order; no atomics, so the
+            same bits every time.
 Source:     Zhang and Sennrich 2019, arXiv:1910.07467.
 """
 
@@ -23,12 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .launch import launch
+from .rows import alignment, take
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref"]
 
 _MAX_WIDTH = 16384  # a row must fit into the registers of one program
-_MAX_PROGRAMS = 512  # rows of partial dweight; enough to fill any current GPU a few times
+# A program takes several tiles where there are many, so that the weight is read, and a row of partial dweight written,
+# a few hundred times in all and not once a tile. The same on every GPU, because the partial rows decide bits.
+_MAX_FORWARD_PROGRAMS = 1024
+_MAX_BACKWARD_PROGRAMS = 256
 
 
 def rms_norm_ref(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -70,7 +76,7 @@ def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float
         )
     if not runs_triton(x_ND):
         return add_rms_norm_ref(x_ND, residual_ND, weight_D, eps)
-    y_ND, total_ND, _ = _rms_norm_op(x_ND, residual_ND.contiguous(), weight_D, eps)
+    y_ND, total_ND, _ = _rms_norm_op(x_ND, residual_ND, weight_D, eps)
     return y_ND, total_ND
 
 
@@ -89,7 +95,7 @@ def _check(name: str, x: Tensor, weight: Tensor, eps: float) -> None:
         raise ValueError(f"{name}: eps must be > 0, got {eps}")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "tiles_per_program"])
 def _forward_kernel(
     x_ptr,
     residual_ptr,  # read if HAS_RESIDUAL
@@ -98,30 +104,37 @@ def _forward_kernel(
     sum_ptr,  # written if HAS_RESIDUAL
     rstd_ptr,
     N,
-    D,
+    width_units,
+    tiles_per_program,
     eps,
     HAS_RESIDUAL: tl.constexpr,
+    ALIGN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
+    D = width_units * ALIGN
     # int64: N * D passes 2**31 at 2.8 M tokens of width 768
-    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0).to(tl.int64) * tiles_per_program
     d = tl.arange(0, BLOCK_D)
-    inside = (n < N)[:, None] & (d < D)[None, :]
-    at = n[:, None] * D + d[None, :]
-    x = tl.load(x_ptr + at, mask=inside, other=0.0)
-    if HAS_RESIDUAL:
-        x += tl.load(residual_ptr + at, mask=inside, other=0.0)
-        tl.store(sum_ptr + at, x, mask=inside)
-    x = x.to(tl.float32)
-    rstd = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / D + eps)
-    tl.store(rstd_ptr + n, rstd, mask=n < N)
     weight = tl.load(weight_ptr + d, mask=d < D, other=0.0).to(tl.float32)
-    y = x * rstd[:, None] * weight[None, :]
-    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=inside)
+    for tile in range(tiles_per_program):
+        n = (first + tile) * ROWS + tl.arange(0, ROWS)
+        inside = (n < N)[:, None] & (d < D)[None, :]
+        at = n[:, None] * D + d[None, :]
+        x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        if HAS_RESIDUAL:
+            x += tl.load(residual_ptr + at, mask=inside, other=0.0).to(tl.float32)
+            # what is normalised is the sum as it is stored
+            total = x.to(sum_ptr.dtype.element_ty)
+            tl.store(sum_ptr + at, total, mask=inside)
+            x = total.to(tl.float32)
+        rstd = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / D + eps)
+        tl.store(rstd_ptr + n, rstd, mask=n < N)
+        y = x * rstd[:, None] * weight[None, :]
+        tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "tiles_per_program"])
 def _backward_kernel(
     dy_ptr,
     sum_ptr,  # s of the head
@@ -131,12 +144,14 @@ def _backward_kernel(
     dx_ptr,
     dweight_ptr,  # [programs, D] float32, one row a program
     N,
-    D,
+    width_units,
     tiles_per_program,
     HAS_RESIDUAL: tl.constexpr,
+    ALIGN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
+    D = width_units * ALIGN
     program = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK_D)
     weight = tl.load(weight_ptr + d, mask=d < D, other=0.0).to(tl.float32)
@@ -157,32 +172,41 @@ def _backward_kernel(
     tl.store(dweight_ptr + program * D + d, dweight, mask=d < D)
 
 
-def tile_shape(width: int) -> tuple[int, int, int]:
-    """(ROWS, BLOCK_D, num_warps) for rows of `width`: about 2,048 elements a tile, which fills warps at any width."""
-    block = triton.next_power_of_2(width)
-    rows = max(1, 2048 // block)
-    return rows, block, 4 if block <= 4096 else 8
+def _tiles(N: int, width: int, tile: int, max_programs: int) -> tuple[int, dict[str, int]]:
+    """(programs, constants of the kernel): tiles of several narrow rows or one wide one, about `tile` elements."""
+    block, align = triton.next_power_of_2(width), alignment(width)
+    rows = max(1, tile // block)
+    tiles_per_program = triton.cdiv(triton.cdiv(N, rows), max_programs)
+    sizes = {"width_units": width // align, "tiles_per_program": tiles_per_program}
+    return triton.cdiv(N, rows * tiles_per_program), sizes | {"ALIGN": align, "ROWS": rows, "BLOCK_D": block}
 
 
 @torch.library.custom_op("fastreason::rms_norm", mutates_args=())
 def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """(y, s, rstd); without residual s is empty, because it would be x itself."""
-    x = x.contiguous()
+    x, weight = x.contiguous(), weight.contiguous()
+    residual = None if residual is None else residual.contiguous()
     N, D = x.shape
-    rows, block, num_warps = tile_shape(D)
     y = torch.empty_like(x)
     total = torch.empty_like(x) if residual is not None else x.new_empty(0)
     rstd = torch.empty(N, dtype=torch.float32, device=x.device)
-    _forward_kernel[(triton.cdiv(N, rows),)](
-        x, residual, weight, y, total, rstd, N, D, eps, residual is not None, rows, block, num_warps=num_warps
-    )
+
+    def call(config: dict[str, int]) -> None:
+        tile, options = take(config, "TILE")
+        programs, constants = _tiles(N, D, tile, _MAX_FORWARD_PROGRAMS)
+        _forward_kernel[(programs,)](
+            x, residual, weight, y, total, rstd, N, eps=eps, HAS_RESIDUAL=residual is not None, **constants, **options
+        )
+
+    if N:
+        launch("rms_norm_forward", x, call)
     return y, total, rstd
 
 
 @_rms_norm_op.register_fake
 def _(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    total = torch.empty_like(x) if residual is not None else x.new_empty(0)
-    return torch.empty_like(x), total, x.new_empty(x.shape[0], dtype=torch.float32)
+    total = x.new_empty(x.shape if residual is not None else 0)
+    return x.new_empty(x.shape), total, x.new_empty(x.shape[0], dtype=torch.float32)
 
 
 @torch.library.custom_op("fastreason::rms_norm_backward", mutates_args=())
@@ -190,24 +214,28 @@ def _rms_norm_backward_op(
     dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(dx, dweight)"""
-    dy, total = dy.contiguous(), total.contiguous()
+    dy, total, weight = dy.contiguous(), total.contiguous(), weight.contiguous()
+    dsum = None if dsum is None else dsum.contiguous()
     N, D = total.shape
-    rows, block, num_warps = tile_shape(D)
-    tiles = triton.cdiv(N, rows)
-    tiles_per_program = triton.cdiv(tiles, _MAX_PROGRAMS)
-    programs = triton.cdiv(tiles, tiles_per_program)
     dx = torch.empty_like(total)
-    dweight = torch.empty(programs, D, dtype=torch.float32, device=total.device)
-    _backward_kernel[(programs,)](
-        dy, total, dsum, weight, rstd, dx, dweight, N, D, tiles_per_program, dsum is not None, rows, block,
-        num_warps=num_warps,
-    )  # fmt: skip
-    return dx, dweight.sum(0).to(weight.dtype)
+
+    def call(config: dict[str, int]) -> Tensor:
+        tile, options = take(config, "TILE")
+        programs, constants = _tiles(N, D, tile, _MAX_BACKWARD_PROGRAMS)
+        dweight = torch.empty(programs, D, dtype=torch.float32, device=total.device)
+        _backward_kernel[(programs,)](
+            dy, total, dsum, weight, rstd, dx, dweight, N, HAS_RESIDUAL=dsum is not None, **constants, **options
+        )
+        return dweight
+
+    if not N:
+        return dx, torch.zeros_like(weight)
+    return dx, launch("rms_norm_backward", total, call).sum(0).to(weight.dtype)
 
 
 @_rms_norm_backward_op.register_fake
 def _(dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(total), torch.empty_like(weight)
+    return total.new_empty(total.shape), weight.new_empty(weight.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -215,12 +243,19 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     _, total, rstd = output
     ctx.save_for_backward(x if residual is None else total, weight, rstd)
     ctx.has_residual = residual is not None
+    # else backward would be given zeros for outputs that nothing depends on
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(rstd)
 
 
-def _backward(ctx: Any, dy: Tensor, dsum: Tensor, drstd: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
+def _backward(
+    ctx: Any, dy: Tensor | None, dsum: Tensor | None, drstd: None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
     total, weight, rstd = ctx.saved_tensors
-    dx, dweight = _rms_norm_backward_op(dy, dsum.contiguous() if ctx.has_residual else None, total, weight, rstd)
+    dsum = dsum if ctx.has_residual else None
+    if dy is None:
+        return dsum, dsum, None, None
+    dx, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd)
     return dx, dx if ctx.has_residual else None, dweight, None
 
 

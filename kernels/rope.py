@@ -2,16 +2,30 @@
 
     (a, b) = halves of x[t, h];   y = (a cos - b sin, b cos + a sin),   angle[t, i] = position[t] * theta ** (-2 i / D)
 
-Letters:    T tokens, H heads, D head dim.
-Numerics:   angles in float32 whatever the input; the rotation in the dtype of x.
+The gradient is the inverse rotation, the same kernel with sin negated.
+
+Letters:    T tokens, H heads (of queries and keys together), D head dim.
+Numerics:   angles in float32 whatever the input, rounded to the dtype of x; the kernel rotates in float32.
+Traffic:    floor 2 T H D elements, x read and y written. The kernel reads half of each table once a token for all heads
+            besides, T D elements: 1 + 1 / (2 H) times the floor, 1.036 at 14 heads. Not in place: the same traffic, and
+            what autograd saved stays what it was.
+Source:     Su et al. 2021, arXiv:2104.09864.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["rope", "rope_angles"]
+from .launch import launch
+from .rows import alignment, take
+from .triton_support import runs_triton, tl, triton
+
+__all__ = ["rope", "rope_angles", "rope_ref"]
+
+_MAX_HEAD_DIM = 512
 
 
 def rope_angles(positions_T: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -27,7 +41,118 @@ def rope_angles(positions_T: Tensor, head_dim: int, theta: float, dtype: torch.d
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 
 
-def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    """x rotated by the angles of `rope_angles`: [T, H, D], same dtype. The gradient is the inverse rotation."""
+def rope_ref(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
+    """The definition: what CPU runs, and in float64 what the tests compare against."""
     # a roll by half swaps the halves; on CPU it costs a seventh of joining the two rotated halves
     return x_THD * cos_T1D + x_THD.roll(x_THD.shape[-1] // 2, dims=-1) * sin_T1D
+
+
+def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
+    """x rotated by the angles of `rope_angles`.
+
+    Args:
+        x_THD: floating point, D even and at most 512; on CUDA any strides of tokens and heads, so that queries and keys
+            can stay in the matrix that also holds the values.
+        cos_T1D, sin_T1D: of `rope_angles`, dtype of x, no gradient.
+    Returns:
+        [T, H, D], contiguous on CUDA, dtype of x.
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit.
+    """
+    _check(x_THD, cos_T1D, sin_T1D)
+    if not runs_triton(x_THD):
+        return rope_ref(x_THD, cos_T1D, sin_T1D)
+    return _rope_op(x_THD, cos_T1D, sin_T1D, False)
+
+
+def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    if x.ndim != 3 or x.shape[2] % 2 or not 2 <= x.shape[2] <= _MAX_HEAD_DIM:
+        raise ValueError(f"rope: need x [T, H, D] with D even, in 2 .. {_MAX_HEAD_DIM}, got {tuple(x.shape)}")
+    table = (x.shape[0], 1, x.shape[2])
+    if cos.shape != table or sin.shape != table:
+        raise ValueError(f"rope: cos and sin must be {table} for this x, got {tuple(cos.shape)} and {tuple(sin.shape)}")
+    if not x.is_floating_point() or {cos.dtype, sin.dtype} != {x.dtype} or {cos.device, sin.device} != {x.device}:
+        raise ValueError(
+            f"rope: x, cos and sin need one floating dtype and device, got {x.dtype} on {x.device}, "
+            f"{cos.dtype} on {cos.device} and {sin.dtype} on {sin.device}"
+        )
+    if cos.requires_grad or sin.requires_grad:
+        raise ValueError("rope: cos and sin get no gradient; detach them")
+
+
+@triton.jit(do_not_specialize=["T"])
+def _rope_kernel(
+    x_ptr,
+    cos_ptr,
+    sin_ptr,
+    y_ptr,
+    T,
+    H,
+    token_units,  # strides of x, in units of ALIGN
+    head_units,
+    INVERSE: tl.constexpr,
+    HALF: tl.constexpr,
+    ALIGN: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_HALF: tl.constexpr,
+):
+    # int64: T * H * D passes 2**31 at 2.4 M tokens of 14 heads of 64
+    t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    d = tl.arange(0, BLOCK_HALF)[None, :]
+    inside = (t < T)[:, None] & (d < HALF)
+    table = t[:, None] * (2 * HALF) + d
+    # both halves of cos are the same and those of sin differ in sign: one of each is read
+    cos = tl.load(cos_ptr + table, mask=inside, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + HALF + table, mask=inside, other=0.0).to(tl.float32)
+    if INVERSE:
+        sin = -sin
+    x_at = x_ptr + t[:, None] * (token_units * ALIGN) + d
+    y_at = y_ptr + t[:, None] * (H * (2 * HALF)) + d
+    # unrolled so that the loads of several heads are under way at once
+    for h in tl.range(0, H, loop_unroll_factor=4):
+        at = h * (head_units * ALIGN)
+        a = tl.load(x_at + at, mask=inside, other=0.0).to(tl.float32)
+        b = tl.load(x_at + at + HALF, mask=inside, other=0.0).to(tl.float32)
+        out = y_at + h * (2 * HALF)
+        tl.store(out, (a * cos - b * sin).to(y_ptr.dtype.element_ty), mask=inside)
+        tl.store(out + HALF, (b * cos + a * sin).to(y_ptr.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("fastreason::rope", mutates_args=())
+def _rope_op(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> Tensor:
+    if x.stride(2) != 1:
+        x = x.contiguous()
+    T, H, D = x.shape
+    y = torch.empty((T, H, D), dtype=x.dtype, device=x.device)
+    cos, sin = cos.contiguous(), sin.contiguous()
+    half, align = D // 2, alignment(x.stride(0), x.stride(1), D // 2)
+    block_half = triton.next_power_of_2(half)
+
+    def call(config: dict[str, int]) -> None:
+        tile, options = take(config, "TILE")
+        block_t = max(1, tile // block_half)
+        _rope_kernel[(triton.cdiv(T, block_t),)](
+            x, cos, sin, y, T, H, x.stride(0) // align, x.stride(1) // align,
+            INVERSE=inverse, HALF=half, ALIGN=align, BLOCK_T=block_t, BLOCK_HALF=block_half, **options,
+        )  # fmt: skip
+
+    if y.numel():
+        launch("rope", x, call)
+    return y
+
+
+@_rope_op.register_fake
+def _(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, cos, sin, ctx.inverse = inputs
+    ctx.save_for_backward(cos, sin)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
+    return _rope_op(dy, *ctx.saved_tensors, not ctx.inverse), None, None, None
+
+
+_rope_op.register_autograd(_backward, setup_context=_setup_context)

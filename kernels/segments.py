@@ -11,14 +11,14 @@ Letters:    T tokens, S segments; R padded rows, of rectangles [B, L]; P prefixe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Bucket", "Plan", "Rectangle", "Rows", "Segments"]
+__all__ = ["Bucket", "DeviceSegments", "Plan", "Rectangle", "Rows", "Segments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,9 @@ class Segments:
         prefix: int64 [S], CPU: the index of the segment that all tokens of this one may attend to, or -1. A prefix has
             no prefix itself.
         num_tokens: T. Tokens outside every segment are padding: they attend to nothing and get zeros.
+    Attributes:
+        table: int64 [3, S], CPU: start, length and prefix in one tensor. Kernels are handed this one, and what they
+            derive from it they keep as long as it lives; so none of the four may be written to.
     Raises:
         ValueError: on anything else.
     """
@@ -39,6 +42,8 @@ class Segments:
     length: Tensor
     prefix: Tensor
     num_tokens: int
+    table: Tensor = field(init=False, repr=False)
+    _on_device: dict[torch.device, DeviceSegments] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("start", "length", "prefix"):
@@ -60,6 +65,7 @@ class Segments:
             raise ValueError(f"Segments: prefix must be -1 or an index below {len(end)}")
         if has_prefix.any() and has_prefix[self.prefix[has_prefix]].any():
             raise ValueError("Segments: the prefix of a segment must not have a prefix itself")
+        object.__setattr__(self, "table", torch.stack([self.start, self.length, self.prefix]))
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int] | Tensor) -> Segments:
@@ -67,6 +73,23 @@ class Segments:
         length = torch.as_tensor(lengths, dtype=torch.int64)
         start = length.cumsum(0) - length
         return cls(start, length, torch.full_like(length, -1), int(length.sum()))
+
+    @classmethod
+    def from_cu_seqlens(cls, cu_seqlens: Tensor, num_tokens: int | None = None) -> Segments:
+        """Documents between the given borders, without prefix: the layout of flash-attn's varlen functions.
+
+        Args:
+            cu_seqlens: int32 or int64 [S + 1], rising: document s holds tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1.
+            num_tokens: T, where padding follows the last document; default cu_seqlens[S].
+        """
+        if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64) or len(cu_seqlens) < 2:
+            raise ValueError(
+                "Segments.from_cu_seqlens: need int32 or int64 [S + 1] with S >= 1, "
+                f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
+            )
+        border = cu_seqlens.to("cpu", torch.int64)
+        start, length = border[:-1].contiguous(), border.diff()
+        return cls(start, length, torch.full_like(length, -1), int(border[-1]) if num_tokens is None else num_tokens)
 
     @classmethod
     def from_groups(cls, prompt_lengths: Sequence[int] | Tensor, response_lengths: Tensor) -> Segments:
@@ -98,10 +121,28 @@ class Segments:
         positions[token] = token + offset.repeat_interleave(self.length)
         return positions
 
+    def on(self, device: torch.device | str) -> DeviceSegments:
+        """The layout as int32 tensors on `device`, copied there once."""
+        device = torch.device(device)
+        if device not in self._on_device:
+            fields = (self.start, self.length, self.prefix, self.positions)
+            self._on_device[device] = DeviceSegments(*(x.to(torch.int32).to(device) for x in fields))
+        return self._on_device[device]
+
     @cached_property
     def plan(self) -> Plan:
         """How to cut the batch into padded rectangles; computed once and used by every layer."""
         return Plan.build(self)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSegments:
+    """What `Segments` says, where kernels read it: int32 start, length and prefix [S], and positions [T]."""
+
+    start: Tensor
+    length: Tensor
+    prefix: Tensor
+    positions: Tensor
 
 
 def _tokens_of(start: Tensor, length: Tensor) -> Tensor:

@@ -6,13 +6,17 @@ The package imports without Triton, a GPU or a driver; a kernel that is launched
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 try:
     import triton
     import triton.language as tl
+    from triton.runtime.errors import OutOfResources
 except ModuleNotFoundError:  # a CPU-only installation
     if TYPE_CHECKING:
         raise
@@ -24,20 +28,50 @@ except ModuleNotFoundError:  # a CPU-only installation
     class _MissingTriton:
         """Stands in for the names that kernel files use when they are imported."""
 
-        constexpr = object
+        class constexpr:
+            def __init__(self, value: Any) -> None:
+                self.value = value
 
         @staticmethod
-        def jit(function: Any) -> _MissingKernel:
-            return _MissingKernel()
+        def jit(function: Any = None, **options: Any) -> Any:
+            return _MissingKernel() if function is not None else lambda function: _MissingKernel()
+
+    class OutOfResources(Exception):  # type: ignore[no-redef]
+        """What Triton raises when a kernel needs more of a GPU than it has."""
 
     triton = tl = _MissingTriton()
 
-__all__ = ["INTERPRETED", "runs_triton", "tl", "triton"]
+__all__ = ["INTERPRETED", "OutOfResources", "as_if_on", "pretended_arch", "runs_triton", "tl", "triton"]
 
 # read once: Triton decides at decoration, so a later change of the variable has no effect on kernels either
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
+_arch: int | None = None
+
 
 def runs_triton(x: Tensor) -> bool:
-    """Whether operations on `x` use their Triton kernel: on CUDA, or anywhere under TRITON_INTERPRET=1."""
-    return x.is_cuda or INTERPRETED
+    """Whether operations on `x` use their Triton kernel: on CUDA, or anywhere under TRITON_INTERPRET=1.
+
+    Kernels compute in float32, so float64 always runs the definition.
+    """
+    return (x.is_cuda or INTERPRETED or _arch is not None) and x.dtype != torch.float64
+
+
+@contextmanager
+def as_if_on(arch: int) -> Iterator[None]:
+    """Operations on CPU tensors launch what they would on a GPU of compute capability arch / 10.
+
+    For tools that look at launches (bench/launches.py); what is launched cannot run there. Under the interpreter it
+    selects whose configurations are interpreted.
+    """
+    global _arch
+    before, _arch = _arch, arch
+    try:
+        yield
+    finally:
+        _arch = before
+
+
+def pretended_arch() -> int | None:
+    """The arch of `as_if_on`, None outside of it."""
+    return _arch

@@ -1,11 +1,14 @@
 """RMSNorm: the Triton kernels against the float64 definition, forward and backward."""
 
+import importlib
+
 import pytest
 import torch
 from fastreason.kernels import rms_norm
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 
 from .conftest import needs_triton
+from .numerics import check_compiled, check_op, relative
 
 # rows that fill no tile, one tile and many; widths of a power of two and not; one, and a wide one
 SHAPES = [(1, 1), (3, 64), (5, 48), (33, 96), (130, 768), (7, 5000), (2050, 16)]
@@ -18,12 +21,8 @@ def data(shape, dtype, device, seed=0):
     return x, residual, weight, dy, dsum
 
 
-def relative(a, truth):
-    return ((a.double() - truth).norm() / truth.norm()).item()
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 5e-4)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 5e-4), (torch.bfloat16, 8e-3)])
 @pytest.mark.parametrize("with_residual", [False, True])
 def test_is_its_definition(shape, dtype, tolerance, with_residual, device):
     x, residual, weight, dy, dsum = data(shape, dtype, device)
@@ -111,14 +110,56 @@ def test_rows_that_are_not_contiguous(device):
 
 
 @needs_triton
-def test_opcheck(device):
-    x, residual, weight, _, _ = data((5, 48), torch.float32, device)
-    op = torch.ops.fastreason.rms_norm.default
-    for inputs in [(x, None, weight, 1e-6), (x, residual, weight, 1e-6)]:
-        torch.library.opcheck(
-            op, tuple(a.requires_grad_() if isinstance(a, torch.Tensor) else a for a in inputs),
-            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-        )  # fmt: skip
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_as_an_operator(with_residual, device):
+    x, residual, weight, dy, dsum = data((5, 48), torch.float32, device)
+    rstd = torch.rand(5, device=device)
+    leaves = [a.requires_grad_() for a in (x, residual, weight)]
+    if with_residual:
+        check_op(torch.ops.fastreason.rms_norm.default, *leaves, 1e-6)
+        check_op(torch.ops.fastreason.rms_norm_backward.default, dy, dsum, x.detach(), weight.detach(), rstd)
+        check_compiled(add_rms_norm, *leaves)
+    else:
+        check_op(torch.ops.fastreason.rms_norm.default, leaves[0], None, leaves[2], 1e-6)
+        check_op(torch.ops.fastreason.rms_norm.default, x.detach().t().contiguous().t(), None, weight.detach(), 1e-6)
+        check_op(torch.ops.fastreason.rms_norm_backward.default, dy, None, x.detach(), weight.detach(), rstd)
+        check_compiled(rms_norm, leaves[0], leaves[2])
+
+
+@needs_triton
+def test_either_output_may_be_used_alone(device):
+    x, residual, weight, dy, dsum = data((5, 48), torch.float32, device)
+    leaves = [a.requires_grad_() for a in (x, residual, weight)]
+    y, total = add_rms_norm(*leaves)
+    dx, dresidual = torch.autograd.grad(total, leaves[:2], dsum, retain_graph=True)
+    assert torch.equal(dx, dsum)
+    assert torch.equal(dresidual, dsum)
+    both = torch.autograd.grad((y, total), leaves, (dy, torch.zeros_like(dsum)), retain_graph=True)
+    for a, b in zip(torch.autograd.grad(y, leaves, dy), both, strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=1e-6)
+
+
+@needs_triton
+def test_programs_of_several_tiles(device, monkeypatch):
+    """More tiles than programs in both directions, and a last program that is not full."""
+    module = importlib.import_module("fastreason.kernels.rms_norm")  # the attribute of that name is the function
+    monkeypatch.setattr(module, "_MAX_FORWARD_PROGRAMS", 4)
+    monkeypatch.setattr(module, "_MAX_BACKWARD_PROGRAMS", 4)
+    x, _, weight, dy, _ = data((19, 2048), torch.float32, device)  # one row a tile at this width
+    leaves = [x.requires_grad_(), weight.requires_grad_()]
+    exact = [a.detach().double().requires_grad_() for a in leaves]
+    ours, truth = rms_norm(*leaves, 1e-6), rms_norm_ref(*exact, 1e-6)
+    grads = torch.autograd.grad(ours, leaves, dy)
+    true_grads = torch.autograd.grad(truth, exact, dy.double())
+    for a, b in zip((ours, *grads), (truth, *true_grads), strict=True):
+        assert relative(a, b) < 1e-6
+
+
+def test_no_rows(device):
+    x, weight = torch.zeros(0, 8, device=device, requires_grad=True), torch.ones(8, device=device, requires_grad=True)
+    rms_norm(x, weight, 1e-6).sum().backward()
+    assert x.grad.shape == (0, 8)
+    assert not weight.grad.any()
 
 
 @pytest.mark.parametrize(

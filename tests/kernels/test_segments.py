@@ -19,6 +19,28 @@ def test_padding_has_position_zero():
     assert segments.positions.tolist() == [0, 0, 1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+def test_borders_of_documents(dtype):
+    borders = torch.tensor([2, 5, 6, 10], dtype=dtype)
+    segments = Segments.from_cu_seqlens(borders)
+    assert (segments.start.tolist(), segments.length.tolist()) == ([2, 5, 6], [3, 1, 4])
+    assert segments.prefix.tolist() == [-1, -1, -1]
+    assert segments.num_tokens == 10
+    assert Segments.from_cu_seqlens(borders, num_tokens=12).num_tokens == 12
+    assert torch.equal(Segments.from_cu_seqlens(torch.tensor([0, 3, 5])).table, Segments.from_lengths([3, 2]).table)
+
+
+def test_what_kernels_read_is_int32_and_copied_once(device):
+    segments = Segments.from_groups([3, 2], torch.tensor([[2, 1], [1, 2]]))
+    on_device = segments.on(device)
+    assert segments.on(device) is on_device
+    for name in ("start", "length", "prefix", "positions"):
+        copy = getattr(on_device, name)
+        assert copy.dtype == torch.int32 and copy.device.type == device
+        assert copy.tolist() == getattr(segments, name).tolist()
+    assert segments.table.tolist() == [x.tolist() for x in (segments.start, segments.length, segments.prefix)]
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=0, max_size=4)), min_size=1, max_size=6)
 )
@@ -82,3 +104,18 @@ def test_refuses_other_dtypes_and_shapes():
         Segments(torch.tensor([0]), torch.tensor([1], dtype=torch.int32), torch.tensor([-1]), 1)
     with pytest.raises(ValueError, match=r"need lengths \[P\] and \[P, G\]"):
         Segments.from_groups([1, 2], torch.tensor([[1, 2]]))
+
+
+@pytest.mark.parametrize(
+    "borders, message",
+    [
+        (torch.tensor([0.0, 3.0]), r"need int32 or int64 \[S \+ 1\] .* got torch.float32 \(2,\)"),
+        (torch.tensor([0]), r"with S >= 1, got torch.int64 \(1,\)"),
+        (torch.tensor([[0, 3]]), r"got torch.int64 \(1, 2\)"),
+        (torch.tensor([0, 3, 3]), "at least one token"),
+        (torch.tensor([0, 4, 3]), "at least one token"),
+    ],
+)
+def test_refuses_borders_of_nothing(borders, message):
+    with pytest.raises(ValueError, match=message):
+        Segments.from_cu_seqlens(borders)

@@ -1,0 +1,36 @@
+"""Markdown tables, and where they stand in the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["KERNEL_DOCS", "markdown", "put_between_marks"]
+
+KERNEL_DOCS = Path(__file__).parents[1] / "docs" / "kernels.md"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table, as wide as its widest cells; columns after the first are right-aligned."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]
+    lines = ["| " + " | ".join(f"{cell:{_align(i)}{widths[i]}}" for i, cell in enumerate(row)) + " |" for row in cells]
+    rule = "| " + " | ".join("-" * (width - bool(i)) + ":" * bool(i) for i, width in enumerate(widths)) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _align(column: int) -> str:
+    return ">" if column else "<"
+
+
+def put_between_marks(path: Path, mark: str, text: str) -> None:
+    """Replaces what stands between `<!-- mark -->` and `<!-- /mark -->` in a file.
+
+    Raises:
+        ValueError: the file does not have both marks once, in order.
+    """
+    before, begin, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    if not begin or not end:
+        raise ValueError(f"{path}: needs the lines <!-- {mark} --> and <!-- /{mark} -->")
+    path.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")

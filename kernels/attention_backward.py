@@ -1,0 +1,259 @@
+"""Gradients of attention (kernels/attention.py): one kernel for dq, one for dk and dv.
+
+With p = w[t, h, u] of the head of attention.py, recomputed from lse, and do the gradient of o:
+
+    delta[t, h] = do[t, h] . o[t, h]
+    ds[t, h, u] = p * (do[t, h] . v[u] - delta[t, h])
+    dq[t, h] = scale * sum_u ds k[u];    dk[u] = scale * sum_{t, h} ds q[t, h];    dv[u] = sum_{t, h} p do[t, h]
+
+Letters:    as in attention.py.
+Numerics:   scores, p, ds and all sums in float32; p and ds are rounded to the input dtype where they are multiplied.
+            dk and dv of a key tile are summed by one program: over its own segment's rows in order, then over the
+            segments it is the prefix of, in the order of the batch. No atomics, so the same bits every time.
+Traffic:    dq: q, do, o and lse once, k and v as in forward; writes dq and delta. dk and dv: k and v once, q, do, lse
+            and delta of the rows that see a key tile once per tile; writes dk and dv.
+Source:     FlashAttention-2, Dao 2023, arXiv:2307.08691, algorithm 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .attention_plan import (
+    LAYOUT_ARGUMENTS,
+    LOG2_E,
+    at_token,
+    count_key_blocks,
+    edge_key_block,
+    full_key_block,
+    load_full_rows,
+    load_rows,
+    load_tile,
+    padded_head_dim,
+    store_rows,
+    work_plan,
+)
+from .launch import launch
+from .triton_support import tl, triton
+
+__all__ = ["attention_backward", "match_strides"]
+
+
+@triton.jit
+def _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, HAS_EDGE: tl.constexpr):
+    """ds [rows, keys] of a block of keys."""
+    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
+    if HAS_EDGE:
+        s = tl.where(sees, s, -float("inf"))
+    p = tl.exp2(s - lse[:, None])
+    return p * (tl.dot(do, tl.trans(v), input_precision="ieee") - delta[:, None])
+
+
+@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
+def _query_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    o_ptr,  # o, do and dq: [T, H, D] contiguous
+    do_ptr,
+    dq_ptr,
+    lse_ptr,  # lse and delta: [K, T, GROUP] float32
+    delta_ptr,
+    tiles_ptr,
+    q_stride_t,  # strides in units of 8 elements
+    q_stride_h,
+    k_stride_t,
+    k_stride_h,
+    v_stride_t,
+    v_stride_h,
+    T,
+    scale,
+    scale_log2,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    start, first_row, length, prefix_start, prefix_length = load_tile(tiles_ptr)
+    kv = tl.program_id(1)
+    row = first_row + tl.arange(0, BLOCK_M)
+    position = row // GROUP
+    inside = position < length
+    first_position = first_row // GROUP
+    # within the tile: how far behind its first token, and which head of the KV head
+    step, head = position - first_position, row % GROUP
+    q_at = at_token(q_ptr, start + first_position, kv * GROUP, q_stride_t, q_stride_h)
+    q = load_rows(q_at, step * (q_stride_t * 8) + head * (q_stride_h * 8), inside, D, BLOCK_D)
+    width = tl.num_programs(1) * GROUP * D
+    o_base = (start + first_position).to(tl.int64) * width + kv * GROUP * D
+    o_offsets = step * width + head * D
+    do = load_rows(do_ptr + o_base, o_offsets, inside, D, BLOCK_D)
+    o = load_rows(o_ptr + o_base, o_offsets, inside, D, BLOCK_D)
+    delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), axis=1)
+    lse_offsets = (kv.to(tl.int64) * T + start) * GROUP + row
+    tl.store(delta_ptr + lse_offsets, delta, mask=inside)
+    lse = tl.load(lse_ptr + lse_offsets, mask=inside, other=0.0)
+    dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    full_prefix, full, edges = count_key_blocks(first_row, length, prefix_length, GROUP, BLOCK_M, BLOCK_N)
+    k_offsets = tl.arange(0, BLOCK_N) * (k_stride_t * 8)
+    v_offsets = tl.arange(0, BLOCK_N) * (v_stride_t * 8)
+    for block in range(full):
+        token = full_key_block(block, start, prefix_start, full_prefix, BLOCK_N)
+        k = load_full_rows(at_token(k_ptr, token, kv, k_stride_t, k_stride_h), k_offsets, D, BLOCK_D)
+        v = load_full_rows(at_token(v_ptr, token, kv, v_stride_t, v_stride_h), v_offsets, D, BLOCK_D)
+        ds = _score_gradient(q, k, v, do, lse, delta, scale_log2, True, False)
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    for edge in range(edges):
+        token, exists, sees = edge_key_block(
+            edge, start, length, prefix_start, prefix_length, position, full_prefix, full, BLOCK_N
+        )
+        k = load_rows(at_token(k_ptr, token, kv, k_stride_t, k_stride_h), k_offsets, exists, D, BLOCK_D)
+        v = load_rows(at_token(v_ptr, token, kv, v_stride_t, v_stride_h), v_offsets, exists, D, BLOCK_D)
+        ds = _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, True)
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    store_rows(dq_ptr + o_base, o_offsets, dq * scale, inside, D, BLOCK_D)
+
+
+@triton.jit
+def _add_rows(
+    q_ptr, do_ptr, lse_ptr, delta_ptr, q_stride_t, q_stride_h, k, v, dk, dv, token, first_row, num_rows, kv, T,
+    scale_log2, key, D: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr,
+    HAS_EDGE: tl.constexpr,
+):  # fmt: skip
+    """Adds to dk and dv what BLOCK_M rows of the segment that starts at `token` give. Rows from num_rows on give 0:
+    their q and do are loaded as zeros."""
+    row = first_row + tl.arange(0, BLOCK_M)
+    inside = row < num_rows
+    first_position = first_row // GROUP
+    step, head = row // GROUP - first_position, row % GROUP
+    q_at = at_token(q_ptr, token + first_position, kv * GROUP, q_stride_t, q_stride_h)
+    q = load_rows(q_at, step * (q_stride_t * 8) + head * (q_stride_h * 8), inside, D, BLOCK_D)
+    width = tl.num_programs(1) * GROUP * D
+    do_at = do_ptr + (token + first_position).to(tl.int64) * width + kv * GROUP * D
+    do = load_rows(do_at, step * width + head * D, inside, D, BLOCK_D)
+    lse_base = (kv.to(tl.int64) * T + token) * GROUP
+    lse = tl.load(lse_ptr + lse_base + row, mask=inside, other=0.0)
+    delta = tl.load(delta_ptr + lse_base + row, mask=inside, other=0.0)
+    s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale_log2
+    if HAS_EDGE:
+        s = tl.where(key[:, None] <= (row // GROUP)[None, :], s, -float("inf"))
+    p = tl.exp2(s - lse[None, :])
+    dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
+    ds = p * (tl.dot(v, tl.trans(do), input_precision="ieee") - delta[None, :])
+    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
+def _key_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    do_ptr,  # [T, H, D] contiguous
+    lse_ptr,  # lse and delta: [K, T, GROUP] float32
+    delta_ptr,
+    dk_ptr,  # dk and dv: [T, K, D] contiguous
+    dv_ptr,
+    tiles_ptr,
+    viewers_ptr,
+    q_stride_t,  # strides in units of 8 elements
+    q_stride_h,
+    k_stride_t,
+    k_stride_h,
+    v_stride_t,
+    v_stride_h,
+    T,
+    scale,
+    scale_log2,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    start, first_key, length, first_viewer, last_viewer = load_tile(tiles_ptr)
+    kv = tl.program_id(1)
+    key = first_key + tl.arange(0, BLOCK_N)
+    exists = key < length
+    in_tile = tl.arange(0, BLOCK_N)
+    k_at = at_token(k_ptr, start + first_key, kv, k_stride_t, k_stride_h)
+    v_at = at_token(v_ptr, start + first_key, kv, v_stride_t, v_stride_h)
+    k = load_rows(k_at, in_tile * (k_stride_t * 8), exists, D, BLOCK_D)
+    v = load_rows(v_at, in_tile * (v_stride_t * 8), exists, D, BLOCK_D)
+    dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    # rows from the first that sees a key of the tile to the first that sees them all, in whole blocks
+    EDGE_ROWS: tl.constexpr = (BLOCK_N * GROUP + BLOCK_M - 1) // BLOCK_M * BLOCK_M
+    first_row = first_key * GROUP
+    num_rows = length * GROUP
+    for at in range(first_row, tl.minimum(first_row + EDGE_ROWS, num_rows), BLOCK_M):
+        dk, dv = _add_rows(
+            q_ptr, do_ptr, lse_ptr, delta_ptr, q_stride_t, q_stride_h, k, v, dk, dv, start, at,
+            num_rows, kv, T, scale_log2, key, D, BLOCK_D, GROUP, BLOCK_M, True,
+        )  # fmt: skip
+    # the segment's other rows, then those of every segment whose prefix it is: they all see the whole tile
+    for viewer in range(first_viewer - 1, last_viewer):
+        is_own = viewer < first_viewer
+        entry = viewers_ptr + 2 * tl.maximum(viewer, 0)
+        token = tl.where(is_own, start, tl.load(entry))
+        num_rows = tl.where(is_own, length, tl.load(entry + 1)) * GROUP
+        for at in range(tl.where(is_own, first_row + EDGE_ROWS, 0), num_rows, BLOCK_M):
+            dk, dv = _add_rows(
+                q_ptr, do_ptr, lse_ptr, delta_ptr, q_stride_t, q_stride_h, k, v, dk, dv, token, at,
+                num_rows, kv, T, scale_log2, key, D, BLOCK_D, GROUP, BLOCK_M, False,
+            )  # fmt: skip
+    width = tl.num_programs(1) * D
+    base = (start + first_key).to(tl.int64) * width + kv * D
+    store_rows(dk_ptr + base, in_tile * width, dk * scale, exists, D, BLOCK_D)
+    store_rows(dv_ptr + base, in_tile * width, dv, exists, D, BLOCK_D)
+
+
+def match_strides(x: Tensor) -> Tensor:
+    """x itself if kernels can read it in place: rows contiguous and aligned to 16 bytes; else a contiguous copy."""
+    in_place = x.stride(-1) == 1 and all(stride % 8 == 0 for stride in x.stride()[:-1]) and x.data_ptr() % 16 == 0
+    return x if in_place else x.contiguous()
+
+
+@torch.library.custom_op("fastreason::attention_backward", mutates_args=())
+def attention_backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, table: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dq, dk, dv), contiguous, 0 for tokens outside every segment. Arguments as forward takes and returns them."""
+    do, o = do.contiguous(), o.contiguous()
+    q, k, v = (match_strides(x) for x in (q, k, v))
+    (T, H, D), K = q.shape, k.shape[1]
+    plan = work_plan(table, q.device)
+    empty_like = torch.empty_like if plan.num_covered == T else torch.zeros_like
+    block_d = padded_head_dim(D)
+    strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
+    shape = dict(D=D, BLOCK_D=block_d, GROUP=H // K)
+
+    def queries(config: dict[str, int]) -> tuple[Tensor, Tensor]:
+        dq, delta = empty_like(o), empty_like(lse)
+        tiles = plan.query_tiles(config["BLOCK_M"], H // K)
+        _query_kernel[(len(tiles), K)](
+            q, k, v, o, do, dq, lse, delta, tiles, *strides, T, scale, scale * LOG2_E, **shape, **config
+        )
+        return dq, delta
+
+    dq, delta = launch("attention_backward_dq", q, queries, head_dim=block_d, itemsize=q.itemsize)
+
+    def keys(config: dict[str, int]) -> tuple[Tensor, Tensor]:
+        dk, dv = (empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
+        key_tiles = plan.key_tiles(config["BLOCK_N"])
+        _key_kernel[(len(key_tiles.tiles), K)](
+            q, k, v, do, lse, delta, dk, dv, key_tiles.tiles, key_tiles.viewers, *strides, T, scale, scale * LOG2_E,
+            **shape, **config,
+        )  # fmt: skip
+        return dk, dv
+
+    return (dq, *launch("attention_backward_dkv", q, keys, head_dim=block_d, itemsize=q.itemsize))
+
+
+@attention_backward.register_fake
+def _(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, table: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
