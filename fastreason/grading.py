@@ -275,7 +275,7 @@ def grade_texts(
     )
 
 
-# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts can be pickled.
+# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts pickle.
 
 
 def _as_they_are(gold: list[Any], texts: list[Any]) -> tuple[list[Any], list[Any]]:
