@@ -153,7 +153,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
         matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith("embedding")]
         embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith("embedding")]
         vectors = [p for p in self.names if p.ndim != 2]

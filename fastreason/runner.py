@@ -19,7 +19,7 @@ import torch
 
 from .evaluate import evaluate
 from .machine import describe_machine
-from .metrics import MetricsLog, StopRequest
+from .metrics import Interrupted, MetricsLog, StopRequest, Terminated
 from .model import Decoder
 from .policy import reinforce
 from .recipe import Recipe, load_recipe
@@ -44,7 +44,9 @@ def run(
         overrides: values by dotted name; not with a `Recipe`.
     Raises:
         ValueError: a recipe or directory that does not fit.
-        KeyboardInterrupt: Ctrl-C; the directory can be resumed.
+        Interrupted, KeyboardInterrupt: Ctrl-C; the directory can be resumed.
+        Terminated: SIGTERM, likewise; a script that does not catch it exits with 143.
+        OSError: the disk is full, or a file cannot be written; the last checkpoint is kept.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
@@ -56,7 +58,12 @@ def run(
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     try:
         with StopRequest.watch() as stop:
-            return _run_stages(recipe, folder, stop)
+            try:
+                return _run_stages(recipe, folder, stop)
+            except (Interrupted, KeyboardInterrupt):
+                if stop.terminated:
+                    raise Terminated from None
+                raise
     finally:
         torch.set_num_threads(threads_before)
 
@@ -65,7 +72,7 @@ def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, An
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(recipe.model.config(len(tokenizer)))
     model.reset_parameters(recipe.seed)
-    log = MetricsLog(folder / "metrics.jsonl")
+    log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
     results = _load_results(folder, recipe)
     for stage in recipe.stages:
         settings = getattr(recipe, stage)
@@ -84,6 +91,7 @@ def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, An
         results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
         _write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
         write_report(folder)
+    log.close()
     return results
 
 
