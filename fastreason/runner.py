@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ def run(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     try:
-        with StopRequest.watch() as stop:
+        log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
+        with closing(log), StopRequest.watch() as stop:
             try:
-                return _run_stages(recipe, folder, stop)
+                return _run_stages(recipe, folder, log, stop)
             except (Interrupted, KeyboardInterrupt):
                 if stop.terminated:
                     raise Terminated from None
@@ -68,11 +70,10 @@ def run(
         torch.set_num_threads(threads_before)
 
 
-def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, Any]:
+def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(recipe.model.config(len(tokenizer)))
     model.reset_parameters(recipe.seed)
-    log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
     results = _load_results(folder, recipe)
     for stage in recipe.stages:
         settings = getattr(recipe, stage)
@@ -91,7 +92,6 @@ def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, An
         results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
         _write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
         write_report(folder)
-    log.close()
     return results
 
 

@@ -8,7 +8,8 @@ import types
 
 import pytest
 
-from fastreason.metrics import MetricsLog, StopRequest, without_times
+import fastreason as fr
+from fastreason.metrics import Interrupted, MetricsLog, StopRequest, without_times
 from fastreason.trackers import TRACKERS
 
 
@@ -96,6 +97,15 @@ def test_nothing_is_imported_that_was_not_asked_for():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_is_stopped_closes_its_trackers(tmp_path, monkeypatch):
+    module = Hosted("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr(StopRequest, "requested", property(lambda self: True, lambda self, value: None), raising=False)
+    with pytest.raises(Interrupted):
+        fr.run("smoke", tmp_path / "run", overrides={"metrics": ["wandb"]})
+    assert module.calls == [("init", {"project": "fastreason", "name": "smoke"}), ("finish", None)]
 
 
 def test_signals_ask_to_stop_and_a_second_interrupt_stops(capsys):

@@ -1,6 +1,6 @@
 """kill -9 at random moments, saving included: the run goes on as if it had never been stopped, to the last bit.
 
-Ten kills by default, which take seconds; FASTREASON_KILLS=25 asks for more.
+25 kills by default; FASTREASON_KILLS asks for another number.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from fastreason.metrics import MetricsLog, StopRequest, without_times
 from fastreason.optim import OptimSettings
 from fastreason.supervised import Phase, SupervisedSettings, train
 
-KILLS = int(os.environ.get("FASTREASON_KILLS", "10"))
+KILLS = int(os.environ.get("FASTREASON_KILLS", "25"))
 PART = {"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 # every step is saved, so that most moments lie inside a save; phases, validation and older checkpoints take part
 SETTINGS = SupervisedSettings(
