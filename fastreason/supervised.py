@@ -166,7 +166,7 @@ def train(
         line = {"loss": loss, "grad_norm": grad_norm}
         if validation and (progress["step"] % settings.validate_every == 0 or progress["finished"]):
             line["val_loss"] = validation_loss(model, validation, settings.loss_on)
-            if progress["best_loss"] is None or line["val_loss"] < progress["best_loss"]:
+            if line["val_loss"] < (math.inf if progress["best_loss"] is None else progress["best_loss"]):
                 progress["best_loss"] = line["val_loss"]
                 best = checkpoint.best_checkpoint(folder)
                 checkpoint.save_checkpoint(best, model, tokenizer, optimizer, progress, facts=facts)
