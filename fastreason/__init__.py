@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Budget": "budget",
     "Cell": "tasks",
     "Mixture": "tasks",
     "PackedBatch": "tasks",

@@ -1,22 +1,30 @@
 """Checkpoints: a Hugging Face folder, and beside it what training needs to go on.
 
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
-    state/optimizer.safetensors, state/progress.json
+    state/optimizer.safetensors, state/progress.json, state/checksums.json
 
-transformers loads the folder as a Qwen2 model. A folder is written under another name, flushed to disk and
+transformers loads the folder as a Qwen2 model. A folder is written under another name (NAME.new), flushed to disk and
 renamed, so a half-written checkpoint never has the name of a whole one. Nothing is pickled.
+
+    NAME             the newest checkpoint, from which a stage continues
+    NAME-00000120    older ones by their step, if more than one is kept; renamed to NAME they are continued from
+    NAME-best        the one with the lowest validation loss, if there is validation
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -139,15 +147,18 @@ def save_model(model: Decoder, folder: str | Path, tokenizer: Tokenizer | None =
 def load_model(folder: str | Path) -> Decoder:
     """A decoder from a Hugging Face folder of ours or anybody's Qwen2 with a shared head."""
     folder = Path(folder)
-    config_path, weights_path = folder / "config.json", folder / "model.safetensors"
-    for path in (config_path, weights_path):
-        if not path.is_file():
-            raise ValueError(f"checkpoint: {path} does not exist")
-    return model_from_hf(json.loads(config_path.read_text(encoding="utf-8")), load_file(weights_path))
+    return model_from_hf(_read_json(folder / "config.json"), _read_tensors(folder / "model.safetensors"))
 
 
 def save_checkpoint(
-    folder: str | Path, model: Decoder, tokenizer: Tokenizer, optimizer: Optimizer | None, progress: dict[str, Any]
+    folder: str | Path,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    optimizer: Optimizer | None,
+    progress: Mapping[str, Any],
+    *,
+    keep: int = 1,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Replaces `folder` by a checkpoint of this moment; at every instant a whole one is there under its name or, right
     after a crash between two renames, under the name with `.old` behind it.
@@ -155,40 +166,165 @@ def save_checkpoint(
     Args:
         optimizer: None once the stage has ended.
         progress: counters that the stage goes on from, as JSON.
+        keep: how many stay; of more than one, the older ones are `kept_checkpoints`. Needs `step` in `progress`.
+        facts: for the model card, beside `progress`.
+    Raises:
+        OSError: it cannot be written, for example because the disk is full; what was there before is untouched.
     """
     folder = Path(folder)
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
-    (new / "state").mkdir(parents=True)
-    save_model(model, new, tokenizer, progress)
-    if optimizer is not None:
-        save_file(optimizer.state_tensors(), new / "state" / "optimizer.safetensors")
-    _write_json(new / "state" / "progress.json", progress)
-    for path in [*new.rglob("*"), new]:
-        _flush(path)
+    try:
+        _write_checkpoint(new, model, tokenizer, optimizer, progress, facts)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise OSError(
+            getattr(error, "errno", None) or 0,
+            f"checkpoint: {folder} could not be written ({error}); the checkpoint of before, if any, is kept",
+        ) from error
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        _retire(old, folder, keep)  # there if a crash came right behind the renames
         folder.rename(old)
     new.rename(folder)
     _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _retire(old, folder, keep)
+
+
+def _write_checkpoint(
+    new: Path,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    optimizer: Optimizer | None,
+    progress: Mapping[str, Any],
+    facts: Mapping[str, Any] | None,
+) -> None:
+    (new / "state").mkdir(parents=True)
+    save_model(model, new, tokenizer, {**(facts or {}), "progress": progress})
+    if optimizer is not None:
+        save_file(optimizer.state_tensors(), new / "state" / "optimizer.safetensors")
+    _write_json(new / "state" / "progress.json", progress)
+    files = sorted(path for path in new.rglob("*") if path.is_file() and path.name != "README.md")
+    _write_json(new / "state" / "checksums.json", {path.relative_to(new).as_posix(): _sha256(path) for path in files})
+    for path in [*new.rglob("*"), new]:
+        _flush(path)
+
+
+def _retire(old: Path, folder: Path, keep: int) -> None:
+    """Puts a checkpoint that was replaced among the kept ones, and removes those beyond `keep`."""
+    if keep == 1:
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    trash = folder.with_name(folder.name + ".trash")  # so that what is half removed has no good name
+    shutil.rmtree(trash, ignore_errors=True)
+    if old.exists():
+        place = folder.with_name(f"{folder.name}-{load_progress(old)['step']:08d}")
+        if place.exists():
+            place.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
+        old.rename(place)
+    for stale in kept_checkpoints(folder)[: 1 - keep]:
+        stale.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def kept_checkpoints(folder: str | Path) -> list[Path]:
+    """The older checkpoints beside `folder`, by rising step."""
+    folder = Path(folder)
+    pattern = re.compile(re.escape(folder.name) + r"-\d{8,}")
+    return sorted(path for path in folder.parent.glob(folder.name + "-*") if pattern.fullmatch(path.name))
+
+
+def best_checkpoint(folder: str | Path) -> Path:
+    """Where the checkpoint with the lowest validation loss stands, if there is one."""
+    return Path(folder).with_name(Path(folder).name + "-best")
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
-    """The whole checkpoint under this name, if there is one; puts back what a crash left aside."""
+    """The whole checkpoint under this name, if there is one; puts back what a crash left aside.
+
+    Raises:
+        ValueError: a file is missing, damaged or changed; nothing is removed.
+    """
     folder = Path(folder)
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         old.rename(folder)
-    return folder if (folder / "state" / "progress.json").is_file() else None
+    if not folder.exists():
+        return None
+    try:
+        check_files(folder)
+    except ValueError as error:
+        others = [path for path in [*reversed(kept_checkpoints(folder)), best_checkpoint(folder)] if path.exists()]
+        advice = f"to go on from {others[0]}, give it this name" if others else "without it the stage starts again"
+        raise ValueError(f"{error}; move {folder} away: {advice}") from None
+    return folder
+
+
+def check_files(folder: str | Path) -> None:
+    """Compares every file of a checkpoint, its README.md apart, with the SHA-256 written down beside it.
+
+    Raises:
+        ValueError: names the first file that is missing or differs.
+    """
+    folder = Path(folder)
+    for name, wanted in _read_json(folder / "state" / "checksums.json").items():
+        if not (folder / name).is_file():
+            raise ValueError(f"checkpoint: {folder / name} does not exist")
+        if _sha256(folder / name) != wanted:
+            raise ValueError(f"checkpoint: {folder / name} is not what was written: its SHA-256 differs")
+
+
+def restore(folder: str | Path, model: Decoder, optimizer: Optimizer) -> dict[str, Any]:
+    """Puts a checkpoint's weights into `model` and, of a stage that goes on, its state into `optimizer`.
+
+    Returns:
+        The progress that was saved.
+    Raises:
+        ValueError: the checkpoint is of a model of another shape.
+    """
+    progress, found = load_progress(folder), load_model(folder)
+    for field in fields(ModelConfig):
+        want, got = getattr(model.config, field.name), getattr(found.config, field.name)
+        if want != got:
+            raise ValueError(f"checkpoint: {folder} is of a model with {field.name} = {got}, this one has {want}")
+    model.load_state_dict(found.state_dict())
+    if not progress.get("finished"):
+        load_optimizer(folder, optimizer)
+    return progress
 
 
 def load_progress(folder: str | Path) -> dict[str, Any]:
-    return json.loads((Path(folder) / "state" / "progress.json").read_text(encoding="utf-8"))
+    return _read_json(Path(folder) / "state" / "progress.json")
 
 
 def load_optimizer(folder: str | Path, optimizer: Optimizer) -> None:
-    optimizer.load_state_tensors(load_file(Path(folder) / "state" / "optimizer.safetensors"))
+    optimizer.load_state_tensors(_read_tensors(Path(folder) / "state" / "optimizer.safetensors"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"checkpoint: {path} does not exist")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no UTF-8 or no JSON
+        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"checkpoint: {path} must hold an object, got {type(content).__name__}")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"checkpoint: {path} does not exist")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, content: Any) -> None:

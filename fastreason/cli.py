@@ -30,7 +30,11 @@ commands:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs one command and returns its exit status.
+
+    0; 1 for what went wrong on the way (a disk that is full, a loss that is not finite); 2 for bad input; 130 after
+    Ctrl-C, 143 after SIGTERM.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
     commands |= {"themes": _themes, "info": _info}
@@ -46,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ModuleNotFoundError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 2
+    except (OSError, FloatingPointError) as error:
+        print(f"fastreason {command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -63,7 +70,7 @@ def _run(arguments: list[str]) -> int:
     import tomli_w
     import tyro
 
-    from .metrics import Interrupted
+    from .metrics import Interrupted, Terminated
     from .recipe import Recipe, available_recipes, load_recipe
     from .runner import run
 
@@ -89,9 +96,9 @@ def _run(arguments: list[str]) -> int:
     folder = options.out or Path("runs") / recipe.name
     try:
         results = run(recipe, folder, resume=options.resume)
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
         print(f"\nstopped; the same command with --resume goes on from here ({folder})", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stopped, Terminated) else 130
     print(format_results(results))
     print(f"\nreport: {folder / 'report.html'}")
     return 0

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: metrics.jsonl, a progress bar, and a way to stop at a step boundary."""
+"""What a run writes down while it goes: metrics.jsonl, other trackers by choice, a progress bar; and a way to stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,21 +14,34 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .trackers import open_tracker
+
 
 class MetricsLog:
-    """Appends one JSON object a line to a file.
+    """Appends one JSON object a line to a file, and hands the numbers to trackers.
 
     Args:
         path: created if missing.
+        trackers: any of `trackers.TRACKERS`, imported here and only here.
+    Raises:
+        ModuleNotFoundError: the package of a tracker is not installed; the message says how to install it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trackers: Sequence[str] = (), run_name: str = "run") -> None:
         self.path = path
+        self.trackers = [open_tracker(name, path.parent, run_name) for name in trackers]
 
     def write(self, stage: str, **values: Any) -> None:
         line = json.dumps({"stage": stage, **{k: _short(v) for k, v in values.items()}})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+        numbers = {f"{stage}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
+        for tracker in self.trackers:
+            tracker.write(numbers, stage, int(values.get("step", 0)))
+
+    def close(self) -> None:
+        for tracker in self.trackers:
+            tracker.close()
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drops this stage's lines behind `step`, and a half-written last line: a resumed run writes them again."""
@@ -52,6 +65,11 @@ class MetricsLog:
         return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
 
+def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of metrics.jsonl without what the clock decides: what two runs of one recipe share to the bit."""
+    return {k: v for k, v in line.items() if not k.endswith(("seconds", "_s", "peak_percent"))}
+
+
 def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
@@ -60,13 +78,28 @@ class Interrupted(Exception):
     """The user asked to stop; everything needed to go on is on disk."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM asked to stop; everything needed to go on is on disk. A script that does not catch it exits with 143."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
 class StopRequest:
-    """Turns the first Ctrl-C into a request that loops look at between steps; a second one interrupts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a request that loops look at between steps.
+
+    A second Ctrl-C interrupts at once; a scheduler may send SIGTERM as often as it likes.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self.terminated = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGTERM:
+            self.requested = self.terminated = True
+            print("\nterminated: stopping at the next step", file=sys.stderr)
+            return
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
@@ -77,18 +110,19 @@ class StopRequest:
     def watch(cls) -> Iterator[StopRequest]:
         request = cls()
         try:
-            before = signal.signal(signal.SIGINT, request._handle)
+            before = {number: signal.signal(number, request._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not the main thread: its owner handles signals
             yield request
             return
         try:
             yield request
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def progress_bar(name: str, total: int, initial: int = 0, unit: str = "tok") -> tqdm:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
+def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok") -> tqdm:
+    """A bar on a terminal, a line every ten seconds elsewhere: what is done, the rate, and the time that is left."""
     return tqdm(
         total=total,
         initial=initial,

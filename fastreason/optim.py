@@ -29,15 +29,19 @@ class OptimSettings:
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     weight_decay: float = 0.0
-    """Decoupled decay of matrices; embeddings, norms and biases have none."""
+    """Decoupled decay of the matrices inside the blocks; norms and biases have none."""
+    decay_embeddings: bool = False
+    """Whether the embedding, which is the head too, has `weight_decay` as well."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the learning rate behind the warm-up."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """Shape of the learning rate behind the warm-up; see `learning_rate_factor`."""
     warmup: float = 0.02
     """Share of the stage in which the learning rate rises from 0."""
+    decay: float = 0.2
+    """Share of the stage, at its end, in which schedule `wsd` falls."""
     floor: float = 0.02
-    """Learning rate at the end of a cosine or linear schedule, as a share of the peak."""
+    """Learning rate at the end of a schedule that falls, as a share of the peak."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -45,29 +49,46 @@ class OptimSettings:
             ("lr", 0.0, 10.0),
             ("weight_decay", 0.0, 1.0),
             ("warmup", 0.0, 1.0),
+            ("decay", 0.0, 1.0),
             ("floor", 0.0, 1.0),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"optim: {name} must be in {low} .. {high}, got {getattr(self, name)}")
         if self.clip <= 0:
             raise ValueError(f"optim: clip must be > 0, got {self.clip}")
+        if self.schedule == "wsd" and self.warmup + self.decay > 1.0:
+            raise ValueError(f"optim: wsd needs warmup + decay <= 1, got {self.warmup} and {self.decay}")
 
 
 def learning_rate_factor(settings: OptimSettings, progress: float) -> float:
-    """The learning rate as a share of its peak.
+    """The learning rate as a share of its peak, with w = `warmup`, d = `decay`, f = `floor` and p = `progress`.
+
+        every schedule   p / w                                            where p < w
+        constant         1
+        cosine           f + (1 - f) (1 + cos(pi (p - w) / (1 - w))) / 2
+        linear           f + (1 - f) (1 - (p - w) / (1 - w))
+        wsd              1                                                where p < 1 - d
+                         f + (1 - f) (1 - p) / d                          behind it: warm-up, stable, decay
 
     Args:
-        progress: share of the stage that is done, 0 .. 1.
+        progress: share of the stage that is done, 0 .. 1; what goes beyond counts as 1.
+    Source:
+        cosine: Loshchilov and Hutter 2017, arXiv:1608.03983. wsd: Hu et al. 2024, arXiv:2404.06395, with a linear decay
+        (Haegele et al. 2024, arXiv:2405.18392).
 
     >>> [round(learning_rate_factor(OptimSettings(warmup=0.1, floor=0.1), p), 2) for p in (0.05, 0.1, 0.55, 1.0)]
     [0.5, 1.0, 0.55, 0.1]
     """
+    progress = min(progress, 1.0)
     if progress < settings.warmup:
         return progress / settings.warmup
     if settings.schedule == "constant":
         return 1.0
-    done = (progress - settings.warmup) / max(1.0 - settings.warmup, 1e-9)
-    shape = 0.5 * (1.0 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1.0 - done
+    if settings.schedule == "wsd":
+        shape = min(1.0, (1.0 - progress) / settings.decay) if settings.decay else 1.0
+    else:
+        done = (progress - settings.warmup) / max(1.0 - settings.warmup, 1e-9)
+        shape = 0.5 * (1.0 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1.0 - done
     return settings.floor + (1.0 - settings.floor) * shape
 
 
@@ -132,28 +153,38 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith("embedding")]
-        others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and not name.startswith("embedding"))]
+        self.names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
+        matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith("embedding")]
+        embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith("embedding")]
+        vectors = [p for p in self.names if p.ndim != 2]
+        decay = settings.weight_decay
         self.matrices: torch.optim.Optimizer
         if settings.matrices == "muon":
-            self.matrices = Muon(matrices, settings.matrix_lr, weight_decay=settings.weight_decay)
+            self.matrices = Muon(matrices, settings.matrix_lr, weight_decay=decay)
         else:
-            self.matrices = torch.optim.AdamW(
-                matrices, settings.matrix_lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-            )
-        self.others = torch.optim.AdamW(others, settings.lr, betas=settings.betas, weight_decay=0.0, fused=True)
+            self.matrices = _adamw([{"params": matrices, "weight_decay": decay}], settings.matrix_lr, settings)
+        groups = [
+            {"params": embeddings, "weight_decay": decay if settings.decay_embeddings else 0.0},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.others = _adamw(groups, settings.lr, settings)
 
     def step(self, progress: float) -> float:
-        """Clips the gradients, updates the weights and clears the gradients; returns the norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(list(self.names), self.settings.clip)
+        """Clips the gradients, updates the weights and clears the gradients; returns the norm before clipping.
+
+        Raises:
+            FloatingPointError: the norm is not finite; weights and optimizer are as before.
+        """
+        norm = float(nn.utils.clip_grad_norm_(list(self.names), self.settings.clip))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradients is {norm}")
         factor = learning_rate_factor(self.settings, progress)
         for optimizer, peak in ((self.matrices, self.settings.matrix_lr), (self.others, self.settings.lr)):
             for group in optimizer.param_groups:
                 group["lr"] = factor * peak
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that continues the optimizers, by parameter name and kind of state."""
@@ -172,4 +203,16 @@ class Optimizer:
             name, kind = key.rsplit(":", 1)
             if name not in parameters:
                 raise ValueError(f"optimizer state names the unknown parameter {name!r}")
+            if value.ndim and value.shape != parameters[name].shape:
+                want, got = tuple(parameters[name].shape), tuple(value.shape)
+                raise ValueError(f"optimizer state of {key!r} must have shape {want}, got {got}")
             owner[parameters[name]].state[parameters[name]][kind] = value.clone()
+
+
+# where torch has one kernel that updates all parameters
+_FUSED = ("cpu", "cuda", "mps", "xpu")
+
+
+def _adamw(groups: list[dict[str, Any]], lr: float, settings: OptimSettings) -> torch.optim.AdamW:
+    device = next(parameter.device.type for group in groups for parameter in group["params"])
+    return torch.optim.AdamW(groups, lr, betas=settings.betas, fused=device in _FUSED)

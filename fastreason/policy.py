@@ -12,7 +12,7 @@ Letters: P prompts, G samples of each, N response tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from . import checkpoint, ops, rewards
+from .budget import Budget, forward_flop
 from .grading import Verdicts, grade
 from .kernels.policy_loss import PolicyLoss
 from .kernels.segments import Segments
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
-from .model import Decoder
+from .model import Decoder, ModelConfig
 from .optim import Optimizer, OptimSettings
 from .rollout import Rollout, RolloutOutput
 from .tasks import Mixture, ProblemBatch, TaskStream
@@ -46,8 +47,10 @@ class PolicySettings:
 
     mixture: list[dict[str, Any]]
     """Parts of the `Mixture` of prompts; they come from the split `rl`."""
-    steps: int = 200
-    """Updates."""
+    steps: int | None = None
+    """Updates. 200 if `budget` is not given either."""
+    budget: str | None = None
+    """Length of the stage in another unit, instead of `steps`: "1e15 flop", "1e8 tokens", "600 seconds" or so."""
     prompts: int = 32
     """Prompts of a step."""
     samples: int = 16
@@ -70,13 +73,26 @@ class PolicySettings:
     """Optimizer and schedule."""
     save_every_s: float = 30.0
     """Seconds between checkpoints."""
+    keep: int = 1
+    """Newest checkpoints that stay."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("prompts", 1), ("samples", 2), ("max_new_tokens", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"rl: {name} must be at least {low}, got {getattr(self, name)}")
+        if self.steps is not None and self.budget is not None:
+            raise ValueError(f"rl: give steps or budget, not both, got {self.steps} and {self.budget!r}")
+        for name, low in (("steps", 1), ("prompts", 1), ("samples", 2), ("max_new_tokens", 1), ("keep", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"rl: {name} must be at least {low}, got {value}")
+        self.limit  # noqa: B018 - a budget that cannot be read is an error here
         if self.temperature <= 0:
             raise ValueError(f"rl: temperature must be > 0, got {self.temperature}")
+
+    @property
+    def limit(self) -> Budget:
+        """When the stage ends; steps count as the samples that they take."""
+        if self.budget is not None:
+            return Budget.parse(self.budget)
+        return Budget(samples=(self.steps or 200) * self.prompts * self.samples)
 
 
 def reinforce(
@@ -92,26 +108,28 @@ def reinforce(
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
     Returns:
-        The progress that the checkpoint holds: step, tokens (sampled), seconds, finished.
+        The progress that the checkpoint holds: step, tokens (sampled), total_tokens (with prompts), samples, flop,
+        seconds, finished.
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
     """
-    optimizer = Optimizer(model, settings.optim)
-    progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "finished": False}
+    optimizer, limit = Optimizer(model, settings.optim), settings.limit
+    progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
+    progress |= {"seconds": 0.0, "finished": False}
     if found := checkpoint.find_checkpoint(folder):
-        progress = checkpoint.load_progress(found)
-        model.load_state_dict(checkpoint.load_model(found).state_dict())
+        progress |= checkpoint.restore(found, model, optimizer)
         if progress["finished"]:
             return progress
-        checkpoint.load_optimizer(found, optimizer)
+    facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     log.forget_after("rl", progress["step"])
     stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
     engine = Rollout(model, tokenizer)
     clock = Clock(progress["seconds"])
     last_save = clock.seconds()
-    bar = progress_bar("rl", settings.steps, progress["step"], unit="step")
+    bar = progress_bar("rl", limit.amount, _used(progress)[limit.unit], unit=limit.unit)
 
     while not progress["finished"]:
+        done = limit.share_done(_used(progress))
         first = progress["step"] * settings.prompts
         started = clock.seconds()
         problems = stream[first : first + settings.prompts]
@@ -131,18 +149,22 @@ def reinforce(
         result = policy_step(model, samples, advantages_PG, settings)
         if result is not None:
             result.loss.backward()
-            optimizer.step(progress["step"] / settings.steps)
+            optimizer.step(done)
 
         progress["step"] += 1
         progress["tokens"] += samples.num_new_tokens
+        progress["samples"] += rewards_PG.numel()
+        progress["total_tokens"] += _total_tokens(samples)
+        progress["flop"] += step_flop(model.config, samples, advantages_PG)
         progress["seconds"] = clock.seconds()
-        progress["finished"] = progress["step"] >= settings.steps
+        progress["finished"] = limit.share_done(_used(progress)) >= 1.0
         seconds = {"sample": sampled - started, "grade": graded - sampled, "update": progress["seconds"] - graded}
         log.write("rl", **_statistics(progress, problems, samples, verdicts, rewards_PG, result, seconds))
         bar.set_postfix_str(f"reward {rewards_PG.mean():.3f}", refresh=False)
-        bar.update(1)
+        bar.update(min(_used(progress)[limit.unit], limit.amount) - bar.n)
         if progress["finished"] or stop.requested or clock.seconds() - last_save > settings.save_every_s:
-            checkpoint.save_checkpoint(folder, model, tokenizer, None if progress["finished"] else optimizer, progress)
+            state = None if progress["finished"] else optimizer
+            checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
             last_save = clock.seconds()
         if stop.requested:
             bar.close()
@@ -206,6 +228,29 @@ def group_batch(
     return torch.from_numpy(np.concatenate(parts)).long(), segments, is_response.nonzero().squeeze(1)
 
 
+def _used(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """The counters as `Budget` means them for RL: tokens with their prompts."""
+    return {**progress, "tokens": progress["total_tokens"]}
+
+
+def _total_tokens(samples: RolloutOutput) -> int:
+    """Tokens of all samples, each with its prompt."""
+    group_size = len(samples.lengths) // (len(samples.prompt_offsets) - 1)
+    return samples.num_new_tokens + group_size * int(samples.prompt_offsets[-1])
+
+
+def step_flop(config: ModelConfig, samples: RolloutOutput, advantages_PG: torch.Tensor) -> float:
+    """FLOP of a step: every prompt once and every sample once forward; those of the groups that speak trained on."""
+    speaking = (advantages_PG.abs().sum(1) > 0).numpy()
+    prompts, lengths = np.diff(samples.prompt_offsets), samples.lengths.reshape(len(speaking), -1)
+    total = 0.0
+    for groups, passes in ((slice(None), 1.0), (speaking, 3.0)):
+        before = prompts[groups].repeat(lengths.shape[1])
+        total += passes * forward_flop(config, prompts[groups], num_logits=len(prompts[groups]))
+        total += passes * forward_flop(config, lengths[groups].ravel(), before=before)
+    return total
+
+
 def _statistics(
     progress: Mapping[str, Any],
     problems: ProblemBatch,
@@ -221,6 +266,8 @@ def _statistics(
     line = {
         "step": progress["step"],
         "tokens": progress["tokens"],
+        "samples": progress["samples"],
+        "flop": progress["flop"],
         "seconds": progress["seconds"],
         "reward": float(rewards_PG.mean()),
         "reward_by_op": by_op,

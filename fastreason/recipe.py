@@ -21,7 +21,9 @@ from .model import ModelConfig
 from .policy import PolicySettings
 from .supervised import SupervisedSettings
 from .tasks import Mixture
+from .trackers import TrackerName
 
+_LENGTHS = {"tokens", "steps", "budget"}
 STAGES = ("pretrain", "midtrain", "rl")
 
 
@@ -76,6 +78,8 @@ class Recipe:
     """Of weights, problems and samples."""
     threads: int = 0
     """Threads of torch on CPU; 0: all cores."""
+    metrics: list[TrackerName] = field(default_factory=list)
+    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb; their packages must be installed."""
     in_distribution: list[int] = field(default_factory=list)
     """Ops that the report calls in-distribution."""
     edge: list[int] = field(default_factory=list)
@@ -121,7 +125,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
 
     Args:
         name_or_path: one of `available_recipes()` or a path that ends in .toml.
-        overrides: values by dotted name, for example {"rl.steps": 10, "seed": 1}.
+        overrides: values by dotted name, for example {"rl.steps": 10, "pretrain.budget": "600 seconds"}; the length of
+            a stage in one unit replaces that in another.
     Raises:
         ValueError: no such recipe, an unknown field, or a value of the wrong type or range; the message names it.
     """
@@ -144,6 +149,10 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         for section in sections:
             table = table.setdefault(section, {})
         table[last] = value
+        # a stage has one length: a new one takes the place of the one in the file
+        for other in _LENGTHS - {last} if last in _LENGTHS and value is not None else ():
+            if f"{'.'.join(sections)}.{other}" not in (overrides or {}):
+                table.pop(other, None)
     return recipe_from_dict(values, source=text_path)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 
 from .evaluate import evaluate
 from .machine import describe_machine
-from .metrics import MetricsLog, StopRequest
+from .metrics import Interrupted, MetricsLog, StopRequest, Terminated
 from .model import Decoder
 from .policy import reinforce
 from .recipe import Recipe, load_recipe
@@ -44,7 +45,9 @@ def run(
         overrides: values by dotted name; not with a `Recipe`.
     Raises:
         ValueError: a recipe or directory that does not fit.
-        KeyboardInterrupt: Ctrl-C; the directory can be resumed.
+        Interrupted, KeyboardInterrupt: Ctrl-C; the directory can be resumed.
+        Terminated: SIGTERM, likewise; a script that does not catch it exits with 143.
+        OSError: the disk is full, or a file cannot be written; the last checkpoint is kept.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
@@ -55,17 +58,22 @@ def run(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     try:
-        with StopRequest.watch() as stop:
-            return _run_stages(recipe, folder, stop)
+        log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
+        with closing(log), StopRequest.watch() as stop:
+            try:
+                return _run_stages(recipe, folder, log, stop)
+            except (Interrupted, KeyboardInterrupt):
+                if stop.terminated:
+                    raise Terminated from None
+                raise
     finally:
         torch.set_num_threads(threads_before)
 
 
-def _run_stages(recipe: Recipe, folder: Path, stop: StopRequest) -> dict[str, Any]:
+def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(recipe.model.config(len(tokenizer)))
     model.reset_parameters(recipe.seed)
-    log = MetricsLog(folder / "metrics.jsonl")
     results = _load_results(folder, recipe)
     for stage in recipe.stages:
         settings = getattr(recipe, stage)

@@ -1,5 +1,6 @@
 """Checkpoints: what other libraries read, and what survives a crash."""
 
+import errno
 import json
 import shutil
 
@@ -144,3 +145,124 @@ def test_no_checkpoint_is_no_error_and_damage_is_named(tmp_path, tokenizer):
     (tmp_path / "c" / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
     with pytest.raises(ValueError, match="must have shape"):
         checkpoint.load_model(tmp_path / "c")
+
+
+def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeypatch):
+    model, optimizer = make(tokenizer)
+    folder = tmp_path / "c"
+    checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 1})
+    no_space = OSError(errno.ENOSPC, "No space left on device")
+
+    def full(*arguments, **named):
+        raise no_space
+
+    # at the first file, in the weights (as safetensors reports it), in the counters, at the flush
+    for name, failure in [
+        ("save_model", full),
+        ("save_file", lambda *a, **k: (_ for _ in ()).throw(checkpoint.SafetensorError("I/O error: No space left"))),
+        ("_write_json", full),
+        ("_flush", full),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, name, failure)
+            with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the checkpoint of before"):
+                checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
+        assert [path.name for path in tmp_path.iterdir()] == ["c"]
+        assert checkpoint.load_progress(checkpoint.find_checkpoint(folder))["step"] == 1
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(OSError) as failed:
+        checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
+    assert failed.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_n_are_kept(tmp_path, tokenizer, keep):
+    model, optimizer = make(tokenizer)
+    for step in range(1, 6):
+        checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": step}, keep=keep)
+    names = [f"c-{step:08d}" for step in range(6 - keep, 5)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", *names]
+    assert [path.name for path in checkpoint.kept_checkpoints(tmp_path / "c")] == names
+    for path in tmp_path.iterdir():
+        checkpoint.check_files(path)
+    assert [checkpoint.load_progress(tmp_path / name)["step"] for name in names] == list(range(6 - keep, 5))
+
+
+def test_a_kept_checkpoint_survives_a_crash_between_the_renames(tmp_path, tokenizer):
+    model, optimizer = make(tokenizer)
+    folder = tmp_path / "c"
+    for step in (1, 2, 3):
+        checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": step}, keep=3)
+    shutil.copytree(folder, tmp_path / "c.old")  # as if the crash came right behind `new.rename(folder)`
+    (tmp_path / "c.new").mkdir()
+    checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 4}, keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "c-00000002", "c-00000003"]
+
+
+# the weights, the optimizer, the counters, and what transformers reads
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "state/optimizer.safetensors", "state/progress.json", "config.json", "tokenizer.json"]
+)
+def test_a_changed_or_missing_file_is_found_and_nothing_is_removed(tmp_path, tokenizer, name):
+    model, optimizer = make(tokenizer)
+    folder = tmp_path / "c"
+    for step in (1, 2):
+        checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": step}, keep=2)
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is not what was written.* go on from .*c-00000001, give it this"):
+        checkpoint.find_checkpoint(folder)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} does not exist"):
+        checkpoint.find_checkpoint(folder)
+    assert checkpoint.load_progress(tmp_path / "c-00000001")["step"] == 1
+    # the advice works
+    folder.rename(tmp_path / "away")
+    (tmp_path / "c-00000001").rename(folder)
+    assert checkpoint.load_progress(checkpoint.find_checkpoint(folder))["step"] == 1
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path, tokenizer):
+    model, optimizer = make(tokenizer)
+    folder = tmp_path / "c"
+    checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 1})
+    (folder / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read"):
+        checkpoint.load_model(folder)
+    (folder / "state" / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"optimizer\.safetensors cannot be read"):
+        checkpoint.load_optimizer(folder, optimizer)
+    for content, message in (
+        (b"{", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"[]", "must hold an object, got list"),
+    ):
+        (folder / "config.json").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"config\.json {message}"):
+            checkpoint.load_model(folder)
+    (folder / "state" / "checksums.json").unlink()
+    with pytest.raises(ValueError, match=r"checksums\.json does not exist; move .*the stage starts again"):
+        checkpoint.find_checkpoint(folder)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, tokenizer):
+    model, optimizer = make(tokenizer)
+    checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": 1})
+    other = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=2))
+    before = [parameter.clone() for parameter in other.parameters()]
+    with pytest.raises(ValueError, match="of a model with num_hidden_layers = 4, this one has 2"):
+        checkpoint.restore(tmp_path / "c", other, Optimizer(other, OptimSettings()))
+    assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+
+
+def test_the_model_card_states_the_facts(tmp_path, tokenizer):
+    model, _ = make(tokenizer)
+    checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, None, {"step": 12}, facts={"stage": "midtrain"})
+    card = (tmp_path / "c" / "README.md").read_text()
+    facts = json.loads(card.split("```json\n")[1].split("```")[0])
+    assert facts == {"stage": "midtrain", "progress": {"step": 12}}
+    assert f"{model.num_parameters:,}-parameter" in card
+    # a reader may add to the card without harm
+    (tmp_path / "c" / "README.md").write_text(card + "Mine.")
+    assert checkpoint.find_checkpoint(tmp_path / "c")

@@ -26,6 +26,25 @@ def test_dry_run_prints_the_resolved_recipe(capsys):
     assert values["pretrain"]["optim"]["matrices"] == "muon"
 
 
+def test_a_budget_takes_the_place_of_tokens(capsys):
+    flags = ["--pretrain.tokens", "None", "--pretrain.budget", "600 seconds", "--metrics", "tensorboard"]
+    assert main(["run", "smoke", "--dry-run", *flags]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    assert values["pretrain"]["budget"] == "600 seconds"
+    assert "tokens" not in values["pretrain"]
+    assert values["metrics"] == ["tensorboard"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "disk full"), FloatingPointError("the loss is nan")])
+def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch, error):
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr("fastreason.runner.run", fail)
+    assert main(["run", "smoke"]) == 1
+    assert capsys.readouterr().err == f"fastreason run: {error}\n"
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -1,5 +1,7 @@
 """Optimizers against torch's own, and learning-rate schedules."""
 
+import math
+
 import pytest
 import torch
 from fastreason.kernels import Segments
@@ -83,17 +85,97 @@ def test_clipping_reports_the_norm_before_it():
     assert model.weight.grad is None
 
 
-def test_schedules():
-    cosine = OptimSettings(schedule="cosine", warmup=0.1, floor=0.2)
-    linear = OptimSettings(schedule="linear", warmup=0.1, floor=0.2)
-    constant = OptimSettings(schedule="constant", warmup=0.1)
-    for settings in (cosine, linear, constant):
-        assert learning_rate_factor(settings, 0.0) == 0.0
-        assert learning_rate_factor(settings, 0.1) == pytest.approx(1.0)
-    assert learning_rate_factor(cosine, 0.55) == learning_rate_factor(linear, 0.55) == pytest.approx(0.6)
-    assert learning_rate_factor(cosine, 1.0) == learning_rate_factor(linear, 1.0) == pytest.approx(0.2)
-    assert learning_rate_factor(constant, 1.0) == 1.0
-    assert learning_rate_factor(OptimSettings(warmup=0.0), 0.0) == 1.0
+def formula(schedule: str, p: float, w: float, d: float, f: float) -> float:
+    """The lines of the docstring of `learning_rate_factor`, once more."""
+    if p < w:
+        return p / w
+    if schedule == "constant":
+        return 1.0
+    if schedule == "wsd":
+        return 1.0 if p < 1 - d else f + (1 - f) * (1 - p) / d
+    if schedule == "cosine":
+        return f + (1 - f) * (1 + math.cos(math.pi * (p - w) / (1 - w))) / 2
+    return f + (1 - f) * (1 - (p - w) / (1 - w))
+
+
+# the paper's pre-training and mid-training; no warm-up; a decay that follows the warm-up at once; no floor
+@pytest.mark.parametrize(
+    "w, d, f", [(0.05, 0.2, 0.3), (0.15, 0.2, 0.3), (0.0, 0.1, 0.02), (0.5, 0.5, 0.1), (0.1, 0.3, 0.0)]
+)
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
+def test_schedules_are_their_formula_at_every_step(schedule, w, d, f):
+    settings = OptimSettings(schedule=schedule, warmup=w, decay=d, floor=f)
+    steps = 400
+    got = [learning_rate_factor(settings, step / steps) for step in range(steps + 1)]
+    assert got == pytest.approx([formula(schedule, step / steps, w, d, f) for step in range(steps + 1)], abs=1e-12)
+    assert max(got) == pytest.approx(1.0, abs=1 / steps)
+    assert got[-1] == pytest.approx(1.0 if schedule == "constant" else f)
+    # the last step of a stage may overshoot its budget
+    assert learning_rate_factor(settings, 1.3) == got[-1]
+
+
+def test_the_learning_rate_reaches_every_group():
+    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20))
+    settings = OptimSettings(schedule="wsd", matrix_lr=0.4, lr=0.2, warmup=0.0, decay=0.5, floor=0.0)
+    optimizer = Optimizer(model, settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(0.75)
+    assert [group["lr"] for group in optimizer.matrices.param_groups] == [0.2]
+    assert [group["lr"] for group in optimizer.others.param_groups] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("decay_embeddings", [False, True])
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+def test_weight_decay_leaves_norms_and_biases_alone(matrices, decay_embeddings):
+    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    settings = OptimSettings(
+        matrices=matrices,
+        schedule="constant",
+        warmup=0.0,
+        weight_decay=0.5,
+        matrix_lr=0.1,
+        lr=0.1,
+        decay_embeddings=decay_embeddings,
+    )
+    optimizer = Optimizer(model, settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # so that decay alone moves a weight
+    optimizer.step(0.5)
+    for name, parameter in model.named_parameters():
+        decayed = parameter.ndim == 2 and (decay_embeddings or name != "embedding.weight")
+        want = 1.0 - 0.1 * 0.5 if decayed else 1.0
+        torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, want), msg=name)
+
+
+def test_adamw_is_torchs_fused():
+    optimizer = Optimizer(fr.Decoder(fr.ModelConfig.preset("tiny")), OptimSettings(matrices="adamw"))
+    for part in (optimizer.matrices, optimizer.others):
+        assert type(part) is torch.optim.AdamW
+        assert part.defaults["fused"] is True
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradients_that_are_not_finite_change_nothing(value):
+    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20))
+    model.reset_parameters(0)
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer = Optimizer(model, OptimSettings())
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, value)
+    with pytest.raises(FloatingPointError, match=r"the norm of the gradients is (nan|inf)"):
+        optimizer.step(0.5)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert not optimizer.state_tensors()
+
+
+def test_state_of_another_shape_is_refused():
+    optimizer = Optimizer(fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20)), OptimSettings())
+    with pytest.raises(ValueError, match=r"'final_norm:exp_avg' must have shape \(64,\), got \(32,\)"):
+        optimizer.load_state_tensors({"final_norm:exp_avg": torch.zeros(32)})
 
 
 @pytest.mark.parametrize(
@@ -102,6 +184,8 @@ def test_schedules():
         ({"lr": -1.0}, r"lr must be in 0.0 \.\. 10.0, got -1.0"),
         ({"floor": 1.5}, "floor must be in"),
         ({"clip": 0.0}, "clip must be > 0, got 0.0"),
+        ({"decay": -0.1}, r"decay must be in 0.0 \.\. 1.0, got -0.1"),
+        ({"schedule": "wsd", "warmup": 0.6, "decay": 0.5}, "warmup [+] decay <= 1, got 0.6 and 0.5"),
     ],
 )
 def test_settings_out_of_range(change, message):

@@ -7,9 +7,10 @@ from fastreason.kernels import Segments
 
 import fastreason as fr
 from fastreason import ops
+from fastreason.budget import forward_flop
 from fastreason.metrics import MetricsLog, StopRequest
 from fastreason.optim import OptimSettings
-from fastreason.policy import PolicySettings, group_batch, policy_step, reinforce
+from fastreason.policy import PolicySettings, group_batch, policy_step, reinforce, step_flop
 
 from .test_model import random_model
 
@@ -159,6 +160,38 @@ def test_a_stop_and_a_resume_change_no_bit(tmp_path, tokenizer, monkeypatch):
     assert [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
     for key in ("reward", "loss", "entropy", "tokens", "reward_by_op", "mean_length"):
         assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
+
+
+def test_the_flop_of_a_step_are_those_of_every_sequence(model, tokenizer):
+    samples = sample(model, tokenizer)
+    advantages = torch.zeros(4, 4)
+    advantages[[0, 2]] = 1.0
+    want = 0.0
+    for p, passes in enumerate((1 + 3, 1, 1 + 3, 1)):
+        prompt = int(samples.prompt_offsets[p + 1] - samples.prompt_offsets[p])
+        want += passes * forward_flop(model.config, prompt, num_logits=1)
+        for length in samples.lengths[4 * p : 4 * p + 4]:
+            want += passes * forward_flop(model.config, int(length), before=prompt)
+    assert step_flop(model.config, samples, advantages) == pytest.approx(want)
+
+
+def test_a_stage_ends_when_its_budget_is_used(tmp_path, tokenizer, model):
+    def stage(name, **changes):
+        (tmp_path / name).mkdir()
+        copy = fr.Decoder(model.config)
+        copy.load_state_dict(model.state_dict())
+        return run_stage(copy, tokenizer, settings(max_new_tokens=4, **changes), tmp_path / name)
+
+    whole = stage("steps", steps=4)
+    assert (whole["step"], whole["samples"]) == (4, 64)
+    line = MetricsLog(tmp_path / "steps" / "metrics.jsonl").read()[-1]
+    assert (line["samples"], line["flop"]) == (64, pytest.approx(whole["flop"], rel=1e-5))
+    # prompts count in every sample
+    assert whole["total_tokens"] > whole["tokens"] + 64
+    for unit, used in (("samples", 64), ("tokens", whole["total_tokens"]), ("flop", whole["flop"])):
+        half = stage(unit, budget=f"{used / 2} {unit}")
+        assert half["finished"]
+        assert 1 <= half["step"] <= 3
 
 
 def test_problems_come_from_the_rl_split(tmp_path, tokenizer, model):

@@ -22,6 +22,19 @@ def test_overrides_by_dotted_name():
     assert load_recipe("smoke").seed == 0
 
 
+def test_a_stage_has_one_length():
+    recipe = load_recipe("smoke", {"pretrain.budget": "1e12 flop", "rl.budget": "60 seconds"})
+    assert (recipe.pretrain.tokens, str(recipe.pretrain.limit)) == (None, "1000000000000.0 flop")
+    assert (recipe.rl.steps, recipe.rl.limit.unit) == (None, "seconds")
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+    assert str(load_recipe("smoke").pretrain.limit) == "250000 tokens"
+    assert load_recipe("smoke").rl.limit.samples == 8 * 16 * 8
+    with pytest.raises(ValueError, match="give tokens or budget, not both"):
+        load_recipe("smoke", {"pretrain.budget": "5 seconds", "pretrain.tokens": 5})
+    with pytest.raises(ValueError, match="give steps or budget, not both"):
+        load_recipe("smoke", {"rl.budget": "5 seconds", "rl.steps": 5})
+
+
 def test_stages_are_optional():
     values = load_recipe("smoke").to_dict()
     del values["pretrain"], values["midtrain"]
@@ -39,6 +52,8 @@ def test_stages_are_optional():
         ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 40, got 1"),
         ({"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]}, "theme: must be one of festival, school, symbolic, zoo"),
         ({"pretrain.phases": []}, "phases must end at rising shares"),
+        ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
+        ({"rl.budget": "1 hour"}, "a number and one of flop, tokens, seconds, samples"),
         ({"seed": -1}, r"need seed in 0 \.\. 2\*\*63 - 1"),
         ({"threads": -1}, "threads >= 0"),
     ],

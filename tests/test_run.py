@@ -208,6 +208,40 @@ def test_a_run_that_is_killed_again_and_again_finishes(tmp_path, sent):
     assert (folder / "report.html").exists()
 
 
+def _wait_for(path, process):
+    for _ in range(1200):
+        if path.exists() and path.stat().st_size:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written")
+
+
+@pytest.mark.parametrize("sent, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent, status):
+    folder = tmp_path / "run"
+    process = _start(folder, "--pretrain.tokens 100000000", "--pretrain.save-every-s 1e9")
+    _wait_for(folder / "metrics.jsonl", process)
+    assert not (folder / "checkpoints").exists()
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "the same command with --resume goes on from here" in errors
+    place = folder / "checkpoints" / "pretrain"
+    assert checkpoint.find_checkpoint(place) == place
+    assert checkpoint.load_progress(place)["step"] >= 10
+
+
+def test_sigterm_ends_a_script_with_143(tmp_path):
+    code = (
+        f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={{'pretrain.tokens': 10**9}})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    _wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    process.terminate()
+    assert process.wait(timeout=120) == 143
+
+
 def test_a_crash_before_the_recipe_is_written_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

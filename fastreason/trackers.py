@@ -1,0 +1,73 @@
+"""Trackers that a run may write to beside metrics.jsonl: TensorBoard, trackio, Weights & Biases.
+
+Each is imported only when a recipe asks for it (`metrics = ["tensorboard"]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
+TRACKERS: tuple[str, ...] = get_args(TrackerName)
+
+
+class Tracker(Protocol):
+    """Takes the numbers of a step; `close` flushes what is still on its way."""
+
+    def write(self, numbers: Mapping[str, float], stage: str, step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_tracker(name: str, folder: Path, run_name: str) -> Tracker:
+    """A tracker of this run.
+
+    Args:
+        name: one of `TRACKERS`.
+        folder: the run directory; TensorBoard writes below it.
+        run_name: what trackio and W&B call the run; their project is `fastreason`.
+    Raises:
+        ValueError: no such tracker.
+        ModuleNotFoundError: its package is not installed.
+    """
+    if name not in TRACKERS:
+        raise ValueError(f"metrics: must be of {', '.join(TRACKERS)}, got {name!r}")
+    try:
+        if name == "tensorboard":
+            return _TensorBoard(folder / "tensorboard")
+        return _Hosted(name, folder, run_name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"metrics: {name!r} needs a package that is not installed ({error.name}); "
+            f"pip install {name}, or take it out of `metrics`"
+        ) from None
+
+
+class _TensorBoard:
+    """Event files; the step counter starts again at every stage, whose name leads every tag."""
+
+    def __init__(self, folder: Path) -> None:
+        self.writer = import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
+
+    def write(self, numbers: Mapping[str, float], stage: str, step: int) -> None:
+        for tag, value in numbers.items():
+            self.writer.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class _Hosted:
+    """trackio and W&B, which share one interface. They want a step that never falls, so each stage brings its own."""
+
+    def __init__(self, name: str, folder: Path, run_name: str) -> None:
+        self.module: Any = import_module(name)
+        self.run: Any = self.module.init(project="fastreason", name=run_name)
+
+    def write(self, numbers: Mapping[str, float], stage: str, step: int) -> None:
+        self.module.log({**numbers, f"{stage}/step": step})
+
+    def close(self) -> None:
+        self.module.finish()
