@@ -8,9 +8,11 @@ that are 1 or divisible by 16).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastreason.kernels.triton_support import INTERPRETED, as_if_on
@@ -19,6 +21,10 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 __all__ = ["Compiled", "recorded"]
+
+# Triton finds what it has compiled by the text of a kernel, not by its file: from a cache that checkouts share, the
+# machine code would name the lines of another one.
+os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "triton"))
 
 
 @dataclass(frozen=True)
