@@ -45,6 +45,16 @@ class Number {
     float_ += other.float_;
     return true;
   }
+  // Not the sum with the negative: -0.0 - 0 is -0.0.
+  bool subtract(Number& other) {
+    if (!is_float_ && !other.is_float_) {
+      other.negate();
+      return integer_.add(other.integer_);
+    }
+    if (!to_float() || !other.to_float()) return false;
+    float_ -= other.float_;
+    return true;
+  }
   bool multiply(Number& other) {
     if (!is_float_ && !other.is_float_) return integer_.multiply(other.integer_);
     if (!to_float() || !other.to_float()) return false;
@@ -97,8 +107,7 @@ class Evaluator {
     while (const char sign = next_of_sum()) {
       Number right;
       if (!product(right)) return false;
-      if (sign == '-') right.negate();
-      if (!left.add(right)) return false;
+      if (!(sign == '-' ? left.subtract(right) : left.add(right))) return false;
     }
     return true;
   }

@@ -66,6 +66,11 @@ def test_expressions_have_pythons_value(expression, value):
     assert_read_alike(KNOWN + expression + ";")
 
 
+def test_a_negative_zero_keeps_its_sign():
+    for expression in ("(0 / -1) - 0", "0 - (0 / -1)", "(0 / -1) + 0", "(0 / -1) - (0 / -1)"):
+        assert_read_alike(KNOWN + expression + ";")
+
+
 integers = st.one_of(
     st.integers(0, 20),
     st.integers(0, 2**70),
