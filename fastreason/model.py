@@ -186,13 +186,13 @@ class Decoder(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Decoder:
         """The weights of a Hugging Face folder: ours, or any Qwen2 with a shared head."""
-        from .checkpoint import load_model
+        from .pretrained import load_model
 
         return load_model(folder)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Writes config.json, model.safetensors and, given a tokenizer, its files: what transformers loads."""
-        from .checkpoint import save_model
+        from .pretrained import save_model
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_model(self, folder, tokenizer)

@@ -5,7 +5,7 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason.checkpoint import model_from_hf, model_to_hf
+from fastreason.pretrained import model_from_hf, model_to_hf
 
 SHAPES = {
     "tiny": fr.ModelConfig.preset("tiny", vocab_size=50),
