@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules.
 
-Matrices inside the blocks may use Muon; embeddings, norms and biases always use AdamW.
+Matrices inside the blocks may use Muon; the embedding, a head of its own, norms and biases always use AdamW.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OptimSettings:
     weight_decay: float = 0.0
     """Decoupled decay of the matrices inside the blocks; norms and biases have none."""
     decay_embeddings: bool = False
-    """Whether the embedding, which is the head too, has `weight_decay` as well."""
+    """Whether the embedding and the head, which may be one, have `weight_decay` as well."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
@@ -154,8 +154,9 @@ class Optimizer:
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
         self.names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith("embedding")]
-        embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith("embedding")]
+        outside = ("embedding.", "head.")  # of the blocks
+        matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith(outside)]
+        embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith(outside)]
         vectors = [p for p in self.names if p.ndim != 2]
         decay = settings.weight_decay
         self.matrices: torch.optim.Optimizer
