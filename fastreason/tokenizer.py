@@ -227,10 +227,11 @@ def check_surroundings(content: Mapping[str, Any]) -> None:
     elif padding.get("pad_to_multiple_of"):
         need("pad_to_multiple_of of padding", padding["pad_to_multiple_of"], None)
     post = content.get("post_processor")
-    kind = post.get("type") if isinstance(post, Mapping) else post
-    adds_nothing = kind == "TemplateProcessing" and [list(part) for part in post.get("single", ())] == [["Sequence"]]
-    if not adds_nothing:
-        need("post_processor", kind, None, "ByteLevel")
+    if isinstance(post, Mapping):
+        if post.get("type") == "TemplateProcessing" and [[*part] for part in post.get("single", ())] == [["Sequence"]]:
+            return
+        post = post.get("type")
+    need("post_processor", post, None, "ByteLevel")
 
 
 def _added_tokens() -> list[dict[str, Any]]:
