@@ -124,6 +124,13 @@ class Block(nn.Module):
         q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
 
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
+        q, k, v = self.project(x, cos, sin)
+        return self.mix(x, ops.attention(q, k, v, segments)), (k, v)
+
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block, given what attention returned."""
         x = x + self.out(attended.flatten(1))
@@ -213,14 +220,13 @@ class Decoder(nn.Module):
     def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Hidden states, and per layer the keys and values [T, K, D]."""
         x = self.embedding(tokens_T)
-        cos, sin = ops.rope_angles(
-            segments.positions.to(x.device), self.config.head_dim, self.config.rope_theta, x.dtype
-        )
+        kind = x.device.type  # under autocast queries and keys are narrower than the residual stream
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        cos, sin = ops.rope_angles(segments.positions.to(x.device), self.config.head_dim, self.config.rope_theta, dtype)
         keys_values = []
         for block in self.blocks:
-            q, k, v = block.project(x, cos, sin)
-            x = block.mix(x, ops.attention(q, k, v, segments))
-            keys_values.append((k, v))
+            x, kv = block(x, cos, sin, segments)
+            keys_values.append(kv)
         return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
 
     def decode_step(self, tokens_N: Tensor, cache: KVCache) -> Tensor:
