@@ -170,6 +170,10 @@ class Replica(Generic[Model]):
     def __call__(self, *arguments: Any) -> Any:
         return self.forward(*arguments)
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The trained parameters; under "fsdp" this rank's shares."""
+        return self.trained.parameters()
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, V] from hidden states."""
         return self.trained.logits(hidden)  # type: ignore[operator]

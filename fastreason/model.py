@@ -124,9 +124,7 @@ class Block(nn.Module):
         q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
         q, k, v = self.project(x, cos, sin)
         return self.mix(x, ops.attention(q, k, v, segments)), (k, v)

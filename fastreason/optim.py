@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules.
 
-Matrices inside the blocks may use Muon; embeddings, a head of its own, norms and biases always use AdamW. Parameters may
-be shared out by FSDP: the same updates, each rank of its part.
+Matrices inside the blocks may use Muon; embeddings, a head of its own, norms and biases always use AdamW. Parameters
+may be shared out by FSDP: the same updates, each rank of its part.
 """
 
 from __future__ import annotations
