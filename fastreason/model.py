@@ -128,6 +128,11 @@ class Block(nn.Module):
         q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
 
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
+        q, k, v = self.project(x, cos, sin)
+        return self.mix(x, ops.attention(q, k, v, segments)), (k, v)
+
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block, given what attention returned."""
         x = x + self.out(attended.flatten(1))
@@ -222,9 +227,8 @@ class Decoder(nn.Module):
         cos, sin = self.rope_angles(segments.positions.to(x.device), x)
         keys_values = []
         for block in self.blocks:
-            q, k, v = block.project(x, cos, sin)
-            x = block.mix(x, ops.attention(q, k, v, segments))
-            keys_values.append((k, v))
+            x, kv = block(x, cos, sin, segments)
+            keys_values.append(kv)
         return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
 
     def decode_step(self, tokens_N: Tensor, cache: KVCache) -> Tensor:
