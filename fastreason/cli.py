@@ -200,6 +200,7 @@ def _edge(arguments: list[str]) -> int:
 
 
 def _grade(arguments: list[str]) -> int:
+    from .exports import write_json
     from .grade_files import FORMATS, grade_file
 
     parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
@@ -214,6 +215,7 @@ def _grade(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the verdicts go; default: only the table")
     parser.add_argument("--format", choices=FORMATS, help="of --out (default by its name, else jsonl)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
+    parser.add_argument("--results", type=Path, metavar="FILE.json", help="pass@k with intervals, as eval writes them")
     options = parser.parse_args(arguments)
     if options.format and options.out is None:
         raise ValueError("--format needs --out FILE")
@@ -221,6 +223,9 @@ def _grade(arguments: list[str]) -> int:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
     summary = grade_file(options.gold, options.completions, options.out, format=options.format, threads=options.threads)
     print(summary.table())
+    if options.results is not None:
+        files = {"gold": str(options.gold), "completions": str(options.completions)}
+        write_json(options.results, files | summary.results())
     return 0
 
 

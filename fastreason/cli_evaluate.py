@@ -17,7 +17,8 @@ import torch
 from . import distributed
 from .edge import EdgeSettings, edge_mixture, edge_table, find_edge
 from .evaluate import PRESETS, EvaluateSettings, evaluate_sampler, open_folder
-from .evaluate_files import model_identity, write_json
+from .evaluate_files import model_identity
+from .exports import write_json
 from .machine import describe_machine
 from .metrics import StopRequest
 from .ranges import covered, parse_range

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import distributed
-from .exports import write_whole
+from .exports import write_json, write_whole
 from .failures import FailureKind
 
 COLUMNS = {
@@ -168,9 +168,3 @@ def model_identity(folder: str | Path) -> dict[str, str]:
             with path.open("rb") as file:
                 found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

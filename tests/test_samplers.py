@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import fastreason as fr
-from fastreason.checkpoint import model_to_hf
 from fastreason.evaluate import EvaluateSettings, evaluate_sampler
 from fastreason.evaluate_files import model_identity
 from fastreason.samplers import RolloutSampler, Sampling, load_sampler, sample_ids
@@ -79,7 +78,7 @@ def test_samples_of_our_decoder_do_not_depend_on_the_batch(ours, problems):
 
 
 def test_another_architecture_is_evaluated_through_transformers(llama, problems, capsys):
-    with pytest.raises(ValueError, match="model_type|architecture|llama"):
+    with pytest.raises(ValueError, match="llama"):
         load_sampler(llama, Sampling(), "fastreason")
     sampler = load_sampler(llama, Sampling(temperature=1.0, max_new_tokens=10))
     assert "read by transformers, since our decoder does not" in capsys.readouterr().err
@@ -182,7 +181,7 @@ def test_filters_are_those_that_leave_something_out():
 
 
 def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="it has no config.json"):
+    with pytest.raises(ValueError, match=r"it has no config\.json"):
         load_sampler(tmp_path, Sampling())
     with pytest.raises(ValueError, match="engine must be one of auto, fastreason, transformers, got 'vllm'"):
         load_sampler(tmp_path, Sampling(), "vllm")

@@ -80,12 +80,11 @@ class TransformersSampler:
 
     def _generate(self, prompt: str, count: int, key: tuple[int, ...]) -> np.ndarray:
         """New tokens [count, length] of `count` samples of one prompt: a function of the key alone."""
-        encoded = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(self.device)
+        # not by num_return_sequences, which greedy generation refuses
+        encoded = self.tokenizer([prompt] * count, return_tensors="pt", return_token_type_ids=False).to(self.device)
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-            out = self.model.generate(
-                **encoded, generation_config=self.config, stopping_criteria=self.criteria, num_return_sequences=count
-            )
+            out = self.model.generate(**encoded, generation_config=self.config, stopping_criteria=self.criteria)
         return out[:, encoded["input_ids"].shape[1] :].cpu().numpy()
 
     def _at_stop(self, tokens: Tensor, scores: Any, **_: Any) -> Tensor:
