@@ -91,11 +91,12 @@ def evaluate(
 
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, "answer": {"1": p},
-        "process_accuracy": p}}, "traces": [...], "samples": n, "tokens": n}, every p in [0, 1].
+        "process_accuracy": p}}, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, every
+        p in [0, 1].
     """
     mixture = Mixture.from_dict(settings.mixture)
     engine = Rollout(model, tokenizer)
-    result: dict[str, Any] = {"ops": {}, "traces": [], "samples": 0, "tokens": 0}
+    result: dict[str, Any] = {"ops": {}, "problems": {}, "traces": [], "samples": 0, "tokens": 0}
     bar = progress_bar(name, len(mixture.ops), unit="op")
     for op in mixture.ops:
         if stop is not None and stop.requested:
@@ -114,12 +115,22 @@ def evaluate(
         )
         verdicts = grade(problems, samples.tokens, tokenizer=tokenizer)
         result["ops"][str(op)] = score(verdicts, settings.samples, settings.k)
+        result["problems"][str(op)] = by_problem(problems, verdicts, settings.samples)
         result["traces"].extend(_traces(problems, samples.tokens, verdicts, tokenizer, settings))
         result["samples"] += len(verdicts)
         result["tokens"] += samples.num_new_tokens
         bar.update(1)
     bar.close()
     return result
+
+
+def by_problem(problems: ProblemBatch, verdicts: Verdicts, samples: int) -> dict[str, Any]:
+    """The entry of one op that studies compare problem by problem: lists [P] of the theme, of how many samples are
+    verified, sound and right in their answer, and of the mean process accuracy."""
+    levels = {"verified": verdicts.verified, "sound": verdicts.sound, "answer": verdicts.answer_correct}
+    counts = {name: level.reshape(-1, samples).sum(axis=1).tolist() for name, level in levels.items()}
+    process = verdicts.process_accuracy.reshape(-1, samples).mean(axis=1).round(4).tolist()
+    return {"theme": [cell.theme for cell in problems.cells], **counts, "process_accuracy": process}
 
 
 def score(verdicts: Verdicts, samples: int, ks: Sequence[int]) -> dict[str, Any]:

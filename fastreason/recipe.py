@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +24,7 @@ from .tasks import Mixture, available_mixtures
 from .trackers import TrackerName
 
 _LENGTHS = {"tokens", "steps", "budget"}
+T = TypeVar("T")
 STAGES = ("pretrain", "midtrain", "rl")
 
 
@@ -108,7 +109,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; fields that are None are left out."""
-        return _without_none(asdict(self))
+        return without_none(asdict(self))
 
     def save(self, path: Path) -> None:
         path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
@@ -242,8 +243,13 @@ def _spell_mixtures(value: Any, mixtures: Mapping[str, Any]) -> Any:
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
+    return validated(Recipe, values, source)
+
+
+def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
+    """An object of a settings class; what does not fit is a ValueError that names the fields."""
     try:
-        return TypeAdapter(Recipe).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
@@ -252,9 +258,10 @@ def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
         raise ValueError(f"recipe {source}: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
+    """Tables without the fields that are None, which TOML cannot write; tuples as lists."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        return {key: without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
+        return [without_none(item) for item in value]
     return value
