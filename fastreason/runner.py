@@ -22,7 +22,7 @@ from .evaluate import evaluate
 from .machine import describe_machine
 from .metrics import Interrupted, MetricsLog, StopRequest, Terminated
 from .model import Decoder
-from .policy import reinforce
+from .policy import reinforce, stage_prompts, stage_reward
 from .recipe import Recipe, load_recipe
 from .report import write_report
 from .stages import write_atomically
@@ -65,6 +65,9 @@ def run(
         raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
     if study_options:
         raise ValueError(f"run: {', '.join(study_options)} are of recipes with variants, which {recipe.name} has not")
+    if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
+        stage_reward(recipe.rl)
+        stage_prompts(recipe.rl, recipe.seed)
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     _prepare(folder, recipe, resume)
     threads_before = torch.get_num_threads()
