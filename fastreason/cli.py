@@ -1,4 +1,4 @@
-"""The command line: `fastreason run | report | generate | grade | themes | info`, the same as `python -m fastreason`.
+"""The command line: `fastreason COMMAND ...`, the same as `python -m fastreason COMMAND ...`.
 
 Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
 """
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .ranges import parse_range
+
 _USAGE = """usage: fastreason COMMAND ...
 
 commands:
@@ -19,6 +21,10 @@ commands:
   report DIR     write DIR/report.html again from what the run directory holds
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
                  problems as JSONL, Parquet or token ids, --show 3 to the screen, --graph FILE.svg as a picture
+  eval CHECKPOINT [--preset paper | --op 2-10 --problems N --samples N ...] [--out DIR] [--resume]
+                 verified pass@k of any Hugging Face folder, as a table, JSON, and Parquet with a row for each sample
+  edge CHECKPOINT [--op 2-20] [--themes NAME ...]
+                 which op and theme a model masters, which are at its edge, which out of its reach
   grade --gold FILE --completions FILE [--out FILE]
                  verdicts of completions as JSONL or Parquet, and a table by op and by kind of failure
   themes [learn FILE --out DIR]
@@ -37,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
-    commands |= {"themes": _themes, "info": _info}
+    commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -236,6 +242,18 @@ def _generate(arguments: list[str]) -> int:
     return 0
 
 
+def _eval(arguments: list[str]) -> int:
+    from .cli_evaluate import evaluate_command
+
+    return evaluate_command(arguments)
+
+
+def _edge(arguments: list[str]) -> int:
+    from .cli_evaluate import edge_command
+
+    return edge_command(arguments)
+
+
 def _grade(arguments: list[str]) -> int:
     from .grade_files import FORMATS, grade_file
 
@@ -280,21 +298,6 @@ def _themes(arguments: list[str]) -> int:
     for path in learn_file(options.file, options.out):
         print(path)
     return 0
-
-
-def parse_range(text: str, name: str = "--op") -> list[int]:
-    """Integers from 7, 2-10 or 3,5,9.
-
-    >>> parse_range("2-4,9")
-    [2, 3, 4, 9]
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
-            raise ValueError(f"{name} must have the form 7, 2-10 or 3,5,9, got {text!r}")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def _info(arguments: list[str]) -> int:

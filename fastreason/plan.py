@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .budget import forward_flop, matmul_peak, train_flop, train_flop_per_token
-from .evaluate import EvaluateSettings
+from .evaluate import EvaluateSettings, streams_of
 from .model import Decoder, ModelConfig
 from .policy import PolicySettings
 from .recipe import Recipe
@@ -185,7 +185,7 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     group = settings.samples
     prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
     sample_flop = forward_flop(unit.model, solutions, before=prompts) / len(prompts)
-    passes = 3.0 * getattr(settings, "epochs", 1) + (1.0 if getattr(settings, "kl_coef", 0.0) else 0.0)
+    passes = 3.0 * settings.epochs + (1.0 if settings.kl_coef else 0.0)
     # of one prompt and its samples
     training = passes * (prompt_flop + group * sample_flop)
     sampled = group * float(solutions.mean())
@@ -206,11 +206,10 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
 
 
 def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
-    mixture = Mixture.from_dict(settings.mixture)
+    streams = streams_of(Mixture.from_dict(settings.mixture))
     flop = tokens = seconds = 0.0
-    for op in mixture.ops:
-        cells = {cell: weight for cell, weight in mixture.weights.items() if cell.op == op}
-        prompts, solutions = _lengths(unit, Mixture(cells), "test")
+    for stream in streams.values():
+        prompts, solutions = _lengths(unit, stream.mixture, "test")
         solutions = np.minimum(solutions, settings.max_new_tokens)
         prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
         sampled = settings.samples * float(solutions.mean())
@@ -218,7 +217,7 @@ def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
         flop += settings.problems * (prompt_flop + sample_flop)
         tokens += settings.problems * sampled
         seconds += settings.problems * (prompt_flop / rates.train + sampled * rates.sample_s)
-    problems = settings.problems * len(mixture.ops)
+    problems = settings.problems * len(streams)
     what = f"{problems:,} problems x {settings.samples:,} samples"
     return Cost(what, tokens, flop, seconds, 64.0 * problems)
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from .evaluate import EvaluateSettings
 from .model import ModelConfig
 from .policy import PolicySettings
+from .ranges import covered
 from .supervised import SupervisedSettings
 from .tasks import Mixture, available_mixtures
 from .trackers import TrackerName
@@ -106,6 +107,12 @@ class Recipe:
         if self.rl is not None:
             mixtures.append(Mixture.from_dict(self.rl.mixture))
         return mixtures
+
+    def evaluation_ranges(self) -> dict[str, dict[str, float]]:
+        """Those of `evaluate`, or else `in_distribution` and `edge`, as far as they are evaluated, all ops alike."""
+        named = {"in-distribution": self.in_distribution, "edge": self.edge}
+        ranges = {name: {",".join(map(str, ops)): 1.0} for name, ops in named.items() if ops}
+        return self.evaluate.ranges or covered(ranges, Mixture.from_dict(self.evaluate.mixture).ops)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; fields that are None are left out."""

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,15 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
         if stage in results["stages"]:
             continue
         started = time.perf_counter()
-        scores = evaluate(model, tokenizer, recipe.evaluate, seed=recipe.seed, name=f"eval {stage}", stop=stop)
+        scores = evaluate(
+            model,
+            tokenizer,
+            replace(recipe.evaluate, ranges=recipe.evaluation_ranges()),
+            seed=recipe.seed,
+            name=f"eval {stage}",
+            stop=stop,
+            out=folder / "evaluation" / stage if recipe.evaluate.files else None,
+        )
         results["stages"][stage] = scores
         results["seconds"][stage] = round(progress["seconds"], 3)
         results["tokens"][stage] = progress["tokens"]

@@ -24,7 +24,7 @@ import fastreason
 
 from . import kernels
 from .checkpoint import load_model
-from .evaluate import EvaluateSettings, evaluate
+from .evaluate import EvaluateSettings, evaluate, streams_of
 from .machine import describe_machine, package_version
 from .metrics import MetricsLog, StopRequest
 from .model import Decoder, ModelConfig
@@ -35,7 +35,7 @@ from .tasks import Mixture, TaskStream
 from .tokenizer import Tokenizer
 
 # settings that change what is kept and shown, never what is computed
-_ASIDE = {"save_every_s", "keep", "traces"}
+_ASIDE = {"save_every_s", "keep", "traces", "files"}
 # modules that show, choose or start; all others may change a result
 _NOT_COMPUTING = {
     *("__main__", "claims", "cli", "graph_svg", "locks", "machine", "plan", "plots", "recipe", "report", "runner"),
@@ -140,13 +140,8 @@ def check_ranges(study: Study) -> None:
 
 def evaluated_themes(settings: EvaluateSettings) -> dict[int, set[str]]:
     """The themes of the problems of each op, as `evaluate` draws them."""
-    mixture = Mixture.from_dict(settings.mixture)
-    themes = {}
-    for op in mixture.ops:
-        cells = {cell: weight for cell, weight in mixture.weights.items() if cell.op == op}
-        problems = TaskStream(Mixture(cells), seed=0, split="test")[0 : settings.problems]
-        themes[op] = {cell.theme for cell in problems.cells}
-    return themes
+    streams = streams_of(Mixture.from_dict(settings.mixture))
+    return {op: {cell.theme for cell in stream[0 : settings.problems].cells} for op, stream in streams.items()}
 
 
 def distinct_units(runs: list[Run]) -> list[Unit]:
@@ -171,7 +166,8 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
         model.load_state_dict(load_model(stages / unit.before.key / "checkpoint").state_dict())
     started = time.perf_counter()
     if isinstance(unit.settings, EvaluateSettings):
-        scores = evaluate(model, unit.tokenizer, unit.settings, seed=unit.seed, name=unit.key, stop=stop)
+        files = folder / "samples" if unit.settings.files else None
+        scores = evaluate(model, unit.tokenizer, unit.settings, seed=unit.seed, name=unit.key, stop=stop, out=files)
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
     else:
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.key)) as log:

@@ -28,6 +28,7 @@ import torch
 
 from .locks import Lock
 from .metrics import Interrupted, StopRequest, Terminated
+from .policy import stage_prompts, stage_reward
 from .stages import (
     Run,
     Unit,
@@ -76,6 +77,10 @@ def run_study(
     folder = Path(out) if out is not None else default_folder(study)
     place = Path(stages) if stages is not None else folder / "stages"
     check_ranges(study)
+    for recipe in study.variants.values():
+        if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
+            stage_reward(recipe.rl)
+            stage_prompts(recipe.rl, recipe.seed)
     prepare(folder, study, resume or shard is not None)
     runs = study_runs(study)
     mine = part_of(runs, first, count)
