@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fastreason as fr
+from fastreason.checkpoint import model_to_hf
 from fastreason.evaluate import EvaluateSettings, evaluate_sampler
 from fastreason.evaluate_files import model_identity
 from fastreason.samplers import RolloutSampler, Sampling, load_sampler, sample_ids
