@@ -148,7 +148,8 @@ def evaluate(
             again. The model must be the same: this is not checked here.
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
-        same by name, "traces": [...], "samples": n, "tokens": n}, every p in [0, 1]; docs/evaluation.md has all of it.
+        same by name, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, every p in
+        [0, 1]; docs/evaluation.md has all of it.
         The same on every rank.
     Raises:
         ValueError: the tokenizer does not know words of the problems, or a prompt is too long for the model.
@@ -213,9 +214,22 @@ def _results(
     found = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
     found.sort(key=lambda part: (part["op"], part["first"]))
     result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, settings.k, settings.ranges)}
+    result["problems"] = by_problem(everyone, mixture.themes)
     result["traces"] = [trace for part in found for trace in part["traces"]]
     result["samples"], result["tokens"] = int(everyone["samples"].sum()), int(everyone["tokens"].sum())
     return result
+
+
+def by_problem(scores: np.ndarray, themes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What studies compare problem by problem: by op, lists [P] of the theme, of how many samples are verified, sound
+    and right in their answer, and of the mean process accuracy."""
+    found = {}
+    for op in np.unique(scores["op"]).tolist():
+        rows = np.sort(scores[scores["op"] == op], order="problem")
+        counts = {level: rows[level].tolist() for level in ("verified", "sound", "answer")}
+        process = rows["process_accuracy"].round(4).tolist()
+        found[str(op)] = {"theme": [themes[i] for i in rows["theme"]], **counts, "process_accuracy": process}
+    return found
 
 
 def _do(
