@@ -25,6 +25,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from . import distributed
 from .model import Decoder, ModelConfig
 from .optim import Optimizer
 from .pretrained import load_model, model_from_hf, model_to_hf, save_model
@@ -62,7 +63,10 @@ def save_checkpoint(
     """Replaces `folder` by a checkpoint of this moment; at every instant a whole one is there under its name or, right
     after a crash between two renames, under the name with `.old` behind it.
 
+    Of several ranks rank 0 writes; where FSDP shares out the optimizer's state, all ranks must call it.
+
     Args:
+        model: with whole weights; see `Replica.gather`.
         optimizer: None once the stage has ended.
         progress: counters that the stage goes on from, as JSON.
         keep: how many stay; of more than one, the older ones are `kept_checkpoints`. Needs `step` in `progress`.
@@ -70,11 +74,14 @@ def save_checkpoint(
     Raises:
         OSError: it cannot be written, for example because the disk is full; what was there before is untouched.
     """
+    state = None if optimizer is None else optimizer.state_tensors()
+    if not distributed.is_main():
+        return
     folder = Path(folder)
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        _write_checkpoint(new, model, tokenizer, optimizer, progress, facts)
+        _write_checkpoint(new, model, tokenizer, state, progress, facts)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(
@@ -93,14 +100,14 @@ def _write_checkpoint(
     new: Path,
     model: Decoder,
     tokenizer: Tokenizer,
-    optimizer: Optimizer | None,
+    state: Mapping[str, Tensor] | None,
     progress: Mapping[str, Any],
     facts: Mapping[str, Any] | None,
 ) -> None:
     (new / "state").mkdir(parents=True)
     save_model(model, new, tokenizer, {**(facts or {}), "progress": progress})
-    if optimizer is not None:
-        save_file(optimizer.state_tensors(), new / "state" / "optimizer.safetensors")
+    if state is not None:
+        save_file(dict(state), new / "state" / "optimizer.safetensors")
     _write_json(new / "state" / "progress.json", progress)
     files = sorted(path for path in new.rglob("*") if path.is_file() and path.name != "README.md")
     _write_json(new / "state" / "checksums.json", {path.relative_to(new).as_posix(): _sha256(path) for path in files})
@@ -141,22 +148,31 @@ def best_checkpoint(folder: str | Path) -> Path:
 def find_checkpoint(folder: str | Path) -> Path | None:
     """The whole checkpoint under this name, if there is one; puts back what a crash left aside.
 
+    Of several ranks rank 0 looks; all must call it, and see the same files.
+
     Raises:
         ValueError: a file is missing, damaged or changed; nothing is removed.
+        OtherRankFailed: likewise, on the other ranks.
     """
-    folder = Path(folder)
+    with distributed.together():
+        if distributed.is_main():
+            _find_checkpoint(Path(folder))
+    return Path(folder) if Path(folder).exists() else None
+
+
+def _find_checkpoint(folder: Path) -> None:
+    """Puts back what a crash left aside, and checks what is there."""
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         old.rename(folder)
     if not folder.exists():
-        return None
+        return
     try:
         check_files(folder)
     except ValueError as error:
         others = [path for path in [*reversed(kept_checkpoints(folder)), best_checkpoint(folder)] if path.exists()]
         advice = f"to go on from {others[0]}, give it this name" if others else "without it the stage starts again"
         raise ValueError(f"{error}; move {folder} away: {advice}") from None
-    return folder
 
 
 def check_files(folder: str | Path) -> None:
@@ -173,8 +189,8 @@ def check_files(folder: str | Path) -> None:
             raise ValueError(f"checkpoint: {folder / name} is not what was written: its SHA-256 differs")
 
 
-def restore(folder: str | Path, model: Decoder, optimizer: Optimizer) -> dict[str, Any]:
-    """Puts a checkpoint's weights into `model` and, of a stage that goes on, its state into `optimizer`.
+def restore(folder: str | Path, model: Decoder, optimizer: Optimizer | None = None) -> dict[str, Any]:
+    """Puts a checkpoint's weights into `model` and, of a stage that goes on, its state into `optimizer` if given.
 
     Returns:
         The progress that was saved.
@@ -187,7 +203,7 @@ def restore(folder: str | Path, model: Decoder, optimizer: Optimizer) -> dict[st
         if want != got:
             raise ValueError(f"checkpoint: {folder} is of a model with {field.name} = {got}, this one has {want}")
     model.load_state_dict(found.state_dict())
-    if not progress.get("finished"):
+    if optimizer is not None and not progress.get("finished"):
         load_optimizer(folder, optimizer)
     return progress
 

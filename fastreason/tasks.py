@@ -22,6 +22,7 @@ from .theme import load_theme
 
 if TYPE_CHECKING:
     from .graph import ProblemGraph
+    from .prefetch import PackedBatches
     from .shards import StreamShard
     from .tokenizer import Tokenizer
 
@@ -155,10 +156,15 @@ class Mixture:
         >>> Mixture.preset("rl-op11-14").ops
         (11, 12, 13, 14)
         """
+        return cls.from_dict(cls.preset_parts(name, themes))
+
+    @staticmethod
+    def preset_parts(name: str, themes: Sequence[str] = ("zoo", "school", "festival")) -> list[dict[str, Any]]:
+        """What `preset` hands to `from_dict`."""
         presets = _presets()
         if name not in presets:
             raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
-        return cls.from_dict([{"themes": list(themes), **part} for part in presets[name]["parts"]])
+        return [{"themes": list(themes), **part} for part in presets[name]["parts"]]
 
     @classmethod
     def from_presets(
@@ -314,6 +320,40 @@ class TaskStream:
         """Problems start, start + step, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
         core = self._packer(tokenizer)
         return PackedBatch(rows, length, **core.pack(start, rows, length, step=step, threads=threads))
+
+    def batches(
+        self,
+        start: int | Sequence[int],
+        rows: int,
+        length: int,
+        tokenizer: Tokenizer,
+        *,
+        step: int = 1,
+        ahead: int = 2,
+    ) -> PackedBatches:
+        """What `packed` gives, batch after batch, drawn by a thread while the caller works on the one before.
+
+            packed(start, ...), packed(its next_index, ...), ...
+
+        Args:
+            start: first problem; or one for each of several lanes, which take turns: a batch of the first, one of the
+                second, and so on. With starts 0 .. n - 1 and step n the lanes share the stream out.
+            rows, length, step: as for `packed`.
+            ahead: batches that may wait.
+        Raises:
+            ValueError: an argument is out of range.
+
+        >>> mixture = Mixture.uniform(op=[3], themes=["symbolic"])
+        >>> from fastreason import Tokenizer
+        >>> with TaskStream(mixture).batches(0, 1, 512, Tokenizer.for_mixtures([mixture])) as batches:
+        ...     first, second = next(batches), next(batches)
+        >>> first.next_index < second.next_index
+        True
+        """
+        from .prefetch import PackedBatches
+
+        starts = [start] if isinstance(start, int | np.integer) else list(start)
+        return PackedBatches(self._packer(tokenizer), starts, rows, length, step=step, ahead=ahead)
 
     def encoded(
         self, start: int, count: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0

@@ -6,6 +6,7 @@
 #include "text/byte_pair_tokenizer.h"
 #include "text/packing.h"
 #include "text/pattern.h"
+#include "text/prefetch.h"
 #include "text/tokenizer.h"
 #include "text/word_tokenizer.h"
 
@@ -23,6 +24,25 @@ py::tuple encode_all(const Tokenizer& tokenizer, std::int64_t n, TextAt&& text_a
     offsets.push_back(static_cast<std::int64_t>(ids.size()));
   }
   return py::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
+}
+
+py::dict batch_of(PackedRows&& packed) {
+  py::dict out;
+  out["tokens"] = to_array(std::move(packed.tokens));
+  out["positions"] = to_array(std::move(packed.positions));
+  out["loss_mask"] = to_array(std::move(packed.loss_mask));
+  out["starts"] = to_array(std::move(packed.starts));
+  out["lengths"] = to_array(std::move(packed.lengths));
+  out["next_index"] = packed.next_index;
+  return out;
+}
+
+void check_rows(const char* name, std::int64_t start, std::int64_t step, std::int64_t rows, std::int64_t length) {
+  if (start < 0 || step < 1 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
+    throw py::value_error(std::string(name) +
+                          ": need start >= 0, step >= 1, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
+                          std::to_string(start) + ", step " + std::to_string(step) + ", rows " + std::to_string(rows) +
+                          ", length " + std::to_string(length));
 }
 
 }  // namespace
@@ -113,33 +133,22 @@ void bind_text(py::module_& m) {
            py::kw_only(), py::arg("words"), py::arg("byte_ids"), py::arg("merges"), py::arg("specials"),
            py::arg("patterns"), py::arg("padding_id"), py::arg("end_id"));
 
-  py::class_<Packer>(m, "Packer", "Rows of whole documents as token ids.")
+  py::class_<Packer, std::shared_ptr<Packer>>(m, "Packer", "Rows of whole documents as token ids.")
       .def(py::init([](const std::shared_ptr<TaskStream>& stream, const std::shared_ptr<Tokenizer>& tokenizer) {
-             return std::make_unique<Packer>(stream, tokenizer);
+             return std::make_shared<Packer>(stream, tokenizer);
            }),
            py::arg("stream"), py::arg("tokenizer"))
       .def(
           "pack",
           [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, std::int64_t step,
              int threads) {
-            if (start < 0 || step < 1 || rows < 1 || length < 1 || rows > (std::int64_t{1} << 31) / length - 1)
-              throw py::value_error(
-                  "pack: need start >= 0, step >= 1, rows >= 1, length >= 1 and rows * length < 2**31, got start " +
-                  std::to_string(start) + ", step " + std::to_string(step) + ", rows " + std::to_string(rows) +
-                  ", length " + std::to_string(length));
+            check_rows("pack", start, step, rows, length);
             PackedRows packed;
             {
               py::gil_scoped_release release;
               packed = packer.pack(start, step, rows, length, threads);
             }
-            py::dict out;
-            out["tokens"] = to_array(std::move(packed.tokens));
-            out["positions"] = to_array(std::move(packed.positions));
-            out["loss_mask"] = to_array(std::move(packed.loss_mask));
-            out["starts"] = to_array(std::move(packed.starts));
-            out["lengths"] = to_array(std::move(packed.lengths));
-            out["next_index"] = packed.next_index;
-            return out;
+            return batch_of(std::move(packed));
           },
           py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
           py::arg("threads") = 0,
@@ -161,6 +170,30 @@ void bind_text(py::module_& m) {
           },
           py::arg("start"), py::arg("count"), py::kw_only(), py::arg("step") = 1, py::arg("threads") = 0,
           "(int32 tokens of all documents, int64 offsets of length n + 1, int32 prompt lengths).");
+
+  py::class_<Prefetcher>(m, "Prefetcher", "Batches of a packer one after the other, drawn ahead on a thread.")
+      .def(py::init([](const std::shared_ptr<Packer>& packer, std::vector<std::int64_t> starts, std::int64_t rows,
+                       std::int64_t length, std::int64_t step, std::int64_t ahead) {
+             if (starts.empty() || ahead < 1)
+               throw py::value_error("batches: need at least one start and ahead >= 1, got " +
+                                     std::to_string(starts.size()) + " starts and ahead " + std::to_string(ahead));
+             for (const std::int64_t start : starts) check_rows("batches", start, step, rows, length);
+             return std::make_unique<Prefetcher>(packer, std::move(starts), step, rows, length, ahead);
+           }),
+           py::arg("packer"), py::arg("starts"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
+           py::arg("ahead") = 2)
+      .def(
+          "next",
+          [](Prefetcher& prefetcher) {
+            PackedRows packed;
+            {
+              py::gil_scoped_release release;
+              packed = prefetcher.next();
+            }
+            return batch_of(std::move(packed));
+          },
+          "What Packer.pack returns for the next batch; the lanes, one a start, take turns.")
+      .def("close", &Prefetcher::close, py::call_guard<py::gil_scoped_release>(), "Ends the thread.");
 }
 
 }  // namespace fastreason
