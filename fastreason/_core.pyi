@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 __version__: str
-decode_kernel: str
 
 class Theme:
     def __init__(
@@ -125,6 +124,7 @@ def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 def uniform(
     seed: int, prompts: npt.ArrayLike, samples: npt.ArrayLike, positions: npt.ArrayLike
 ) -> npt.NDArray[np.float32]: ...
+def decode_kernels() -> list[str]: ...
 
 class CpuDecoder:
     def __init__(
@@ -138,6 +138,7 @@ class CpuDecoder:
         intermediate: int,
         vocab: int,
         eps: float,
+        kernel: str = "auto",
         cos: npt.NDArray[np.float32],
         sin: npt.NDArray[np.float32],
     ) -> None: ...

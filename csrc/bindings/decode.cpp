@@ -20,13 +20,18 @@ const float* checked(const FloatArray& array, const char* name, std::int64_t row
 
 std::unique_ptr<CpuDecoder> make_decoder(std::int64_t hidden, std::int64_t layers, std::int64_t heads,
                                          std::int64_t kv_heads, std::int64_t head_dim, std::int64_t intermediate,
-                                         std::int64_t vocab, float eps, const FloatArray& cos, const FloatArray& sin) {
+                                         std::int64_t vocab, float eps, const std::string& kernel,
+                                         const FloatArray& cos, const FloatArray& sin) {
   if (std::min({hidden, layers, heads, kv_heads, head_dim, intermediate, vocab}) < 1 || heads % kv_heads != 0 ||
       head_dim % 2 != 0)
     throw py::value_error("CpuDecoder: sizes must be positive, heads a multiple of kv_heads and head_dim even");
   const std::int64_t positions = cos.size() / (head_dim / 2);
   const DecoderShape shape = {hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, positions, eps};
-  return std::make_unique<CpuDecoder>(shape, checked(cos, "cos", positions, head_dim / 2),
+  const std::vector<ForwardKernel> kernels = forward_kernels();
+  const auto found = std::find_if(kernels.begin(), kernels.end(),
+                                  [&](const ForwardKernel& k) { return kernel == "auto" || kernel == k.name; });
+  if (found == kernels.end()) throw py::value_error("CpuDecoder: this processor has no kernel '" + kernel + "'");
+  return std::make_unique<CpuDecoder>(shape, found->run, checked(cos, "cos", positions, head_dim / 2),
                                       checked(sin, "sin", positions, head_dim / 2));
 }
 
@@ -102,12 +107,19 @@ FloatArray decode(CpuDecoder& decoder, const InputArray<std::int64_t>& slots, co
 }  // namespace
 
 void bind_decode(py::module_& m) {
-  m.attr("decode_kernel") = best_forward_kernel().name;
+  m.def(
+      "decode_kernels",
+      [] {
+        std::vector<std::string> names;
+        for (const ForwardKernel& kernel : forward_kernels()) names.emplace_back(kernel.name);
+        return names;
+      },
+      "The instruction sets that CpuDecoder is built for and this processor has, the fastest first.");
   py::class_<CpuDecoder>(m, "CpuDecoder",
                          "A Qwen2-shaped decoder in float32 on CPU: prompts once, then token by token.")
       .def(py::init(&make_decoder), py::kw_only(), py::arg("hidden"), py::arg("layers"), py::arg("heads"),
            py::arg("kv_heads"), py::arg("head_dim"), py::arg("intermediate"), py::arg("vocab"), py::arg("eps"),
-           py::arg("cos").noconvert(), py::arg("sin").noconvert())
+           py::arg("kernel") = "auto", py::arg("cos").noconvert(), py::arg("sin").noconvert())
       .def("load", &load, py::arg("embedding").noconvert(), py::arg("head").noconvert(),
            py::arg("final_norm").noconvert(), py::arg("layers"),
            "Copies the weights; a layer is (attention_norm, qkv, qkv_bias, out, mlp_norm, gate_up, down).")

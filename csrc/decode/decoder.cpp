@@ -71,16 +71,18 @@ std::int64_t workspace_floats(const DecoderShape& s, std::int64_t context) {
          matrix(stacked, 1) + matrix(stacked, context + 2 * kLanes);
 }
 
-ForwardKernel best_forward_kernel() {
+std::vector<ForwardKernel> forward_kernels() {
+  std::vector<ForwardKernel> kernels;
 #ifdef FASTREASON_X86_KERNELS
-  if (__builtin_cpu_supports("avx512f")) return {forward_tile_avx512, "avx512"};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {forward_tile_avx2, "avx2"};
+  if (__builtin_cpu_supports("avx512f")) kernels.push_back({forward_tile_avx512, "avx512"});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back({forward_tile_avx2, "avx2"});
 #endif
-  return {forward_tile_base, "base"};
+  kernels.push_back({forward_tile_base, "base"});
+  return kernels;
 }
 
-CpuDecoder::CpuDecoder(const DecoderShape& shape, const float* cos, const float* sin)
-    : shape_(shape), angles_(shape.positions * shape.head_dim), weights_(packed_floats(shape)) {
+CpuDecoder::CpuDecoder(const DecoderShape& shape, ForwardTile forward, const float* cos, const float* sin)
+    : shape_(shape), forward_(forward), angles_(shape.positions * shape.head_dim), weights_(packed_floats(shape)) {
   const std::int64_t size = shape.positions * shape.head_dim / 2;
   std::copy_n(cos, size, angles_.data());
   std::copy_n(sin, size, angles_.data() + size);
@@ -159,8 +161,7 @@ void CpuDecoder::prefill_one(Prompt& prompt, std::span<const std::int32_t> token
     rows.clear();
     for (std::int64_t t = begin; t < end; ++t)
       rows.push_back({prompt.kv, {nullptr, 0}, t, 0, tokens[static_cast<std::size_t>(t)]});
-    best_forward_kernel().run(model_, rows.data(), end - begin, workspace.data(), end == length ? logits : nullptr,
-                              true);
+    forward_(model_, rows.data(), end - begin, workspace.data(), end == length ? logits : nullptr, true);
   }
   return_workspace(std::move(workspace));
 }
@@ -190,8 +191,8 @@ void CpuDecoder::decode(std::span<const std::int64_t> slots, std::span<const std
   parallel_blocks(std::ssize(rows), threads, kTileRows, [&](std::int64_t begin, std::int64_t end) {
     AlignedFloats workspace = take_workspace(context);
     for (; begin < end; begin += kTileRows)
-      best_forward_kernel().run(model_, rows.data() + begin, std::min(kTileRows, end - begin), workspace.data(),
-                                logits + begin * shape_.vocab, false);
+      forward_(model_, rows.data() + begin, std::min(kTileRows, end - begin), workspace.data(),
+               logits + begin * shape_.vocab, false);
     return_workspace(std::move(workspace));
   });
 }

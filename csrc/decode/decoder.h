@@ -38,10 +38,18 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
 };
 
+// A way to run the forward pass: "avx512", "avx2" or "base".
+struct ForwardKernel {
+  ForwardTile run;
+  const char* name;
+};
+// Those that this processor can run, the fastest first.
+std::vector<ForwardKernel> forward_kernels();
+
 class CpuDecoder {
  public:
   // cos, sin: [positions][head_dim / 2].
-  CpuDecoder(const DecoderShape& shape, const float* cos, const float* sin);
+  CpuDecoder(const DecoderShape& shape, ForwardTile forward, const float* cos, const float* sin);
 
   const DecoderShape& shape() const { return shape_; }
 
@@ -79,6 +87,7 @@ class CpuDecoder {
   void return_workspace(AlignedFloats workspace);
 
   DecoderShape shape_;
+  ForwardTile forward_;
   AlignedFloats angles_, weights_, own_;
   std::vector<LayerView> layers_;
   ModelView model_{};

@@ -78,11 +78,4 @@ void forward_tile_avx2(const ModelView&, const Row*, std::int64_t, float*, float
 void forward_tile_avx512(const ModelView&, const Row*, std::int64_t, float*, float*, bool);
 #endif
 
-// The fastest that this processor runs, and its name.
-struct ForwardKernel {
-  ForwardTile run;
-  const char* name;
-};
-ForwardKernel best_forward_kernel();
-
 }  // namespace fastreason
