@@ -24,6 +24,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from . import distributed
 from .model import Decoder, ModelConfig

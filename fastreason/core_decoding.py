@@ -53,10 +53,10 @@ class CoreDecoder:
         def array(weight: Tensor) -> np.ndarray:
             return weight.detach().contiguous().numpy()
 
-        embedding = array(self.model.embedding.weight)
+        embedding, head = self.model.embedding.weight, self.model.head
         self.core.load(
-            embedding,
-            embedding,
+            array(embedding),
+            array(embedding if head is None else head.weight),
             array(self.model.final_norm),
             [
                 (

@@ -48,7 +48,7 @@ def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
     config, length_N = model.config, cache.own_length_N
     x = model.embedding(tokens_N)
     positions_N = cache.prefix_length_S.repeat_interleave(len(tokens_N) // len(cache.prefix_length_S)) + length_N
-    cos, sin = ops.rope_angles(positions_N, config.head_dim, config.rope_theta, x.dtype)
+    cos, sin = model.rope_angles(positions_N, x)
     row_N = torch.arange(len(tokens_N), device=x.device)
     for block, (prefix_k, prefix_v), (own_k, own_v) in zip(model.blocks, cache.prefix, cache.own, strict=True):
         q, k, v = block.project(x, cos, sin)
