@@ -39,7 +39,6 @@ def test_transformers_and_tokenizers_read_it(tmp_path, tokenizer):
     assert not info["unexpected_keys"]
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "c")) is Qwen2ForCausalLM
     problems = fr.TaskStream(fr.Mixture.uniform(op=[3], themes=["symbolic", "zoo"]), seed=1)[0:4]
-    # AutoTokenizer of transformers 5 gives every qwen2 model the word pieces of Qwen2, whatever the folder says
     their_tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "c")
     for text in problems.documents:
         ids = tokenizer.encode(text)

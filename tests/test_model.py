@@ -1,13 +1,17 @@
 """The decoder against transformers' Qwen2: logits, loss and every gradient; packing, dtypes, initial weights."""
 
 import copy
+import dataclasses
 import gc
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.budget import train_flop_per_token
 
 from .qwen2_oracle import (
     deviation,
@@ -97,9 +101,9 @@ def test_in_float64_it_differs_from_transformers_as_it_is_by_its_float32(shape):
 
 
 def test_late_positions_are_turned_as_in_transformers():
-    """1,900 positions of base 10,000: an angle that is rounded otherwise is off by 1e-4 there."""
-    config = fr.ModelConfig(31, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, rope_theta=10000.0)
-    check_against_transformers(config, torch.float32, documents_of(config, (1900, 40)), 1e-5)
+    """2,000 positions: 3e-7. Angles from a power that is rounded otherwise are off by up to 1e-4, logits by 8e-6."""
+    config = fr.ModelConfig(31, hidden_size=144, num_hidden_layers=2, num_attention_heads=2, rope_theta=10000.0)
+    check_against_transformers(config, torch.float32, documents_of(config, (2000, 40)), 2e-6)
 
 
 # log-probabilities are returned in float32
@@ -209,3 +213,29 @@ def test_refuses_impossible_shapes(change, message):
         fr.ModelConfig(**({"vocab_size": 10} | change))
     with pytest.raises(ValueError, match="name must be one of tiny, 10m, 100m, got 'huge'"):
         fr.ModelConfig.preset("huge")
+
+
+def test_the_page_shows_the_presets_as_they_are():
+    """The table of docs/model.md, row by row."""
+    page = (Path(__file__).parents[1] / "docs" / "model.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith(tuple(f"| `{name}` | " for name in PRESETS))]
+    assert rows == [preset_row(name) for name in PRESETS]
+    fields = [line.split("|")[1] for line in page.split("## ")[2].splitlines() if line.startswith("| `")]
+    described = re.findall(r"`(\w+)`", "".join(fields))
+    assert {field.name for field in dataclasses.fields(fr.ModelConfig)} <= set(described)
+
+
+def preset_row(name):
+    config = fr.ModelConfig.preset(name)
+    with torch.device("meta"):
+        parameters = fr.Decoder(config).num_parameters
+    heads = f"{config.num_attention_heads} / {config.num_key_value_heads}"
+    flop = train_flop_per_token(config, config.max_position_embeddings) / 1e6
+    cells = [f"`{name}`", f"{parameters:,}", config.hidden_size, config.num_hidden_layers, heads, config.head_dim]
+    cells += [
+        config.intermediate_size,
+        f"{config.vocab_size:,}",
+        f"{config.max_position_embeddings:,}",
+        f"{flop:.3g} M",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
