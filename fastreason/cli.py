@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ModuleNotFoundError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 2
-    except (OSError, FloatingPointError) as error:
+    except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -70,6 +70,7 @@ def _run(arguments: list[str]) -> int:
     import tomli_w
     import tyro
 
+    from .distributed import is_main, process_group
     from .metrics import Interrupted, Terminated
     from .recipe import Recipe, available_recipes, load_recipe
     from .runner import run
@@ -94,13 +95,15 @@ def _run(arguments: list[str]) -> int:
         print(tomli_w.dumps(recipe.to_dict()), end="")
         return 0
     folder = options.out or Path("runs") / recipe.name
-    try:
-        results = run(recipe, folder, resume=options.resume)
-    except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
-        print(f"\nstopped; the same command with --resume goes on from here ({folder})", file=sys.stderr)
-        return 143 if isinstance(stopped, Terminated) else 130
-    print(format_results(results))
-    print(f"\nreport: {folder / 'report.html'}")
+    with process_group():
+        try:
+            results = run(recipe, folder, resume=options.resume)
+        except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
+            print(f"\nstopped; the same command with --resume goes on from here ({folder})", file=sys.stderr)
+            return 143 if isinstance(stopped, Terminated) else 130
+        if is_main():
+            print(format_results(results))
+            print(f"\nreport: {folder / 'report.html'}")
     return 0
 
 
