@@ -165,7 +165,7 @@ class Replica(Generic[Model]):
         if self.sharded:
             self.forward = self.trained = _shard(copy.deepcopy(model))
         elif world_size() > 1:
-            self.forward = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+            self.forward = _replicate(model)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.forward(*arguments)
@@ -193,6 +193,17 @@ class Replica(Generic[Model]):
         if self.sharded:
             for whole_weight, weight in zip(self.model.parameters(), self.trained.parameters(), strict=True):
                 whole_weight.copy_(whole(weight))
+
+
+def _replicate(model: nn.Module) -> nn.Module:
+    """DistributedDataParallel that sums gradients in the same order from the first step on.
+
+    It would else arrange its buckets anew behind the first step, and sums over more than two ranks round by their place
+    in a bucket: a resumed run would not be the unbroken one to the bit. Looking for unused weights, of which there are
+    none, is what keeps the buckets.
+    """
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=True)
 
 
 def _shard(model: Model) -> Model:

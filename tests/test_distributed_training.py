@@ -140,6 +140,21 @@ def test_a_stop_and_a_resume_on_as_many_ranks_change_no_bit(losses, kind):
     assert progress[0] == progress[1]
 
 
+def four_ranks(folder: str) -> list[list[float]]:
+    torch.set_num_threads(1)
+    whole, parts = str(Path(folder) / "whole"), str(Path(folder) / "parts")
+    short = {"rows": 4, "budget": "400 samples", "validate_every": 0}
+    return [stage(whole, **short), stage(parts, 7, **short) + stage(parts, seed=1, **short)]
+
+
+def test_sums_over_more_than_two_ranks_round_alike_before_and_behind_a_stop(tmp_path):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole, parts = run_on_ranks(4, "tests.test_distributed_training", "four_ranks", str(tmp_path), out=tmp_path)[0]
+    assert whole == parts
+    assert len(whole) > 15
+
+
 def test_what_is_written_does_not_tell_how_many_ranks_wrote_it(losses):
     """Counters and the steps of metrics.jsonl, each of which stands there once, and no file that one process lacks."""
     folder, _ = losses
