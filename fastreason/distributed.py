@@ -59,6 +59,13 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def cpu_threads(wanted: int) -> int:
+    """Threads of torch for a process: `wanted`, 0 for one a core; but of torchrun's ranks on a machine each has its
+    share of the cores at most, because threads that wait for each other's turn are many times slower."""
+    cores, ranks_here = os.cpu_count() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return (wanted or cores) if ranks_here == 1 else max(1, min(wanted or cores, cores // ranks_here))
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum over all ranks, in place; returns its argument."""
     if world_size() > 1:

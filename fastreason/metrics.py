@@ -72,7 +72,7 @@ class MetricsLog:
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line of metrics.jsonl without what the clock decides: what two runs of one recipe share to the bit."""
-    return {k: v for k, v in line.items() if not k.endswith(("seconds", "_s", "peak_percent"))}
+    return {k: v for k, v in line.items() if not k.endswith(("seconds", "_s", "_percent"))}
 
 
 def _short(value: Any) -> Any:

@@ -34,7 +34,7 @@ class OptimSettings:
     weight_decay: float = 0.0
     """Decoupled decay of the matrices inside the blocks; norms and biases have none."""
     decay_embeddings: bool = False
-    """Whether the embedding, which is the head too, has `weight_decay` as well."""
+    """Whether the embedding and the head, which may be one, have `weight_decay` as well."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
@@ -158,7 +158,7 @@ class Optimizer:
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
         self.names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
-        outside = ("embedding", "head")
+        outside = ("embedding.", "head.")  # of the blocks
         matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith(outside)]
         embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith(outside)]
         vectors = [p for p in self.names if p.ndim != 2]

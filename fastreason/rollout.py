@@ -18,7 +18,8 @@ from torch import Tensor
 
 from . import _core
 from .kernels.segments import Rows, Segments
-from .model import Decoder, KVCache
+from .kv_cache import KVCache, decode_step
+from .model import Decoder
 from .tasks import ProblemBatch
 from .tokenizer import Tokenizer
 
@@ -170,7 +171,7 @@ class Rollout:
                 cache = _keep_groups(cache, keep, n)
                 members = np.repeat(group_alive, n)
                 active, chosen = active[members], chosen[torch.from_numpy(members)]
-            hidden = self.model.decode_step(chosen, cache)
+            hidden = decode_step(self.model, chosen, cache)
         return tokens[: step + 1].T, logprobs[: step + 1].T, lengths
 
     def _prefill(self, tokens: Tensor, segments: Segments, n: int, limit: int) -> tuple[Tensor, KVCache]:

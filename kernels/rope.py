@@ -36,7 +36,9 @@ def rope_angles(positions_T: Tensor, head_dim: int, theta: float, dtype: torch.d
     """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     exponent = torch.arange(0, head_dim, 2, dtype=wide, device=positions_T.device) / head_dim
-    angles = positions_T.to(wide)[:, None, None] * theta**-exponent
+    # the reciprocal of the power as transformers and vLLM take it: another rounding would turn the last of 2,048
+    # positions by up to 1e-4
+    angles = positions_T.to(wide)[:, None, None] * (1.0 / theta**exponent)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
 

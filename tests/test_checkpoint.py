@@ -9,7 +9,7 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason import checkpoint
+from fastreason import checkpoint, pretrained
 from fastreason.optim import Optimizer, OptimSettings
 
 from .test_model import random_model
@@ -156,15 +156,17 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
     def full(*arguments, **named):
         raise no_space
 
-    # at the first file, in the weights (as safetensors reports it), in the counters, at the flush
-    for name, failure in [
-        ("save_model", full),
-        ("save_file", lambda *a, **k: (_ for _ in ()).throw(checkpoint.SafetensorError("I/O error: No space left"))),
-        ("_write_json", full),
-        ("_flush", full),
+    # at the first file, in the weights and in the optimizer (as safetensors reports it), in the counters, at the flush
+    halfway = lambda *a, **k: (_ for _ in ()).throw(checkpoint.SafetensorError("I/O error: No space left"))  # noqa: E731
+    for module, name, failure in [
+        (checkpoint, "save_model", full),
+        (pretrained, "save_file", halfway),
+        (checkpoint, "save_file", halfway),
+        (checkpoint, "_write_json", full),
+        (checkpoint, "_flush", full),
     ]:
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, name, failure)
+            patch.setattr(module, name, failure)
             with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the checkpoint of before"):
                 checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
         assert [path.name for path in tmp_path.iterdir()] == ["c"]

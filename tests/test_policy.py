@@ -10,7 +10,9 @@ from fastreason import ops
 from fastreason.budget import forward_flop
 from fastreason.metrics import MetricsLog, StopRequest
 from fastreason.optim import OptimSettings
-from fastreason.policy import PolicySettings, group_batch, policy_step, reinforce, step_flop
+from fastreason.policy import PolicySettings, policy_step, reinforce
+from fastreason.policy_statistics import pass_flop
+from fastreason.policy_update import Groups, PackedGroups
 
 from .test_model import random_model
 
@@ -92,7 +94,8 @@ def test_silent_groups_are_left_out(model, tokenizer):
     assert policy_step(model, samples, advantages, settings()) is None
     advantages[2] = torch.tensor([1.0, -1.0, 0.5, -0.5])
     result = policy_step(model, samples, advantages, settings())
-    tokens, segments, target = group_batch(samples, np.array([2]), 4)
+    packed = PackedGroups.of(Groups.of(samples, torch.zeros(16)).take(np.array([2])))
+    tokens, segments, target = packed.tokens_T, packed.segments, packed.target_N
     assert result is not None
     assert len(target) == samples.lengths[8:12].sum()
     assert len(tokens) == segments.num_tokens == len(target) + np.diff(samples.prompt_offsets)[2]
@@ -162,17 +165,14 @@ def test_a_stop_and_a_resume_change_no_bit(tmp_path, tokenizer, monkeypatch):
         assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
 
 
-def test_the_flop_of_a_step_are_those_of_every_sequence(model, tokenizer):
+def test_the_flop_of_a_pass_are_those_of_every_sequence(model, tokenizer):
     samples = sample(model, tokenizer)
-    advantages = torch.zeros(4, 4)
-    advantages[[0, 2]] = 1.0
-    want = 0.0
-    for p, passes in enumerate((1 + 3, 1, 1 + 3, 1)):
-        prompt = int(samples.prompt_offsets[p + 1] - samples.prompt_offsets[p])
-        want += passes * forward_flop(model.config, prompt, num_logits=1)
+    prompts, want = np.diff(samples.prompt_offsets), 0.0
+    for p, prompt in enumerate(prompts.tolist()):
+        want += forward_flop(model.config, prompt, num_logits=1)
         for length in samples.lengths[4 * p : 4 * p + 4]:
-            want += passes * forward_flop(model.config, int(length), before=prompt)
-    assert step_flop(model.config, samples, advantages) == pytest.approx(want)
+            want += forward_flop(model.config, int(length), before=prompt)
+    assert pass_flop(model.config, prompts, samples.lengths.reshape(4, 4)) == pytest.approx(want)
 
 
 def test_a_stage_ends_when_its_budget_is_used(tmp_path, tokenizer, model):

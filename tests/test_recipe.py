@@ -50,7 +50,10 @@ def test_stages_are_optional():
         ({"model.preset": "huge"}, "must be one of tiny, 10m, 100m, got 'huge'"),
         ({"evaluate.k": [64]}, r"every k must be in 1 \.\. samples"),
         ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 40, got 1"),
-        ({"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]}, "theme: must be one of festival, school, symbolic, zoo"),
+        (
+            {"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]},
+            "theme: must be one of festival, school, symbolic, symbolic-b, zoo",
+        ),
         ({"pretrain.phases": []}, "phases must end at rising shares"),
         ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
         ({"rl.budget": "1 hour"}, "a number and one of flop, tokens, seconds, samples"),
