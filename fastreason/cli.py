@@ -108,6 +108,7 @@ def _run(arguments: list[str]) -> int:
 def _run_recipe(name: str, options: argparse.Namespace, flags: list[str]) -> int:
     import tomli_w
 
+    from .distributed import is_main, process_group
     from .plan import format_plan, plan_recipe
     from .recipe import load_recipe
     from .runner import run
@@ -121,9 +122,11 @@ def _run_recipe(name: str, options: argparse.Namespace, flags: list[str]) -> int
         print("\n".join("# " + line for line in format_plan(plan_recipe(recipe)).splitlines()))
         return 0
     folder = options.out or Path("runs") / recipe.name
-    results = run(recipe, folder, resume=options.resume)
-    print(format_results(results))
-    print(f"\nreport: {folder / 'report.html'}")
+    with process_group():
+        results = run(recipe, folder, resume=options.resume)
+        if is_main():
+            print(format_results(results))
+            print(f"\nreport: {folder / 'report.html'}")
     return 0
 
 

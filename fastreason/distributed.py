@@ -59,6 +59,13 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def cpu_threads(wanted: int) -> int:
+    """Threads of torch for a process: `wanted`, 0 for one a core; but of torchrun's ranks on a machine each has its
+    share of the cores at most, because threads that wait for each other's turn are many times slower."""
+    cores, ranks_here = os.cpu_count() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return (wanted or cores) if ranks_here == 1 else max(1, min(wanted or cores, cores // ranks_here))
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum over all ranks, in place; returns its argument."""
     if world_size() > 1:
@@ -165,7 +172,7 @@ class Replica(Generic[Model]):
         if self.sharded:
             self.forward = self.trained = _shard(copy.deepcopy(model))
         elif world_size() > 1:
-            self.forward = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+            self.forward = _replicate(model)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.forward(*arguments)
@@ -193,6 +200,17 @@ class Replica(Generic[Model]):
         if self.sharded:
             for whole_weight, weight in zip(self.model.parameters(), self.trained.parameters(), strict=True):
                 whole_weight.copy_(whole(weight))
+
+
+def _replicate(model: nn.Module) -> nn.Module:
+    """DistributedDataParallel that sums gradients in the same order from the first step on.
+
+    It would else arrange its buckets anew behind the first step, and sums over more than two ranks round by their place
+    in a bucket: a resumed run would not be the unbroken one to the bit. Looking for unused weights, of which there are
+    none, is what keeps the buckets.
+    """
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=True)
 
 
 def _shard(model: Model) -> Model:

@@ -239,6 +239,24 @@ def test_accumulation_leaves_the_training_as_it_is(tmp_path):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_bfloat16_trains_about_as_float32_does(tmp_path):
+    """Products are rounded to 8 bits, weights and updates are not."""
+    losses = {}
+    for precision in ("float32", "auto", "bfloat16"):
+        (tmp_path / precision).mkdir()
+        model, tokenizer = fresh()
+        chosen = settings(tokens=30_000, precision=precision, validate_every=30, validation_tokens=600)
+        start(model, tokenizer, chosen, tmp_path / precision)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        lines = MetricsLog(tmp_path / precision / "metrics.jsonl").read()
+        losses[precision] = [line["loss"] for line in lines] + [lines[-1]["val_loss"]]
+    assert losses["auto"] == losses["float32"]  # on a CPU
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["float32"][-1] < 0.5 * losses["float32"][0]
+    # seen: 2 % at most
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
 @pytest.mark.parametrize("loss_on", ["solution", "all"])
 def test_targets_are_counted_as_the_loss_counts_them(loss_on):
     model, tokenizer = fresh()
@@ -343,6 +361,9 @@ def test_a_batch_without_a_target_is_an_error(tmp_path):
         ({"phases": []}, r"got \[\]"),
         ({"budget": "5 seconds"}, "give tokens or budget, not both, got 20000 and '5 seconds'"),
         ({"tokens": None, "budget": "5 minutes"}, "a number and one of flop, tokens, seconds, samples"),
+        ({"rows": 0}, "rows must be in 1 .. batch_tokens / 64 = 8, got 0"),
+        ({"rows": 9}, "rows must be in 1 .. batch_tokens / 64 = 8, got 9"),
+        ({"prefetch": -1}, "prefetch must be at least 0, got -1"),
         ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
         ({"keep": 0}, "keep must be at least 1, got 0"),
         ({"validate_every": -1}, "validate_every must be at least 0, got -1"),
