@@ -190,14 +190,24 @@ def sample(
         _as_key(logits_NV, name, x)
         for name, x in (("prompts_N", prompts_N), ("samples_N", samples_N), ("positions_N", positions_N))
     ]
-    if top_k >= logits_NV.shape[1]:
-        top_k = 0
     filters = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    uniform_N = torch.from_numpy(_core.uniform(seed, *(key.cpu().numpy() for key in keys))).to(logits_NV.device)
-    tokens_N, logprobs_N, full_N = sample_ref(logits_NV, uniform_N, **filters)  # type: ignore[arg-type]
     if not logits_NV.is_cuda:
-        _check_tokens(tokens_N)
-    return tokens_N, logprobs_N, full_N
+        return _sample_on_cpu(logits_NV, seed, keys, **filters)  # type: ignore[arg-type]
+    uniform_N = torch.from_numpy(_core.uniform(seed, *(key.cpu().numpy() for key in keys))).to(logits_NV.device)
+    return sample_ref(logits_NV, uniform_N, **filters)  # type: ignore[arg-type]
+
+
+def _sample_on_cpu(logits: Tensor, seed: int, keys: list[Tensor], **filters: Any) -> tuple[Tensor, Tensor, Tensor]:
+    logits = logits.detach().float()
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    arrays = (key.numpy() for key in keys)
+    found = _core.sample(logits.numpy(), seed, *arrays, **filters, threads=torch.get_num_threads())
+    tokens, logprobs, full_logprobs = (torch.from_numpy(x) for x in found)
+    if (tokens < 0).any():
+        row = int((tokens < 0).nonzero()[0])
+        raise ValueError(f"sample: row {row} of the logits holds NaN or infinity, or nothing above -infinity")
+    return tokens, logprobs, full_logprobs
 
 
 def _as_key(logits: Tensor, name: str, x: Any) -> Tensor:
@@ -224,9 +234,3 @@ def _check(logits: Tensor, seed: int, temperature: float, top_k: int, top_p: flo
         raise ValueError(f"sample: top_p must be above 0 and at most 1, got {top_p}")
     if not 0 <= min_p <= 1:
         raise ValueError(f"sample: min_p must be in 0 .. 1, got {min_p}")
-
-
-def _check_tokens(tokens: Tensor) -> None:
-    if (tokens < 0).any():
-        row = int((tokens < 0).nonzero()[0])
-        raise ValueError(f"sample: row {row} of the logits holds NaN or infinity, or nothing above -infinity")
