@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
@@ -53,6 +54,7 @@ check: setup  ## lint, format, types, stubs
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
+	    $(if $(wildcard $(SITE)/fastreason/_cuda.*.so),fastreason._cuda) \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
 
 audit: setup  ## registers, spills, shared memory and access widths of every kernel on sm_80, sm_90 and sm_100, no GPU needed
