@@ -40,7 +40,7 @@ def machine(monkeypatch):
     [
         (dict(module=None), "built without its CUDA module"),
         (dict(module=module(0, 0, "insufficient"), has_driver=False), "no NVIDIA driver is installed (libcuda.so.1"),
-        (dict(module=module(0, 12040, "insufficient")), "driver supports CUDA 12.4, and fastreason was built with CUDA 13"),
+        (dict(module=module(0, 12040, "insufficient")), "supports CUDA 12.4, and fastreason was built with CUDA 13.0"),
         (dict(module=module(0, 13010, "no CUDA-capable device")), "no GPU is there to use (no CUDA-capable device"),
         (dict(module=module(2, 13000, "unknown error")), "the CUDA runtime says: unknown error"),
         (dict(module=module(), torch_cuda=None), "is a build without CUDA"),
@@ -50,7 +50,7 @@ def machine(monkeypatch):
 def test_each_obstacle_has_its_sentence(machine, found, sentence):
     machine(**found)
     assert sentence in cuda.why_unavailable()
-    with pytest.raises(RuntimeError, match="fastreason.cuda is not available: ") as error:
+    with pytest.raises(RuntimeError, match=r"fastreason\.cuda is not available: ") as error:
         cuda.require()
     assert sentence in str(error.value)
     assert cuda.describe()["cuda"] == cuda.why_unavailable()
