@@ -198,7 +198,7 @@ def sample(
     ]
     filters = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     if not logits_NV.is_cuda:
-        return _sample_on_cpu(logits_NV, seed, keys, **filters)  # type: ignore[arg-type]
+        return _sample_on_cpu(logits_NV, seed, keys, **filters)
     module = _cuda_module() if logits_NV.shape[1] <= 2**18 else None
     if module is not None and torch.cuda.get_device_capability(logits_NV.device) >= (8, 0):
         with torch.cuda.device(logits_NV.device):

@@ -188,9 +188,12 @@ cudaError_t launch(const DeviceSampleCall& call, cudaStream_t stream) {
     if (error != cudaSuccess) return error;
   }
   const int warps = num_tiles(call.V) < 2 ? 2 : num_tiles(call.V) < 16 ? num_tiles(call.V) : 16;
-  sampler_kernel<T>
-      <<<static_cast<unsigned>(call.num_rows), static_cast<unsigned>(warps * kWarp), bytes, stream>>>(call, copies);
-  return cudaGetLastError();
+  cudaLaunchConfig_t config{};
+  config.gridDim = {static_cast<unsigned>(call.num_rows), 1, 1};
+  config.blockDim = {static_cast<unsigned>(warps * kWarp), 1, 1};
+  config.dynamicSmemBytes = bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, sampler_kernel<T>, call, copies);
 }
 
 }  // namespace
