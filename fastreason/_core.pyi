@@ -121,6 +121,19 @@ def grade_released(
 ) -> dict[str, Any]: ...
 def read_released(text: str | bytes) -> dict[str, Any]: ...
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
+def sample(
+    logits: npt.NDArray[np.float32],
+    seed: int,
+    prompts: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    positions: npt.ArrayLike,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    threads: int = 0,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
 def uniform(
     seed: int, prompts: npt.ArrayLike, samples: npt.ArrayLike, positions: npt.ArrayLike
 ) -> npt.NDArray[np.float32]: ...

@@ -122,7 +122,7 @@ class Slots:
 
     @property
     def done(self) -> bool:
-        return self.num_entered == len(self.work.limits) and not self.running.any()
+        return bool((self.ended == self.work.n).all())
 
     def step(self) -> list[tuple[int, Rows]]:
         """One more token for every running sample and the first for those that enter; the prompts that are done."""

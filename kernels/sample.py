@@ -10,15 +10,19 @@ the lower id comes first. 0, 1 and 0 switch them off.
 Letters:    N rows, V vocabulary, B tiles of TILE tokens that a row is cut into, the last one filled up with nothing.
 Numerics:   z in float32. Weights are exp(z - max) in units of 2^-40, rounded to integers: their sums are exact, so no
             order of summation, number of threads or machine changes a token. exp is of additions and multiplications
-            that IEEE 754 defines to the bit, the same here, in csrc/sample and on a GPU. Without filters the maximum is
-            each tile's own, and the mass of a tile is then scaled to the row's, so that one pass over a row is enough.
+            that IEEE 754 defines to the bit, the same here, in csrc/sample on CPU and in csrc/cuda. Without filters
+            the maximum is each tile's own, and the mass of a tile is then scaled to the row's, so that one pass over a
+            row is enough.
             Tokens below 2^-41 of the most probable one are never drawn; a draw has 24 bits in any case.
 Traffic:    reads N*V logits once, and of the drawn token's tile a second time.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,12 +30,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreason import _core
+from fastreason import _core, cuda
 
 __all__ = ["sample", "sample_ref"]
 
 TILE = 512
 _UNIT = 2.0**-40
+# LogitType of csrc/cuda/sampler.h
+_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -190,14 +196,68 @@ def sample(
         _as_key(logits_NV, name, x)
         for name, x in (("prompts_N", prompts_N), ("samples_N", samples_N), ("positions_N", positions_N))
     ]
-    if top_k >= logits_NV.shape[1]:
-        top_k = 0
     filters = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    uniform_N = torch.from_numpy(_core.uniform(seed, *(key.cpu().numpy() for key in keys))).to(logits_NV.device)
-    tokens_N, logprobs_N, full_N = sample_ref(logits_NV, uniform_N, **filters)  # type: ignore[arg-type]
     if not logits_NV.is_cuda:
-        _check_tokens(tokens_N)
-    return tokens_N, logprobs_N, full_N
+        return _sample_on_cpu(logits_NV, seed, keys, **filters)
+    module = _cuda_module() if logits_NV.shape[1] <= 2**18 else None
+    if module is not None and torch.cuda.get_device_capability(logits_NV.device) >= (8, 0):
+        with torch.cuda.device(logits_NV.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            return _launch(module, logits_NV.detach(), seed, keys, stream, **filters)
+    uniform_N = torch.from_numpy(_core.uniform(seed, *(key.cpu().numpy() for key in keys))).to(logits_NV.device)
+    return sample_ref(logits_NV, uniform_N, **filters)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _cuda_module() -> ModuleType | None:
+    reason = cuda.why_unavailable()
+    if reason is None:
+        return cuda.require()
+    logging.getLogger("fastreason").warning("sampling runs in torch: fastreason.cuda is not available: %s", reason)
+    return None
+
+
+def _launch(
+    module: Any, logits: Tensor, seed: int, keys: list[Tensor], stream: int, **filters: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel of csrc/cuda on the stream; under a CUDA graph with keys that are on the device already."""
+    if logits.dtype not in _TYPES:
+        logits = logits.float()
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    keys = [key.to(logits.device, non_blocking=True).contiguous() for key in keys]
+    N, V = logits.shape
+    tokens = torch.empty(N, dtype=torch.int64, device=logits.device)
+    logprobs, full_logprobs = torch.empty(2, N, dtype=torch.float32, device=logits.device)
+    module.sample(
+        device=logits.device.index or 0,
+        stream=stream,
+        logits=logits.data_ptr(),
+        type=_TYPES[logits.dtype],
+        num_rows=N,
+        V=V,
+        stride=logits.stride(0),
+        seed=seed,
+        **{name: key.data_ptr() for name, key in zip(("prompts", "samples", "positions"), keys, strict=True)},
+        tokens=tokens.data_ptr(),
+        logprobs=logprobs.data_ptr(),
+        full_logprobs=full_logprobs.data_ptr(),
+        **filters,
+    )
+    return tokens, logprobs, full_logprobs
+
+
+def _sample_on_cpu(logits: Tensor, seed: int, keys: list[Tensor], **filters: Any) -> tuple[Tensor, Tensor, Tensor]:
+    logits = logits.detach().float()
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    arrays = (key.numpy() for key in keys)
+    found = _core.sample(logits.numpy(), seed, *arrays, **filters, threads=torch.get_num_threads())
+    tokens, logprobs, full_logprobs = (torch.from_numpy(x) for x in found)
+    if (tokens < 0).any():
+        row = int((tokens < 0).nonzero()[0])
+        raise ValueError(f"sample: row {row} of the logits holds NaN or infinity, or nothing above -infinity")
+    return tokens, logprobs, full_logprobs
 
 
 def _as_key(logits: Tensor, name: str, x: Any) -> Tensor:
@@ -224,9 +284,3 @@ def _check(logits: Tensor, seed: int, temperature: float, top_k: int, top_p: flo
         raise ValueError(f"sample: top_p must be above 0 and at most 1, got {top_p}")
     if not 0 <= min_p <= 1:
         raise ValueError(f"sample: min_p must be in 0 .. 1, got {min_p}")
-
-
-def _check_tokens(tokens: Tensor) -> None:
-    if (tokens < 0).any():
-        row = int((tokens < 0).nonzero()[0])
-        raise ValueError(f"sample: row {row} of the logits holds NaN or infinity, or nothing above -infinity")

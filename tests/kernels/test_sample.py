@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from fastreason.kernels.sample import sample_ref
 from torch import Tensor
 
 from fastreason import _core, ops
@@ -70,7 +71,7 @@ def brute_force(z: list[float], u: float, top_k: int = 0, top_p: float = 1.0, mi
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("V", WIDTHS)
 def test_each_row_against_brute_force(settings, V):
-    N = 24
+    N = 24 if V < 1000 else 8
     logits_NV = random_logits(N, V, seed=V)
     tokens, logprobs, full = ops.sample(logits_NV, seed=5, **keys(N), **settings)
     assert (tokens.dtype, logprobs.dtype, full.dtype) == (torch.int64, torch.float32, torch.float32)
@@ -91,6 +92,33 @@ def test_each_row_against_brute_force(settings, V):
             assert float(logprobs[n]) == pytest.approx(want["sampled"](int(tokens[n])), abs=2e-6)
         # worst seen 5e-7: exp in float32, and one rounding of a number up to 90
         assert float(full[n]) == pytest.approx(want["full"][int(tokens[n])], abs=2e-6, rel=1e-6)
+
+
+# 8,400 rows a setting, 100,800 in all
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_core_gives_the_bits_of_the_definition(settings):
+    for N, V in [(500, 1), (3000, 7), (3000, 300), (1000, 512), (500, 1025), (400, 2200)]:
+        logits_NV, key = random_logits(N, V, seed=V + 1), keys(N, V)
+        uniform_N = torch.from_numpy(_core.uniform(9, *key.values()))
+        want = sample_ref(logits_NV, uniform_N, **settings)
+        got = _core.sample(logits_NV.numpy(), 9, *key.values(), **settings, threads=1 + N % 3)
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b.numpy())
+
+
+def test_the_core_takes_rows_with_a_stride_and_any_number_of_threads():
+    logits_NV, key = random_logits(300, 4096), keys(300)
+    cut = logits_NV[::2, 5:905]
+    half = [x[::2] for x in key.values()]
+    whole = _core.sample(cut.contiguous().numpy(), 1, *half, top_p=0.9, threads=1)
+    for threads in (1, 3, 7):
+        for a, b in zip(whole, _core.sample(cut.numpy(), 1, *half, top_p=0.9, threads=threads), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for bad in (logits_NV.T.numpy(), logits_NV[0].numpy(), logits_NV[:, :0].numpy()):
+        with pytest.raises(ValueError, match=r"sample: logits must be float32 \[N, V\], 1 <= V <= 2.23, contiguous"):
+            _core.sample(bad, 1, *key.values())
+    with pytest.raises(ValueError, match=r"must be \[N\] = \[300\], got 300, 300 and 1"):
+        _core.sample(logits_NV.numpy(), 1, key["prompts_N"], key["samples_N"], np.zeros(1, dtype=np.int64))
 
 
 def test_without_filters_both_logprobs_are_the_same():
