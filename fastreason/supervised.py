@@ -18,9 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from . import checkpoint, ops
 from .budget import Budget, account, matmul_peak, train_flop
+from .kernels.linear import ROW_MULTIPLE
 from .kernels.segments import Segments
 from .machine import package_version
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
@@ -198,8 +200,13 @@ def supervised_loss(model: Decoder, batch: PackedBatch, loss_on: str) -> torch.T
         target_T = torch.ones(len(tokens_T), dtype=torch.bool)
     target_T[segments.start] = False  # nothing precedes the first token of a document
     target_N = target_T.nonzero().squeeze(1)
+    labels_N = tokens_T[target_N]
+    # padding tokens and rows without a loss, so that products have one of few shapes
+    tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
+    spare = -len(target_N) % ROW_MULTIPLE
     hidden = model(tokens_T, segments)
-    return ops.cross_entropy(model.logits(hidden[target_N - 1]), tokens_T[target_N])
+    logits_NV = model.logits(hidden[F.pad(target_N - 1, (0, spare))])
+    return ops.cross_entropy(logits_NV, F.pad(labels_N, (0, spare), value=-100))
 
 
 def count_targets(batch: PackedBatch, loss_on: str) -> int:
