@@ -100,6 +100,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class Linear(nn.Linear):
+    """torch's linear layer, through the operation that picks the faster library."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of one input are one matrix."""
 
@@ -114,11 +121,11 @@ class Block(nn.Module):
         self.eps = config.rms_norm_eps
         self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, dim
         self.attention_norm = nn.Parameter(torch.ones(width))
-        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * dim)
-        self.out = nn.Linear(heads * dim, width, bias=False)
+        self.qkv = Linear(width, (heads + 2 * kv_heads) * dim)
+        self.out = Linear(heads * dim, width, bias=False)
         self.mlp_norm = nn.Parameter(torch.ones(width))
-        self.gate_up = nn.Linear(width, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, width, bias=False)
+        self.gate_up = Linear(width, 2 * config.intermediate_size, bias=False)
+        self.down = Linear(config.intermediate_size, width, bias=False)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values: [T, H, D], [T, K, D], [T, K, D]."""
@@ -221,4 +228,4 @@ class Decoder(nn.Module):
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[N, V] from hidden states."""
         head = self.embedding if self.head is None else self.head
-        return hidden_ND @ head.weight.t()
+        return ops.linear(hidden_ND, head.weight)

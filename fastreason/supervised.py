@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 
 from . import checkpoint, distributed, ops
 from .batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
 from .budget import Budget, account, matmul_peak
 from .distributed import Parallel, Replica
+from .kernels.linear import ROW_MULTIPLE
 from .kernels.segments import Segments
 from .machine import package_version
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
@@ -260,11 +262,15 @@ def supervised_loss(
     else:
         target_T = torch.ones(len(tokens_T), dtype=torch.bool)
     target_T[segments.start] = False  # nothing precedes the first token of a document
-    target_N = target_T.nonzero().squeeze(1).to(device)
-    tokens_T = tokens_T.to(device)
+    target_N = target_T.nonzero().squeeze(1)
+    labels_N = tokens_T[target_N]
+    # padding tokens and rows without a loss, so that products have one of few shapes
+    tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
+    spare = -len(target_N) % ROW_MULTIPLE
+    source_N, labels_N = F.pad(target_N - 1, (0, spare)).to(device), F.pad(labels_N, (0, spare), value=-100).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        hidden = model(tokens_T, segments)
-        return ops.cross_entropy(model.logits(hidden[target_N - 1]), tokens_T[target_N])
+        hidden = model(tokens_T.to(device), segments)
+        return ops.cross_entropy(model.logits(hidden[source_N]), labels_N)
 
 
 def compute_in(precision: str, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:

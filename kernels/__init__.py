@@ -7,6 +7,7 @@ if __name__ == "fastreason.kernels":
     from .cross_entropy import cross_entropy
     from .decode_attention import decode_attention
     from .group_advantages import group_advantages, token_weights
+    from .linear import linear
     from .policy_loss import PolicyLoss, policy_loss
     from .rms_norm import rms_norm
     from .rope import rope, rope_angles
@@ -21,6 +22,7 @@ __all__ = [
     "cross_entropy",
     "decode_attention",
     "group_advantages",
+    "linear",
     "policy_loss",
     "rms_norm",
     "rope",

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import cpu
 from .attention_backward import attention_backward, match_strides
 from .attention_plan import (
     LAYOUT_ARGUMENTS,
@@ -68,6 +69,8 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     """
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
+    if scale > 0 and cpu.suits(q_THD, k_TKD, v_TKD, widths=q_THD.shape[-1:]):
+        return cpu.attention(q_THD, k_TKD, v_TKD, segments, scale)
     if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
     check_head_dim("attention", q_THD.shape[-1])

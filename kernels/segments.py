@@ -11,7 +11,7 @@ Letters:    T tokens, S segments; R padded rows, of rectangles [B, L]; P prefixe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -111,6 +111,11 @@ class Segments:
         prefix[:, 0] = -1
         flat = length.flatten()
         return cls(flat.cumsum(0) - flat, flat, prefix.flatten(), int(flat.sum()))
+
+    def padded(self, multiple: int) -> Segments:
+        """The same segments with padding tokens behind the last one, up to a multiple of `multiple` tokens."""
+        missing = -self.num_tokens % multiple
+        return replace(self, num_tokens=self.num_tokens + missing) if missing else self
 
     @cached_property
     def positions(self) -> Tensor:

@@ -22,6 +22,7 @@ void bind_grade(py::module_& m);
 void bind_released(py::module_& m);
 void bind_decode(py::module_& m);
 void bind_sample(py::module_& m);
+void bind_cpu(py::module_& m);
 
 // A numpy array that owns the vector's memory, without a copy.
 template <class T>

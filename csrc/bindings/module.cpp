@@ -30,6 +30,7 @@ PYBIND11_MODULE(_core, m) {
   bind_released(m);
   bind_decode(m);
   bind_sample(m);
+  bind_cpu(m);
   m.def(
       "philox4x32", [](PhiloxBlock counter, PhiloxKey key) { return philox4x32(counter, key); }, py::arg("counter"),
       py::arg("key"), "One block of Philox4x32-10: four 32-bit words.");

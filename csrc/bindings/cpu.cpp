@@ -1,0 +1,183 @@
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include "bindings/bindings.h"
+#include "common/array.h"
+#include "common/parallel.h"
+#include "cpu/kernels.h"
+
+namespace fastreason {
+
+namespace {
+
+// Tensors come as addresses: kernels/cpu.py, the one caller, has checked what they are of.
+using Address = std::uintptr_t;
+
+const float* in(Address address) { return reinterpret_cast<const float*>(address); }
+float* out(Address address) { return reinterpret_cast<float*>(address); }
+
+// Rows that one thread takes at a time. Fixed, because partial sums over them decide bits.
+constexpr std::int64_t kGrain = 256;
+
+const Kernels* chosen = nullptr;
+const Kernels& table() { return chosen ? *chosen : kernels(); }
+
+using Strides = std::array<std::int64_t, 2>;  // of tokens and heads
+
+Heads heads(Address address, const Strides& strides) { return {in(address), strides[0], strides[1]}; }
+
+// A segment without a prefix and those whose prefix it is: one thread's work, so that gradients of a prefix add up in
+// the order of the batch.
+std::vector<std::vector<AttentionSegment>> families(const InputArray<std::int64_t>& layout) {
+  const std::int64_t count = layout.shape(1);
+  const std::int64_t* start = layout.data();
+  const std::int64_t *length = start + count, *prefix = length + count;
+  std::vector<std::vector<AttentionSegment>> found;
+  std::vector<std::size_t> family(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (prefix[i] >= 0) continue;
+    family[static_cast<std::size_t>(i)] = found.size();
+    found.push_back({{start[i], length[i], 0, 0}});
+  }
+  for (std::int64_t i = 0; i < count; ++i)
+    if (const std::int64_t p = prefix[i]; p >= 0)
+      found[family[static_cast<std::size_t>(p)]].push_back({start[i], length[i], start[p], length[p]});
+  return found;
+}
+
+// body(segment, KV head, scratch) for every segment and KV head.
+template <class Body>
+void for_segments(const InputArray<std::int64_t>& layout, const AttentionShape& shape, int threads, Body&& body) {
+  const auto all = families(layout);
+  py::gil_scoped_release release;
+  std::int64_t most_keys = 0;
+  for (const auto& family : all)
+    for (const auto& s : family) most_keys = std::max(most_keys, s.prefix_length + s.length);
+  const std::int64_t kv_heads = shape.heads / shape.group;
+  const std::int64_t units = std::ssize(all) * kv_heads;
+  const std::int64_t grain = std::max<std::int64_t>(1, units / (8 * resolve_threads(threads)));
+  parallel_blocks(units, threads, grain, [&](std::int64_t first, std::int64_t last) {
+    Array<float> scratch(static_cast<std::size_t>(attention_scratch(most_keys, shape.dim)));
+    for (std::int64_t unit = first; unit < last; ++unit)
+      for (const auto& s : all[static_cast<std::size_t>(unit / kv_heads)]) body(s, unit % kv_heads, scratch.data());
+  });
+}
+
+template <class Body>
+void for_rows(std::int64_t rows, int threads, Body&& body) {
+  py::gil_scoped_release release;
+  parallel_blocks(rows, threads, kGrain, body);
+}
+
+}  // namespace
+
+void bind_cpu(py::module_& m) {
+  m.def(
+      "keep_freed_memory",
+      [] {
+#if defined(__GLIBC__)
+        return mallopt(M_MMAP_MAX, 0) && mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max()) &&
+               mallopt(M_TOP_PAD, 64 << 20);
+#else
+        return false;
+#endif
+      },
+      "Makes the allocator keep what is freed, for good. False where it is not glibc's.");
+
+  auto cpu = m.def_submodule("cpu", "Float32 kernels. Arguments are checked by fastreason.kernels.cpu alone.");
+
+  cpu.def(
+      "use",
+      [](const std::string& name) {
+        const Kernels* found = name.empty() ? &kernels() : find_kernels(name.c_str());
+        if (found) chosen = found;
+        return found != nullptr;
+      },
+      py::arg("name"), "Picks baseline, avx2 or avx512, for tests; '' the widest. False if this CPU does not have it.");
+  cpu.def("name", [] { return std::string(table().name); }, "The instruction set in use.");
+
+  cpu.def(
+      "attention_forward",
+      [](const InputArray<std::int64_t>& layout, Address q, Strides q_strides, Address k, Strides k_strides, Address v,
+         Strides v_strides, Address o, Address lse, std::array<std::int64_t, 4> shape, float scale, int threads) {
+        const AttentionShape sizes{shape[0], shape[1], shape[2], shape[3], scale};
+        const Heads queries = heads(q, q_strides), keys = heads(k, k_strides), values = heads(v, v_strides);
+        for_segments(layout, sizes, threads, [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
+          table().attention_forward(s, sizes, queries, keys, values, head, out(o), out(lse), scratch);
+        });
+      },
+      "layout [3, S], then address and strides of q, k, v, then o, lse, (tokens, heads, group, dim), scale, threads.");
+  cpu.def(
+      "attention_backward",
+      [](const InputArray<std::int64_t>& layout, Address q, Strides q_strides, Address k, Strides k_strides, Address v,
+         Strides v_strides, std::array<Address, 6> gradients, std::array<std::int64_t, 4> shape, float scale,
+         int threads) {
+        const AttentionShape sizes{shape[0], shape[1], shape[2], shape[3], scale};
+        const Heads queries = heads(q, q_strides), keys = heads(k, k_strides), values = heads(v, v_strides);
+        const AttentionGradients g{in(gradients[0]),  in(gradients[1]),  in(gradients[2]),
+                                   out(gradients[3]), out(gradients[4]), out(gradients[5])};
+        for_segments(layout, sizes, threads, [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
+          table().attention_backward(s, sizes, queries, keys, values, head, g, scratch);
+        });
+      },
+      "As the forward pass, with (do, o, lse, dq, dk, dv) instead of o and lse.");
+
+  cpu.def("rms_norm_forward", [](Address x, Address weight, Address y, Address rstd, std::int64_t rows,
+                                 std::int64_t width, float eps, int threads) {
+    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+      table().rms_norm_forward(in(x), in(weight), out(y), out(rstd), first, last, width, eps);
+    });
+  });
+  cpu.def("rms_norm_backward", [](Address dy, Address x, Address weight, Address rstd, Address dx, Address dweight,
+                                  std::int64_t rows, std::int64_t width, int threads) {
+    const std::int64_t blocks = (rows + kGrain - 1) / kGrain;
+    std::vector<float> partial(static_cast<std::size_t>(blocks * width));
+    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t begin = first; begin < last; begin += kGrain)
+        table().rms_norm_backward(in(dy), in(x), in(weight), in(rstd), out(dx), partial.data() + begin / kGrain * width,
+                                  begin, std::min(last, begin + kGrain), width);
+    });
+    float* total = out(dweight);
+    std::fill_n(total, width, 0.0F);
+    for (std::int64_t b = 0; b < blocks; ++b)
+      for (std::int64_t d = 0; d < width; ++d) total[d] += partial[static_cast<std::size_t>(b * width + d)];
+  });
+
+  cpu.def("swiglu_forward", [](Address gate_up, Address y, std::int64_t rows, std::int64_t width, int threads) {
+    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+      table().swiglu_forward(in(gate_up), out(y), first, last, width);
+    });
+  });
+  cpu.def("swiglu_backward",
+          [](Address dy, Address gate_up, Address d_gate_up, std::int64_t rows, std::int64_t width, int threads) {
+            for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+              table().swiglu_backward(in(dy), in(gate_up), out(d_gate_up), first, last, width);
+            });
+          });
+
+  cpu.def("rope", [](Address x, Strides strides, Address cos, Address sin, Address y, std::int64_t tokens,
+                     std::int64_t heads, std::int64_t dim, float sign, int threads) {
+    for_rows(tokens, threads, [&](std::int64_t first, std::int64_t last) {
+      table().rope_rotate(in(x), strides[0], strides[1], in(cos), in(sin), out(y), first, last, heads, dim, sign);
+    });
+  });
+
+  cpu.def("cross_entropy", [](Address logits, std::int64_t row_stride, Address labels, Address shares, float z_loss,
+                              Address losses, Address gradient, std::int64_t rows, std::int64_t width, int threads) {
+    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+      table().cross_entropy_rows(in(logits), row_stride, reinterpret_cast<const std::int64_t*>(labels), in(shares),
+                                 z_loss, out(losses), out(gradient), first, last, width);
+    });
+  });
+}
+
+}  // namespace fastreason

@@ -1,0 +1,29 @@
+// Compiled once for every instruction set: FASTREASON_ISA is baseline, avx2 or avx512.
+#include "cpu/kernels.h"
+
+#include "cpu/attention.h"
+#include "cpu/loss.h"
+#include "cpu/pointwise.h"
+
+#define FASTREASON_JOIN_(a, b) a##b
+#define FASTREASON_JOIN(a, b) FASTREASON_JOIN_(a, b)
+#define FASTREASON_TEXT_(a) #a
+#define FASTREASON_TEXT(a) FASTREASON_TEXT_(a)
+
+namespace fastreason {
+
+const Kernels& FASTREASON_JOIN(kernels_of_, FASTREASON_ISA)() {
+  static constexpr Kernels kTable = {FASTREASON_TEXT(FASTREASON_ISA),
+                                     kLanes,
+                                     attention_forward,
+                                     attention_backward,
+                                     rms_norm_forward,
+                                     rms_norm_backward,
+                                     swiglu_forward,
+                                     swiglu_backward,
+                                     rope_rotate,
+                                     cross_entropy_rows};
+  return kTable;
+}
+
+}  // namespace fastreason

@@ -1,0 +1,195 @@
+"""The CPU's own kernels (csrc/cpu) as differentiable functions: one pass over memory where torch's operators take several.
+
+Each computes what the definition of the same name does, in float32, with products, sums and exponentials in another
+order. They run where the widths are multiples of 16, as `suits` and the wrappers that ask it say; elsewhere, for other
+dtypes and while a compiler traces, the definitions do. Threads are torch's; the bits do not depend on their number.
+
+Letters: T tokens, N rows, D width, H query heads, K key-value heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .segments import Segments
+from .triton_support import runs_triton
+
+try:
+    from fastreason._core import cpu as _kernels
+except ImportError:  # the folder alone, without the compiled core
+    _kernels = None  # type: ignore[assignment]
+
+__all__ = ["attention", "cross_entropy", "rms_norm", "rope", "suits", "swiglu"]
+
+_LANES = 16  # floats of the widest vector
+
+
+def suits(*tensors: Tensor, widths: tuple[int, ...] = ()) -> bool:
+    """Whether the kernels take these: plain float32 tensors on CPU, rows contiguous, widths multiples of 16."""
+    return (
+        _kernels is not None
+        and not torch.compiler.is_compiling()
+        and not any(width % _LANES for width in widths)
+        and all(
+            x.dtype == torch.float32
+            and x.device.type == "cpu"
+            and type(x) in (Tensor, torch.nn.Parameter)
+            and x.stride(-1) == 1
+            for x in tensors
+        )
+        and not runs_triton(tensors[0])
+    )
+
+
+def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, scale: float) -> Tensor:
+    return _Attention.apply(q_THD, k_TKD, v_TKD, segments, scale)
+
+
+def _uncovered_zero(segments: Segments, *shape: int) -> Tensor:
+    """float32 [T, ...] to be written where segments are, zero elsewhere."""
+    covered = int(segments.length.sum())
+    if covered != int(segments.start[-1] + segments.length[-1]):
+        return torch.zeros(segments.num_tokens, *shape)
+    x = torch.empty(segments.num_tokens, *shape)
+    x[covered:].zero_()
+    return x
+
+
+def _place(x_THD: Tensor) -> tuple[int, tuple[int, int]]:
+    return x_THD.data_ptr(), (x_THD.stride(0), x_THD.stride(1))
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Tensor:
+        (T, H, D), K = q.shape, k.shape[1]
+        o, lse = _uncovered_zero(segments, H, D), torch.empty(H, T)
+        ctx.shape, ctx.segments, ctx.scale = (T, H, H // K, D), segments, scale
+        _kernels.attention_forward(
+            segments.table.numpy(), *_place(q), *_place(k), *_place(v), o.data_ptr(), lse.data_ptr(),
+            ctx.shape, scale, torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(q, k, v, o, lse)
+        return o
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, o, lse = ctx.saved_tensors
+        do = do.contiguous()
+        dq, dk, dv = (_uncovered_zero(ctx.segments, *x.shape[1:]) for x in (q, k, v))
+        gradients = tuple(x.data_ptr() for x in (do, o, lse, dq, dk, dv))
+        _kernels.attention_backward(
+            ctx.segments.table.numpy(), *_place(q), *_place(k), *_place(v), gradients,
+            ctx.shape, ctx.scale, torch.get_num_threads(),
+        )  # fmt: skip
+        return dq, dk, dv, None, None
+
+
+def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    return _RmsNorm.apply(x_ND, weight_D, eps)
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        y, rstd = torch.empty_like(x), torch.empty(len(x))
+        pointers = (tensor.data_ptr() for tensor in (x, weight, y, rstd))
+        _kernels.rms_norm_forward(*pointers, *x.shape, eps, torch.get_num_threads())
+        ctx.save_for_backward(x, weight, rstd)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, rstd = ctx.saved_tensors
+        dy, dx, dweight = dy.contiguous(), torch.empty_like(x), torch.empty_like(weight)
+        pointers = (tensor.data_ptr() for tensor in (dy, x, weight, rstd, dx, dweight))
+        _kernels.rms_norm_backward(*pointers, *x.shape, torch.get_num_threads())
+        return dx, dweight, None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    return _Swiglu.apply(gate_up)
+
+
+class _Swiglu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate_up = gate_up.contiguous()
+        width = gate_up.shape[-1] // 2
+        y = torch.empty(*gate_up.shape[:-1], width)
+        _kernels.swiglu_forward(
+            gate_up.data_ptr(), y.data_ptr(), y.numel() // width, width, torch.get_num_threads()
+        )  # fmt: skip
+        ctx.save_for_backward(gate_up)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        dy, gradient = dy.contiguous(), torch.empty_like(gate_up)
+        pointers = (tensor.data_ptr() for tensor in (dy, gate_up, gradient))
+        _kernels.swiglu_backward(*pointers, dy.numel() // dy.shape[-1], dy.shape[-1], torch.get_num_threads())
+        return gradient
+
+
+def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
+    return _Rope.apply(x_THD, cos_T1D, sin_T1D)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    y = torch.empty(x.shape)
+    _kernels.rope(
+        *_place(x), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), *x.shape, sign, torch.get_num_threads()
+    )  # fmt: skip
+    return y
+
+
+class _Rope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        dy = dy if dy.stride(-1) == 1 else dy.contiguous()
+        return _rotate(dy, *ctx.saved_tensors, -1.0), None, None
+
+
+def cross_entropy(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
+    """The sum of the rows' losses by their shares."""
+    outside = (labels_N < 0) | (labels_N >= logits_NV.shape[1])
+    if (outside & (shares_N != 0)).any():
+        raise IndexError(f"cross_entropy: labels must be in 0 .. {logits_NV.shape[1] - 1} or ignore_index")
+    return _CrossEntropy.apply(logits_NV, labels_N, shares_N, z_loss)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, shares: Tensor, z_loss: float) -> Tensor:
+        N, V = logits.shape
+        labels, shares, losses = labels.contiguous(), shares.contiguous(), torch.empty(N)
+        gradient = torch.empty(N, V) if ctx.needs_input_grad[0] else None
+        _kernels.cross_entropy(
+            logits.data_ptr(), logits.stride(0), labels.data_ptr(), shares.data_ptr(), z_loss, losses.data_ptr(),
+            0 if gradient is None else gradient.data_ptr(), N, V, torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(gradient)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        # as from loss.backward(): nothing is multiplied
+        return gradient if upstream == 1.0 else gradient * upstream, None, None, None
