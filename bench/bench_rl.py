@@ -138,13 +138,14 @@ def trl_steps(
         logging_steps=1, report_to=[], disable_tqdm=True, shuffle_dataset=False, gradient_checkpointing=False,
     )  # fmt: skip
     scored = reward("strict", tokenizer=tokenizer, threads=1)
+    processor = transformers.PreTrainedTokenizerFast.from_pretrained(folder / "model")
 
     def reward_function(**given: Any) -> list[float]:
         return speaking_reward(np.asarray(scored(**given), dtype=np.float32)).tolist()
 
     trainer = trl.GRPOTrainer(
         str(folder / "model"), reward_function, config, prompts(stream, stop=PROMPTS * (STEPS + 1)),
-        processing_class=transformers.PreTrainedTokenizerFast.from_pretrained(folder / "model"), callbacks=[Alternate()],
+        processing_class=processor, callbacks=[Alternate()],
     )  # fmt: skip
     trainer.train()
     return ours[1:], theirs[1:]

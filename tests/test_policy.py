@@ -10,8 +10,8 @@ from fastreason.budget import forward_flop
 from fastreason.metrics import MetricsLog, StopRequest
 from fastreason.optim import OptimSettings
 from fastreason.policy import PolicySettings, policy_step, reinforce
+from fastreason.policy_groups import Groups, PackedGroups
 from fastreason.policy_statistics import pass_flop
-from fastreason.policy_update import Groups, PackedGroups
 
 from .test_model import random_model
 

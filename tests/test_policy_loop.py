@@ -13,7 +13,7 @@ from fastreason.checkpoint import load_model
 from fastreason.metrics import Interrupted, MetricsLog, StopRequest
 from fastreason.optim import Optimizer, OptimSettings
 from fastreason.policy import FixedMixture, Groups, update
-from fastreason.policy_update import speaking
+from fastreason.policy_groups import speaking
 
 from .test_policy import MIX, run_stage, sample, settings
 

@@ -11,7 +11,7 @@ from fastreason.kernels import Segments
 import fastreason as fr
 from fastreason.advantages import advantages
 from fastreason.policy import Groups, PolicySettings, group_loss
-from fastreason.policy_update import speaking
+from fastreason.policy_groups import speaking
 
 from .test_model import random_model
 
