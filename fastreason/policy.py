@@ -29,6 +29,7 @@ from .grading import grade
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
 from .model import Decoder
 from .optim import Optimizer
+from .policy_groups import Groups, speaking
 from .policy_settings import LOSSES, PolicySettings
 from .policy_statistics import (
     Facts,
@@ -37,7 +38,7 @@ from .policy_statistics import (
     speed_statistics,
     update_statistics,
 )
-from .policy_update import Groups, group_loss, policy_step, speaking, update
+from .policy_update import group_loss, policy_step, update
 from .rewards import REWARDS, Reward, reward_function
 from .rollout import Rollout
 from .tasks import Mixture, ProblemBatch, TaskStream

@@ -1,7 +1,7 @@
-"""The update of reinforcement learning: groups in the packed layout, their loss, and the step over all ranks.
+"""The update of reinforcement learning: the loss of groups, and the step over all ranks.
 
-Letters: P prompts, G samples of each, S = P * G samples, L tokens of the longest one; T tokens of a packed batch, N of
-them sampled, V vocabulary.
+Letters: P prompts, G samples of each, S = P * G samples, L tokens of the longest one; N sampled tokens of all of them,
+D hidden size, V vocabulary, K statistics.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,144 +20,13 @@ from . import ops
 from .distributed import sum_over_ranks, world_size
 from .kernels.policy_loss import PolicyLoss
 from .kernels.policy_loss_kernel import NUM_SUMS, STATISTICS
-from .kernels.segments import Segments
 from .model import Decoder
 from .optim import Optimizer
+from .policy_groups import Groups, PackedGroups, inside, speaking
 from .policy_settings import PolicySettings
 from .rollout import RolloutOutput
 
-
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Prompts and their samples, as they are trained on.
-
-    Args:
-        prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
-        tokens: int32 [S, L]; lengths: int64 [S].
-        logprobs: float32 [S, L], when sampled.
-        rewards: float32 [S], or [S, L] with NaN where a token has none.
-        place: int64 [P]: the number of each group among those of all ranks.
-    """
-
-    prompt_tokens: np.ndarray
-    prompt_offsets: np.ndarray
-    tokens: np.ndarray
-    lengths: np.ndarray
-    logprobs: np.ndarray
-    rewards: Tensor
-    place: np.ndarray
-
-    @classmethod
-    def of(cls, samples: RolloutOutput, rewards: Tensor, place: np.ndarray | None = None) -> Groups:
-        """All groups of a rollout; the default of `place` is 0 .. P - 1."""
-        place = np.arange(len(samples.prompt_offsets) - 1) if place is None else place
-        return cls(
-            samples.prompt_tokens, samples.prompt_offsets, samples.tokens, samples.lengths, samples.logprobs, rewards,
-            place,
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.place)
-
-    @property
-    def group_size(self) -> int:
-        return len(self.lengths) // len(self) if len(self) else 0
-
-    def take(self, groups: np.ndarray) -> Groups:
-        """Some of the groups, by their indices in rising order."""
-        if len(groups) == len(self):
-            return self
-        rows = (groups[:, None] * self.group_size + np.arange(self.group_size)).reshape(-1)
-        parts = [self.prompt_tokens[self.prompt_offsets[p] : self.prompt_offsets[p + 1]] for p in groups]
-        return Groups(
-            np.concatenate([self.prompt_tokens[:0], *parts]),
-            np.concatenate([[0], np.diff(self.prompt_offsets)[groups].cumsum()]).astype(np.int64),
-            self.tokens[rows],
-            self.lengths[rows],
-            self.logprobs[rows],
-            self.rewards[torch.from_numpy(rows)],
-            self.place[groups],
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[Groups]) -> Groups:
-        """The groups of several draws, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        width = max(part.tokens.shape[1] for part in parts)
-        lengths = np.concatenate([np.diff(part.prompt_offsets) for part in parts])
-        rewards = [part.rewards for part in parts]
-        if rewards[0].ndim == 2:
-            rewards = [_widened(x, width) for x in rewards]
-        return cls(
-            np.concatenate([part.prompt_tokens for part in parts]),
-            np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
-            np.concatenate([np.pad(p.tokens, ((0, 0), (0, width - p.tokens.shape[1]))) for p in parts]),
-            np.concatenate([part.lengths for part in parts]),
-            np.concatenate([np.pad(p.logprobs, ((0, 0), (0, width - p.logprobs.shape[1]))) for p in parts]),
-            torch.cat(rewards),
-            np.concatenate([part.place for part in parts]),
-        )
-
-
-def _widened(rewards_SL: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(rewards_SL, (0, width - rewards_SL.shape[1]), value=torch.nan)
-
-
-@dataclass(frozen=True, eq=False)
-class PackedGroups:
-    """Groups in the segment layout, and for each sampled token what the loss needs, sample after sample.
-
-    Args:
-        tokens_T, segments: prompt 0, its samples, prompt 1, ...
-        target_N: int64: where the sampled tokens stand.
-        lengths_S: int64: of the samples.
-        group_size: G.
-    """
-
-    tokens_T: Tensor
-    segments: Segments
-    target_N: Tensor
-    lengths_S: Tensor
-    group_size: int
-
-    @classmethod
-    def of(cls, groups: Groups) -> PackedGroups:
-        lengths_S = torch.from_numpy(groups.lengths)
-        segments = Segments.from_groups(
-            torch.from_numpy(np.diff(groups.prompt_offsets)), lengths_S.view(len(groups), -1)
-        )
-        is_sampled_T = (segments.prefix >= 0).repeat_interleave(segments.length)
-        tokens_T = torch.empty(segments.num_tokens, dtype=torch.int64)
-        tokens_T[is_sampled_T] = torch.from_numpy(groups.tokens[inside(groups)]).long()
-        tokens_T[~is_sampled_T] = torch.from_numpy(groups.prompt_tokens).long()
-        return cls(tokens_T, segments, is_sampled_T.nonzero().squeeze(1), lengths_S, groups.group_size)
-
-    @cached_property
-    def _is_first_N(self) -> Tensor:
-        """Whether a token is the first of its sample."""
-        return self.segments.start[self.segments.prefix >= 0].repeat_interleave(self.lengths_S) == self.target_N
-
-    @cached_property
-    def order_N(self) -> Tensor:
-        """The order in which `logits` returns the tokens: the first ones of all samples last."""
-        return torch.cat([(~self._is_first_N).nonzero().squeeze(1), self._is_first_N.nonzero().squeeze(1)])
-
-    def logits(self, model: Decoder) -> Tensor:
-        """What predicts each sampled token, [N, V], in the order `order_N`.
-
-        The first token of a sample is predicted by the last of its prompt, the others by the one before them. The
-        first ones go last, expanded and not indexed: the gradient of an index that repeats is summed in any order.
-        """
-        hidden = model(self.tokens_T, self.segments)
-        prompt_end_P = (self.segments.start + self.segments.length - 1)[self.segments.prefix < 0]
-        behind_prompts = hidden[prompt_end_P][:, None].expand(-1, self.group_size, -1).flatten(0, 1)
-        return model.logits(torch.cat([hidden[self.target_N[~self._is_first_N] - 1], behind_prompts]))
-
-
-def inside(groups: Groups) -> np.ndarray:
-    """bool [S, L]: whether a token belongs to its sample."""
-    return np.arange(groups.tokens.shape[1]) < groups.lengths[:, None]
+_PIECE_LOGITS = 2**20  # 4 MB in float32
 
 
 def policy_step(
@@ -185,7 +54,7 @@ def group_loss(
     share: float = 1.0,
     reference: Decoder | None = None,
 ) -> PolicyLoss:
-    """The loss of some groups.
+    """The loss of some groups, for a `backward` of your own; `update` does both in pieces.
 
     Args:
         advantages: float [S], or [S, L] of tokens.
@@ -193,47 +62,117 @@ def group_loss(
             of its samples if not.
         reference: the frozen model that KL is taken to.
     """
-    packed, parts = PackedGroups.of(groups), settings.parts
-    order_N, lengths_S = packed.order_N, packed.lengths_S
-    if parts.kind == "gspo":  # the rows of a sequence stay together
-        order_N = torch.arange(len(order_N))
-    tokens_N = packed.tokens_T[packed.target_N][order_N]
-    inside_SL = torch.from_numpy(inside(groups))
-    spread = advantages if advantages.ndim == 2 else advantages[:, None].expand(inside_SL.shape)
-    length = settings.max_new_tokens if parts.aggregation == "constant" else None
-    weights_N = ops.token_weights(lengths_S, parts.aggregation, length=length) * share
+    rows = _Rows.of(groups, advantages, settings, share)
+    return rows.loss(model, rows.predictors(model), slice(0, len(rows.tokens_N)), reference, rows.frozen(reference))
 
-    def logits_of(a_model: Decoder) -> Tensor:
-        logits_NV = packed.logits(a_model)
-        return logits_NV[packed.order_N.argsort()] if parts.kind == "gspo" else logits_NV
 
-    reference_logits, reference_logprobs = None, None
-    if reference is not None:
-        with torch.no_grad():
-            reference_logits = logits_of(reference)
-            if settings.kl != "exact":
-                tempered = reference_logits.float() / settings.temperature
-                reference_logprobs = tempered.log_softmax(-1).gather(1, tokens_N[:, None]).squeeze(1)
-                reference_logits = None
-    offsets = torch.cat([lengths_S.new_zeros(1), lengths_S.cumsum(0)]) if parts.kind == "gspo" else None
-    return ops.policy_loss(
-        logits_of(model),
-        tokens_N,
-        spread[inside_SL][order_N],
-        weights_N[order_N],
-        old_logprobs_N=torch.from_numpy(groups.logprobs)[inside_SL][order_N],
-        reference_logprobs_N=reference_logprobs,
-        reference_logits_NV=reference_logits,
-        sequence_offsets_S=offsets,
-        kind=parts.kind,
-        temperature=settings.temperature,
-        clip_low=parts.clip_low,
-        clip_high=parts.clip_high,
-        clip_dual=settings.clip_dual or math.inf,
-        kl=settings.kl if settings.kl != "exact" else "k3",
-        kl_coef=settings.kl_coef,
-        entropy_coef=settings.entropy_coef,
-    )
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The sampled tokens of some groups, and what the loss needs of each; all in one order."""
+
+    packed: PackedGroups
+    settings: PolicySettings
+    tokens_N: Tensor
+    advantages_N: Tensor
+    weights_N: Tensor
+    old_N: Tensor
+
+    @classmethod
+    def of(cls, groups: Groups, advantages: Tensor, settings: PolicySettings, share: float) -> _Rows:
+        packed, parts = PackedGroups.of(groups), settings.parts
+        length = settings.max_new_tokens if parts.aggregation == "constant" else None
+        weights_N = ops.token_weights(packed.lengths_S, parts.aggregation, length=length) * share
+        inside_SL = torch.from_numpy(inside(groups))
+        spread_SL = advantages if advantages.ndim == 2 else advantages[:, None].expand(inside_SL.shape)
+        old_N = torch.from_numpy(groups.logprobs)[inside_SL]
+        values = [packed.tokens_T[packed.target_N], spread_SL[inside_SL], weights_N, old_N]
+        if parts.kind != "gspo":
+            values = [x[packed.order_N] for x in values]
+        return cls(packed, settings, *values)
+
+    def predictors(self, model: Decoder) -> Tensor:
+        """The hidden state behind which each token was sampled: [N, D]. In gspo a sequence stays together."""
+        predictors_ND = self.packed.predictors(model)
+        return predictors_ND[self.packed.order_N.argsort()] if self.settings.parts.kind == "gspo" else predictors_ND
+
+    @torch.no_grad()
+    def frozen(self, reference: Decoder | None) -> Tensor | None:
+        return None if reference is None else self.predictors(reference)
+
+    def loss(
+        self,
+        model: Decoder,
+        predictors_ND: Tensor,
+        rows: slice,
+        reference: Decoder | None,
+        frozen_ND: Tensor | None,
+    ) -> PolicyLoss:
+        """Of the rows that `predictors_ND` holds; `frozen_ND` holds all."""
+        settings, parts, tokens_N = self.settings, self.settings.parts, self.tokens_N[rows]
+        reference_logits, reference_logprobs = None, None
+        if reference is not None and frozen_ND is not None:
+            with torch.no_grad():
+                reference_logits = reference.logits(frozen_ND[rows])
+                if settings.kl != "exact":
+                    tempered = reference_logits.float() / settings.temperature
+                    reference_logprobs = tempered.log_softmax(-1).gather(1, tokens_N[:, None]).squeeze(1)
+                    reference_logits = None
+        return ops.policy_loss(
+            model.logits(predictors_ND),
+            tokens_N,
+            self.advantages_N[rows],
+            self.weights_N[rows],
+            old_logprobs_N=self.old_N[rows],
+            reference_logprobs_N=reference_logprobs,
+            reference_logits_NV=reference_logits,
+            sequence_offsets_S=self._offsets(rows) if parts.kind == "gspo" else None,
+            kind=parts.kind,
+            temperature=settings.temperature,
+            clip_low=parts.clip_low,
+            clip_high=parts.clip_high,
+            clip_dual=settings.clip_dual or math.inf,
+            kl=settings.kl if settings.kl != "exact" else "k3",
+            kl_coef=settings.kl_coef,
+            entropy_coef=settings.entropy_coef,
+        )
+
+    def backward(self, model: Decoder, reference: Decoder | None) -> Tensor:
+        """Adds the gradient to the weights', piece by piece of the rows behind the blocks; the statistics [K].
+
+        On CPU a piece's logits stay in the cache; its gradient by its predictors is kept, and goes through the blocks
+        once for all.
+        """
+        predictors_ND, frozen_ND = self.predictors(model), self.frozen(reference)
+        gradients, totals = [], []
+        for rows in self._pieces(predictors_ND.device, model.config.vocab_size):
+            piece_ND = predictors_ND[rows].detach().requires_grad_()
+            result = self.loss(model, piece_ND, rows, reference, frozen_ND)
+            result.loss.backward()
+            gradients.append(piece_ND.grad)
+            totals.append(result.totals_K.float().cpu())
+        predictors_ND.backward(torch.cat(gradients))
+        return _joined(totals)
+
+    def _pieces(self, device: torch.device, vocab_size: int) -> list[slice]:
+        """Of about a million logits on CPU; in gspo cut between sequences."""
+        size = max(1, _PIECE_LOGITS // vocab_size) if device.type == "cpu" else len(self.tokens_N)
+        ends = self.packed.lengths_S.cumsum(0)
+        if self.settings.parts.kind != "gspo":
+            ends = torch.arange(1, len(self.tokens_N) + 1)
+        is_last = torch.cat([ends[1:] > (ends[:-1] // size + 1) * size, torch.ones(1, dtype=torch.bool)])
+        borders = [0, *ends[is_last].tolist()]
+        return [slice(begin, end) for begin, end in pairwise(borders)]
+
+    def _offsets(self, rows: slice) -> Tensor:
+        ends = self.packed.lengths_S.cumsum(0)
+        ends = ends[(ends > rows.start) & (ends <= rows.stop)]
+        return torch.cat([ends.new_zeros(1), ends - rows.start])
+
+
+def _joined(totals: Sequence[Tensor]) -> Tensor:
+    """Statistics of parts as those of the whole: sums are added, of maxima the largest counts."""
+    table = torch.stack(list(totals))
+    return torch.cat([table[:, :NUM_SUMS].sum(0), table[:, NUM_SUMS:].amax(0)])
 
 
 def update(
@@ -286,22 +225,13 @@ def _accumulate(
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
         return None
-    sums = torch.zeros(len(STATISTICS))
-    sums[NUM_SUMS:] = -math.inf
+    totals = torch.zeros(len(STATISTICS))
+    totals[NUM_SUMS:] = -math.inf
     for which in np.array_split(trained, min(settings.accumulate, len(trained))) if len(trained) else ():
         part, part_advantages = _part(groups, advantages, which)
         share = _amount(part, settings) / total
-        result = group_loss(model, part, part_advantages, settings, share=share, reference=reference)
-        result.loss.backward()
-        totals = result.totals_K.float().cpu()
-        sums = torch.cat([sums[:NUM_SUMS] + totals[:NUM_SUMS], sums[NUM_SUMS:].maximum(totals[NUM_SUMS:])])
-    return _statistics_over_ranks(sums)
-
-
-def speaking(groups: Groups, advantages: Tensor) -> np.ndarray:
-    """bool [P]: whether any token of a group has an advantage."""
-    spread = advantages if advantages.ndim == 1 else advantages.where(torch.from_numpy(inside(groups)), 0.0)
-    return (spread.reshape(len(groups), -1).abs().sum(1) > 0).numpy()
+        totals = _joined([totals, _Rows.of(part, part_advantages, settings, share).backward(model, reference)])
+    return _statistics_over_ranks(totals)
 
 
 def _amount(groups: Groups, settings: PolicySettings) -> float:
