@@ -1,10 +1,10 @@
 """A Qwen2-compatible decoder on packed segments.
 
 Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head shares the
-embedding. One forward pass serves training, log-probabilities and the prompts of a rollout; `decode_step` continues it
-token by token on a KV cache.
+embedding. One forward pass serves training, log-probabilities and the prompts of a rollout; kv_cache.py continues it
+token by token.
 
-Letters: T tokens, N selected tokens or sequences, V vocabulary, H query heads, K key-value heads, D head dim.
+Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value heads, D head dim.
 """
 
 from __future__ import annotations
@@ -131,25 +131,6 @@ class Block(nn.Module):
         return x + self.down(ops.swiglu(self.gate_up(h)))
 
 
-@dataclass
-class KVCache:
-    """Keys and values of N sequences in decoding: shared prefixes, and what each sequence added.
-
-    Args:
-        prefix: per layer (keys, values) [P, K, L, D] of the P prompts.
-        prefix_padding: bool [P, L], True where a prompt has no token; None if all have the same length.
-        prefix_length: int64 [P].
-        own: per layer (keys, values) [N, K, max new tokens, D].
-        length: how many positions of `own` are filled, the same for all sequences.
-    """
-
-    prefix: list[tuple[Tensor, Tensor]]
-    prefix_padding: Tensor | None
-    prefix_length: Tensor
-    own: list[tuple[Tensor, Tensor]]
-    length: int = 0
-
-
 class Decoder(nn.Module):
     """Token ids in, hidden states or logits out.
 
@@ -222,22 +203,6 @@ class Decoder(nn.Module):
             x = block.mix(x, ops.attention(q, k, v, segments))
             keys_values.append((k, v))
         return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
-
-    def decode_step(self, tokens_N: Tensor, cache: KVCache) -> Tensor:
-        """Hidden states of one new token for every sequence: [N, hidden_size]; the cache grows by it."""
-        x = self.embedding(tokens_N)
-        at = cache.length
-        positions = (cache.prefix_length + at).repeat_interleave(len(tokens_N) // len(cache.prefix_length))
-        cos, sin = ops.rope_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
-        for block, (prefix_k, prefix_v), (own_k, own_v) in zip(self.blocks, cache.prefix, cache.own, strict=True):
-            q, k, v = block.project(x, cos, sin)
-            own_k[:, :, at], own_v[:, :, at] = k, v
-            attended = ops.decode_attention(
-                q, prefix_k, prefix_v, cache.prefix_padding, own_k[:, :, : at + 1], own_v[:, :, : at + 1]
-            )
-            x = block.mix(x, attended)
-        cache.length += 1
-        return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[N, V] from hidden states."""

@@ -15,6 +15,7 @@ from .kernels import (
     rms_norm,
     rope,
     rope_angles,
+    sample,
     swiglu,
     token_weights,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_angles",
+    "sample",
     "swiglu",
     "token_weights",
 ]

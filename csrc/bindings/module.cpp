@@ -36,6 +36,7 @@ PYBIND11_MODULE(_core, m) {
   bind_text(m);
   bind_grade(m);
   bind_released(m);
+  bind_decode(m);
   m.def(
       "philox4x32", [](PhiloxBlock counter, PhiloxKey key) { return philox4x32(counter, key); }, py::arg("counter"),
       py::arg("key"), "One block of Philox4x32-10: four 32-bit words.");
