@@ -52,7 +52,8 @@ def advantages(
     rewards = rewards.float()
     if rewards.ndim == 1 and baseline == "group" and scale != "batch":
         return ops.group_advantages(rewards.view(-1, group_size), scale=scale, eps=eps).flatten()
-    given_PM = ~rewards.isnan().reshape(-1, group_size * rewards[0].numel())
+    per_group = group_size * (rewards.shape[1] if rewards.ndim == 2 else 1)
+    given_PM = ~rewards.isnan().reshape(len(rewards) // group_size, per_group)
     rewards_PM = rewards.nan_to_num(0.0).view_as(given_PM)
     centred_PM = (rewards_PM - _baseline(rewards_PM, given_PM, group_size, baseline)) * given_PM
     if scale == "std":

@@ -301,7 +301,8 @@ def _accumulate(
 def speaking(groups: Groups, advantages: Tensor) -> np.ndarray:
     """bool [P]: whether any token of a group has an advantage."""
     spread = advantages if advantages.ndim == 1 else advantages.where(torch.from_numpy(inside(groups)), 0.0)
-    return (spread.reshape(len(groups), -1).abs().sum(1) > 0).numpy()
+    by_group = spread.reshape(len(groups), spread.numel() // max(1, len(groups)))  # a rank may have no group
+    return (by_group.abs().sum(1) > 0).numpy()
 
 
 def _amount(groups: Groups, settings: PolicySettings) -> float:

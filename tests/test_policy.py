@@ -6,7 +6,6 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason import ops
 from fastreason.budget import forward_flop
 from fastreason.metrics import MetricsLog, StopRequest
 from fastreason.optim import OptimSettings
@@ -103,26 +102,7 @@ def test_silent_groups_are_left_out(model, tokenizer):
     assert torch.equal(tokens[target], expected.long())
 
 
-def test_a_bandit_is_solved(tokenizer):
-    """Reward for one first token: its probability must rise to nearly 1, whatever the rest does."""
-    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
-    model.reset_parameters(0)
-    engine, wanted = fr.Rollout(model, tokenizer), 17
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    chosen = settings(prompts=8, samples=64, max_new_tokens=1)
-    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:8]
-    for step in range(60):
-        samples = engine.generate(problems, 64, max_new_tokens=1, seed=step)
-        rewards = torch.from_numpy((samples.tokens[:, 0] == wanted).astype(np.float32)).view(8, 64)
-        result = policy_step(model, samples, ops.group_advantages(rewards), chosen)
-        if result is not None:
-            result.loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    assert rewards.mean() > 0.9
-
-
-def run_stage(model, tokenizer, chosen, folder, stop=None):
+def run_stage(model, tokenizer, chosen, folder, stop=None, **how):
     return reinforce(
         model,
         tokenizer,
@@ -131,6 +111,7 @@ def run_stage(model, tokenizer, chosen, folder, stop=None):
         folder=folder / "c",
         log=MetricsLog(folder / "metrics.jsonl"),
         stop=stop or StopRequest(),
+        **how,
     )
 
 
