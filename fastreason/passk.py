@@ -51,9 +51,9 @@ def pass_at_ks(num_correct: np.ndarray, num_samples: np.ndarray | int, ks: Seque
         - log_factorial[n][:, None]
         + log_factorial[n[:, None] - k]
     )
-    # lgamma rounds, so that without a correct sample the sum may be 1e-14 instead of 0
-    missed = np.where(c[:, None] == 0, 0.0, np.minimum(none_right, 0.0))
-    return np.where(wrong < k, 1.0, -np.expm1(missed))
+    # lgamma rounds, so that a sum that is 0 may be 1e-14
+    passed = np.where(wrong < k, 1.0, -np.expm1(np.minimum(none_right, 0.0)))
+    return np.where(c[:, None] == 0, 0.0, passed)
 
 
 def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
