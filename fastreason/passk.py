@@ -20,6 +20,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+_BLOCK = 1 << 20  # draws at a time, 8 MB
 
 
 def pass_at_ks(num_correct: np.ndarray, num_samples: np.ndarray | int, ks: Sequence[int]) -> np.ndarray:
@@ -50,9 +51,9 @@ def pass_at_ks(num_correct: np.ndarray, num_samples: np.ndarray | int, ks: Seque
         - log_factorial[n][:, None]
         + log_factorial[n[:, None] - k]
     )
-    # lgamma rounds, so that without a correct sample the sum may be 1e-14 instead of 0
-    missed = np.where(c[:, None] == 0, 0.0, np.minimum(none_right, 0.0))
-    return np.where(wrong < k, 1.0, -np.expm1(missed))
+    # lgamma rounds, so that a sum that is 0 may be 1e-14
+    passed = np.where(wrong < k, 1.0, -np.expm1(np.minimum(none_right, 0.0)))
+    return np.where(c[:, None] == 0, 0.0, passed)
 
 
 def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
@@ -66,12 +67,17 @@ def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
 
 def bootstrap_means(values: np.ndarray, seed: int | Sequence[int] = 0, resamples: int = RESAMPLES) -> np.ndarray:
     """float64 [R, M]: the means of `values` [P, M] over problems, for R draws of P problems with replacement."""
-    num_problems = len(values)
-    drawn = np.random.default_rng(seed).integers(num_problems, size=(resamples, num_problems))
-    # how often each problem was drawn; a matrix product with it takes the means of all columns at once
-    drawn += num_problems * np.arange(resamples)[:, None]
-    times_RP = np.bincount(drawn.ravel(), minlength=resamples * num_problems).reshape(resamples, num_problems)
-    return (times_RP.astype(np.float64) @ values) / num_problems
+    num_problems, rng = len(values), np.random.default_rng(seed)
+    means = np.empty((resamples, values.shape[1]))
+    block = max(1, _BLOCK // num_problems)  # bounds the memory of many problems
+    for first in range(0, resamples, block):
+        part = means[first : first + block]
+        drawn = rng.integers(num_problems, size=(len(part), num_problems))
+        # how often each problem was drawn; a matrix product with it takes the means of all columns at once
+        drawn += num_problems * np.arange(len(part))[:, None]
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        part[:] = (times.astype(np.float64) @ values) / num_problems
+    return means
 
 
 def percentile_interval(means: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:

@@ -25,6 +25,7 @@ import torch
 
 from . import checkpoint, distributed
 from .advantages import advantages
+from .curriculum import EdgeCurriculum
 from .grading import grade
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
 from .model import Decoder
@@ -101,7 +102,11 @@ class FixedMixture:
         pass
 
 
-CURRICULA: dict[str, Callable[[PolicySettings, int], PromptSource]] = {"fixed": FixedMixture}
+def _edge(settings: PolicySettings, seed: int) -> PromptSource:
+    return EdgeCurriculum(Mixture.from_dict(settings.mixture), settings.prompts, seed, settings.edge)
+
+
+CURRICULA: dict[str, Callable[[PolicySettings, int], PromptSource]] = {"fixed": FixedMixture, "edge": _edge}
 """What `settings.curriculum` may name: makes a source from the settings and the seed of the stage."""
 
 

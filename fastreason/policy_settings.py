@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from .budget import Budget
+from .curriculum import BanditSettings
 from .kernels.policy_loss import Kind
 from .optim import OptimSettings
 from .rewards import REWARDS
@@ -59,7 +60,10 @@ class PolicySettings:
     mixture: list[dict[str, Any]]
     """Parts of the `Mixture` of prompts; they come from the split `rl`."""
     curriculum: str = "fixed"
-    """Where the prompts of a step come from: fixed, the mixture as it is; or another of `policy.CURRICULA`."""
+    """Where the prompts of a step come from: fixed, the mixture as it is; edge, its cells that are neither mastered nor
+    out of reach; or another of `policy.CURRICULA`."""
+    edge: BanditSettings = field(default_factory=BanditSettings)
+    """Of curriculum edge."""
     steps: int | None = None
     """Batches that are sampled and trained on. 200 if `budget` is not given either."""
     budget: str | None = None
@@ -148,6 +152,8 @@ class PolicySettings:
 
     def _check_effect(self) -> None:
         """A setting that cannot take effect is an error."""
+        if self.curriculum != "edge" and self.edge != BanditSettings():
+            raise ValueError(f"rl: edge has no effect with curriculum {self.curriculum!r}")
         kind = self.parts.kind
         if kind == "reinforce":
             for name in ("clip_low", "clip_high"):

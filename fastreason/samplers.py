@@ -84,10 +84,15 @@ class Sampler(Protocol):
 
 
 class RolloutSampler:
-    """Our decoder and tokenizer."""
+    """Our decoder and tokenizer.
+
+    Raises:
+        ValueError: the tokenizer has no end token, or more tokens than the model.
+    """
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, sampling: Sampling) -> None:
         self.engine, self.tokenizer, self.sampling = Rollout(model, tokenizer), tokenizer, sampling
+        self.stop = _stop(tokenizer)
 
     def check(self, problems: ProblemBatch) -> None:
         tokens, offsets = self.tokenizer.core.encode_prompts(problems.core)
@@ -111,6 +116,7 @@ class RolloutSampler:
             problems,
             n,
             temperature=self.sampling.temperature,
+            stop=self.stop,
             max_new_tokens=self.sampling.max_new_tokens,
             seed=seed,
             prompt_ids=sample_ids(problems),
@@ -122,6 +128,14 @@ class RolloutSampler:
 
         verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer)
         return Samples(verdicts, drawn.lengths, drawn.finished, text)
+
+
+def _stop(tokenizer: Tokenizer) -> list[int | str]:
+    """Where a sample ends: behind `</answer>`, which need not be one token, or at the end token."""
+    try:
+        return [tokenizer.answer_close_id, tokenizer.eos_id]
+    except ValueError:
+        return ["</answer>", tokenizer.eos_id]
 
 
 def sample_ids(problems: ProblemBatch) -> np.ndarray:

@@ -4,12 +4,23 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import fastreason as fr
-from fastreason.curriculum import EdgeCurriculum, FixedCurriculum, make_curriculum
+from fastreason.curriculum import BanditSettings, EdgeCurriculum
+from fastreason.metrics import Interrupted, MetricsLog, StopRequest, without_times
+from fastreason.policy import FixedMixture, PolicySettings, reinforce, stage_prompts
 
+from .test_model import random_model
+
+PART = {"op": list(range(2, 13)), "themes": ["symbolic"], "max_value": 199}
 MIXTURE = fr.Mixture.uniform(op=range(2, 13), themes=["symbolic"], max_value=199)
 GROUP = 8
+
+
+def fixed(seed: int) -> FixedMixture:
+    """What the bandit is compared with."""
+    return FixedMixture(PolicySettings(mixture=[PART], prompts=32), seed)
 
 
 class Learner:
@@ -44,8 +55,8 @@ def test_it_finds_the_edge():
     # op 6 and 7 have chances 0.71 and 0.11, of whose groups 0.93 and 0.6 speak; of all others at most 0.2
     late = np.concatenate(ops[30:])
     assert np.isin(late, [6, 7]).mean() > 0.75
-    fixed, _ = teach(FixedCurriculum(MIXTURE, 32, seed=0), Learner(6.3, rate=0.0), range(60))
-    assert speaking[30:].mean() > 2.5 * fixed.mean()
+    plain, _ = teach(fixed(0), Learner(6.3, rate=0.0), range(60))
+    assert speaking[30:].mean() > 2.5 * plain.mean()
 
 
 def test_it_follows_the_edge_as_it_moves():
@@ -57,13 +68,13 @@ def test_it_follows_the_edge_as_it_moves():
         assert speaking[begin : begin + 20].mean() > 0.5
     assert np.concatenate(ops[100:]).mean() > np.concatenate(ops[10:30]).mean() + 2
     still = Learner(3.5, rate=0.05)
-    teach(FixedCurriculum(MIXTURE, 32, seed=1), still, range(120))
+    teach(fixed(1), still, range(120))
     assert still.ability < learner.ability - 1.5
 
 
 def test_exploration_has_a_floor():
     weights = fr.Mixture.from_dict([{"op": [2], "weight": 3}, {"op": [9], "weight": 1}])
-    curriculum = EdgeCurriculum(weights, 16, seed=0, floor=0.4, discount=1.0)
+    curriculum = EdgeCurriculum(weights, 16, 0, BanditSettings(floor=0.4, discount=1.0))
     # op 2 always speaks, op 9 never
     curriculum.restore({"speaking": [1e6, 0.0], "silent": [0.0, 1e6], "rewards": [5e5, 0.0]})
     np.testing.assert_allclose(curriculum.shares(0), [0.6 + 0.4 * 0.75, 0.4 * 0.25])
@@ -74,7 +85,7 @@ def test_exploration_has_a_floor():
 
 def test_mastered_cells_are_replayed():
     mixture = fr.Mixture.uniform(op=[2, 3, 4])
-    curriculum = EdgeCurriculum(mixture, 16, seed=0, floor=0.0, replay=0.25, discount=1.0)
+    curriculum = EdgeCurriculum(mixture, 16, 0, BanditSettings(floor=0.0, replay=0.25, discount=1.0))
     curriculum.restore({"speaking": [0.0, 1e6, 0.0], "silent": [1e6, 0.0, 1e6], "rewards": [1e6, 5e5, 0.0]})
     np.testing.assert_allclose(curriculum.shares(0), [0.25, 0.75, 0.0])
     # none is mastered yet: nothing to replay
@@ -84,7 +95,7 @@ def test_mastered_cells_are_replayed():
 
 def test_counts_are_discounted_and_expected_is_their_mean():
     mixture = fr.Mixture.uniform(op=[2, 3])
-    curriculum = EdgeCurriculum(mixture, 4, seed=0, discount=0.5)
+    curriculum = EdgeCurriculum(mixture, 4, 0, BanditSettings(discount=0.5))
     problems = fr.TaskStream(fr.Mixture.uniform(op=[3]), seed=0, split="rl")[0:4]
     rewards = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
     for _ in range(2):
@@ -121,14 +132,52 @@ def test_no_problem_of_the_test_split_and_none_twice():
     assert len(np.unique(hashes)) == len(hashes)
 
 
-def test_the_fixed_one_is_the_stream_of_the_mixture():
-    curriculum = make_curriculum("fixed", MIXTURE, 8, 3)
-    stream = fr.TaskStream(MIXTURE, seed=3, split="rl")
-    assert curriculum.draw(2).prompts == stream[16:24].prompts
-    curriculum.observe(curriculum.draw(2), np.zeros((8, 2)))
-    assert curriculum.state() == {}
-    curriculum.restore({})
-    assert isinstance(make_curriculum("edge", MIXTURE, 8, 3, floor=0.2), EdgeCurriculum)
+def test_reinforcement_learning_with_it_resumes_to_the_bit(tmp_path):
+    mixture = [{"op": [2, 3, 4], "themes": ["symbolic"], "max_value": 99, "max_sentences": 4}]
+    tokenizer = fr.Tokenizer.for_mixtures([fr.Mixture.from_dict(mixture)])
+    settings = PolicySettings(
+        mixture=mixture,
+        curriculum="edge",
+        edge=BanditSettings(discount=0.7),
+        reward="steps",
+        prompts=4,
+        samples=4,
+        steps=6,
+        max_new_tokens=10,
+        save_every_s=0.0,
+    )
+    assert isinstance(stage_prompts(settings, 0), EdgeCurriculum)
+
+    def train(name: str, stop_after: int | None) -> dict:
+        config = fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1)
+        model = random_model(config, torch.float32, seed=4)
+        stop, source = StopRequest(), stage_prompts(settings, 7)
+
+        class Stopping:
+            """Asks to stop in the middle."""
+
+            draw, state, restore = source.draw, source.state, source.restore
+
+            def observe(self, problems, rewards_PG):
+                source.observe(problems, rewards_PG)
+                stop.requested = len(log.read()) + 1 == stop_after
+
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        log = MetricsLog(folder / "metrics.jsonl")
+        return reinforce(
+            model, tokenizer, settings, seed=7, folder=folder / "rl", log=log, stop=stop, prompts=Stopping()
+        )
+
+    whole = train("whole", None)
+    with pytest.raises(Interrupted):
+        train("parts", 3)
+    parts = train("parts", None)
+    assert without_times(parts) == without_times(whole)
+    assert sum(whole["curriculum"]["silent"] + whole["curriculum"]["speaking"]) > 4
+    lines = [MetricsLog(tmp_path / name / "metrics.jsonl").read() for name in ("whole", "parts")]
+    assert len(lines[0]) == 6
+    assert [line["reward_by_op"] for line in lines[0]] == [line["reward_by_op"] for line in lines[1]]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +190,7 @@ def test_the_fixed_one_is_the_stream_of_the_mixture():
 )
 def test_settings_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
-        EdgeCurriculum(MIXTURE, 8, 0, **change)
+        BanditSettings(**change)
 
 
 def test_what_does_not_fit_is_refused():
@@ -150,7 +199,5 @@ def test_what_does_not_fit_is_refused():
         curriculum.observe(curriculum.draw(0), np.zeros(8))
     with pytest.raises(ValueError, match="the state is of 2 cells, the mixture has 11"):
         curriculum.restore({"speaking": [0, 0], "silent": [0, 0], "rewards": [0, 0]})
-    with pytest.raises(ValueError, match="must be fixed or edge, got 'hard'"):
-        make_curriculum("hard", MIXTURE, 8, 0)
-    with pytest.raises(ValueError, match="floor needs curriculum 'edge'"):
-        make_curriculum("fixed", MIXTURE, 8, 0, floor=0.1)
+    with pytest.raises(ValueError, match="edge has no effect with curriculum 'fixed'"):
+        PolicySettings(mixture=[PART], edge=BanditSettings(floor=0.2))

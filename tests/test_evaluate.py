@@ -20,7 +20,8 @@ from fastreason.failures import FailureKind
 from fastreason.metrics import StopRequest
 from fastreason.passk import pass_at_ks
 from fastreason.ranges import covered, op_weights, parse_range
-from fastreason.samplers import Samples
+from fastreason.recipe import load_recipe, recipe_from_dict
+from fastreason.samplers import RolloutSampler, Samples
 from fastreason.scores import SCORES, failure_table, shown_ks, summarise, table
 
 from .ranks import ROOT, run_on_ranks
@@ -404,3 +405,28 @@ def test_problems_with_unknown_words_are_refused_before_the_work():
     short = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), max_position_embeddings=8))
     with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, the model only 8 positions"):
         evaluate(short, tokenizer, SETTINGS)
+
+
+def test_a_run_keeps_its_samples_and_goes_on_within_an_evaluation(tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    changes = {"pretrain.tokens": 2048, "evaluate.problems": 3, "evaluate.samples": 4, "evaluate.k": [1, 4]}
+    values = load_recipe("smoke", changes | {"evaluate.files": True, "evaluate.max_new_tokens": 4}).to_dict()
+    recipe = recipe_from_dict({k: v for k, v in values.items() if k not in ("midtrain", "rl")})
+    sample, asked = RolloutSampler.sample, []
+
+    def failing(self, problems, n, seed):
+        asked.append(int(problems.ops[0]))
+        if len(asked) == 3:
+            raise OSError("the disk is full")
+        return sample(self, problems, n, seed)
+
+    monkeypatch.setattr(RolloutSampler, "sample", failing)
+    with pytest.raises(OSError, match="the disk is full"):
+        fr.run(recipe, tmp_path / "parts")
+    resumed = fr.run(recipe, tmp_path / "parts", resume=True)
+    assert asked == [2, 2, 3, 3, 3, 4, 4]  # the part that failed is done again, no other
+    whole = fr.run(recipe, tmp_path / "whole")
+    assert resumed["stages"] == whole["stages"]
+    # the recipe's own ops, as far as they are evaluated
+    assert list(whole["stages"]["pretrain"]["ranges"]) == ["in-distribution", "edge"]
+    assert len(list((tmp_path / "parts" / "evaluation" / "pretrain" / "samples").iterdir())) == 6

@@ -88,6 +88,17 @@ def test_the_bootstrap_is_the_plain_one():
     np.testing.assert_allclose(bootstrap_means(values, 5, 50), want, atol=1e-15)
 
 
+def test_many_problems_are_drawn_in_blocks(monkeypatch):
+    values = np.random.default_rng(2).random((50, 2))
+    whole = bootstrap_means(values, 5, 3000)
+    monkeypatch.setattr("fastreason.passk._BLOCK", 1000)
+    parts = bootstrap_means(values, 5, 3000)
+    assert parts.shape == whole.shape
+    # standard deviation of a mean of 50: 0.04, so four standard errors of 3,000 means are 0.003
+    np.testing.assert_allclose(parts.mean(axis=0), values.mean(axis=0), atol=0.003)
+    np.testing.assert_allclose(parts.std(axis=0), whole.std(axis=0), atol=0.002)
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say():
     # 100 problems whose chances differ (Beta), 16 samples each, as in an evaluation; 400 evaluations
     rng = np.random.default_rng(3)

@@ -21,6 +21,15 @@ MIXTURE = fr.Mixture.uniform(op=[2, 3], themes=["symbolic"], max_value=99)
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads of so small a model only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def problems():
     return fr.TaskStream(MIXTURE, seed=0, split="test")[0:6]
@@ -102,7 +111,7 @@ def test_transformers_samples_what_its_probabilities_say(llama, problems):
     with torch.no_grad():
         ids = sampler.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         p = (sampler.model(**ids).logits[0, -1] / 0.7).softmax(-1).numpy()
-    drawn = np.concatenate([sampler._generate(prompt, 128, (0, 0, i))[:, 0] for i in range(40)])
+    drawn = np.concatenate([sampler._generate(prompt, 128, (0, 0, i))[:, 0] for i in range(12)])
     counts = np.bincount(drawn, minlength=len(p))
     likely = p * len(drawn) >= 5
     chi2 = ((counts - p * len(drawn)) ** 2 / (p * len(drawn)))[likely].sum()
@@ -133,21 +142,28 @@ def test_generation_by_transformers_stops_behind_the_answer(llama, problems, mon
     assert "[EOS]" not in samples.text(1)
 
 
-def test_a_stop_string_of_several_tokens(tmp_path, problems):
+def byte_tokenizer(folder):
     """A byte-level vocabulary without merges: `</answer>` is nine tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from tokenizers.decoders import ByteLevel
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bytes_only = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    bytes_only.pre_tokenizer, bytes_only.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), ByteLevel()
-    bytes_only.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in ("<pad>", "<end>")])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    return tokenizer
+
+
+def test_a_stop_string_of_several_tokens(tmp_path, problems):
+    tokenizer = byte_tokenizer(tmp_path)
     shape = dict(n_positions=600, n_embd=16, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None)
-    config = transformers.GPT2Config(vocab_size=256, **shape)
     torch.manual_seed(0)
-    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=258, **shape)).save_pretrained(tmp_path)
     sampler = load_sampler(tmp_path, Sampling(max_new_tokens=30))
-    script = bytes_only.encode("so a > b </answer> and on").ids
+    script = tokenizer.encode("so a > b </answer> and on").ids
     at = {"step": -1}
 
     def forced(_, scores):
@@ -159,6 +175,23 @@ def test_a_stop_string_of_several_tokens(tmp_path, problems):
     samples = sampler.sample(problems.stream[0:1], 1, seed=0)
     assert samples.text(0) == "so a > b </answer>"
     assert samples.stopped.tolist() == [True]
+
+
+def test_our_decoder_reads_byte_level_tokenizers_of_others(tmp_path, problems):
+    byte_tokenizer(tmp_path)
+    config = fr.ModelConfig.preset("tiny", vocab_size=258, **SHAPE)
+    random_model(config, torch.float32, seed=2).save_pretrained(tmp_path)
+    texts = []
+    for engine in ("auto", "transformers"):
+        sampler = load_sampler(tmp_path, Sampling(temperature=0, max_new_tokens=16), engine)
+        samples = sampler.sample(problems, 1, seed=0)
+        texts.append([samples.text(row) for row in range(6)])
+    assert isinstance(load_sampler(tmp_path, Sampling()), RolloutSampler)
+    assert load_sampler(tmp_path, Sampling()).stop == ["</answer>", 257]
+    assert texts[0] == texts[1]
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="the vocabulary has no token"):
+        load_sampler(tmp_path, Sampling(), "fastreason")
 
 
 @pytest.mark.parametrize(
