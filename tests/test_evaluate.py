@@ -52,7 +52,9 @@ class Oracle:
         op, first = int(problems.ops[0]), int(problems.indices[0])
         self.asked.append((op, first))
         right = np.random.default_rng([seed, op, first]).random((len(problems), n)) < 1.5 / op
-        texts = [gold(s) if good else "no idea" for s, row in zip(problems.solutions, right, strict=True) for good in row]
+        texts = [
+            gold(s) if good else "no idea" for s, row in zip(problems.solutions, right, strict=True) for good in row
+        ]
         lengths = np.array([len(text) for text in texts])
         return Samples(fr.grade(problems, texts), lengths, right.reshape(-1), texts.__getitem__)
 
@@ -208,7 +210,9 @@ def test_the_preset_of_the_paper_from_end_to_end():
     result = evaluate_sampler(Oracle(), replace(PRESETS["paper"], problems=20, samples=16, k=list(range(1, 17))))
     ops = {int(op): entry["verified"]["1"] for op, entry in result["ops"].items()}
     assert list(ops) == list(range(2, 21))
-    in_distribution = sum(w / 3 * ops[op] for first, w in ((2, 0.2), (5, 0.3), (8, 0.5)) for op in range(first, first + 3))
+    in_distribution = sum(
+        w / 3 * ops[op] for first, w in ((2, 0.2), (5, 0.3), (8, 0.5)) for op in range(first, first + 3)
+    )
     assert result["ranges"]["in-distribution"]["verified"]["1"] == pytest.approx(in_distribution)
     assert result["ranges"]["hard"]["verified"]["1"] == pytest.approx(np.mean([ops[op] for op in range(15, 21)]))
     assert list(result["themes"]) == ["zoo", "school", "festival"]
@@ -265,7 +269,9 @@ def test_what_is_on_disk_is_not_done_again(tmp_path, monkeypatch):
     assert evaluate_sampler(second, SETTINGS, seed=3, folder=folder) == whole
     assert first.asked + second.asked == [(op, at) for op in (2, 3) for at in (0, 2, 4)]
     third = Oracle()
-    assert evaluate_sampler(third, SETTINGS, seed=3, folder=open_folder(tmp_path / "e", SETTINGS, 3, resume=True)) == whole
+    assert (
+        evaluate_sampler(third, SETTINGS, seed=3, folder=open_folder(tmp_path / "e", SETTINGS, 3, resume=True)) == whole
+    )
     assert third.asked == []
     # other ks and ranges are read from the same samples
     other = replace(SETTINGS, k=[1, 2, 3], ranges={})

@@ -7,7 +7,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fastreason.passk import bootstrap_interval, bootstrap_means, mean_bounds, pass_at_k, pass_at_ks, percentile_interval
+from fastreason.passk import (
+    bootstrap_interval,
+    bootstrap_means,
+    mean_bounds,
+    pass_at_k,
+    pass_at_ks,
+    percentile_interval,
+)
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])
@@ -87,7 +94,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     ks, n, problems, trials = [1, 8], 16, 100, 400
     a, b = 0.4, 0.8
     # E[1 - (1 - p)^k] for p ~ Beta(a, b)
-    truth = [1 - math.exp(math.lgamma(b + k) + math.lgamma(a + b) - math.lgamma(b) - math.lgamma(a + b + k)) for k in ks]
+    truth = [
+        1 - math.exp(math.lgamma(b + k) + math.lgamma(a + b) - math.lgamma(b) - math.lgamma(a + b + k)) for k in ks
+    ]
     held, alone = np.zeros(2), 0.0
     for trial in range(trials):
         counts = rng.binomial(n, rng.beta(a, b, size=problems))
