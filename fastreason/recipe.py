@@ -215,7 +215,7 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         before = merged.get(name)
         if isinstance(before, Mapping) and isinstance(change, Mapping):
             merged[name] = merge(before, change)
-        elif _are_named(before) and _are_named(change):
+        elif isinstance(before, list) and _are_named(before) and _are_named(change):
             merged[name] = _merge_named(before, change)
         else:
             merged[name] = change

@@ -197,7 +197,7 @@ def load_study(
     if not isinstance(variants, list) or not all(isinstance(v, Mapping) and "name" in v for v in variants):
         raise ValueError(f"recipe {source}: variants must be tables with a name, as in [[variants]]")
     base = _base(values)
-    study = {name: values[name] for name in ("name", "about", "ranges") if name in values}
+    study: dict[str, Any] = {name: values[name] for name in ("name", "about", "ranges") if name in values}
     study["claims"] = [{"k": values["k"], **claim} if "k" in values else claim for claim in values.get("claims", [])]
     study |= {"seeds": seeds if seeds is not None else values.get("seeds", [0]), "size": size}
     study["notes"] = {variant["name"]: variant.get("note", "") for variant in variants}

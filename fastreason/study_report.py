@@ -280,7 +280,8 @@ def _level_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
             ):
                 if by_seed := scores.by_seed(variant, name, metric, 1):
                     found = level(by_seed, resamples=500)
-                    values.append((what, 100 * found.effect, *(100 * end for end in found.interval), style))
+                    low, high = found.interval
+                    values.append((what, 100 * found.effect, 100 * low, 100 * high, style))
                     table.append([variant, metric, found.effect, *found.interval])
             if values:
                 rows.append(Row(variant, values))
@@ -404,7 +405,7 @@ def _saved(results: Mapping[str, Any]) -> dict[str, float]:
 
 def _traces(study: Study, scores: _Scores, most: int = 4) -> list[dict[str, Any]]:
     """Samples of the first finished seed, of every variant one that failed or, else, its hardest that is right."""
-    chosen = []
+    chosen: list[dict[str, Any]] = []
     for variant in study.variants:
         entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
         traces = [trace for trace in entries[0]["traces"] if trace["steps"]] if entries else []
