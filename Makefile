@@ -9,8 +9,8 @@ SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations audit traffic bench sanitize fuzz gpu-check clean
-.PHONY: wheel wheel-cuda try-wheel-cpu try-wheel-cuda
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench sanitize fuzz
+.PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,10 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
 	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
 	$(BIN)/python -m pytest -q tests/integrations
+
+test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
+	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(BIN)/python -m pytest -q tests/test_study_report.py tests/test_report.py
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead.
 check: setup  ## lint, format, types, stubs

@@ -241,7 +241,7 @@ def measured_rates(config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture) 
 
     train = flop / _fastest(step, 3 if small else 1)
     problems, n = (stream[0:16], 16) if small else (stream[0:1], 16)
-    short, long = (4, 20) if small else (2, 6)
+    short, long = (4, 20) if small else (2, 18)
     engine = Rollout(model, tokenizer)
 
     def sample(limit: int) -> None:

@@ -165,6 +165,7 @@ def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, titl
     for i, (row, shares) in enumerate(rows):
         y, x = row_height * i + 22, 2.0
         parts.append(f'<text class="row" x="2" y="{y - 6}">{escape(row)}</text>')
+        parts.append(f'<rect class="track" x="2" y="{y}" width="{width - 4}" height="16"/>')
         for name, share in shares:
             wide = share * (width - 4)
             colour = f"f{names.index(name) % 10}"

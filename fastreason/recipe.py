@@ -215,7 +215,7 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         before = merged.get(name)
         if isinstance(before, Mapping) and isinstance(change, Mapping):
             merged[name] = merge(before, change)
-        elif _are_named(before) and _are_named(change):
+        elif isinstance(before, list) and _are_named(before) and _are_named(change):
             merged[name] = _merge_named(before, change)
         else:
             merged[name] = change
@@ -240,13 +240,18 @@ def _spell_mixtures(value: Any, mixtures: Mapping[str, Any]) -> Any:
     if not isinstance(value, Mapping):
         return value
     spelt = {name: _spell_mixtures(item, mixtures) for name, item in value.items()}
-    name = spelt.get("mixture")
-    if isinstance(name, str):
-        known = [*mixtures, *available_mixtures()]
-        if name not in known:
-            raise ValueError(f"mixture must be a list of parts or one of {', '.join(known)}, got {name!r}")
-        spelt["mixture"] = mixtures[name] if name in mixtures else Mixture.preset_parts(name)
+    if isinstance(spelt.get("mixture"), str):
+        spelt["mixture"] = _mixture_named(spelt["mixture"], mixtures)
     return spelt
+
+
+def _mixture_named(name: str, mixtures: Mapping[str, Any]) -> Any:
+    known = [*mixtures, *available_mixtures()]
+    if name not in known:
+        raise ValueError(f"mixture must be a list of parts or one of {', '.join(known)}, got {name!r}")
+    parts = mixtures.get(name)
+    # a name of the recipe may stand for one of the library
+    return Mixture.preset_parts(name if parts is None else parts) if parts is None or isinstance(parts, str) else parts
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:

@@ -19,7 +19,8 @@
     against = ["none"]
     at_least = 0.05
 
-With `compute = "1e6 tokens"`, a variant's `beta` shares that out between mid-training and RL (`budget.split`).
+With `compute = "1e6 tokens"`, a variant's `beta` shares that out between mid-training and RL (`budget.split`). `k = 32`
+is of the claims that give none.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from .recipe import STAGES, Recipe, merge, read_recipe, validated, without_none
 from .tasks import Mixture
 
 METRICS = ("verified", "answer", "sound", "gap", "process_accuracy")
-_RECIPE_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about"}
+# of a study, not of the recipe that its variants start from
+_STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ def load_study(
     if not isinstance(variants, list) or not all(isinstance(v, Mapping) and "name" in v for v in variants):
         raise ValueError(f"recipe {source}: variants must be tables with a name, as in [[variants]]")
     base = _base(values)
-    study = {name: values[name] for name in ("name", "about", "ranges", "claims") if name in values}
+    study: dict[str, Any] = {name: values[name] for name in ("name", "about", "ranges") if name in values}
+    study["claims"] = [{"k": values["k"], **claim} if "k" in values else claim for claim in values.get("claims", [])]
     study |= {"seeds": seeds if seeds is not None else values.get("seeds", [0]), "size": size}
     study["notes"] = {variant["name"]: variant.get("note", "") for variant in variants}
     try:
@@ -211,7 +214,7 @@ def study_base(name_or_path: str | Path, size: str | None = None) -> dict[str, A
 
 
 def _base(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in _RECIPE_ONLY}
+    return {name: value for name, value in values.items() if name not in _STUDY_ONLY}
 
 
 def _variant(base: Mapping[str, Any], variant: Mapping[str, Any], compute: str | None) -> dict[str, Any]:

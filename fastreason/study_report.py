@@ -80,6 +80,7 @@ def _claim(claim: Claim, study: Study, results: Mapping[str, Any]) -> dict[str, 
         if all(cells is not None for cells in found):
             scored[seed] = [cells for cells in found if cells is not None]
     entry: dict[str, Any] = {"name": claim.name, "text": claim.text, "verdict": UNFINISHED, "effect": None}
+    entry |= {"of": _compared(claim)}
     entry |= {"bound": claim.at_least if claim.at_least is not None else claim.at_most, "seeds": list(scored)}
     entry |= {"rule": f"at {'least' if claim.at_least is not None else 'most'}"}
     if scored:
@@ -89,6 +90,16 @@ def _claim(claim: Claim, study: Study, results: Mapping[str, Any]) -> dict[str, 
         if len(scored) == len(study.seeds):
             entry["verdict"] = verdict(claim, effect.interval)
     return entry
+
+
+def _compared(claim: Claim) -> str:
+    """verified pass@32, edge: strict against outcome, steps"""
+    metric = {"verified": "verified", "answer": "right answer", "sound": "sound", "gap": "right answer minus verified"}
+    what = f"{metric[claim.metric]} pass@{claim.k}" if claim.metric in metric else "process accuracy"
+    stage = f" after {STAGE_NAMES[claim.stage]}" if claim.stage is not None else ""
+    others = ", ".join(claim.against) or "itself"
+    others += f" after {STAGE_NAMES[claim.against_stage]}" if claim.against_stage is not None else ""
+    return f"{what}, {claim.range}: {claim.variant}{stage} against {others}"
 
 
 class _Scores:
@@ -170,13 +181,18 @@ def _claims_figure(results: Mapping[str, Any]) -> dict[str, str]:
     found = [claim for claim in results["claims"] if claim["effect"] is not None]
     rows = [
         Row(
-            claim["text"],
+            claim["name"],
             [("", 100 * claim["effect"], *(100 * end for end in claim["interval"]), 0)],
             100 * claim["bound"],
         )
         for claim in found
     ]
-    chart = interval_chart(rows, title="Effect of each claim with its 95 % interval", x_label="points", width=680)
+    chart = interval_chart(
+        rows,
+        title="Effect of each claim with its 95 % interval",
+        x_label="effect in points; dots: what counts",
+        width=_WIDTH,
+    )
     header = ["claim", "verdict", "effect", "low", "high", "rule", "bound", "by_seed"]
     lines = []
     for claim in found:
@@ -264,7 +280,8 @@ def _level_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
             ):
                 if by_seed := scores.by_seed(variant, name, metric, 1):
                     found = level(by_seed, resamples=500)
-                    values.append((what, 100 * found.effect, *(100 * end for end in found.interval), style))
+                    low, high = found.interval
+                    values.append((what, 100 * found.effect, 100 * low, 100 * high, style))
                     table.append([variant, metric, found.effect, *found.interval])
             if values:
                 rows.append(Row(variant, values))
@@ -388,7 +405,7 @@ def _saved(results: Mapping[str, Any]) -> dict[str, float]:
 
 def _traces(study: Study, scores: _Scores, most: int = 4) -> list[dict[str, Any]]:
     """Samples of the first finished seed, of every variant one that failed or, else, its hardest that is right."""
-    chosen = []
+    chosen: list[dict[str, Any]] = []
     for variant in study.variants:
         entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
         traces = [trace for trace in entries[0]["traces"] if trace["steps"]] if entries else []

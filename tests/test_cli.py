@@ -102,6 +102,7 @@ def test_themes_are_listed_and_learnt(capsys, tmp_path):
         "festival",
         "school",
         "symbolic",
+        "symbolic-b",
         "zoo",
     ]
     rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "themes")
