@@ -198,7 +198,7 @@ def restore(folder: str | Path, model: Decoder, optimizer: Optimizer | None = No
     Raises:
         ValueError: the checkpoint is of a model of another shape.
     """
-    progress, found = load_progress(folder), load_model(folder)
+    progress, found = load_progress(folder), load_model(folder, model.embedding.weight.dtype)
     for field in fields(ModelConfig):
         want, got = getattr(model.config, field.name), getattr(found.config, field.name)
         if want != got:

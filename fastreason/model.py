@@ -78,6 +78,13 @@ class ModelConfig:
             raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
         return cls(**(_PRESETS[name] | overrides))
 
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> ModelConfig:
+        """Of a Hugging Face Qwen2: its folder or its config.json. See `pretrained.config_from_hf`."""
+        from .pretrained import load_config
+
+        return load_config(path)
+
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(vocab_size=300, rope_theta=1000.0, max_position_embeddings=512),

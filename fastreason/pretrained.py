@@ -254,6 +254,16 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return found
 
 
+def load_config(path: str | Path) -> ModelConfig:
+    """The configuration in a Hugging Face folder or config.json; ValueError as for `config_from_hf`."""
+    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    hf_config = read_json(file)
+    try:
+        return config_from_hf(hf_config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
     """A decoder from a Hugging Face folder of ours or of anybody's Qwen2.
 

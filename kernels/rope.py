@@ -5,7 +5,8 @@
 The gradient is the inverse rotation, the same kernel with sin negated.
 
 Letters:    T tokens, H heads (of queries and keys together), D head dim.
-Numerics:   angles in float32 whatever the input, rounded to the dtype of x; the kernel rotates in float32.
+Numerics:   angles in float32 whatever the input (float64 for float64), rounded to the dtype of x; the kernel rotates in
+            float32.
 Traffic:    floor 2 T H D elements, x read and y written. The kernel reads half of each table once a token for all heads
             besides, T D elements: 1 + 1 / (2 H) times the floor, 1.036 at 14 heads. Not in place: the same traffic, and
             what autograd saved stays what it was.

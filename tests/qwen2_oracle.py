@@ -7,7 +7,6 @@ would blur; without it the judge is transformers as it is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -20,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 import fastreason as fr
 from fastreason import ops
-from fastreason.pretrained import config_from_hf, model_to_hf
+from fastreason.pretrained import model_to_hf
 
 from .conftest import REFERENCE
 
@@ -30,7 +29,7 @@ def reference_config() -> fr.ModelConfig:
     path = REFERENCE / "model_config.json"
     if not path.is_file():
         pytest.skip("the reference data are not on this machine (../shared/reference)")
-    return config_from_hf(json.loads(path.read_text(encoding="utf-8")))
+    return fr.ModelConfig.from_pretrained(path)
 
 
 def drawn_model(config: fr.ModelConfig, dtype: torch.dtype = torch.float32, seed: int = 0) -> fr.Decoder:

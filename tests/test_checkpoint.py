@@ -247,6 +247,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path, tokenizer):
         checkpoint.find_checkpoint(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_any_dtype_go_on_with_every_bit(tmp_path, tokenizer, dtype):
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float64).to(dtype)
+    with torch.no_grad():
+        model.final_norm += torch.tensor(2.0**-40, dtype=dtype)  # which float32 cannot hold
+    checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, None, {"finished": True})
+    again = fr.Decoder(model.config).to(dtype)
+    checkpoint.restore(tmp_path / "c", again, Optimizer(again, OptimSettings()))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, tokenizer):
     model, optimizer = make(tokenizer)
     checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": 1})

@@ -79,8 +79,7 @@ def test_the_rotary_base_may_stand_in_three_places(rope):
 def test_the_released_config_is_read():
     if not REFERENCE.is_dir():
         pytest.skip("the reference data are not on this machine (../shared/reference)")
-    content = json.loads((REFERENCE / "model_config.json").read_text())
-    assert config_from_hf(content) == fr.ModelConfig.preset("100m")
+    assert fr.ModelConfig.from_pretrained(REFERENCE / "model_config.json") == fr.ModelConfig.preset("100m")
 
 
 @pytest.mark.parametrize(
@@ -118,8 +117,9 @@ def test_a_config_that_the_decoder_does_not_compute_is_refused(changes, message,
         config_from_hf(config_json(**changes))
     fr.Decoder(SMALL).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config_json(**changes)))
-    with pytest.raises(ValueError, match=f"{tmp_path}: .*{message}"):
-        load_model(tmp_path)
+    for load in (fr.Decoder.from_pretrained, fr.ModelConfig.from_pretrained):
+        with pytest.raises(ValueError, match=f"{tmp_path}: .*{message}"):
+            load(tmp_path)
 
 
 def test_null_key_value_heads_are_as_many_as_query_heads():
@@ -222,7 +222,7 @@ def test_transformers_reads_what_we_save(tmp_path, changes, dtype, tolerance):
     assert deviation(logits_of(ours, tokens), logits_of(theirs, tokens)) < tolerance
     assert ("lm_head.weight" in load_file(tmp_path / "model.safetensors")) == (ours.head is not None)
     again = fr.Decoder.from_pretrained(tmp_path, dtype=dtype)
-    assert again.config == ours.config
+    assert again.config == ours.config == fr.ModelConfig.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
 
 
