@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, Literal, TypeVar
 
@@ -172,7 +172,7 @@ class Replica(Generic[Model]):
         if self.sharded:
             self.forward = self.trained = _shard(copy.deepcopy(model))
         elif world_size() > 1:
-            self.forward = _replicate(model)
+            self.forward = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.forward(*arguments)
@@ -184,6 +184,17 @@ class Replica(Generic[Model]):
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, V] from hidden states."""
         return self.trained.logits(hidden)  # type: ignore[operator]
+
+    def settle(self, loss: Callable[[], Tensor]) -> None:
+        """A forward and backward pass for nothing, in front of the first step.
+
+        DDP arranges its buckets by the first backward pass, and sums over more than two ranks round by their place in a
+        bucket: without this a resumed run would not be the unbroken one to the bit.
+        """
+        if isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            loss().backward()
+            for parameter in self.parameters():
+                parameter.grad = None
 
     @contextmanager
     def reducing(self, now: bool) -> Iterator[None]:
@@ -200,17 +211,6 @@ class Replica(Generic[Model]):
         if self.sharded:
             for whole_weight, weight in zip(self.model.parameters(), self.trained.parameters(), strict=True):
                 whole_weight.copy_(whole(weight))
-
-
-def _replicate(model: nn.Module) -> nn.Module:
-    """DistributedDataParallel that sums gradients in the same order from the first step on.
-
-    It would else arrange its buckets anew behind the first step, and sums over more than two ranks round by their place
-    in a bucket: a resumed run would not be the unbroken one to the bit. Looking for unused weights, of which there are
-    none, is what keeps the buckets.
-    """
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=True)
 
 
 def _shard(model: Model) -> Model:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .batches import count_targets
 from .budget import forward_flop, matmul_peak, train_flop, train_flop_per_token
 from .evaluate import EvaluateSettings, streams_of
 from .model import Decoder, ModelConfig
@@ -26,7 +27,7 @@ from .recipe import Recipe
 from .rollout import Rollout
 from .stages import Unit, distinct_units, mixtures_of, study_runs
 from .study import Study
-from .supervised import SupervisedSettings, count_targets, supervised_loss
+from .supervised import SupervisedSettings, supervised_loss
 from .tasks import Mixture, TaskStream
 from .tokenizer import Tokenizer
 from .workers import parse_shard, part_of

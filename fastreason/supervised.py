@@ -160,6 +160,8 @@ def train(
     length = settings.batch_tokens // len(progress["next_index"])
     streams = [TaskStream(mixture, seed=seed, split="train") for mixture in settings.mixtures]
     rows = RowBatches(streams, length, tokenizer, settings.prefetch)
+    how = (settings.loss_on, settings.precision)
+    replica.settle(lambda: supervised_loss(replica, streams[0].packed(0, 1, length, tokenizer), *how))
     validation = list(validation_batches(settings, tokenizer, length)) if settings.validate_every else []
     peak = distributed.world_size() * matmul_peak(*compute_in(settings.precision, model))
     clock = Clock(progress["seconds"])
@@ -198,7 +200,7 @@ def train(
                 replica.gather()
             line = {"loss": loss, "grad_norm": grad_norm}
             if validating:
-                line["val_loss"] = validation_loss(model, validation, settings.loss_on, settings.precision)
+                line["val_loss"] = validation_loss(model, validation, *how)
                 if line["val_loss"] < (math.inf if progress["best_loss"] is None else progress["best_loss"]):
                     progress["best_loss"] = line["val_loss"]
                     best = checkpoint.best_checkpoint(folder)
