@@ -27,6 +27,8 @@ from fastreason.scores import SCORES, failure_table, shown_ks, summarise, table
 from .ranks import ROOT, run_on_ranks
 from .test_model import random_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99}
 RANGES = {"both": {"2": 0.25, "3": 0.75}}
 SETTINGS = EvaluateSettings(mixture=[PART], problems=5, samples=4, k=[1, 4], max_new_tokens=16, traces=2, ranges=RANGES)
@@ -382,9 +384,7 @@ def on_ranks(out: str) -> dict:
 def test_two_ranks_are_one(tmp_path, monkeypatch):
     results = run_on_ranks(2, "tests.test_evaluate", "on_ranks", str(tmp_path / "e"), out=tmp_path / "ranks")
     small_parts(monkeypatch)
-    threads = torch.get_num_threads()
     alone = json.loads(json.dumps(on_ranks(str(tmp_path / "alone"))))
-    torch.set_num_threads(threads)
     for result in results:
         assert result["memory"] == alone["memory"]
         assert result["disk"] == alone["disk"]
@@ -393,7 +393,6 @@ def test_two_ranks_are_one(tmp_path, monkeypatch):
     assert sorted(asked[0] + asked[1]) == asked[2]
     # one process goes on from what two have left
     again = on_ranks(str(tmp_path / "e"))
-    torch.set_num_threads(threads)
     assert again["asked"] == []
     assert json.loads(json.dumps(again["disk"])) == alone["disk"]
 
@@ -409,7 +408,13 @@ def test_problems_with_unknown_words_are_refused_before_the_work():
 
 def test_a_run_keeps_its_samples_and_goes_on_within_an_evaluation(tmp_path, monkeypatch):
     small_parts(monkeypatch)
-    changes = {"pretrain.tokens": 2048, "evaluate.problems": 3, "evaluate.samples": 4, "evaluate.k": [1, 4]}
+    changes = {
+        "threads": 1,
+        "pretrain.tokens": 2048,
+        "evaluate.problems": 3,
+        "evaluate.samples": 4,
+        "evaluate.k": [1, 4],
+    }
     values = load_recipe("smoke", changes | {"evaluate.files": True, "evaluate.max_new_tokens": 4}).to_dict()
     recipe = recipe_from_dict({k: v for k, v in values.items() if k not in ("midtrain", "rl")})
     sample, asked = RolloutSampler.sample, []

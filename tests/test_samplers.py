@@ -16,18 +16,10 @@ from fastreason.samplers import RolloutSampler, Sampling, load_sampler, sample_i
 from .test_model import random_model
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MIXTURE = fr.Mixture.uniform(op=[2, 3], themes=["symbolic"], max_value=99)
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of so small a model only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
