@@ -241,8 +241,8 @@ def test_files_hold_the_verdict_of_every_sample(tmp_path, monkeypatch):
 
     small_parts(monkeypatch)
     settings = replace(SETTINGS, mixture=[PART | {"themes": ["zoo", "school"], "modes": ["forward", "reverse"]}])
-    folder = open_folder(tmp_path / "e", settings, 3, resume=False)
-    result = evaluate_sampler(Oracle(), settings, seed=3, folder=folder, keep_texts=True)
+    folder = open_folder(tmp_path / "e", settings, 3, resume=False, texts=True)
+    result = evaluate_sampler(Oracle(), settings, seed=3, folder=folder)
     rows = pq.read_table(tmp_path / "e" / "samples").to_pylist()
     assert len(rows) == 2 * 5 * 4
     assert rows[0].keys() == {*COLUMNS, "finish_reason", "completion"} - {"stopped"}
@@ -306,6 +306,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch):
         open_folder(tmp_path / "e", replace(SETTINGS, problems=6), 3, resume=True)
     with pytest.raises(ValueError, match="seed was 3, now it is 4"):
         open_folder(tmp_path / "e", SETTINGS, 4, resume=True)
+    with pytest.raises(ValueError, match="texts was False, now it is True"):
+        open_folder(tmp_path / "e", SETTINGS, 3, resume=True, texts=True)
     with pytest.raises(ValueError, match="model was"):
         open_folder(tmp_path / "e", SETTINGS, 3, resume=True, model={"config.json": "0"})
     (tmp_path / "full").mkdir()
