@@ -280,6 +280,9 @@ def test_what_is_on_disk_is_not_done_again(tmp_path, monkeypatch):
     other = replace(SETTINGS, k=[1, 2, 3], ranges={})
     result = evaluate_sampler(third, other, seed=3, folder=open_folder(tmp_path / "e", other, 3, resume=True))
     assert list(result["ops"]["2"]["verified"]) == ["1", "2", "3"]
+    # pass@1 is always there
+    last = evaluate_sampler(third, replace(SETTINGS, k=[4, 2]), seed=3, folder=folder)
+    assert list(last["ops"]["2"]["verified"]) == list(last["ops"]["2"]["answer"]) == ["1", "2", "4"]
 
 
 def test_a_stop_request_ends_between_two_parts(tmp_path, monkeypatch):
