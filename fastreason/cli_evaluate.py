@@ -53,33 +53,39 @@ def evaluate_command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.out is None and (options.resume or options.texts):
         raise ValueError("--resume and --texts need --out DIR")
-    settings = _settings(options)
     with _session(options) as stop:
+        settings = _settings(options)
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine)
         folder = None
         if options.out is not None:
             model = model_identity(options.checkpoint)
-            folder = open_folder(options.out, settings, options.seed, resume=options.resume, model=model)
+            how = {"resume": options.resume, "texts": options.texts}
+            folder = open_folder(options.out, settings, options.seed, model=model, **how)
         started = time.perf_counter()
         try:
-            result = evaluate_sampler(
-                sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder, keep_texts=options.texts
-            )
+            result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)
         except KeyboardInterrupt:
-            if folder is not None:
+            if folder is not None and distributed.is_main():
                 print(f"\nstopped; the same command with --resume goes on from here ({options.out})", file=sys.stderr)
-            return 143 if stop.terminated else 130
-        seconds = time.perf_counter() - started
-        if not distributed.is_main():
-            return 0
-        print(table(result), failure_table(result), sep="\n\n")
-        speed = f"{result['samples']:,} samples, {result['tokens']:,} tokens"
-        print(f"\n{speed}, {seconds:.1f} s" + (f": {options.out / 'results.json'}" if folder is not None else ""))
-        if folder is not None:
-            facts = {"checkpoint": str(options.checkpoint), "settings": asdict(settings), "seed": options.seed}
-            facts |= {"engine": type(sampler).__name__, "seconds": round(folder.seconds(), 3)}
-            folder.finish({**facts, **result, "machine": describe_machine()})
+            return _status(stop)
+        if distributed.is_main():
+            print(table(result), failure_table(result), sep="\n\n")
+            speed = f"{result['samples']:,} samples, {result['tokens']:,} tokens, {time.perf_counter() - started:.1f} s"
+            print(f"\n{speed}" + (f": {options.out / 'results.json'}" if folder is not None else ""))
+            if folder is not None:
+                facts = _facts(options, settings)
+                facts |= {"engine": type(sampler).__name__, "seconds": round(folder.seconds(), 3)}
+                folder.finish({**facts, **result, "machine": describe_machine()})
     return 0
+
+
+def _status(stop: StopRequest) -> int:
+    """Of a command that was asked to stop."""
+    return 143 if stop.terminated else 130
+
+
+def _facts(options: argparse.Namespace, settings: EvaluateSettings | EdgeSettings) -> dict[str, Any]:
+    return {"checkpoint": str(options.checkpoint), "settings": asdict(settings), "seed": options.seed}
 
 
 def edge_command(arguments: list[str]) -> int:
@@ -106,23 +112,28 @@ def edge_command(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args(arguments)
     chosen = {field.name: getattr(options, field.name) for field in fields(EdgeSettings)}
-    settings, base = EdgeSettings(**chosen), _base(options)[0]
-    sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
-    mixture = Mixture.from_dict(_mixture(base.mixture, options))
+    settings = EdgeSettings(**chosen)
     with _session(options) as stop:
+        base = _base(options)[0]
+        sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
         sampler = load_sampler(options.checkpoint, replace(base.sampling, **sampling), options.engine)
-        found = find_edge(sampler, mixture, settings, seed=options.seed, stop=stop)
-        if not distributed.is_main():
-            return 0
-        print(edge_table(found, settings.samples))
-        if parts := edge_mixture(found):
-            print("\nthe edge as a mixture:\nmixture = [" + "".join(f"\n    {_toml(part)}," for part in parts) + "\n]")
-        if options.out is not None:
-            facts = {"checkpoint": str(options.checkpoint), "settings": asdict(settings), "seed": options.seed}
-            facts |= {"cells": [cell.to_dict(settings.samples) for cell in found], "edge": edge_mixture(found)}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(options.out, {**facts, "machine": describe_machine()})
-    return 0
+        mixture = Mixture.from_dict(_mixture(base.mixture, options))
+        try:
+            found = find_edge(sampler, mixture, settings, seed=options.seed, stop=stop)
+        except KeyboardInterrupt:
+            return _status(stop)
+        if distributed.is_main():
+            print(edge_table(found, settings.samples))
+            parts = edge_mixture(found)
+            if parts:
+                lines = "".join(f"\n    {_toml(part)}," for part in parts)
+                print(f"\nthe edge as a mixture:\nmixture = [{lines}\n]")
+            if options.out is not None:
+                cells = [cell.to_dict(settings.samples) for cell in found]
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                facts = {**_facts(options, settings), "cells": cells, "edge": parts}
+                write_json(options.out, facts | {"machine": describe_machine()})
+        return _status(stop) if stop.requested else 0
 
 
 def _toml(part: dict[str, Any]) -> str:

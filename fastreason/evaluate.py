@@ -48,7 +48,7 @@ class EvaluateSettings:
     samples: int = 32
     """Samples of each problem."""
     k: list[int] = field(default_factory=lambda: [1, 8, 32])
-    """pass@k for these k, none above `samples`."""
+    """pass@k for 1 and these k, none above `samples`."""
     temperature: float = 0.7
     """Of sampling."""
     top_k: int = 0
@@ -161,12 +161,23 @@ def evaluate(
 
 
 def open_folder(
-    out: str | Path, settings: EvaluateSettings, seed: int, *, resume: bool, model: Mapping[str, str] | None = None
+    out: str | Path,
+    settings: EvaluateSettings,
+    seed: int,
+    *,
+    resume: bool,
+    model: Mapping[str, str] | None = None,
+    texts: bool = False,
 ) -> EvaluationFolder:
-    """The folder of an evaluation; see EvaluationFolder."""
-    # what decides the samples, and not how they are summed up
+    """The folder of an evaluation; see EvaluationFolder.
+
+    Args:
+        model: what identifies it, such as `model_identity`.
+        texts: whether the files hold the completions, too.
+    """
+    # what decides the files, and not how they are summed up
     facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
-    identity = {**facts, "seed": seed, "model": dict(model or {})}
+    identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}
     return EvaluationFolder(out, identity, Mixture.from_dict(settings.mixture).themes, MODES, resume=resume)
 
 
@@ -178,14 +189,8 @@ def evaluate_sampler(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     folder: EvaluationFolder | None = None,
-    keep_texts: bool = False,
 ) -> dict[str, Any]:
-    """`evaluate` for anything that answers.
-
-    Args:
-        folder: of the same settings, seed and model.
-        keep_texts: whether its files hold the completions, too.
-    """
+    """`evaluate` for anything that answers; `folder` is of the same settings, seed and model."""
     mixture, parts = Mixture.from_dict(settings.mixture), parts_of(settings)
     streams = streams_of(mixture)
     for stream in streams.values():
@@ -197,7 +202,7 @@ def evaluate_sampler(
         for part in mine:
             if stop is not None and stop.requested:
                 raise KeyboardInterrupt
-            columns, notes = _do(part, streams[part.op], sampler, settings, mixture.themes, seed, folder, keep_texts)
+            columns, notes = _do(part, streams[part.op], sampler, settings, mixture.themes, seed, folder)
             scores.append(scores_of(columns, settings.samples))
             traces.append({"op": part.op, "first": part.first, "traces": notes["traces"]})
             bar.update(part.count * settings.samples)
@@ -213,7 +218,8 @@ def _results(
     written = np.frombuffer(json.dumps(traces).encode(), dtype=np.uint8)
     found = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
     found.sort(key=lambda part: (part["op"], part["first"]))
-    result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, settings.k, settings.ranges)}
+    ks = sorted({1, *settings.k})  # pass@1 is what reports speak of
+    result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, ks, settings.ranges)}
     result["problems"] = by_problem(everyone, mixture.themes)
     result["traces"] = [trace for part in found for trace in part["traces"]]
     result["samples"], result["tokens"] = int(everyone["samples"].sum()), int(everyone["tokens"].sum())
@@ -240,7 +246,6 @@ def _do(
     themes: Sequence[str],
     seed: int,
     folder: EvaluationFolder | None,
-    keep_texts: bool,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The columns of a part, and its traces: sampled and graded, or read."""
     if folder is not None and folder.has(part.op, part.first):
@@ -255,7 +260,7 @@ def _do(
         "seconds": round(time.perf_counter() - started, 3),
     }
     if folder is not None:
-        texts = [samples.text(row) for row in range(len(samples.lengths))] if keep_texts else None
+        texts = [samples.text(row) for row in range(len(samples.lengths))] if folder.keeps_texts else None
         folder.write(part.op, part.first, columns, notes, texts)
     return columns, notes
 

@@ -71,6 +71,7 @@ class EvaluationFolder:
             raise ModuleNotFoundError("eval: --out needs pyarrow: pip install 'fastreason[parquet]'") from error
         self.pa: Any = pyarrow
         self.path, self.samples = Path(path), Path(path) / "samples"
+        self.keeps_texts = bool(identity.get("texts"))
         self.names = {
             "theme": list(themes),
             "mode": list(modes),

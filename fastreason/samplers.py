@@ -51,11 +51,6 @@ class Sampling:
                 f"got {self.top_k}, {self.top_p} and {self.min_p}"
             )
 
-    def filters(self) -> dict[str, float]:
-        """Those of top_k, top_p and min_p that leave tokens out."""
-        neutral = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-        return {name: getattr(self, name) for name in neutral if getattr(self, name) != neutral[name]}
-
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -116,11 +111,13 @@ class RolloutSampler:
             problems,
             n,
             temperature=self.sampling.temperature,
+            top_k=self.sampling.top_k,
+            top_p=self.sampling.top_p,
+            min_p=self.sampling.min_p,
             stop=self.stop,
             max_new_tokens=self.sampling.max_new_tokens,
             seed=seed,
             prompt_ids=sample_ids(problems),
-            **self.sampling.filters(),
         )
 
         def text(row: int) -> str:

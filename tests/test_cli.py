@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 import tomllib
+from contextlib import contextmanager
 
 import pytest
 
 from fastreason.cli import format_results, main
+from fastreason.metrics import StopRequest
 
 
 def test_help_lists_commands_and_recipes(capsys):
@@ -218,6 +220,33 @@ def test_eval_refuses(capsys, checkpoint, flags, message):
     assert message in capsys.readouterr().err
     assert main(["eval", "absent"]) == 2
     assert "no model folder 'absent'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminated, status", [(False, 130), (True, 143)])
+def test_a_stop_is_a_status(capsys, checkpoint, tmp_path, monkeypatch, terminated, status):
+    from .test_edge import Known
+
+    class Stopping(Known):
+        def sample(self, problems, n, seed):
+            self.stop.requested, self.stop.terminated = True, terminated
+            return super().sample(problems, n, seed)
+
+    sampler = Stopping()
+    watch = StopRequest.watch
+
+    @contextmanager
+    def spied():
+        with watch() as sampler.stop:
+            yield sampler.stop
+
+    monkeypatch.setattr(StopRequest, "watch", spied)
+    monkeypatch.setattr("fastreason.cli_evaluate.load_sampler", lambda *_: sampler)
+    flags = [str(checkpoint), "--op", "2-8", *SYMBOLIC]
+    assert main(["eval", *flags, "--problems", "1", "--samples", "2", "--out", str(tmp_path)]) == status
+    assert "--resume goes on from here" in capsys.readouterr().err
+    # what is known of the edge is told
+    assert main(["edge", *flags, "--samples", "2", "--first", "1"]) == status
+    assert capsys.readouterr().out.count(" ?") == 7
 
 
 def test_edge_prints_a_mixture_for_a_recipe(capsys, checkpoint, monkeypatch):

@@ -27,6 +27,8 @@ from fastreason.scores import SCORES, failure_table, shown_ks, summarise, table
 from .ranks import ROOT, run_on_ranks
 from .test_model import random_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99}
 RANGES = {"both": {"2": 0.25, "3": 0.75}}
 SETTINGS = EvaluateSettings(mixture=[PART], problems=5, samples=4, k=[1, 4], max_new_tokens=16, traces=2, ranges=RANGES)
@@ -239,8 +241,8 @@ def test_files_hold_the_verdict_of_every_sample(tmp_path, monkeypatch):
 
     small_parts(monkeypatch)
     settings = replace(SETTINGS, mixture=[PART | {"themes": ["zoo", "school"], "modes": ["forward", "reverse"]}])
-    folder = open_folder(tmp_path / "e", settings, 3, resume=False)
-    result = evaluate_sampler(Oracle(), settings, seed=3, folder=folder, keep_texts=True)
+    folder = open_folder(tmp_path / "e", settings, 3, resume=False, texts=True)
+    result = evaluate_sampler(Oracle(), settings, seed=3, folder=folder)
     rows = pq.read_table(tmp_path / "e" / "samples").to_pylist()
     assert len(rows) == 2 * 5 * 4
     assert rows[0].keys() == {*COLUMNS, "finish_reason", "completion"} - {"stopped"}
@@ -278,6 +280,9 @@ def test_what_is_on_disk_is_not_done_again(tmp_path, monkeypatch):
     other = replace(SETTINGS, k=[1, 2, 3], ranges={})
     result = evaluate_sampler(third, other, seed=3, folder=open_folder(tmp_path / "e", other, 3, resume=True))
     assert list(result["ops"]["2"]["verified"]) == ["1", "2", "3"]
+    # pass@1 is always there
+    last = evaluate_sampler(third, replace(SETTINGS, k=[4, 2]), seed=3, folder=folder)
+    assert list(last["ops"]["2"]["verified"]) == list(last["ops"]["2"]["answer"]) == ["1", "2", "4"]
 
 
 def test_a_stop_request_ends_between_two_parts(tmp_path, monkeypatch):
@@ -304,6 +309,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch):
         open_folder(tmp_path / "e", replace(SETTINGS, problems=6), 3, resume=True)
     with pytest.raises(ValueError, match="seed was 3, now it is 4"):
         open_folder(tmp_path / "e", SETTINGS, 4, resume=True)
+    with pytest.raises(ValueError, match="texts was False, now it is True"):
+        open_folder(tmp_path / "e", SETTINGS, 3, resume=True, texts=True)
     with pytest.raises(ValueError, match="model was"):
         open_folder(tmp_path / "e", SETTINGS, 3, resume=True, model={"config.json": "0"})
     (tmp_path / "full").mkdir()
@@ -382,9 +389,7 @@ def on_ranks(out: str) -> dict:
 def test_two_ranks_are_one(tmp_path, monkeypatch):
     results = run_on_ranks(2, "tests.test_evaluate", "on_ranks", str(tmp_path / "e"), out=tmp_path / "ranks")
     small_parts(monkeypatch)
-    threads = torch.get_num_threads()
     alone = json.loads(json.dumps(on_ranks(str(tmp_path / "alone"))))
-    torch.set_num_threads(threads)
     for result in results:
         assert result["memory"] == alone["memory"]
         assert result["disk"] == alone["disk"]
@@ -393,7 +398,6 @@ def test_two_ranks_are_one(tmp_path, monkeypatch):
     assert sorted(asked[0] + asked[1]) == asked[2]
     # one process goes on from what two have left
     again = on_ranks(str(tmp_path / "e"))
-    torch.set_num_threads(threads)
     assert again["asked"] == []
     assert json.loads(json.dumps(again["disk"])) == alone["disk"]
 
@@ -409,7 +413,13 @@ def test_problems_with_unknown_words_are_refused_before_the_work():
 
 def test_a_run_keeps_its_samples_and_goes_on_within_an_evaluation(tmp_path, monkeypatch):
     small_parts(monkeypatch)
-    changes = {"pretrain.tokens": 2048, "evaluate.problems": 3, "evaluate.samples": 4, "evaluate.k": [1, 4]}
+    changes = {
+        "threads": 1,
+        "pretrain.tokens": 2048,
+        "evaluate.problems": 3,
+        "evaluate.samples": 4,
+        "evaluate.k": [1, 4],
+    }
     values = load_recipe("smoke", changes | {"evaluate.files": True, "evaluate.max_new_tokens": 4}).to_dict()
     recipe = recipe_from_dict({k: v for k, v in values.items() if k not in ("midtrain", "rl")})
     sample, asked = RolloutSampler.sample, []

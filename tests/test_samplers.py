@@ -16,18 +16,10 @@ from fastreason.samplers import RolloutSampler, Sampling, load_sampler, sample_i
 from .test_model import random_model
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MIXTURE = fr.Mixture.uniform(op=[2, 3], themes=["symbolic"], max_value=99)
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of so small a model only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +200,15 @@ def test_sampling_out_of_range(change, message):
         Sampling(**change)
 
 
-def test_filters_are_those_that_leave_something_out():
-    assert Sampling().filters() == {}
-    assert Sampling(top_p=0.9, top_k=40).filters() == {"top_k": 40, "top_p": 0.9}
+@pytest.mark.parametrize("engine", ["fastreason", "transformers"])
+@pytest.mark.parametrize("change", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_filters_reach_both_engines(ours, problems, engine, change):
+    # each of them leaves the most likely token alone, whatever the temperature
+    greedy = load_sampler(ours, Sampling(temperature=0, max_new_tokens=8), engine).sample(problems, 1, seed=0)
+    found = load_sampler(ours, Sampling(temperature=2.0, max_new_tokens=8, **change), engine).sample(
+        problems, 1, seed=0
+    )
+    assert [found.text(i) for i in range(6)] == [greedy.text(i) for i in range(6)]
 
 
 def test_folders_that_cannot_be_read(tmp_path, monkeypatch):

@@ -51,7 +51,8 @@ class TransformersSampler:
         pad_id, self.eos_ids = _special_ids(self.tokenizer, self.model.config)
         chosen: dict[str, Any] = {"do_sample": False}
         if sampling.temperature > 0:
-            chosen = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, **sampling.filters()}
+            chosen = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
+            chosen |= {"top_p": sampling.top_p, "min_p": sampling.min_p or None}
         self.config = transformers.GenerationConfig(
             max_new_tokens=sampling.max_new_tokens, pad_token_id=pad_id, eos_token_id=self.eos_ids or None, **chosen
         )
