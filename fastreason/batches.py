@@ -75,8 +75,11 @@ class RowBatches:
         self._phase, self._drawn = -1, iter(())
 
 
-def check_rows(num_rows: int, name: str) -> None:
-    """Raises ValueError where the ranks that take part do not divide the rows of a step."""
+def check_rows(num_rows: int, wanted: int | None, name: str) -> None:
+    """Raises ValueError where the ranks that take part do not divide the rows of a step, or a stage that goes on was
+    begun with other rows than are `wanted`."""
+    if wanted not in (None, num_rows):
+        raise ValueError(f"{name}: rows = {wanted}, but the checkpoint was begun with {num_rows} rows a step")
     if num_rows % world_size():
         raise ValueError(
             f"{name}: {num_rows} rows a step cannot be shared out to {world_size()} ranks evenly; start a number of "

@@ -104,7 +104,8 @@ class StopRequest:
         """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""
         asked = torch.tensor([int(self.requested), int(self.terminated)])
         requested, terminated = distributed.sum_over_ranks(asked).tolist()
-        self.terminated = bool(terminated)
+        if terminated:  # never set back: a signal may have come since
+            self.terminated = True
         return bool(requested)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

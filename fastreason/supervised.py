@@ -149,7 +149,7 @@ def train(
         progress |= checkpoint.restore(found, model)
         if progress["finished"]:
             return progress
-    check_rows(len(progress["next_index"]), name)
+    check_rows(len(progress["next_index"]), settings.rows, name)
     replica = Replica(model, settings.parallel)
     optimizer = Optimizer(replica.trained, settings.optim)
     if found:

@@ -76,8 +76,10 @@ def test_totals_of_one_rank_are_those_of_its_batch():
 
 def test_rows_that_ranks_do_not_divide_are_refused(monkeypatch):
     monkeypatch.setattr(batches, "world_size", lambda: 4)
-    check_rows(8, "pretrain")
+    check_rows(8, None, "pretrain")
     with pytest.raises(
         ValueError, match=r"pretrain: 6 rows a step cannot be shared out to 4 ranks evenly; .*divides 6"
     ):
-        check_rows(6, "pretrain")
+        check_rows(6, 6, "pretrain")
+    with pytest.raises(ValueError, match="pretrain: rows = 4, but the checkpoint was begun with 8 rows a step"):
+        check_rows(8, 4, "pretrain")

@@ -90,6 +90,10 @@ def all_at_once(folder: str) -> dict[str, list[float]]:
         # begun by one process, before
         "one then ddp": stage(place / "one-ddp", seed=1),
         "one then fsdp": stage(place / "one-fsdp", seed=1, parallel="fsdp"),
+        # more parts than a rank has documents, and not as many on every rank
+        "uneven parts": stage(place / "uneven", parallel="fsdp", accumulate=1000, budget="50 samples"),
+        # every rank must end at the same step
+        "seconds": stage(place / "seconds", budget="0.5 seconds"),
         # to be continued by one process, behind
         "ddp then one": stage(place / "ddp-one", 31),
         "fsdp then one": stage(place / "fsdp-one", 31, parallel="fsdp"),
@@ -102,9 +106,10 @@ def losses(tmp_path_factory) -> tuple[Path, dict[str, list[float]]]:
     folder = tmp_path_factory.mktemp("ranks")
     for name in ("ddp", "fsdp", "fsdp-adamw", "ddp-parts", "fsdp-parts", "one-ddp", "one-fsdp", "ddp-one", "fsdp-one"):
         (folder / name).mkdir()
-    for name in ("one", "one-adamw"):
+    for name in ("uneven", "seconds", "one", "one-adamw", "one-uneven"):
         (folder / name).mkdir()
-    one = {"one": stage(folder / "one"), "one adamw": stage(folder / "one-adamw", optimizer="adamw")}
+    one = {"one uneven": stage(folder / "one-uneven", budget="50 samples")}
+    one |= {"one": stage(folder / "one"), "one adamw": stage(folder / "one-adamw", optimizer="adamw")}
     begun = {"one then ddp": stage(folder / "one-ddp", 31), "one then fsdp": stage(folder / "one-fsdp", 31)}
     first, second = run_on_ranks(2, "tests.test_distributed_training", "all_at_once", str(folder), out=folder / "out")
     assert first == second
@@ -125,6 +130,12 @@ def test_two_ranks_give_the_losses_of_one_process(losses, case):
     assert want[-1] < 0.7 * want[0]
     worst = max(abs(a - b) for a, b in zip(got, want, strict=True))
     assert worst < 1e-5
+
+
+def test_ranks_with_different_numbers_of_parts_wait_for_each_other(losses):
+    got, want = losses[1]["uneven parts"], losses[1]["one uneven"]
+    assert len(got) == len(want) >= 3
+    assert max(abs(a - b) for a, b in zip(got, want, strict=True)) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
