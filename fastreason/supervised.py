@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import checkpoint, ops
+from . import _core, checkpoint, ops
 from .budget import Budget, account, matmul_peak, train_flop
 from .kernels.linear import ROW_MULTIPLE
 from .kernels.segments import Segments
@@ -129,6 +129,7 @@ def train(
     log.forget_after(name, progress["step"])
     versions = {package: package_version(package) for package in ("fastreason", "torch")}
     facts = {"stage": name, "seed": seed, "settings": asdict(settings), "versions": versions}
+    _core.keep_freed_memory()  # a step frees and takes the same blocks again; giving them back in between costs a fifth
     streams = [TaskStream(mixture, seed=seed, split="train") for mixture in settings.mixtures]
     validation = list(validation_batches(settings, tokenizer)) if settings.validate_every else []
     peak = matmul_peak(model.embedding.weight.device, model.embedding.weight.dtype)
