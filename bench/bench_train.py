@@ -1,22 +1,39 @@
-"""The supervised step of the quickstart's model, beside transformers' on the same documents."""
+"""Pre-training step beside transformers' on the same documents: `python -m bench train`.
+
+Every contestant is a process of its own (train_worker.py); they take turns, round after round. Medians of rounds by the
+clock on the wall, and the best of them by CPU time, which other tenants of the machine move less.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
 
-import numpy as np
 import torch
-from torch.profiler import profile
 
 import fastreason as fr
-from fastreason.checkpoint import model_to_hf
-from fastreason.optim import Optimizer, OptimSettings
-from fastreason.supervised import supervised_loss
+from fastreason import ops
 
 from .timing import Row, measure
 
 MIXTURE = {"op": [2, 3, 4, 5], "themes": ["symbolic"], "max_value": 199}
 BATCH_TOKENS = 3072
+PEERS = {
+    "trainer": "transformers.Trainer",
+    "lengths": "transformers, batches of similar length",
+    "lengths-compiled": "the same, torch.compile",
+    "packed-compiled": "transformers, packed rows, torch.compile",
+}
+NEEDS = {"trainer": "accelerate"}
+ROUNDS = 5
+STEPS = {"tiny": 10, "10m": 1}  # a round
 
 
 def quickstart_model() -> tuple[fr.Decoder, fr.Tokenizer, fr.TaskStream]:
@@ -27,71 +44,109 @@ def quickstart_model() -> tuple[fr.Decoder, fr.Tokenizer, fr.TaskStream]:
     return model, tokenizer, fr.TaskStream(mixture, seed=0)
 
 
+@dataclass
+class Contestant:
+    """A process that trains when it is told to, and what its rounds gave."""
+
+    name: str
+    process: subprocess.Popen[str]
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, name: str, size: str, threads: int) -> Contestant:
+        command = [sys.executable, "-m", "bench.train_worker", name, size, str(threads)]
+        pipes: dict[str, Any] = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return cls(name, subprocess.Popen(command, text=True, **pipes))
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith("RESULT "):
+                return json.loads(line.removeprefix("RESULT "))  # type: ignore[no-any-return]
+        raise RuntimeError(f"bench train: {self.name} ended with status {self.process.wait()}; run its module by hand")
+
+    def round(self, steps: int) -> None:
+        assert self.process.stdin
+        print(steps, file=self.process.stdin, flush=True)
+        self.rounds.append(self.read())
+
+    def rates(self, clock: str = "wall_s") -> list[float]:
+        """Documents a second of every round."""
+        return [done["documents"] / done[clock] for done in self.rounds]
+
+    def best(self, what: str, clock: str) -> float:
+        return max(done[what] / done[clock] for done in self.rounds)
+
+    def __enter__(self) -> Contestant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
 def rows() -> Iterator[Row]:
-    model, tokenizer, stream = quickstart_model()
-    optimizer = Optimizer(model, OptimSettings(matrix_lr=1e-4, lr=1e-4))
-    batch = stream.packed(0, 1, BATCH_TOKENS, tokenizer, threads=1)
-
-    def step() -> float:
-        supervised_loss(model, batch, "solution").backward()
-        optimizer.step(0.5)
-        return float(batch.lengths.sum())
-
-    theirs = _transformers_step(model, batch)
-    yield measure("training step, 0.17 M parameters", "tokens/s", step, peer=("transformers", theirs), seconds=6.0)
-    yield Row("share of that step outside matrix products", 100 * _share_outside_matmul(step), "%")
-    yield Row("matrix products alone, 1024 x 1024", _matmul_rate() / 1e9, "GFLOP/s")
+    for threads in (1, 2):
+        peaks = peak_rates(threads)
+        for name, rate in peaks.items():
+            yield Row(f"matrix products alone, {name}, {threads} thread(s)", rate / 1e9, "GFLOP/s")
+        for size in STEPS:
+            yield from size_rows(size, threads, max(peaks.values()))
 
 
-def _transformers_step(model: fr.Decoder, batch: fr.PackedBatch) -> Callable[[], float]:
-    """Qwen2ForCausalLM with the same weights on the same documents, padded to the longest, with torch's AdamW."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    hf_config, tensors = model_to_hf(model)
-    theirs = Qwen2ForCausalLM(Qwen2Config(**hf_config))
-    theirs.load_state_dict(tensors, strict=False)
-    theirs.tie_weights()
-    optimizer = torch.optim.AdamW(theirs.parameters(), 1e-4, fused=True)
-    documents = [slice(s, s + n) for s, n in zip(batch.starts, batch.lengths, strict=True)]
-    width = int(batch.lengths.max())
-    tokens, labels = np.zeros((2, len(documents), width), dtype=np.int64)
-    labels -= 100
-    mask = np.zeros_like(tokens)
-    for row, where in enumerate(documents):
-        length = where.stop - where.start
-        tokens[row, :length], mask[row, :length] = batch.tokens[where], 1
-        labels[row, :length] = np.where(batch.loss_mask[where], batch.tokens[where], -100)
-    inputs = {
-        "input_ids": torch.from_numpy(tokens),
-        "labels": torch.from_numpy(labels),
-        "attention_mask": torch.from_numpy(mask),
-    }
-
-    def step() -> float:
-        theirs(**inputs).loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(batch.lengths.sum())
-
-    return step
+def size_rows(size: str, threads: int, peak: float) -> Iterator[Row]:
+    names = [name for name in PEERS if name not in NEEDS or find_spec(NEEDS[name])]
+    for name in set(PEERS) - set(names):
+        print(f"<!-- {PEERS[name]} left out: {NEEDS[name]} is not installed -->")
+    with ExitStack() as running:
+        ours, *theirs = (
+            running.enter_context(Contestant.start(name, size, threads)) for name in ["fastreason", *names]
+        )
+        for contestant in (ours, *theirs):
+            contestant.read()
+        for _ in range(ROUNDS):
+            for contestant in (ours, *theirs):
+                contestant.round(STEPS[size])
+    yield from comparisons(ours, theirs, f"{size}, op 2-10, {threads} thread(s)")
+    clock = "cpu_s" if threads == 1 else "wall_s"
+    yield Row(f"{size}: useful FLOP of the fastest product's", 100 * ours.best("flop", clock) / peak, "%")
+    waiting = 100 * statistics.median(done["waiting_s"] / done["wall_s"] for done in ours.rounds)
+    yield Row(f"{size}: waiting for the next batch", waiting, "% of the step")
 
 
-def _share_outside_matmul(step: Callable[[], float]) -> float:
-    with profile() as profiler:
-        for _ in range(5):
-            step()
-    events = profiler.key_averages()
-    total = sum(event.self_cpu_time_total for event in events)
-    products = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
-    return 1.0 - sum(event.self_cpu_time_total for event in events if event.key in products) / total
+def comparisons(ours: Contestant, theirs: Sequence[Contestant], where: str) -> Iterator[Row]:
+    found = ours.rates()
+    for peer in theirs:
+        yield Row(
+            f"training, {where}", statistics.median(found), "documents/s", (min(found), max(found)),
+            (PEERS[peer.name], statistics.median(peer.rates())),
+        )  # fmt: skip
+    for peer in theirs:
+        yield Row(
+            f"the same by CPU time, {where}", ours.best("documents", "cpu_s"), "documents/CPU-s",
+            peer=(PEERS[peer.name], peer.best("documents", "cpu_s")),
+        )  # fmt: skip
 
 
-def _matmul_rate(size: int = 1024) -> float:
-    a, b = torch.randn(2, size, size)
+def peak_rates(threads: int, size: int = 768) -> dict[str, float]:
+    """FLOP/s of square products by torch.mm and by what `ops.linear` picks."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    a, b = torch.ones(2, size, size)
+    weight = b.clone().requires_grad_()
 
-    def work() -> float:
+    def by_mm() -> float:
         torch.mm(a, b)
         return 2.0 * size**3
 
-    return measure("", "", work, seconds=1.0).rate
+    def by_linear() -> float:
+        ops.linear(a, weight)
+        return 2.0 * size**3
+
+    found = {}
+    for name, work in (("torch.mm", by_mm), ("ops.linear", by_linear)):
+        spread = measure("", "", work, seconds=0.5).spread
+        assert spread
+        found[name] = spread[1]
+    torch.set_num_threads(before)
+    return found

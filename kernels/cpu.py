@@ -1,4 +1,4 @@
-"""The CPU's own kernels (csrc/cpu) as differentiable functions: one pass over memory where torch's operators take several.
+"""The CPU's own kernels (csrc/cpu) as differentiable functions: one pass over memory where torch takes several.
 
 Each computes what the definition of the same name does, in float32, with products, sums and exponentials in another
 order. They run where the widths are multiples of 16, as `suits` and the wrappers that ask it say; elsewhere, for other
@@ -29,23 +29,25 @@ _LANES = 16  # floats of the widest vector
 
 
 def suits(*tensors: Tensor, widths: tuple[int, ...] = ()) -> bool:
-    """Whether the kernels take these: plain float32 tensors on CPU, rows contiguous, widths multiples of 16."""
+    """Whether the kernels take these: plain float32 tensors on CPU, widths multiples of 16."""
     return (
         _kernels is not None
         and not torch.compiler.is_compiling()
         and not any(width % _LANES for width in widths)
         and all(
-            x.dtype == torch.float32
-            and x.device.type == "cpu"
-            and type(x) in (Tensor, torch.nn.Parameter)
-            and x.stride(-1) == 1
+            x.dtype == torch.float32 and x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
             for x in tensors
         )
         and not runs_triton(tensors[0])
     )
 
 
+def _rows_contiguous(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, scale: float) -> Tensor:
+    q_THD, k_TKD, v_TKD = (_rows_contiguous(x) for x in (q_THD, k_TKD, v_TKD))
     return _Attention.apply(q_THD, k_TKD, v_TKD, segments, scale)
 
 
@@ -141,7 +143,7 @@ class _Swiglu(torch.autograd.Function):
 
 
 def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    return _Rope.apply(x_THD, cos_T1D, sin_T1D)
+    return _Rope.apply(_rows_contiguous(x_THD), cos_T1D, sin_T1D)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
@@ -162,8 +164,7 @@ class _Rope(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        dy = dy if dy.stride(-1) == 1 else dy.contiguous()
-        return _rotate(dy, *ctx.saved_tensors, -1.0), None, None
+        return _rotate(_rows_contiguous(dy), *ctx.saved_tensors, -1.0), None, None
 
 
 def cross_entropy(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
@@ -171,7 +172,7 @@ def cross_entropy(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss:
     outside = (labels_N < 0) | (labels_N >= logits_NV.shape[1])
     if (outside & (shares_N != 0)).any():
         raise IndexError(f"cross_entropy: labels must be in 0 .. {logits_NV.shape[1] - 1} or ignore_index")
-    return _CrossEntropy.apply(logits_NV, labels_N, shares_N, z_loss)
+    return _CrossEntropy.apply(_rows_contiguous(logits_NV), labels_N, shares_N, z_loss)
 
 
 class _CrossEntropy(torch.autograd.Function):
