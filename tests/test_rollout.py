@@ -31,7 +31,7 @@ def model(tokenizer):
     return model
 
 
-def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens):
+def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens, stop):
     """One left-padded batch through transformers' own loop: the new tokens of each prompt, [PAD] behind the end."""
     ids = [torch.from_numpy(tokenizer.encode(prompt)).long() for prompt in prompts]
     width = max(map(len, ids))
@@ -41,22 +41,23 @@ def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens):
         attention_mask=(tokens != tokenizer.pad_id).long(),
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=[tokenizer.answer_close_id, tokenizer.eos_id],
+        eos_token_id=stop,
         pad_token_id=tokenizer.pad_id,
     )
     return out[:, width:].numpy()
 
 
-# float64 runs in torch, float32 in the core
-@pytest.mark.parametrize("dtype, count", [(torch.float32, 200), (torch.float64, 40)])
+# float32 runs in the core, float64 in torch
+@pytest.mark.parametrize("dtype, count", [(torch.float32, 200), (torch.float64, 20)])
 def test_greedy_is_transformers_generate(tokenizer, dtype, count):
     model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), dtype, seed=1)
     problems = fr.TaskStream(MIX, seed=5)[0:count]
-    ours = fr.Rollout(model, tokenizer).generate(problems, temperature=0.0, max_new_tokens=24)
-    theirs = transformers_greedy(qwen2(model), problems.prompts, tokenizer, 24)
+    stop = [33]  # which about half of these samples come to
+    ours = fr.Rollout(model, tokenizer).generate(problems, temperature=0.0, max_new_tokens=24, stop=stop)
+    theirs = transformers_greedy(qwen2(model), problems.prompts, tokenizer, 24, stop)
     assert ours.tokens.shape == theirs.shape
-    # Both round, so a tie of the two best logits may go either way. None of these 4,800 choices is one: the closest
-    # two of them in float64 are 1.2e-4 apart, where logits in float32 are wrong by 1e-5.
+    # Both round, so a tie of the two best logits may go either way. None of these 4,800 choices is one: the
+    # closest two logits in float64 are 2.9e-5 apart, where those in float32 are wrong by 2.1e-6.
     assert np.array_equal(ours.tokens, theirs)
     assert 0 < ours.finished.sum() < count
 
