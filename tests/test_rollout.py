@@ -119,7 +119,7 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backen
     with torch.no_grad():
         model.embedding.weight *= 0.4
     problems = fr.TaskStream(MIX, seed=7)[0:9]
-    limit = 40 if backend == "core" else 18  # torch takes its time
+    limit = 40 if backend == "core" else 12  # torch takes its time
 
     def samples(problems, n, **engine):
         seed, top_p = engine.pop("seed", 3), 0.95
@@ -135,8 +135,8 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backen
             same_samples(other, rows, together, of)
 
     together = samples(problems, 4)
-    assert 0 < together.finished.sum() < 36
-    for max_sequences in (1, 3, 8, 17) if backend == "core" else (3, 17):
+    assert together.finished.sum() < 36 and len(set(together.lengths)) > 2  # they end apart
+    for max_sequences in (1, 3, 8, 17) if backend == "core" else (17,):
         equal(samples(problems, 4, max_sequences=max_sequences))
     equal(samples(problems, 4, kv_memory_mb=1.5))
     equal(samples(problems.stream[5:6], 4), of=slice(20, 24))
@@ -306,19 +306,19 @@ def test_a_stream_gives_prompts_as_they_finish(model, tokenizer):
 
 
 def most_at_once(engine, *args, **kwargs):
-    """The output, and how many sequences and prompts were held at a time at most."""
-    sequences, held, most_held = [], 0, 0
+    """The output, most sequences at a time, most tokens of prompts (in blocks of 16) at a time, tokens decoded."""
+    sequences, held, most = [], {}, 0
     prefill, release = CoreDecoding.prefill, CoreDecoding.release
 
     def counted_prefill(self, tokens, offsets):
-        nonlocal held, most_held
-        held += len(offsets) - 1
-        most_held = max(held, most_held)
-        return prefill(self, tokens, offsets)
+        nonlocal most
+        numbers, logits = prefill(self, tokens, offsets)
+        held.update(zip(numbers, -(-np.diff(offsets) // 16) * 16, strict=True))
+        most = max(most, sum(held.values()))
+        return numbers, logits
 
     def counted_release(self, prompt):
-        nonlocal held
-        held -= 1
+        del held[prompt]
         return release(self, prompt)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -326,23 +326,21 @@ def most_at_once(engine, *args, **kwargs):
         patch.setattr(CoreDecoding, "prefill", counted_prefill)
         patch.setattr(CoreDecoding, "release", counted_release)
         out = engine.generate(*args, **kwargs)
-    assert held == 0
-    return out, max(sequences), most_held, sum(sequences)
+    assert not held
+    return out, max(sequences), most, sum(sequences)
 
 
 def test_memory_for_keys_and_values_is_kept_to(model, tokenizer):
     problems, n, new = fr.TaskStream(MIX, seed=9)[0:10], 8, 32
-    longest = int(np.diff(fr.Rollout(model, tokenizer).generate(problems, 1, max_new_tokens=1).prompt_offsets).max())
-    free, sequences, prompts, tokens = most_at_once(fr.Rollout(model, tokenizer), problems, n, max_new_tokens=new)
-    assert 70 < sequences <= 80 and prompts == 10  # some end with their first token
+    free, sequences, _, tokens = most_at_once(fr.Rollout(model, tokenizer), problems, n, max_new_tokens=new)
+    assert 70 < sequences <= 80  # some end with their first token
     token_bytes = 2 * 4 * 2 * 16 * 4  # keys and values, layers, heads, head dim, float32
-    for budget in (0.4, 0.15):
-        out, sequences, prompts, same_tokens = most_at_once(
+    for budget in (0.5, 0.2):
+        out, sequences, prompt_tokens, same_tokens = most_at_once(
             fr.Rollout(model, tokenizer, kv_memory_mb=budget), problems, n, max_new_tokens=new
         )
-        used = (sequences * new + prompts * -(-longest // 16) * 16) * token_bytes
-        assert budget * 0.3e6 < used <= budget * 1e6
-        assert same_tokens == tokens  # a finished sample is never decoded on
+        assert budget * 0.5e6 < (sequences * new + prompt_tokens) * token_bytes <= budget * 1e6
+        assert same_tokens == tokens
         same_samples(out, slice(None), free, slice(None))
     with pytest.raises(ValueError, match=r"kv_memory_mb = 0.01 is not enough for one prompt of \d+ tokens and 32 new"):
         fr.Rollout(model, tokenizer, kv_memory_mb=0.01).generate(problems, n, max_new_tokens=new)
