@@ -65,14 +65,14 @@ def test_logits_are_those_of_the_model(shape, kernel):
     core, prompts = decoder.core, sequences_of(model.config, [1, 200, 16, 97])
     core.reserve(sum(groups), steps)
     numbers, logits = core.prefill(*flat(prompts))
-    np.testing.assert_allclose(logits, torch_logits(model, prompts), rtol=0, atol=2e-5)  # worst seen: 5e-6
+    np.testing.assert_allclose(logits, torch_logits(model, prompts), rtol=0, atol=2e-6)  # worst seen: 6.4e-7
     owner = np.repeat(np.arange(4), groups)
     answers = sequences_of(model.config, [steps] * len(owner), seed=1)
     for step in range(steps):
         tokens = np.array([a[step] for a in answers])
         logits = core.decode(np.arange(len(owner)), numbers[owner], np.full(len(owner), step), tokens)
     whole = [np.concatenate([prompts[p], answer]) for p, answer in zip(owner, answers, strict=True)]
-    np.testing.assert_allclose(logits, torch_logits(model, whole), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(logits, torch_logits(model, whole), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("kernel", _core.decode_kernels())

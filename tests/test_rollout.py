@@ -31,7 +31,7 @@ def model(tokenizer):
     return model
 
 
-def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens):
+def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens, stop):
     """One left-padded batch through transformers' own loop: the new tokens of each prompt, [PAD] behind the end."""
     ids = [torch.from_numpy(tokenizer.encode(prompt)).long() for prompt in prompts]
     width = max(map(len, ids))
@@ -41,22 +41,23 @@ def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens):
         attention_mask=(tokens != tokenizer.pad_id).long(),
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=[tokenizer.answer_close_id, tokenizer.eos_id],
+        eos_token_id=stop,
         pad_token_id=tokenizer.pad_id,
     )
     return out[:, width:].numpy()
 
 
-# float64 runs in torch, float32 in the core
-@pytest.mark.parametrize("dtype, count", [(torch.float32, 200), (torch.float64, 40)])
-def test_greedy_is_transformers_generate(tokenizer, dtype, count):
-    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), dtype, seed=1)
+@pytest.mark.parametrize("backend, count", [("core", 200), ("torch", 20)])
+def test_greedy_is_transformers_generate(tokenizer, backend, count):
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=1)
     problems = fr.TaskStream(MIX, seed=5)[0:count]
-    ours = fr.Rollout(model, tokenizer).generate(problems, temperature=0.0, max_new_tokens=24)
-    theirs = transformers_greedy(qwen2(model), problems.prompts, tokenizer, 24)
+    stop = [33]  # which about half of these samples come to
+    engine = fr.Rollout(model, tokenizer, backend=backend)
+    ours = engine.generate(problems, temperature=0.0, max_new_tokens=24, stop=stop)
+    theirs = transformers_greedy(qwen2(model), problems.prompts, tokenizer, 24, stop)
     assert ours.tokens.shape == theirs.shape
-    # Both round, so a tie of the two best logits may go either way. None of these 4,800 choices is one: the closest
-    # two of them in float64 are 1.2e-4 apart, where logits in float32 are wrong by 1e-5.
+    # Both round, so a tie of the two best logits may go either way. None of these 4,800 choices is one: the
+    # closest two logits in float64 are 2.9e-5 apart, where those in float32 are wrong by 2.1e-6.
     assert np.array_equal(ours.tokens, theirs)
     assert 0 < ours.finished.sum() < count
 
@@ -85,7 +86,7 @@ def test_logprobs_are_those_of_training(model, tokenizer):
     problems, n, temperature = fr.TaskStream(MIX, seed=6)[0:125], 8, 0.8
     out = fr.Rollout(model, tokenizer).generate(problems, n, temperature=temperature, max_new_tokens=30)
     assert len(out.tokens) == 1000
-    # worst seen: 3.3e-6
+    # worst seen: 1.5e-6
     np.testing.assert_allclose(out.logprobs, trainer_logprobs(model, out, n, temperature), rtol=0, atol=1e-5)
     assert np.array_equal(out.logprobs, out.sampled_logprobs)  # without filters they are one
     behind = np.arange(out.tokens.shape[1]) >= out.lengths[:, None]
@@ -96,8 +97,8 @@ def test_bfloat16_samples_with_torch(model, tokenizer):
     half = fr.Decoder(model.config).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
     out = fr.Rollout(half, tokenizer).generate(fr.TaskStream(MIX, seed=6)[0:6], 4, max_new_tokens=20)
-    # bfloat16 has 8 bits: logits of about 4 are wrong by 0.02 and more after four layers, each way
-    np.testing.assert_allclose(out.logprobs, trainer_logprobs(half, out, 4, 1.0), rtol=0, atol=0.15)
+    # both round to 8 bits, at other places; worst seen: 0.0094
+    np.testing.assert_allclose(out.logprobs, trainer_logprobs(half, out, 4, 1.0), rtol=0, atol=0.03)
     with pytest.raises(ValueError, match=r'"core" needs float32 on CPU, got torch.bfloat16'):
         fr.Rollout(half, tokenizer, backend="core")
 
@@ -118,7 +119,7 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backen
     with torch.no_grad():
         model.embedding.weight *= 0.4
     problems = fr.TaskStream(MIX, seed=7)[0:9]
-    limit = 40 if backend == "core" else 18  # torch takes its time
+    limit = 40 if backend == "core" else 12  # torch takes its time
 
     def samples(problems, n, **engine):
         seed, top_p = engine.pop("seed", 3), 0.95
@@ -134,8 +135,8 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backen
             same_samples(other, rows, together, of)
 
     together = samples(problems, 4)
-    assert 0 < together.finished.sum() < 36
-    for max_sequences in (1, 3, 8, 17) if backend == "core" else (3, 17):
+    assert together.finished.sum() < 36 and len(set(together.lengths)) > 2  # they end apart
+    for max_sequences in (1, 3, 8, 17) if backend == "core" else (17,):
         equal(samples(problems, 4, max_sequences=max_sequences))
     equal(samples(problems, 4, kv_memory_mb=1.5))
     equal(samples(problems.stream[5:6], 4), of=slice(20, 24))
@@ -305,19 +306,19 @@ def test_a_stream_gives_prompts_as_they_finish(model, tokenizer):
 
 
 def most_at_once(engine, *args, **kwargs):
-    """The output, and how many sequences and prompts were held at a time at most."""
-    sequences, held, most_held = [], 0, 0
+    """The output, most sequences at a time, most tokens of prompts (in blocks of 16) at a time, tokens decoded."""
+    sequences, held, most = [], {}, 0
     prefill, release = CoreDecoding.prefill, CoreDecoding.release
 
     def counted_prefill(self, tokens, offsets):
-        nonlocal held, most_held
-        held += len(offsets) - 1
-        most_held = max(held, most_held)
-        return prefill(self, tokens, offsets)
+        nonlocal most
+        numbers, logits = prefill(self, tokens, offsets)
+        held.update(zip(numbers, -(-np.diff(offsets) // 16) * 16, strict=True))
+        most = max(most, sum(held.values()))
+        return numbers, logits
 
     def counted_release(self, prompt):
-        nonlocal held
-        held -= 1
+        del held[prompt]
         return release(self, prompt)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -325,23 +326,21 @@ def most_at_once(engine, *args, **kwargs):
         patch.setattr(CoreDecoding, "prefill", counted_prefill)
         patch.setattr(CoreDecoding, "release", counted_release)
         out = engine.generate(*args, **kwargs)
-    assert held == 0
-    return out, max(sequences), most_held, sum(sequences)
+    assert not held
+    return out, max(sequences), most, sum(sequences)
 
 
 def test_memory_for_keys_and_values_is_kept_to(model, tokenizer):
     problems, n, new = fr.TaskStream(MIX, seed=9)[0:10], 8, 32
-    longest = int(np.diff(fr.Rollout(model, tokenizer).generate(problems, 1, max_new_tokens=1).prompt_offsets).max())
-    free, sequences, prompts, tokens = most_at_once(fr.Rollout(model, tokenizer), problems, n, max_new_tokens=new)
-    assert 70 < sequences <= 80 and prompts == 10  # some end with their first token
+    free, sequences, _, tokens = most_at_once(fr.Rollout(model, tokenizer), problems, n, max_new_tokens=new)
+    assert 70 < sequences <= 80  # some end with their first token
     token_bytes = 2 * 4 * 2 * 16 * 4  # keys and values, layers, heads, head dim, float32
-    for budget in (0.4, 0.15):
-        out, sequences, prompts, same_tokens = most_at_once(
+    for budget in (0.5, 0.2):
+        out, sequences, prompt_tokens, same_tokens = most_at_once(
             fr.Rollout(model, tokenizer, kv_memory_mb=budget), problems, n, max_new_tokens=new
         )
-        used = (sequences * new + prompts * -(-longest // 16) * 16) * token_bytes
-        assert budget * 0.3e6 < used <= budget * 1e6
-        assert same_tokens == tokens  # a finished sample is never decoded on
+        assert budget * 0.5e6 < (sequences * new + prompt_tokens) * token_bytes <= budget * 1e6
+        assert same_tokens == tokens
         same_samples(out, slice(None), free, slice(None))
     with pytest.raises(ValueError, match=r"kv_memory_mb = 0.01 is not enough for one prompt of \d+ tokens and 32 new"):
         fr.Rollout(model, tokenizer, kv_memory_mb=0.01).generate(problems, n, max_new_tokens=new)
