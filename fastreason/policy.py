@@ -138,13 +138,13 @@ def reinforce(
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
     progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "finished": False}
-    optimizer, found = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
-    reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
+    optimizer, found = Optimizer(model, settings.optim), _find_checkpoint(folder)
     if found:
         progress |= checkpoint.restore(found, model, optimizer)
         if progress["finished"]:
             return progress
         source.restore(progress["curriculum"])
+    reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     engine, main = Rollout(model, tokenizer), distributed.is_main()
     if main:
@@ -162,12 +162,12 @@ def reinforce(
         _check_on_policy(model, settings, history)
         seconds = {**batch.seconds, "update": clock.seconds() - begin}
 
-        flop, trained_tokens = _update_cost(model, batch.groups, advantages_S, settings)
-        stopping = _advance(progress, batch, flop, clock, stop)
+        cost = _update_cost(model, batch.groups, advantages_S, settings)
+        stopping, trained = _advance(progress, batch, cost, clock, stop)
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
         if main:
-            log.write("rl", **_line(progress, batch, history, seconds, trained_tokens))
+            log.write("rl", **_line(progress, batch, history, seconds, trained))
         bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
         bar.update(min(settings.used(progress), settings.length) - bar.n)
         due = progress["finished"] or stopping or clock.seconds() - last_save > settings.save_every_s
@@ -305,31 +305,37 @@ def _check_on_policy(model: Decoder, settings: PolicySettings, history: Sequence
 
 def _update_cost(
     model: Decoder, groups: Groups, advantages_S: torch.Tensor, settings: PolicySettings
-) -> tuple[float, int]:
-    """FLOP and sampled tokens of this rank's updates: three passes, and one of the reference."""
+) -> tuple[float, int, int]:
+    """Of this rank's updates: FLOP (three passes, and one of the reference), sampled tokens trained on, groups."""
     trained = groups if settings.trains_silent else groups.take(np.nonzero(speaking(groups, advantages_S))[0])
     if not len(trained):
-        return 0.0, 0
+        return 0.0, 0, 0
     lengths_PG = trained.lengths.reshape(len(trained), -1)
     passes = settings.epochs * (4 if settings.kl_coef else 3)
     flop = passes * pass_flop(model.config, np.diff(trained.prompt_offsets), lengths_PG)
-    return flop, settings.epochs * int(lengths_PG.sum())
+    return flop, settings.epochs * int(lengths_PG.sum()), len(trained)
 
 
-def _advance(progress: dict[str, Any], batch: Batch, update_flop: float, clock: Clock, stop: StopRequest) -> bool:
-    """Counts the step, the same on every rank; whether any rank was asked to stop."""
+def _advance(
+    progress: dict[str, Any], batch: Batch, cost: tuple[float, int, int], clock: Clock, stop: StopRequest
+) -> tuple[bool, tuple[int, int]]:
+    """Counts the step, the same on every rank.
+
+    Returns:
+        Whether any rank was asked to stop; tokens and groups that all ranks trained on.
+    """
+    flop, tokens, groups = cost
     seconds = clock.seconds() if distributed.is_main() else 0.0
-    of_all = torch.tensor(
-        [batch.total_tokens, batch.flop + update_flop, seconds, float(stop.requested)], dtype=torch.float64
-    )
-    total_tokens, flop, progress["seconds"], stops = distributed.sum_over_ranks(of_all).tolist()
+    own = [batch.total_tokens, batch.flop + flop, seconds, float(stop.requested), tokens, groups]
+    of_all = distributed.sum_over_ranks(torch.tensor(own, dtype=torch.float64)).tolist()
     progress["step"] += 1
     progress["draws"] += len(batch.problems)
     progress["tokens"] += int(batch.facts.length.sum())
     progress["samples"] += len(batch.facts.length)
-    progress["total_tokens"] += int(total_tokens)
-    progress["flop"] += flop
-    return stops > 0
+    progress["total_tokens"] += int(of_all[0])
+    progress["flop"] += of_all[1]
+    progress["seconds"] = of_all[2]
+    return of_all[3] > 0, (int(of_all[4]), int(of_all[5]))
 
 
 def _line(
@@ -337,18 +343,26 @@ def _line(
     batch: Batch,
     history: Sequence[Mapping[str, float]],
     seconds: Mapping[str, float],
-    trained_tokens: int,
+    trained: tuple[int, int],
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl; `trained` are tokens and groups."""
     samples = len(batch.facts.length) // sum(map(len, batch.problems))
     ops_S = np.concatenate([problems.ops for problems in batch.problems]).repeat(samples)
     return {
         **{key: progress[key] for key in ("step", "tokens", "samples", "flop", "seconds", "draws")},
         **reward_statistics(batch.facts, ops_S),
-        "trained_groups": len(batch.groups),
-        **speed_statistics(seconds, int(batch.facts.length.sum()), trained_tokens),
+        "trained_groups": trained[1],
+        **speed_statistics(seconds, int(batch.facts.length.sum()), trained[0]),
         **update_statistics(history),
     }
+
+
+def _find_checkpoint(folder: Path) -> Path | None:
+    """On every rank, after one has put back what a crash left aside."""
+    if distributed.is_main():
+        checkpoint.find_checkpoint(folder)
+    distributed.barrier()
+    return checkpoint.find_checkpoint(folder)
 
 
 def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool) -> Decoder:

@@ -36,12 +36,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .policy_loss_cpu import rows_on_cpu
 from .policy_loss_kernel import NUM_SUMS, STATISTICS
 from .policy_loss_op import policy_loss_op
 from .rows import scalars
@@ -189,15 +188,6 @@ def policy_loss(
     _check_tensors(logits_NV, tokens_N, vectors, reference_logits_NV, sequence_offsets_S, kind)
     _check_settings(kind, temperature, clip_low, clip_high, clip_dual, kl)
     if not runs_triton(logits_NV):
-        trains = logits_NV.requires_grad and torch.is_grad_enabled()
-        # a compiler fuses the definition by itself
-        if logits_NV.dtype == torch.float32 and trains and not torch.compiler.is_compiling():
-            given = _given(
-                torch.float32, tokens_N, advantages_N, weights_N, old_logprobs_N, importance_N, reference_logprobs_N,
-                sequence_offsets_S,
-            )  # fmt: skip
-            settings = (kind, clip_low, clip_high, clip_dual, kl, kl_coef)
-            return _policy_loss_cpu(logits_NV, given, reference_logits_NV, temperature, entropy_coef, settings)
         return policy_loss_ref(
             logits_NV, tokens_N, advantages_N, weights_N, old_logprobs_N=old_logprobs_N, importance_N=importance_N,
             reference_logprobs_N=reference_logprobs_N, reference_logits_NV=reference_logits_NV,
@@ -241,132 +231,47 @@ def policy_loss_ref(
     kl_coef: float = 0.0,
     entropy_coef: float = 0.0,
 ) -> PolicyLoss:
-    """The definition: what CPU runs where no gradient is asked for, and in float64 what the tests compare against.
-    Arguments as for `policy_loss`.
-    """
+    """The definition: what CPU runs, and in float64 what the tests compare against. Arguments as for `policy_loss`."""
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     logprobs_NV = _log_softmax(logits_NV, temperature, wide)
     logprobs_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
-    given = _given(
-        wide, tokens_N, advantages_N, weights_N, old_logprobs_N, importance_N, reference_logprobs_N, sequence_offsets_S
+    advantages, old, importance, reference = (
+        None if x is None else x.detach().to(wide)
+        for x in (advantages_N, old_logprobs_N, importance_N, reference_logprobs_N)
     )
-    terms = given.terms(logprobs_N, kind, clip_low, clip_high, clip_dual, kl, kl_coef)
+    weights = (torch.full_like(logprobs_N, 1.0 / len(tokens_N)) if weights_N is None else weights_N).detach().to(wide)
+    assert advantages is not None
+
+    difference = logprobs_N - (logprobs_N.detach() if old is None else old)
+    log_ratio = difference
+    if sequence_offsets_S is not None:
+        means = _sequence_means(difference.detach(), weights != 0, sequence_offsets_S)
+        log_ratio = means + logprobs_N - logprobs_N.detach()
+    ratio = log_ratio.exp()
+    clip_dual = min(clip_dual, _LARGE)
+    term, clipped = _policy_term(_TERM[kind], logprobs_N, ratio, advantages, clip_low, clip_high, clip_dual)
+    if importance is not None:
+        term = importance * term
 
     # statistics alone cost no gradient
     entropy = _entropy(logprobs_NV if entropy_coef != 0 else logprobs_NV.detach())
-    exact = torch.zeros_like(given.weights)
-    if reference_logits_NV is not None:
+    divergence = torch.zeros_like(weights)
+    if reference is not None:
+        divergence = _kl_estimate(reference - (logprobs_N if kl_coef != 0 else logprobs_N.detach()), kl)
+    elif reference_logits_NV is not None:
         policy_NV = logprobs_NV if kl_coef != 0 else logprobs_NV.detach()
-        exact = _exact_kl(policy_NV, _log_softmax(reference_logits_NV.detach(), temperature, wide))
-    token_loss = terms.loss + kl_coef * exact - entropy_coef * entropy
-    loss = (given.weights * token_loss).sum()
-    return given.result(loss, logprobs_N, token_loss, entropy, terms, exact)
+        divergence = _exact_kl(policy_NV, _log_softmax(reference_logits_NV.detach(), temperature, wide))
+    token_loss = term + kl_coef * divergence - entropy_coef * entropy
+    loss = (weights * token_loss).sum()
 
-
-def _policy_loss_cpu(
-    logits_NV: Tensor,
-    given: _Given,
-    reference_logits_NV: Tensor | None,
-    temperature: float,
-    entropy_coef: float,
-    settings: tuple[Any, ...],
-) -> PolicyLoss:
-    """The same with its gradient in one pass, in float32; `settings` are those of `_Given.terms`."""
-    found: list[_Terms] = []
-
-    def token_terms(logprobs_N: Tensor) -> Tensor:
-        found.append(given.terms(logprobs_N, *settings))
-        return found[-1].loss
-
-    reference_NV = None
-    if reference_logits_NV is not None:
-        reference_NV = _log_softmax(reference_logits_NV.detach(), temperature, torch.float32)
-    kl_coef = settings[-1]
-    loss, logprobs_N, entropy_N, exact_N = rows_on_cpu(
-        logits_NV, given.tokens, given.weights, reference_NV, token_terms, temperature=temperature, kl_coef=kl_coef,
-        entropy_coef=entropy_coef,
-    )  # fmt: skip
-    token_loss = found[0].loss.detach() + kl_coef * exact_N - entropy_coef * entropy_N
-    return given.result(loss, logprobs_N, token_loss, entropy_N, found[0], exact_N)
-
-
-@dataclass(frozen=True, eq=False)
-class _Terms:
-    """What the log-probability of each token alone decides: the loss without entropy and exact KL, and statistics."""
-
-    loss: Tensor
-    clipped: list[Tensor]
-    ratio: Tensor
-    difference: Tensor
-    divergence: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """The numbers of each token, in one dtype and without gradient."""
-
-    tokens: Tensor
-    advantages: Tensor
-    weights: Tensor
-    old: Tensor | None
-    importance: Tensor | None
-    reference: Tensor | None
-    offsets: Tensor | None
-
-    def terms(
-        self,
-        logprobs_N: Tensor,
-        kind: str,
-        clip_low: float,
-        clip_high: float,
-        clip_dual: float,
-        kl: str,
-        kl_coef: float,
-    ) -> _Terms:
-        difference = logprobs_N - (logprobs_N.detach() if self.old is None else self.old)
-        log_ratio = difference
-        if self.offsets is not None:
-            means = _sequence_means(difference.detach(), self.weights != 0, self.offsets)
-            log_ratio = means + logprobs_N - logprobs_N.detach()
-        ratio = log_ratio.exp()
-        clip_dual = min(clip_dual, _LARGE)
-        term, clipped = _policy_term(_TERM[kind], logprobs_N, ratio, self.advantages, clip_low, clip_high, clip_dual)
-        if self.importance is not None:
-            term = self.importance * term
-        divergence = torch.zeros_like(self.weights)
-        if self.reference is not None:
-            divergence = _kl_estimate(self.reference - (logprobs_N if kl_coef != 0 else logprobs_N.detach()), kl)
-        return _Terms(term + kl_coef * divergence, clipped, ratio, difference, divergence)
-
-    def result(
-        self, loss: Tensor, logprobs: Tensor, token_loss: Tensor, entropy: Tensor, terms: _Terms, exact_kl: Tensor
-    ) -> PolicyLoss:
-        with torch.no_grad():
-            kl, ones = terms.divergence + exact_kl, torch.ones_like(entropy)
-            sums = [token_loss, entropy, kl, *terms.clipped, terms.ratio, ones]
-            totals = [(self.weights * x).sum() for x in sums]
-            counts = self.weights != 0
-            for x in (terms.ratio, -terms.ratio, terms.difference.abs()):
-                totals.append(torch.where(counts, x, -math.inf).max())
-            assert len(sums) == NUM_SUMS
-            return PolicyLoss(loss, torch.where(counts, logprobs, 0.0).detach(), torch.stack(totals))
-
-
-def _given(
-    dtype: torch.dtype,
-    tokens: Tensor,
-    advantages: Tensor,
-    weights: Tensor | None,
-    old: Tensor | None,
-    importance: Tensor | None,
-    reference: Tensor | None,
-    offsets: Tensor | None,
-) -> _Given:
-    if weights is None:
-        weights = torch.full(tokens.shape, 1.0 / len(tokens), dtype=dtype, device=tokens.device)
-    old, importance, reference = (None if x is None else x.detach().to(dtype) for x in (old, importance, reference))
-    advantages, weights = advantages.detach().to(dtype), weights.detach().to(dtype)
-    return _Given(tokens, advantages, weights, old, importance, reference, offsets)
+    with torch.no_grad():
+        sums = [token_loss, entropy, divergence, *clipped, ratio, torch.ones_like(ratio)]
+        totals = [(weights * x).sum() for x in sums]
+        counts = weights != 0
+        for x in (ratio, -ratio, difference.abs()):
+            totals.append(torch.where(counts, x, -math.inf).max())
+        assert len(sums) == NUM_SUMS
+        return PolicyLoss(loss, torch.where(counts, logprobs_N, 0.0).detach(), torch.stack(totals))
 
 
 def _log_softmax(logits_NV: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:

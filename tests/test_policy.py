@@ -73,14 +73,18 @@ def test_the_step_is_the_loss_of_each_sample_alone(model, tokenizer):
 
 
 def test_the_same_bits_every_time(model, tokenizer):
-    """At a size where torch works in parallel; sums in any order would differ from one time to the next."""
-    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:24]
+    """At a size where torch works in parallel; sums in any order would differ from one time to the next.
+
+    An odd number of groups, so that two threads that share the rows meet inside a group: where both added to the last
+    row of its prompt, a quarter of all times differed on a busy machine.
+    """
+    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:23]
     samples = fr.Rollout(model, tokenizer).generate(problems, 16, max_new_tokens=40, seed=1)
-    advantages = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+    advantages = torch.randn(23, 16, generator=torch.Generator().manual_seed(0))
     found = []
     for _ in range(6):
         model.zero_grad()
-        result = policy_step(model, samples, advantages, settings(prompts=24, samples=16))
+        result = policy_step(model, samples, advantages, settings(prompts=23, samples=16))
         assert result is not None
         result.loss.backward()
         found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -311,10 +312,7 @@ def test_a_reward_of_steps_stands_at_the_ends_of_steps(tokenizer):
     ids = [tokenizer.encode(text) for text in answers]
     width = max(map(len, ids))
     tokens = np.stack([np.pad(row, (0, width - len(row)), constant_values=tokenizer.pad_id) for row in ids])
-    samples = fr.rollout.RolloutOutput(
-        tokens.astype(np.int32), np.array([len(row) for row in ids]), np.zeros(tokens.shape, np.float32),
-        np.ones(3, bool), np.zeros(0, np.int32), np.zeros(1, np.int64),
-    )  # fmt: skip
+    samples = SimpleNamespace(tokens=tokens.astype(np.int32), lengths=np.array([len(row) for row in ids]))
     verdicts = fr.grade(problems, samples.tokens, tokenizer=tokenizer)
     got = rewards.reward_function("steps")(problems, samples, verdicts)
     for row in range(3):
@@ -341,8 +339,6 @@ def test_steps_are_trained_on(tmp_path, tokenizer, credit):
 
 def test_the_weight_of_a_blend_is_a_setting():
     verdicts = fr.grade_texts(["Define A as q; so q = 2. Answer: 2."], ["Answer: 2."])
-    from types import SimpleNamespace
-
     samples = SimpleNamespace(lengths=np.ones(1), tokens=np.ones((1, 1)))
     for changes, want in (({}, 0.2), ({"outcome_weight": 0.5}, 0.5)):
         reward = policy.stage_reward(settings(reward="blended", **changes))

@@ -399,3 +399,28 @@ def test_silent_groups_count_in_the_mean_when_asked(setting):
     torch.testing.assert_close(
         one_update(kl_coef=0.3, count_silent=True, accumulate=3), want, atol=1e-6, rtol=1e-5
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss": "gspo"}, {"loss": "cispo", "kl": "exact", "kl_coef": 0.3}], ids=str)
+@pytest.mark.parametrize("rows", [1, 5, 1000])
+def test_pieces_of_the_rows_are_the_whole(setting, monkeypatch, changes, rows):
+    """A piece of one row, of some (in gspo at least a sequence), and all in one."""
+    from fastreason import policy_update
+
+    model, reference, groups = setting
+    chosen = settings(**changes)
+    given = advantages_by(groups, chosen)
+    kl_to = reference if chosen.kl_coef else None
+    whole = group_loss(model, groups, given, chosen, reference=kl_to)
+    want = gradients(model, whole.loss)
+    monkeypatch.setattr(policy_update, "_PIECE_LOGITS", rows * VOCAB)
+    pieces = policy_update._Rows.of(groups, given, chosen, 1.0)
+    model.zero_grad()
+    totals = pieces.backward(model, kl_to)
+    got = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    torch.testing.assert_close(got, want, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(totals, whole.totals_K.float(), atol=1e-5, rtol=1e-5)
+    cuts = pieces._pieces(torch.device("cpu"), VOCAB)
+    most = {1: len(groups.lengths) if "gspo" in changes.values() else int(groups.lengths.sum()), 1000: 1}
+    assert rows == 5 or len(cuts) == most[rows]
+    assert rows != 5 or 3 <= len(cuts) <= len(pieces.tokens_N) // 4
