@@ -23,7 +23,7 @@ from .machine import describe_machine
 from .metrics import StopRequest
 from .ranges import covered, parse_range
 from .recipe import available_recipes, load_recipe
-from .samplers import ENGINES, load_sampler
+from .samplers import DEVICES, ENGINES, load_sampler
 from .scores import failure_table, table
 from .tasks import DEPTHS, MODES, Mixture
 
@@ -55,7 +55,7 @@ def evaluate_command(arguments: list[str]) -> int:
         raise ValueError("--resume and --texts need --out DIR")
     with _session(options) as stop:
         settings = _settings(options)
-        sampler = load_sampler(options.checkpoint, settings.sampling, options.engine)
+        sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
         if options.out is not None:
             model = model_identity(options.checkpoint)
@@ -116,7 +116,7 @@ def edge_command(arguments: list[str]) -> int:
     with _session(options) as stop:
         base = _base(options)[0]
         sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
-        sampler = load_sampler(options.checkpoint, replace(base.sampling, **sampling), options.engine)
+        sampler = load_sampler(options.checkpoint, replace(base.sampling, **sampling), options.engine, options.device)
         mixture = Mixture.from_dict(_mixture(base.mixture, options))
         try:
             found = find_edge(sampler, mixture, settings, seed=options.seed, stop=stop)
@@ -146,6 +146,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, default="auto", help="our decoder, or transformers' (default auto)"
     )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default auto: a GPU where there is one")
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float)

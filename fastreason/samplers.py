@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 
 from .grading import Verdicts, grade
 from .model import Decoder
@@ -21,7 +22,9 @@ from .tasks import ProblemBatch
 from .tokenizer import SPECIALS, Tokenizer
 
 Engine = Literal["auto", "fastreason", "transformers"]
+Device = Literal["auto", "cpu", "cuda"]
 ENGINES: tuple[Engine, ...] = ("auto", "fastreason", "transformers")
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -140,29 +143,34 @@ def sample_ids(problems: ProblemBatch) -> np.ndarray:
     return (problems.ops.astype(np.int64) << 32) + problems.indices
 
 
-def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto") -> Sampler:
+def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto", device: Device = "auto") -> Sampler:
     """Reads a Hugging Face folder.
 
     Args:
         folder: with config.json, weights and a tokenizer.
         engine: "fastreason" is our decoder, "transformers" theirs, which needs that package; "auto" is ours where it
             can read the model, else theirs, and says so on stderr.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
     Raises:
-        ValueError: no such folder, or nothing that can be read.
+        ValueError: no such folder, nothing that can be read, or no GPU where one is asked for.
         ModuleNotFoundError: transformers is needed and not installed.
     """
     folder = Path(folder)
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, cuda only with a GPU, got {device!r}")
+    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if not (folder / "config.json").is_file():
         raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
     if engine != "transformers":
         try:
-            return RolloutSampler(Decoder.from_pretrained(folder), Tokenizer.from_pretrained(folder), sampling)
+            model = Decoder.from_pretrained(folder).to(place)
+            return RolloutSampler(model, Tokenizer.from_pretrained(folder), sampling)
         except (ValueError, TypeError) as error:
             if engine == "fastreason":
                 raise
             print(f"{folder}: read by transformers, since our decoder does not: {error}", file=sys.stderr)
     from .integrations.transformers import TransformersSampler
 
-    return TransformersSampler(folder, sampling)
+    return TransformersSampler(folder, sampling, place)

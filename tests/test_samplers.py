@@ -216,6 +216,11 @@ def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
         load_sampler(tmp_path, Sampling())
     with pytest.raises(ValueError, match="engine must be one of auto, fastreason, transformers, got 'vllm'"):
         load_sampler(tmp_path, Sampling(), "vllm")
+    with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, cuda only with a GPU, got 'tpu'"):
+        load_sampler(tmp_path, Sampling(), device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="cuda only with a GPU, got 'cuda'"):
+            load_sampler(tmp_path, Sampling(), device="cuda")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **SHAPE, "vocab_size": 9}))
     with pytest.raises(ValueError, match="transformers cannot load"):
         load_sampler(tmp_path, Sampling())

@@ -33,14 +33,14 @@ class TransformersSampler:
         ModuleNotFoundError: transformers is not installed.
     """
 
-    def __init__(self, folder: str | Path, sampling: Sampling) -> None:
+    def __init__(self, folder: str | Path, sampling: Sampling, device: str = "cpu") -> None:
         try:
             import transformers
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "this model needs transformers: pip install 'fastreason[transformers]'"
             ) from error
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device
         try:
             self.tokenizer = _load_tokenizer(Path(folder))
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
