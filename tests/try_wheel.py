@@ -30,7 +30,7 @@ def main() -> None:
     if options.wheel:
         look_into(options.wheel, options.cuobjdump)
     if options.run:
-        command = [Path(sys.executable).with_name("fastreason"), "run", options.run]
+        command = [Path(sys.executable).with_name("fastreason"), "run", options.run, "--threads", "1"]
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([*command, "--out", f"{folder}/out"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
             assert Path(folder, "out", "report.html").stat().st_size > 10_000
