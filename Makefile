@@ -115,7 +115,8 @@ try-wheel-cpu try-wheel-cuda: try-wheel-%: setup  ## what `make wheel` (`make wh
 	rm -rf build/try/$* && $(PYTHON) -m venv build/try/$*
 	build/try/$*/bin/python -m pip --disable-pip-version-check -q install $(PIP_FLAGS) dist/$*/*.whl
 	cd build/try && $*/bin/python -P $(CURDIR)/tests/try_wheel.py --wheel $(CURDIR)/dist/$*/*.whl --run smoke \
-	    --cuobjdump $(firstword $(wildcard $(CURDIR)/$(SITE)/triton/backends/nvidia/bin/cuobjdump) none)
+	    --cuobjdump "$$($(CURDIR)/$(BIN)/python -c \
+	        "import triton.backends.nvidia as n; print(n.__path__[0] + '/bin/cuobjdump')")"
 
 gpu-check: setup  ## on a GPU: tests of the kernels, and their times against floor and peers, into bench/results
 	$(BIN)/python -m bench.gpu_check

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from fastreason.kernels.sample import sample_ref
+from fastreason.kernels.triton_support import tl, triton
 from torch import Tensor
 
 from fastreason import _core, ops
+
+from .conftest import needs_triton
 
 # every filter alone, pairs in which the earlier one matters to the later, all together
 SETTINGS = [
@@ -162,6 +165,36 @@ def test_draws_have_the_probabilities_that_are_returned(V, settings):
     shown = expected > 1
     chi_square, freedom = float(((observed - expected)[shown] ** 2 / expected[shown]).sum()), int(shown.sum()) - 1
     assert abs(chi_square - freedom) <= 4 * math.sqrt(2 * freedom)
+
+
+@triton.jit
+def _words_kernel(seed_ptr, prompts_ptr, samples_ptr, positions_ptr, plain_ptr, keyed_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    seed = tl.load(seed_ptr)
+    position = tl.load(positions_ptr + i)
+    plain, _, _, _ = tl.randint4x(seed, position.to(tl.int32))
+    tl.store(plain_ptr + i, plain.to(tl.int64))
+    prompt = tl.load(prompts_ptr + i).to(tl.uint64)
+    low, high = (prompt & 0xFFFFFFFF).to(tl.uint32), (prompt >> 32).to(tl.uint32)
+    keyed, _, _, _ = tl.philox(seed, position.to(tl.uint32), tl.load(samples_ptr + i).to(tl.uint32), low, high)
+    tl.store(keyed_ptr + i, keyed.to(tl.int64))
+
+
+@needs_triton
+@pytest.mark.parametrize("seed", [0, 12345, 2**62 + 99])
+def test_triton_draws_the_same_tokens(device, seed):
+    """tl.randint4x(seed, position) is the stream of sample 0 of prompt 0; tl.philox takes the whole key."""
+    N, key = 256, keys(256)
+    inputs = [torch.from_numpy(x).to(device) for x in key.values()]
+    plain, keyed = torch.zeros(2, N, dtype=torch.int64, device=device)
+    _words_kernel[(1,)](torch.tensor([seed], device=device), *inputs, plain, keyed, BLOCK=N)
+    logits_NV, zeros = random_logits(N, 900), np.zeros(N, dtype=np.int64)
+    for words, ours in ((plain, key | {"prompts_N": zeros, "samples_N": zeros}), (keyed, key)):
+        # float32 by steps, as the core does it: above 1/2 the addition rounds
+        uniform_N = ((words.cpu() & 0xFFFFFFFF) >> 8).float().add(0.5).mul(2.0**-24)
+        want = sample_ref(logits_NV, uniform_N, top_p=0.9)
+        for a, b in zip(ops.sample(logits_NV, seed=seed, **ours, top_p=0.9), want, strict=True):
+            assert torch.equal(a, b)
 
 
 def test_masked_tokens_are_never_drawn():
