@@ -32,6 +32,7 @@ def test_the_released_recipe(name):
         assert shape == (12, 768, 12, 2) and config.intermediate_size == 3072
         stage = recipe.pretrain
         assert (stage.tokens, stage.batch_tokens, stage.loss_on) == (10_000_000_000, 256 * 2048, "all")
+        assert stage.rows == 256
         for optim, warmup in ((stage.optim, 0.05), (recipe.midtrain and recipe.midtrain.optim, 0.15)):
             if optim:
                 assert (optim.matrices, optim.lr, optim.matrix_lr, optim.floor) == ("adamw", 1e-4, 1e-4, 0.3)
@@ -109,7 +110,7 @@ def two_steps(recipe):
     for stage in ("pretrain", "midtrain"):
         if (settings := getattr(recipe, stage)) is not None:
             phases = [replace(phase, mixture=easy(phase.mixture)) for phase in settings.phases]
-            fewer = {"batch_tokens": 280, "tokens": 281, "budget": None, "accumulate": 2}
+            fewer = {"batch_tokens": 280, "rows": 1, "tokens": 281, "budget": None, "accumulate": 2}
             changes[stage] = replace(settings, phases=phases, **fewer)
     if recipe.rl is not None:
         prompts = 2 if recipe.midtrain is not None else 1
