@@ -123,6 +123,19 @@ def test_stages_that_variants_share_are_one_unit():
         assert unit.before is None or unit.before.key in {other.key for other in units[:i]}
 
 
+@pytest.mark.parametrize("size", ["laptop", "paper"])
+def test_findings_share_what_they_have_in_common(size):
+    """1, 3 and 4 start from the same models; RL at the edge of 1 is the strict (laptop) or outcome reward of 4."""
+    names = ("finding-1-edge", "finding-3-midtrain", "finding-4-process")
+    runs = {name: study_runs(load_study(name, size=size, seeds=[0])) for name in names}
+    assert len({run.stages["pretrain"][0].key for found in runs.values() for run in found}) == 1
+
+    def rl_of(name, variant):
+        return next(run.stages["rl"][0].key for run in runs[name] if run.variant == variant)
+
+    assert rl_of("finding-1-edge", "edge") == rl_of("finding-4-process", "strict" if size == "laptop" else "outcome")
+
+
 @pytest.mark.parametrize(
     "change",
     [
