@@ -4,6 +4,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from fastreason.checkpoint import load_progress
@@ -11,7 +12,8 @@ from fastreason.metrics import StopRequest
 from fastreason.plan import Rates, format_plan, plan_study
 from fastreason.stages import distinct_units, study_runs
 from fastreason.study import Study, load_study
-from fastreason.tasks import Mixture
+from fastreason.tasks import Mixture, TaskStream
+from fastreason.tokenizer import Tokenizer
 from fastreason.workers import work_through
 
 FINDINGS = ["finding-1-edge", "finding-2-context", "finding-3-midtrain", "finding-4-process"]
@@ -71,8 +73,7 @@ def test_the_plan_has_the_papers_figures(name):
     assert plan.parameters == pytest.approx(103e6, rel=0.01)
     assert "10 B tokens in 19,074 steps of 524,288" in text
     assert "3,800 problems x 128 samples" in text
-    if name != "finding-3-midtrain":
-        assert "200 steps x 1,024 prompts x 6 samples" in text
+    assert "200 steps x 1,024 prompts x 6 samples" in text
     pretrain = next(line.cost for line in plan.lines if line.kind == "pretrain")
     # 6 P a token, and attention in documents of some hundred tokens
     assert 6 * 103e6 * 1e10 < pretrain.flop < 1.1 * 6 * 103e6 * 1e10
@@ -81,9 +82,12 @@ def test_the_plan_has_the_papers_figures(name):
 
 
 def test_equal_compute_is_that_of_the_released_rl():
-    """beta = 1 is 200 steps of 1,024 prompts x 6 samples, if documents are as long as the paper's."""
-    beta_1 = load_study("finding-3-midtrain", size="paper").variants["beta-1"]
-    assert beta_1.rl.limit.tokens == pytest.approx(200 * 1024 * 6 * 677, rel=1e-3)
+    """beta = 1 is 200 steps of 1,024 prompts x 6 samples, prompts included, at the length of documents of op 11-14."""
+    recipe = load_study("finding-3-midtrain", size="paper").variants["beta-1"]
+    stream = TaskStream(Mixture.from_dict(recipe.rl.mixture), seed=0, split="rl")
+    tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
+    length = np.diff(stream.encoded(0, 4096, tokenizer)[1]).mean()
+    assert recipe.rl.limit.tokens == pytest.approx(200 * 1024 * 6 * length, rel=0.01)
 
 
 def test_a_plan_counts_what_is_shared_once_and_splits_over_shards():
