@@ -109,7 +109,7 @@ def easy(parts):
 
 def two_steps(recipe):
     """The recipe with two steps of some hundred tokens in each stage."""
-    changes = {"evaluate": replace(recipe.evaluate, problems=1, samples=2, k=[1, 2], max_new_tokens=2)}
+    changes = {"threads": 1, "evaluate": replace(recipe.evaluate, problems=1, samples=2, k=[1, 2], max_new_tokens=2)}
     changes["evaluate"] = replace(changes["evaluate"], mixture=[{**recipe.evaluate.mixture[0], "op": [2]}])
     for stage in ("pretrain", "midtrain"):
         if (settings := getattr(recipe, stage)) is not None:
