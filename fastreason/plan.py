@@ -33,7 +33,7 @@ from .tokenizer import Tokenizer
 from .workers import parse_shard, part_of
 
 # documents that lengths are taken from
-_DRAWN = 256
+_DRAWN = 2048
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from .tasks import Mixture, TaskStream
 from .tokenizer import Tokenizer
 
 # settings that change what is kept and shown, never what is computed
-_ASIDE = {"save_every_s", "keep", "traces", "files"}
+_ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # modules that show, choose or start; all others may change a result
 _NOT_COMPUTING = {
     *("__main__", "claims", "cli", "graph_svg", "locks", "machine", "plan", "plots", "recipe", "report", "runner"),

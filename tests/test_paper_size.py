@@ -4,6 +4,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from fastreason.checkpoint import load_progress
@@ -11,7 +12,8 @@ from fastreason.metrics import StopRequest
 from fastreason.plan import Rates, format_plan, plan_study
 from fastreason.stages import distinct_units, study_runs
 from fastreason.study import Study, load_study
-from fastreason.tasks import Mixture
+from fastreason.tasks import Mixture, TaskStream
+from fastreason.tokenizer import Tokenizer
 from fastreason.workers import work_through
 
 FINDINGS = ["finding-1-edge", "finding-2-context", "finding-3-midtrain", "finding-4-process"]
@@ -32,6 +34,7 @@ def test_the_released_recipe(name):
         assert shape == (12, 768, 12, 2) and config.intermediate_size == 3072
         stage = recipe.pretrain
         assert (stage.tokens, stage.batch_tokens, stage.loss_on) == (10_000_000_000, 256 * 2048, "all")
+        assert stage.rows == 256
         for optim, warmup in ((stage.optim, 0.05), (recipe.midtrain and recipe.midtrain.optim, 0.15)):
             if optim:
                 assert (optim.matrices, optim.lr, optim.matrix_lr, optim.floor) == ("adamw", 1e-4, 1e-4, 0.3)
@@ -70,8 +73,7 @@ def test_the_plan_has_the_papers_figures(name):
     assert plan.parameters == pytest.approx(103e6, rel=0.01)
     assert "10 B tokens in 19,074 steps of 524,288" in text
     assert "3,800 problems x 128 samples" in text
-    if name != "finding-3-midtrain":
-        assert "200 steps x 1,024 prompts x 6 samples" in text
+    assert "200 steps x 1,024 prompts x 6 samples" in text
     pretrain = next(line.cost for line in plan.lines if line.kind == "pretrain")
     # 6 P a token, and attention in documents of some hundred tokens
     assert 6 * 103e6 * 1e10 < pretrain.flop < 1.1 * 6 * 103e6 * 1e10
@@ -80,9 +82,12 @@ def test_the_plan_has_the_papers_figures(name):
 
 
 def test_equal_compute_is_that_of_the_released_rl():
-    """beta = 1 is 200 steps of 1,024 prompts x 6 samples, if documents are as long as the paper's."""
-    beta_1 = load_study("finding-3-midtrain", size="paper").variants["beta-1"]
-    assert beta_1.rl.limit.tokens == pytest.approx(200 * 1024 * 6 * 677, rel=1e-3)
+    """beta = 1 is 200 steps of 1,024 prompts x 6 samples, prompts included, at the length of documents of op 11-14."""
+    recipe = load_study("finding-3-midtrain", size="paper").variants["beta-1"]
+    stream = TaskStream(Mixture.from_dict(recipe.rl.mixture), seed=0, split="rl")
+    tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
+    length = np.diff(stream.encoded(0, 4096, tokenizer)[1]).mean()
+    assert recipe.rl.limit.tokens == pytest.approx(200 * 1024 * 6 * length, rel=0.01)
 
 
 def test_a_plan_counts_what_is_shared_once_and_splits_over_shards():
@@ -104,12 +109,12 @@ def easy(parts):
 
 def two_steps(recipe):
     """The recipe with two steps of some hundred tokens in each stage."""
-    changes = {"evaluate": replace(recipe.evaluate, problems=1, samples=2, k=[1, 2], max_new_tokens=2)}
+    changes = {"threads": 1, "evaluate": replace(recipe.evaluate, problems=1, samples=2, k=[1, 2], max_new_tokens=2)}
     changes["evaluate"] = replace(changes["evaluate"], mixture=[{**recipe.evaluate.mixture[0], "op": [2]}])
     for stage in ("pretrain", "midtrain"):
         if (settings := getattr(recipe, stage)) is not None:
             phases = [replace(phase, mixture=easy(phase.mixture)) for phase in settings.phases]
-            fewer = {"batch_tokens": 280, "tokens": 281, "budget": None, "accumulate": 2}
+            fewer = {"batch_tokens": 280, "rows": 1, "tokens": 281, "budget": None, "accumulate": 2}
             changes[stage] = replace(settings, phases=phases, **fewer)
     if recipe.rl is not None:
         prompts = 2 if recipe.midtrain is not None else 1

@@ -12,6 +12,7 @@ import pytest
 
 import fastreason as fr
 from fastreason import locks, workers
+from fastreason.cli import main
 from fastreason.locks import Lock
 from fastreason.metrics import Interrupted, StopRequest, without_times
 from fastreason.recipe import load_recipe
@@ -121,6 +122,19 @@ def test_stages_that_variants_share_are_one_unit():
     assert len(list(runs[0].units)) == 2 and len(list(runs[1].units)) == 6
     for i, unit in enumerate(units):
         assert unit.before is None or unit.before.key in {other.key for other in units[:i]}
+
+
+@pytest.mark.parametrize("size", ["laptop", "paper"])
+def test_findings_share_what_they_have_in_common(size):
+    """1, 3 and 4 start from the same models; RL at the edge of 1 is the strict (laptop) or outcome reward of 4."""
+    names = ("finding-1-edge", "finding-3-midtrain", "finding-4-process")
+    runs = {name: study_runs(load_study(name, size=size, seeds=[0])) for name in names}
+    assert len({run.stages["pretrain"][0].key for found in runs.values() for run in found}) == 1
+
+    def rl_of(name, variant):
+        return next(run.stages["rl"][0].key for run in runs[name] if run.variant == variant)
+
+    assert rl_of("finding-1-edge", "edge") == rl_of("finding-4-process", "strict" if size == "laptop" else "outcome")
 
 
 @pytest.mark.parametrize(
@@ -311,6 +325,26 @@ def test_a_process_that_fails_is_an_error(tmp_path, capfd):
     with pytest.raises(RuntimeError, match="of 2 processes failed"):
         fr.run(TINY, tmp_path / "run", size="small", overrides=bad | {"pretrain.tokens": 4_000_000}, jobs=2)
     assert "not finite" in capfd.readouterr().err
+
+
+def test_the_command_line_of_studies(capsys):
+    assert (
+        main(["run", TINY, "--size", "small", "--dry-run", "--jobs", "2", "--seeds", "3", "--pretrain.tokens", "9000"])
+        == 0
+    )
+    plan = capsys.readouterr().out
+    assert "tiny, size small: a decoder of" in plan
+    assert "9 k tokens in 18 steps of 512" in plan
+    assert "in 2 processes on cores of their own" in plan
+    for arguments, message in [
+        (["run", TINY], "comes in sizes; give size (--size) as one of small, large"),
+        (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
+        (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
+        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke has not"),
+        (["run", "smoke", "--size", "laptop"], "size must be left out"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
 
 
 # locks
