@@ -15,6 +15,7 @@ from fastreason.checkpoint import model_to_hf
 from .timing import Row
 
 PROMPTS, SAMPLES, NEW_TOKENS = 32, 16, 64
+SOLVED = 2
 MIXTURE = {"op": [2, 3, 4, 5], "themes": ["symbolic"], "max_value": 199}
 CONFIGS = {
     "0.85 M parameters": dict(
@@ -36,18 +37,25 @@ NEVER: list[int | str] = []
 def rows() -> Iterator[Row]:
     mixture = fr.Mixture.from_dict(MIXTURE)
     tokenizer = fr.Tokenizer.for_mixtures([mixture])
-    problems = fr.TaskStream(mixture, seed=0)[0:PROMPTS]
-    tokens = sum(len(tokenizer.encode(prompt)) for prompt in problems.prompts)
+    prompts = prompts_of_100_tokens(fr.TaskStream(mixture, seed=0))
+    tokens = sum(len(tokenizer.encode(prompt)) for prompt in prompts)
     yield Row(f"tokens of a prompt, mean of {PROMPTS}", tokens / PROMPTS, "tokens")
     for name, config in CONFIGS.items():
         model = fr.Decoder(fr.ModelConfig(**config))
         model.reset_parameters(0)
-        yield from _compared(name, model, tokenizer, problems, tokens)
-    yield from _other_settings(tokenizer, problems)
+        yield from _compared(name, model, tokenizer, prompts, tokens)
+    yield from _other_settings(tokenizer, prompts)
+
+
+def prompts_of_100_tokens(stream: fr.TaskStream, count: int = PROMPTS) -> list[str]:
+    """Each behind solved problems, so many that it has about 100 tokens."""
+    batch = stream[0 : SOLVED * count]
+    solved = [" ".join(batch.documents[SOLVED * i : SOLVED * (i + 1)]) for i in range(count)]
+    return [f"{s} {p}" for s, p in zip(solved, stream[SOLVED * count : (SOLVED + 1) * count].prompts, strict=True)]
 
 
 def _compared(
-    name: str, model: fr.Decoder, tokenizer: fr.Tokenizer, problems: fr.ProblemBatch, prompt_tokens: int
+    name: str, model: fr.Decoder, tokenizer: fr.Tokenizer, problems: list[str], prompt_tokens: int
 ) -> Iterator[Row]:
     engine = fr.Rollout(model, tokenizer)
 
@@ -55,7 +63,7 @@ def _compared(
         return float(engine.generate(problems, SAMPLES, max_new_tokens=NEW_TOKENS, stop=NEVER).num_new_tokens)
 
     generate = _transformers_generate(model, tokenizer, problems)
-    ours, theirs, products = _in_turns(sample, generate, _matmul, repeats=5)
+    ours, theirs, products = _in_turns(sample, generate, _matmul, repeats=3)
     peak = statistics.median(products)
     kernel = _core.decode_kernels()[0]
     what = f"sampling, {name} ({kernel}): {PROMPTS} prompts x {SAMPLES} x {NEW_TOKENS}, CPU time"
@@ -70,7 +78,7 @@ def _compared(
     yield Row(f"sampling in % of that, {name}", 100 * statistics.median(ours) / bound, "%")
 
 
-def _other_settings(tokenizer: fr.Tokenizer, problems: fr.ProblemBatch) -> Iterator[Row]:
+def _other_settings(tokenizer: fr.Tokenizer, problems: list[str]) -> Iterator[Row]:
     """At 0.85 M: filters, torch instead of the core, and samples that end at any length."""
     model = fr.Decoder(fr.ModelConfig(**CONFIGS["0.85 M parameters"]))
     model.reset_parameters(0)
@@ -114,9 +122,7 @@ def _matmul(size: int = 1024, repeats: int = 5) -> float:
     return 2.0 * size**3 * repeats
 
 
-def _transformers_generate(
-    model: fr.Decoder, tokenizer: fr.Tokenizer, problems: fr.ProblemBatch
-) -> Callable[[], float]:
+def _transformers_generate(model: fr.Decoder, tokenizer: fr.Tokenizer, problems: list[str]) -> Callable[[], float]:
     """Left-padded prompts, each repeated, sampled with transformers' own loop and cache."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -124,7 +130,7 @@ def _transformers_generate(
     theirs = Qwen2ForCausalLM(Qwen2Config(**hf_config)).eval()
     theirs.load_state_dict(tensors, strict=False)
     theirs.tie_weights()
-    ids = [tokenizer.encode(prompt) for prompt in problems.prompts]
+    ids = [tokenizer.encode(prompt) for prompt in problems]
     width = max(map(len, ids))
     tokens = torch.full((len(ids), width), tokenizer.pad_id)
     for row, values in zip(tokens, ids, strict=True):
