@@ -21,7 +21,7 @@ from .triton_support import runs_triton
 try:
     from fastreason._core import cpu as _kernels
 except ImportError:  # the folder alone, without the compiled core
-    _kernels = None  # type: ignore[assignment]
+    _kernels = None
 
 __all__ = ["attention", "cross_entropy", "rms_norm", "rope", "suits", "swiglu"]
 
@@ -164,7 +164,8 @@ class _Rope(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        return _rotate(_rows_contiguous(dy), *ctx.saved_tensors, -1.0), None, None
+        cos, sin = ctx.saved_tensors
+        return _rotate(_rows_contiguous(dy), cos, sin, -1.0), None, None
 
 
 def cross_entropy(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
