@@ -62,7 +62,8 @@ class Contestant:
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith("RESULT "):
-                return json.loads(line.removeprefix("RESULT "))
+                answer: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+                return answer
         raise RuntimeError(f"bench train: {self.name} ended with status {self.process.wait()}; run its module by hand")
 
     def round(self, steps: int) -> None:

@@ -119,3 +119,11 @@ def test_refuses_other_dtypes_and_shapes():
 def test_refuses_borders_of_nothing(borders, message):
     with pytest.raises(ValueError, match=message):
         Segments.from_cu_seqlens(borders)
+
+
+def test_padded_adds_tokens_outside_of_every_segment():
+    segments = Segments.from_lengths([30, 40])
+    padded = segments.padded(64)
+    assert padded.num_tokens == 128 and torch.equal(padded.table, segments.table)
+    assert padded.padded(64) is padded
+    assert not padded.positions[70:].any()
