@@ -5,10 +5,12 @@ PYTHON ?= python3.11
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations audit traffic bench sanitize fuzz wheel gpu-check clean
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench sanitize fuzz
+.PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +45,10 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
 	$(BIN)/python -m pytest -q tests/integrations
 
+test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
+	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(BIN)/python -m pytest -q tests/test_study_report.py tests/test_report.py
+
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead.
 check: setup  ## lint, format, types, stubs
 	$(BIN)/ruff check .
@@ -53,6 +59,7 @@ check: setup  ## lint, format, types, stubs
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
+	    $(if $(wildcard $(SITE)/fastreason/_cuda.*.so),fastreason._cuda) \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
 
 audit: setup  ## registers, spills, shared memory and access widths of every kernel on sm_80, sm_90 and sm_100, no GPU needed
@@ -87,8 +94,29 @@ fuzz: setup build/fuzz/grade  ## the verifier under libFuzzer for FUZZ_SECONDS, 
 	    -artifact_prefix=build/fuzz/ -dict=tests/fuzz/grade.dict build/fuzz/corpus tests/fuzz/corpus
 	$(BIN)/python -m pytest -q --hypothesis-profile=random tests/tasks tests/text tests/grade tests/kernels
 
-wheel: setup  ## dist/fastreason-*.whl for CPU
-	$(PIP) wheel --no-deps --no-build-isolation -w dist .
+# From the sdist, so that what it lacks is noticed; the manylinux tag is the oldest that this machine's compiler allows.
+define build_wheel
+	rm -rf build/wheels/$(1) dist/$(1)
+	$(BIN)/python -m build --no-isolation -Ccmake.define.FASTREASON_CUDA=$(2) -o build/wheels/$(1)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist/$(1) build/wheels/$(1)/*.whl
+	cp build/wheels/$(1)/*.tar.gz dist/$(1)/
+	$(BIN)/check-wheel-contents dist/$(1)/*.whl
+	ls -l dist/$(1)
+endef
+
+wheel: setup  ## dist/cpu: the wheel for the running Python, repaired and checked, and the sdist that it was built from
+	$(call build_wheel,cpu,OFF)
+
+wheel-cuda: setup  ## dist/cuda: the same with the CUDA module; needs nvcc, no GPU
+	$(call build_wheel,cuda,ON)
+
+# pip takes torch and the rest from where it is set to; the tools of .venv only list what the binaries hold
+try-wheel-cpu try-wheel-cuda: try-wheel-%: setup  ## what `make wheel` (`make wheel-cuda`) left, in a fresh environment
+	rm -rf build/try/$* && $(PYTHON) -m venv build/try/$*
+	build/try/$*/bin/python -m pip --disable-pip-version-check -q install $(PIP_FLAGS) dist/$*/*.whl
+	cd build/try && $*/bin/python -P $(CURDIR)/tests/try_wheel.py --wheel $(CURDIR)/dist/$*/*.whl --run smoke \
+	    --cuobjdump "$$($(CURDIR)/$(BIN)/python -c \
+	        "import triton.backends.nvidia as n; print(n.__path__[0] + '/bin/cuobjdump')")"
 
 gpu-check: setup  ## on a GPU: tests of the kernels, and their times against floor and peers, into bench/results
 	$(BIN)/python -m bench.gpu_check

@@ -11,7 +11,7 @@ import torch
 
 from fastreason.machine import describe_machine
 
-from . import bench_grade, bench_grade_files, bench_groups, bench_rollout, bench_tasks, bench_train
+from . import bench_grade, bench_grade_files, bench_groups, bench_rl, bench_rollout, bench_tasks, bench_train
 
 PARTS = {
     "tasks": bench_tasks,
@@ -20,6 +20,7 @@ PARTS = {
     "train": bench_train,
     "groups": bench_groups,
     "rollout": bench_rollout,
+    "rl": bench_rl,
 }
 
 

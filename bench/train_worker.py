@@ -23,10 +23,11 @@ from torch import Tensor
 
 import fastreason as fr
 from fastreason import _core
+from fastreason.batches import count_targets
 from fastreason.budget import train_flop
 from fastreason.checkpoint import model_to_hf
 from fastreason.optim import Optimizer, OptimSettings
-from fastreason.supervised import count_targets, supervised_loss
+from fastreason.supervised import supervised_loss
 
 LR = 1e-4
 ROUND_TO = 32  # compiled code is made for shapes; padding to this keeps them few

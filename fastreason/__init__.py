@@ -30,7 +30,7 @@ _HOME = {
     "Rollout": "rollout",
     "run": "runner",
 }
-_MODULES = ("rewards", "kernels")
+_MODULES = ("cuda", "rewards", "kernels")
 
 __all__ = [*_HOME, *_MODULES]
 
@@ -40,6 +40,11 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_HOME[name]}", __name__), name)
         globals()[name] = value
         return value
+    if name == "__version__":
+        # pyproject.toml holds it, and the metadata of the installation a copy
+        from importlib.metadata import version
+
+        return version(__name__)
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -124,6 +124,59 @@ def grade_released(
 ) -> dict[str, Any]: ...
 def read_released(text: str | bytes) -> dict[str, Any]: ...
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
+def sample(
+    logits: npt.NDArray[np.float32],
+    seed: int,
+    prompts: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    positions: npt.ArrayLike,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    threads: int = 0,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
 def uniform(
     seed: int, prompts: npt.ArrayLike, samples: npt.ArrayLike, positions: npt.ArrayLike
 ) -> npt.NDArray[np.float32]: ...
+def decode_kernels() -> list[str]: ...
+
+class CpuDecoder:
+    def __init__(
+        self,
+        *,
+        hidden: int,
+        layers: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        intermediate: int,
+        vocab: int,
+        eps: float,
+        kernel: str = "auto",
+        cos: npt.NDArray[np.float32],
+        sin: npt.NDArray[np.float32],
+    ) -> None: ...
+    def load(
+        self,
+        embedding: npt.NDArray[np.float32],
+        head: npt.NDArray[np.float32],
+        final_norm: npt.NDArray[np.float32],
+        layers: Sequence[Sequence[npt.NDArray[np.float32]]],
+    ) -> None: ...
+    def reserve(self, slots: int, capacity: int) -> None: ...
+    def kv_bytes(self, tokens: int) -> int: ...
+    def prefill(
+        self, tokens: npt.ArrayLike, offsets: npt.ArrayLike, *, threads: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]: ...
+    def release(self, prompt: int) -> None: ...
+    def decode(
+        self,
+        slots: npt.ArrayLike,
+        prompts: npt.ArrayLike,
+        lengths: npt.ArrayLike,
+        tokens: npt.ArrayLike,
+        *,
+        threads: int = 0,
+    ) -> npt.NDArray[np.float32]: ...

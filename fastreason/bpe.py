@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _core
-from .tokenizer import Tokenizer, standard_config
+from .tokenizer import Tokenizer, check_surroundings, need, write_files
 
 # How ByteLevel cuts words (GPT-2's pattern).
 _BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -44,6 +44,8 @@ class BytePairTokenizer(Tokenizer):
 
     def __init__(self, content: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
         _refuse_unsupported(content)
+        for name in ("add_bos_token", "add_eos_token", "add_prefix_space"):
+            need(f"{name} of tokenizer_config.json", (config or {}).get(name) or False, False)
         self.content, self.config = dict(content), dict(config) if config else None
         self._names = {"pad": "[PAD]", "eos": "[EOS]", "bos": "[BOS]"} | _named_specials(self.config or {})
         vocabulary: dict[str, int] = dict(content["model"]["vocab"])
@@ -80,12 +82,8 @@ class BytePairTokenizer(Tokenizer):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the same tokenizer.json again, and a tokenizer_config.json."""
-        config = self.config or standard_config(
-            {f"{name}_token": word for name, word in self._names.items() if word in self._vocabulary}
-        )
-        for name, content in (("tokenizer.json", self.content), ("tokenizer_config.json", config)):
-            text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-            (Path(folder) / name).write_text(text, encoding="utf-8")
+        named = {f"{name}_token": word for name, word in self._names.items() if word in self._vocabulary}
+        write_files(folder, self.content, self.config or named)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BytePairTokenizer, (self.content, self.config)
@@ -106,20 +104,13 @@ class BytePairTokenizer(Tokenizer):
 def _refuse_unsupported(content: Mapping[str, Any]) -> None:
     """Raises ValueError with the name of the first part that the core does not do."""
 
-    def need(what: str, value: Any, *allowed: Any) -> None:
-        if value not in allowed:
-            options = " or ".join(repr(option) for option in allowed)
-            raise ValueError(f"tokenizer.json: {what} must be {options}, got {json.dumps(value)[:100]}")
-
     def kind(part: Any) -> Any:
         return part.get("type") if isinstance(part, Mapping) else part
 
     for field in ("model", "added_tokens", "pre_tokenizer", "decoder"):
         if field not in content:
             raise ValueError(f"tokenizer.json: {field} is missing")
-    for field in ("normalizer", "truncation", "padding"):
-        need(field, content.get(field), None)
-    need("post_processor", kind(content.get("post_processor")), None, "ByteLevel")
+    check_surroundings(content)
     need("decoder", kind(content["decoder"]), "ByteLevel")
     model = content["model"]
     need("model", kind(model), "BPE")

@@ -35,7 +35,7 @@ def block_weights(config: ModelConfig) -> int:
 
 
 def head_weights(config: ModelConfig) -> int:
-    """Weights of the head, counted although the embedding shares them."""
+    """Weights of the head: counted where the embedding shares them too, because only the head multiplies."""
     return config.hidden_size * config.vocab_size
 
 

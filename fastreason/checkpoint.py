@@ -14,140 +14,41 @@ renamed, so a half-written checkpoint never has the name of a whole one. Nothing
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from . import distributed
 from .model import Decoder, ModelConfig
 from .optim import Optimizer
+from .pretrained import load_model, model_from_hf, model_to_hf, save_model
+from .pretrained import read_json as _read_json
+from .pretrained import read_tensors as _read_tensors
+from .pretrained import write_json as _write_json
 from .tokenizer import Tokenizer
 
-_MODEL_CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [fastreason]
----
-A {parameters:,}-parameter Qwen2 decoder trained by fastreason on synthetic reasoning tasks.
-
-Prompts have the form `<question> ... </question> <solution>`; generation stops at ` </answer>`. Load the tokenizer with
-`PreTrainedTokenizerFast`: `AutoTokenizer` of transformers 5 gives every Qwen2 model the word pieces of Qwen2.
-
-```json
-{facts}
-```
-"""
-
-
-def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json and weights under the names of transformers' Qwen2ForCausalLM; the shared head is left out."""
-    config = model.config
-    head, kv, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    tensors = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.final_norm}
-    for i, block in enumerate(model.blocks):
-        layer = f"model.layers.{i}."
-        for kind in ("weight", "bias"):
-            parts = getattr(block.qkv, kind).split([head * width, kv * width, kv * width])
-            for name, part in zip("qkv", parts, strict=True):
-                tensors[f"{layer}self_attn.{name}_proj.{kind}"] = part
-        gate, up = block.gate_up.weight.chunk(2)
-        tensors |= {
-            layer + "self_attn.o_proj.weight": block.out.weight,
-            layer + "mlp.gate_proj.weight": gate,
-            layer + "mlp.up_proj.weight": up,
-            layer + "mlp.down_proj.weight": block.down.weight,
-            layer + "input_layernorm.weight": block.attention_norm,
-            layer + "post_attention_layernorm.weight": block.mlp_norm,
-        }
-    hf_config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        **asdict(config),
-        # transformers 5 reads rope_parameters, earlier versions rope_theta
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "attention_dropout": 0.0,
-        "use_sliding_window": False,
-        "initializer_range": 0.02,
-        "torch_dtype": "float32",
-    }
-    return hf_config, {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def model_from_hf(hf_config: dict[str, Any], tensors: dict[str, Tensor]) -> Decoder:
-    """The reverse of `model_to_hf`, for any Qwen2 configuration with a shared head."""
-    if hf_config.get("model_type") != "qwen2" or not hf_config.get("tie_word_embeddings"):
-        raise ValueError(
-            "checkpoint: need model_type qwen2 with tie_word_embeddings true, got "
-            f"{hf_config.get('model_type')!r} and {hf_config.get('tie_word_embeddings')!r}"
-        )
-    values = {field.name: hf_config[field.name] for field in fields(ModelConfig) if field.name in hf_config}
-    if "rope_theta" not in values and "rope_parameters" in hf_config:
-        values["rope_theta"] = hf_config["rope_parameters"]["rope_theta"]
-    model = Decoder(ModelConfig(**values))
-    wanted = model_to_hf(model)[1]
-    tensors = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
-    for name, tensor in wanted.items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            got = tuple(tensors[name].shape) if name in tensors else "nothing"
-            raise ValueError(f"checkpoint: {name} must have shape {tuple(tensor.shape)}, got {got}")
-    if extra := set(tensors) - set(wanted):
-        raise ValueError(f"checkpoint: unknown weight {sorted(extra)[0]!r}")
-    with torch.no_grad():
-        model.embedding.weight.copy_(tensors["model.embed_tokens.weight"])
-        model.final_norm.copy_(tensors["model.norm.weight"])
-        for i, block in enumerate(model.blocks):
-            layer = f"model.layers.{i}."
-            for kind in ("weight", "bias"):
-                parts = [tensors[f"{layer}self_attn.{name}_proj.{kind}"] for name in "qkv"]
-                getattr(block.qkv, kind).copy_(torch.cat(parts))
-            block.gate_up.weight.copy_(
-                torch.cat([tensors[f"{layer}mlp.{name}_proj.weight"] for name in ("gate", "up")])
-            )
-            block.out.weight.copy_(tensors[layer + "self_attn.o_proj.weight"])
-            block.down.weight.copy_(tensors[layer + "mlp.down_proj.weight"])
-            block.attention_norm.copy_(tensors[layer + "input_layernorm.weight"])
-            block.mlp_norm.copy_(tensors[layer + "post_attention_layernorm.weight"])
-    return model
-
-
-def save_model(model: Decoder, folder: str | Path, tokenizer: Tokenizer | None = None, facts: Any = None) -> None:
-    """Writes the Hugging Face part of a checkpoint into an existing folder."""
-    folder = Path(folder)
-    hf_config, tensors = model_to_hf(model)
-    if tokenizer is not None:
-        hf_config |= {
-            "bos_token_id": tokenizer.bos_id,
-            "eos_token_id": tokenizer.eos_id,
-            "pad_token_id": tokenizer.pad_id,
-        }
-        generation = {
-            "eos_token_id": [tokenizer.answer_close_id, tokenizer.eos_id],
-            "pad_token_id": tokenizer.pad_id,
-            "do_sample": True,
-        }
-        _write_json(folder / "generation_config.json", generation)
-        tokenizer.save_pretrained(folder)
-    _write_json(folder / "config.json", hf_config)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    card = _MODEL_CARD.format(parameters=model.num_parameters, facts=json.dumps(facts or {}, indent=1))
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def load_model(folder: str | Path) -> Decoder:
-    """A decoder from a Hugging Face folder of ours or anybody's Qwen2 with a shared head."""
-    folder = Path(folder)
-    return model_from_hf(_read_json(folder / "config.json"), _read_tensors(folder / "model.safetensors"))
+__all__ = [
+    "best_checkpoint",
+    "check_files",
+    "find_checkpoint",
+    "kept_checkpoints",
+    "load_model",
+    "load_optimizer",
+    "load_progress",
+    "model_from_hf",
+    "model_to_hf",
+    "restore",
+    "save_checkpoint",
+    "save_model",
+]
 
 
 def save_checkpoint(
@@ -163,7 +64,10 @@ def save_checkpoint(
     """Replaces `folder` by a checkpoint of this moment; at every instant a whole one is there under its name or, right
     after a crash between two renames, under the name with `.old` behind it.
 
+    Of several ranks rank 0 writes; where FSDP shares out the optimizer's state, all ranks must call it.
+
     Args:
+        model: with whole weights; see `Replica.gather`.
         optimizer: None once the stage has ended.
         progress: counters that the stage goes on from, as JSON.
         keep: how many stay; of more than one, the older ones are `kept_checkpoints`. Needs `step` in `progress`.
@@ -171,11 +75,14 @@ def save_checkpoint(
     Raises:
         OSError: it cannot be written, for example because the disk is full; what was there before is untouched.
     """
+    state = None if optimizer is None else optimizer.state_tensors()
+    if not distributed.is_main():
+        return
     folder = Path(folder)
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        _write_checkpoint(new, model, tokenizer, optimizer, progress, facts)
+        _write_checkpoint(new, model, tokenizer, state, progress, facts)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(
@@ -194,14 +101,14 @@ def _write_checkpoint(
     new: Path,
     model: Decoder,
     tokenizer: Tokenizer,
-    optimizer: Optimizer | None,
+    state: Mapping[str, Tensor] | None,
     progress: Mapping[str, Any],
     facts: Mapping[str, Any] | None,
 ) -> None:
     (new / "state").mkdir(parents=True)
     save_model(model, new, tokenizer, {**(facts or {}), "progress": progress})
-    if optimizer is not None:
-        save_file(optimizer.state_tensors(), new / "state" / "optimizer.safetensors")
+    if state is not None:
+        save_file(dict(state), new / "state" / "optimizer.safetensors")
     _write_json(new / "state" / "progress.json", progress)
     files = sorted(path for path in new.rglob("*") if path.is_file() and path.name != "README.md")
     _write_json(new / "state" / "checksums.json", {path.relative_to(new).as_posix(): _sha256(path) for path in files})
@@ -242,22 +149,31 @@ def best_checkpoint(folder: str | Path) -> Path:
 def find_checkpoint(folder: str | Path) -> Path | None:
     """The whole checkpoint under this name, if there is one; puts back what a crash left aside.
 
+    Of several ranks rank 0 looks; all must call it, and see the same files.
+
     Raises:
         ValueError: a file is missing, damaged or changed; nothing is removed.
+        OtherRankFailed: likewise, on the other ranks.
     """
-    folder = Path(folder)
+    with distributed.together():
+        if distributed.is_main():
+            _find_checkpoint(Path(folder))
+    return Path(folder) if Path(folder).exists() else None
+
+
+def _find_checkpoint(folder: Path) -> None:
+    """Puts back what a crash left aside, and checks what is there."""
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         old.rename(folder)
     if not folder.exists():
-        return None
+        return
     try:
         check_files(folder)
     except ValueError as error:
         others = [path for path in [*reversed(kept_checkpoints(folder)), best_checkpoint(folder)] if path.exists()]
         advice = f"to go on from {others[0]}, give it this name" if others else "without it the stage starts again"
         raise ValueError(f"{error}; move {folder} away: {advice}") from None
-    return folder
 
 
 def check_files(folder: str | Path) -> None:
@@ -274,21 +190,21 @@ def check_files(folder: str | Path) -> None:
             raise ValueError(f"checkpoint: {folder / name} is not what was written: its SHA-256 differs")
 
 
-def restore(folder: str | Path, model: Decoder, optimizer: Optimizer) -> dict[str, Any]:
-    """Puts a checkpoint's weights into `model` and, of a stage that goes on, its state into `optimizer`.
+def restore(folder: str | Path, model: Decoder, optimizer: Optimizer | None = None) -> dict[str, Any]:
+    """Puts a checkpoint's weights into `model` and, of a stage that goes on, its state into `optimizer` if given.
 
     Returns:
         The progress that was saved.
     Raises:
         ValueError: the checkpoint is of a model of another shape.
     """
-    progress, found = load_progress(folder), load_model(folder)
+    progress, found = load_progress(folder), load_model(folder, model.embedding.weight.dtype)
     for field in fields(ModelConfig):
         want, got = getattr(model.config, field.name), getattr(found.config, field.name)
         if want != got:
             raise ValueError(f"checkpoint: {folder} is of a model with {field.name} = {got}, this one has {want}")
     model.load_state_dict(found.state_dict())
-    if not progress.get("finished"):
+    if optimizer is not None and not progress.get("finished"):
         load_optimizer(folder, optimizer)
     return progress
 
@@ -301,34 +217,9 @@ def load_optimizer(folder: str | Path, optimizer: Optimizer) -> None:
     optimizer.load_state_tensors(_read_tensors(Path(folder) / "state" / "optimizer.safetensors"))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"checkpoint: {path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8 or no JSON
-        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"checkpoint: {path} must hold an object, got {type(content).__name__}")
-    return content
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"checkpoint: {path} does not exist")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from None
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `fastreason run | report | generate | grade | themes | info`, the same as `python -m fastreason`.
+"""The command line: `fastreason COMMAND ...`, the same as `python -m fastreason COMMAND ...`.
 
 Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
 """
@@ -11,14 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .ranges import parse_range
+
 _USAGE = """usage: fastreason COMMAND ...
 
 commands:
-  run RECIPE [--out DIR] [--resume] [--dry-run] [--section.field VALUE ...]
+  run RECIPE [--out DIR] [--resume] [--dry-run] [--size NAME] [--jobs N] [--shard I/N] [--section.field VALUE ...]
                  train, reinforce and evaluate; RECIPE is a name or a .toml file (run --help lists the names)
   report DIR     write DIR/report.html again from what the run directory holds
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
                  problems as JSONL, Parquet or token ids, --show 3 to the screen, --graph FILE.svg as a picture
+  eval CHECKPOINT [--preset paper | --op 2-10 --problems N --samples N ...] [--out DIR] [--resume]
+                 verified pass@k of any Hugging Face folder, as a table, JSON, and Parquet with a row for each sample
+  edge CHECKPOINT [--op 2-20] [--themes NAME ...]
+                 which op and theme a model masters, which are at its edge, which out of its reach
   grade --gold FILE --completions FILE [--out FILE]
                  verdicts of completions as JSONL or Parquet, and a table by op and by kind of failure
   themes [learn FILE --out DIR]
@@ -37,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
-    commands |= {"themes": _themes, "info": _info}
+    commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ModuleNotFoundError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 2
-    except (OSError, FloatingPointError) as error:
+    except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -61,47 +67,105 @@ _RUN_OPTIONS = """Runs a recipe into one directory.
 
   --out DIR    the run directory; default runs/NAME
   --resume     go on with what is in the directory
-  --dry-run    print the resolved recipe and stop
+  --dry-run    print stages, tokens, FLOP, time and disk, and the resolved recipe, and stop
+  --size NAME  of a recipe that comes in sizes: laptop or paper
 
-Every field of the recipe is a flag too:"""
+of a recipe with variants:
+  --jobs N     processes on this machine
+  --shard I/N  only part I of N, on one of N machines that share the directory
+  --stages DIR where finished stages are looked for and left, for several studies; default OUT/stages
+  --seeds 0,1  instead of the recipe's
+
+Every field of the recipe is a flag too; what a variant sets itself stays:"""
 
 
 def _run(arguments: list[str]) -> int:
-    import tomli_w
-    import tyro
-
     from .metrics import Interrupted, Terminated
-    from .recipe import Recipe, available_recipes, load_recipe
-    from .runner import run
+    from .recipe import available_recipes
+    from .study import is_study
 
     if not arguments or arguments[0].startswith("-"):
         print(f"usage: fastreason run RECIPE [flags]\nrecipes that ship: {', '.join(available_recipes())}")
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--dry-run", action="store_true")
+    for flag in ("--resume", "--dry-run"):
+        parser.add_argument(flag, action="store_true")
+    for flag in ("--out", "--stages"):
+        parser.add_argument(flag, type=Path)
+    for flag in ("--size", "--shard", "--seeds"):
+        parser.add_argument(flag)
+    parser.add_argument("--jobs", type=int)
     options, rest = parser.parse_known_args(arguments[1:])
-    recipe = tyro.cli(
-        Recipe,
-        args=rest,
-        default=load_recipe(arguments[0]),
-        prog=f"fastreason run {arguments[0]}",
+    try:
+        if is_study(arguments[0], options.size):
+            return _run_study(arguments[0], options, rest)
+        return _run_recipe(arguments[0], options, rest)
+    except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
+        print("\nstopped; the same command with --resume goes on from here", file=sys.stderr)
+        return 143 if isinstance(stopped, Terminated) else 130
+
+
+def _run_recipe(name: str, options: argparse.Namespace, flags: list[str]) -> int:
+    import tomli_w
+
+    from .distributed import is_main, process_group
+    from .plan import format_plan, plan_recipe
+    from .recipe import load_recipe
+    from .runner import run
+
+    for flag in ("jobs", "shard", "stages", "seeds"):
+        if getattr(options, flag) is not None:
+            raise ValueError(f"--{flag} is for recipes with variants, which {name} has not")
+    recipe = _with_flags(name, load_recipe(name, size=options.size), flags)
+    if options.dry_run:
+        print(tomli_w.dumps(recipe.to_dict()))
+        print("\n".join("# " + line for line in format_plan(plan_recipe(recipe)).splitlines()))
+        return 0
+    folder = options.out or Path("runs") / recipe.name
+    with process_group():
+        results = run(recipe, folder, resume=options.resume)
+        if is_main():
+            print(format_results(results))
+            print(f"\nreport: {folder / 'report.html'}")
+    return 0
+
+
+def _run_study(name: str, options: argparse.Namespace, flags: list[str]) -> int:
+    from .plan import format_plan, plan_study
+    from .recipe import recipe_from_dict
+    from .study import load_study, study_base
+    from .workers import default_folder, format_verdicts, run_study
+
+    seeds = None if options.seeds is None else parse_range(options.seeds, "--seeds")
+    overrides = {}
+    if flags:
+        base = recipe_from_dict(study_base(name, options.size), source=name)
+        before, after = base.to_dict(), _with_flags(name, base, flags).to_dict()
+        overrides = {section: value for section, value in after.items() if value != before.get(section)}
+    study = load_study(name, overrides, size=options.size, seeds=seeds)
+    if options.dry_run:
+        print(format_plan(plan_study(study, jobs=options.jobs or 1, shard=options.shard)))
+        return 0
+    folder = options.out or default_folder(study)
+    shared = {"shard": options.shard, "stages": options.stages}
+    results = run_study(study, folder, resume=options.resume, jobs=options.jobs or 1, **shared)
+    print(format_verdicts(results))
+    print(f"\nreport: {folder / 'report.html'}")
+    return 0
+
+
+def _with_flags(name: str, recipe: Any, flags: list[str]) -> Any:
+    """The recipe with the fields that flags replace."""
+    import tyro
+
+    return tyro.cli(
+        type(recipe),
+        args=flags,
+        default=recipe,
+        prog=f"fastreason run {name}",
         description=_RUN_OPTIONS,
         config=(tyro.conf.SuppressFixed, tyro.conf.AvoidSubcommands),
     )
-    if options.dry_run:
-        print(tomli_w.dumps(recipe.to_dict()), end="")
-        return 0
-    folder = options.out or Path("runs") / recipe.name
-    try:
-        results = run(recipe, folder, resume=options.resume)
-    except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
-        print(f"\nstopped; the same command with --resume goes on from here ({folder})", file=sys.stderr)
-        return 143 if isinstance(stopped, Terminated) else 130
-    print(format_results(results))
-    print(f"\nreport: {folder / 'report.html'}")
-    return 0
 
 
 def _report(arguments: list[str]) -> int:
@@ -181,7 +245,20 @@ def _generate(arguments: list[str]) -> int:
     return 0
 
 
+def _eval(arguments: list[str]) -> int:
+    from .cli_evaluate import evaluate_command
+
+    return evaluate_command(arguments)
+
+
+def _edge(arguments: list[str]) -> int:
+    from .cli_evaluate import edge_command
+
+    return edge_command(arguments)
+
+
 def _grade(arguments: list[str]) -> int:
+    from .exports import write_json
     from .grade_files import FORMATS, grade_file
 
     parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
@@ -196,6 +273,7 @@ def _grade(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the verdicts go; default: only the table")
     parser.add_argument("--format", choices=FORMATS, help="of --out (default by its name, else jsonl)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
+    parser.add_argument("--results", type=Path, metavar="FILE.json", help="pass@k with intervals, as eval writes them")
     options = parser.parse_args(arguments)
     if options.format and options.out is None:
         raise ValueError("--format needs --out FILE")
@@ -203,6 +281,9 @@ def _grade(arguments: list[str]) -> int:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
     summary = grade_file(options.gold, options.completions, options.out, format=options.format, threads=options.threads)
     print(summary.table())
+    if options.results is not None:
+        files = {"gold": str(options.gold), "completions": str(options.completions)}
+        write_json(options.results, files | summary.results())
     return 0
 
 
@@ -225,21 +306,6 @@ def _themes(arguments: list[str]) -> int:
     for path in learn_file(options.file, options.out):
         print(path)
     return 0
-
-
-def parse_range(text: str) -> list[int]:
-    """Integers from 7, 2-10 or 3,5,9.
-
-    >>> parse_range("2-4,9")
-    [2, 3, 4, 9]
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
-            raise ValueError(f"--op must have the form 7, 2-10 or 3,5,9, got {text!r}")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def _info(arguments: list[str]) -> int:

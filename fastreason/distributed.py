@@ -1,4 +1,5 @@
-"""Several processes that work on one run, started by torchrun: who takes part, and the few things they tell each other.
+"""Several processes that work on one run, started by torchrun: who takes part, what they tell each other, and how they
+train one model together.
 
 One process needs no launcher: without torchrun's environment every function here is the identity of one rank. Nothing
 is pickled: ranks exchange tensors and arrays of numbers.
@@ -8,14 +9,20 @@ Letters: R ranks.
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+Parallel = Literal["ddp", "fsdp"]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def rank() -> int:
@@ -37,16 +44,26 @@ def is_main() -> bool:
 def process_group() -> Iterator[None]:
     """Joins the processes that torchrun started (gloo, and NCCL for tensors on GPUs), and leaves them at the end.
 
-    Without torchrun, or inside a group that is there already, it does nothing.
+    Every rank takes the GPU of its local number, where there are GPUs. Without torchrun, or inside a group that is
+    there already, it does nothing.
     """
     if dist.is_initialized() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def cpu_threads(wanted: int) -> int:
+    """Threads of torch for a process: `wanted`, 0 for one a core; but of torchrun's ranks on a machine each has its
+    share of the cores at most, because threads that wait for each other's turn are many times slower."""
+    cores, ranks_here = os.cpu_count() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return (wanted or cores) if ranks_here == 1 else max(1, min(wanted or cores, cores // ranks_here))
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -56,15 +73,54 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def max_over_ranks(number: int) -> int:
+    """The largest of the ranks' numbers, on every rank."""
+    if world_size() == 1:
+        return number
+    tensor = torch.tensor([number])
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor.item())
+
+
 def any_rank(flag: bool) -> bool:
     """Whether the flag is set on any rank: every rank gets the same answer."""
     return bool(sum_over_ranks(torch.tensor([int(flag)])).item())
+
+
+def from_main(number: float) -> float:
+    """Rank 0's number, such as its clock, on every rank."""
+    if world_size() == 1:
+        return number
+    return float(sum_over_ranks(torch.tensor([number if is_main() else 0.0], dtype=torch.float64)).item())
 
 
 def barrier() -> None:
     """Waits for all ranks."""
     if world_size() > 1:
         dist.barrier()
+
+
+class OtherRankFailed(RuntimeError):
+    """Another rank stopped with an error, which it reports itself."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """All ranks come out of this block, or none: an error on one of them stops the others too, instead of leaving them
+    to wait for it.
+
+    Raises:
+        OtherRankFailed: where the block went well, but not on every rank.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    if any_rank(error is not None) and error is None:
+        raise OtherRankFailed("another rank stopped with an error")
+    if error is not None:
+        raise error
 
 
 def gather_arrays(array: np.ndarray) -> list[np.ndarray]:
@@ -94,3 +150,94 @@ def share(num_items: int) -> slice:
     slice(0, 10, None)
     """
     return slice(rank() * num_items // world_size(), (rank() + 1) * num_items // world_size())
+
+
+class Replica(Generic[Model]):
+    """A model as all ranks train it together: behind every backward pass a gradient is its mean over the ranks.
+
+    Args:
+        model: with `blocks`; the same weights on every rank.
+        parallel: "ddp" keeps whole weights, gradients and optimizer states on every rank (DistributedDataParallel);
+            "fsdp" a share of each, gathered block by block when needed (FSDP2, fully_shard). One process ignores it.
+    Attributes:
+        model: what was given; under "fsdp" its weights are those of the last `gather`.
+        trained: what holds the trained parameters, under the names of `model`: the model, or its sharded copy.
+        forward: what is called: the place for a wrapper such as torch.compile.
+    """
+
+    def __init__(self, model: Model, parallel: Parallel) -> None:
+        self.model, self.trained = model, model
+        self.forward: Any = model
+        self.sharded = world_size() > 1 and parallel == "fsdp"
+        if self.sharded:
+            self.forward = self.trained = _shard(copy.deepcopy(model))
+        elif world_size() > 1:
+            self.forward = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.forward(*arguments)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The trained parameters; under "fsdp" this rank's shares."""
+        return self.trained.parameters()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, V] from hidden states."""
+        return self.trained.logits(hidden)  # type: ignore[operator]
+
+    def settle(self, loss: Callable[[], Tensor]) -> None:
+        """A forward and backward pass for nothing, in front of the first step.
+
+        DDP arranges its buckets by the first backward pass, and sums over more than two ranks round by their place in a
+        bucket: without this a resumed run would not be the unbroken one to the bit.
+        """
+        if isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            loss().backward()
+            for parameter in self.parameters():
+                parameter.grad = None
+
+    @contextmanager
+    def reducing(self, now: bool) -> Iterator[None]:
+        """A forward and backward pass inside exchanges gradients, or leaves that to a later one of the same step."""
+        if self.sharded:
+            self.forward.set_requires_gradient_sync(now)
+        later = not now and isinstance(self.forward, nn.parallel.DistributedDataParallel)
+        with self.forward.no_sync() if later else nullcontext():
+            yield
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Puts the trained weights into `model`, whole, on every rank; all ranks call it."""
+        if self.sharded:
+            for whole_weight, weight in zip(self.model.parameters(), self.trained.parameters(), strict=True):
+                whole_weight.copy_(whole(weight))
+
+
+def _shard(model: Model) -> Model:
+    """FSDP2, block by block; what is outside the blocks is gathered for the whole step."""
+    from torch.distributed.fsdp import fully_shard
+
+    # a block returns the values of its attention, which are a view, and nothing writes into them in training
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    for block in model.blocks:  # type: ignore[union-attr]
+        fully_shard(block)
+    fully_shard(model)
+    return model
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that FSDP shares out, on every rank; another one as it is. All ranks call it."""
+    full = getattr(tensor, "full_tensor", None)  # of DTensor, whose module is slow to import and rarely needed
+    return tensor if full is None else full()
+
+
+def shared_like(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+    """Whole tensors, equal on all ranks, shared out as those of `like` are; nothing is sent."""
+    if not like or not hasattr(like[0], "device_mesh"):
+        return list(tensors)
+    from torch.distributed.tensor import distribute_tensor
+
+    return [
+        distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)  # type: ignore[attr-defined]
+        for tensor, model in zip(tensors, like, strict=True)
+    ]

@@ -1,26 +1,38 @@
-"""Process-verified pass@k by op, from one set of samples per problem.
+"""Process-verified pass@k of a model: the protocol, and the loop over problems.
 
-    pass@k = mean over problems of 1 - C(n - c, k) / C(n, k),   c of n samples verified
-
-the unbiased estimator. Intervals come from resampling problems.
-
-Source: Chen et al. 2021, arXiv:2107.03374, equation 1.
+Every op gets the same number of problems of the split `test`, each is sampled n times, every sample is graded, and
+pass@k for all k <= n follows from the one set of samples. Work goes in parts of some problems, which are the same
+whatever process does them: under torchrun ranks share them out, and a stopped evaluation goes on from those on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .grading import StepStatus, Verdicts, grade
+from . import distributed
+from .evaluate_files import EvaluationFolder
+from .failures import failure_kinds
+from .grading import StepStatus
 from .metrics import StopRequest, progress_bar
 from .model import Decoder
-from .rollout import Rollout
-from .tasks import Mixture, ProblemBatch, TaskStream
+from .passk import bootstrap_interval, pass_at_k
+from .ranges import PAPER_RANGES, op_weights
+from .samplers import RolloutSampler, Sampler, Samples, Sampling
+from .scores import SCORES, scores_of, summarise
+from .tasks import MODES, Mixture, ProblemBatch, Split, TaskStream
 from .tokenizer import Tokenizer
+
+__all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "evaluate_sampler", "pass_at_k"]
+
+# samples of a part: enough for full batches, few enough that memory stays flat and little is lost by a kill
+_PART_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -30,52 +42,90 @@ class EvaluateSettings:
     __pydantic_config__ = {"extra": "forbid"}
 
     mixture: list[dict[str, Any]]
-    """Parts of a `Mixture`; its weights do not matter, each of its ops gets `problems` problems."""
+    """Parts of a `Mixture`; each of its ops gets `problems` problems, whose themes and modes its weights choose."""
     problems: int = 100
     """Problems of each op."""
     samples: int = 32
     """Samples of each problem."""
     k: list[int] = field(default_factory=lambda: [1, 8, 32])
-    """pass@k for these k, none above `samples`."""
+    """pass@k for 1 and these k, none above `samples`."""
     temperature: float = 0.7
     """Of sampling."""
+    top_k: int = 0
+    """Only the k most likely tokens; 0: all."""
+    top_p: float = 1.0
+    """Only the most likely tokens that hold this share; 1: all."""
+    min_p: float = 0.0
+    """Only tokens with at least this share of the most likely one's probability; 0: all."""
     max_new_tokens: int = 256
     """Limit of a sample."""
     traces: int = 3
     """Samples kept for the report."""
+    ranges: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Weighted means of ops by name, for example {"edge": {"11-14": 1.0}}; a part's ops share its weight evenly."""
+    files: bool = False
+    """Whether a run keeps the verdict of every sample as Parquet in evaluation/STAGE, from which an evaluation that was
+    stopped goes on; needs pyarrow."""
 
     def __post_init__(self) -> None:
-        if self.problems < 1 or self.samples < 1 or self.temperature < 0:
+        if self.problems < 1 or self.samples < 1 or self.traces < 0:
             raise ValueError(
-                "evaluate: need problems >= 1, samples >= 1, temperature >= 0, "
-                f"got {self.problems}, {self.samples}, {self.temperature}"
+                "evaluate: need problems >= 1, samples >= 1, traces >= 0, "
+                f"got {self.problems}, {self.samples}, {self.traces}"
             )
+        self.sampling  # noqa: B018 - checks its fields
         if not self.k or min(self.k) < 1 or max(self.k) > self.samples:
             raise ValueError(f"evaluate: every k must be in 1 .. samples = {self.samples}, got {self.k}")
+        ops = set(Mixture.from_dict(self.mixture).ops) if self.ranges else set()
+        for name, parts in self.ranges.items():
+            if missing := sorted(set(op_weights(parts, f"evaluate: range {name}")) - ops):
+                raise ValueError(f"evaluate: range {name} has op {missing[0]}, which the mixture has not")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.max_new_tokens)
 
 
-def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
-    """float64 [P]: the chance that k of the n samples drawn without replacement hold a correct one.
-
-    Args:
-        num_correct: integers [P] in 0 .. n.
-
-    >>> pass_at_k(np.array([0, 1, 4]), n=4, k=2).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    if not 1 <= k <= n:
-        raise ValueError(f"pass_at_k: k must be in 1 .. n = {n}, got {k}")
-    wrong = n - np.asarray(num_correct, dtype=np.float64)[:, None]
-    # 1 - prod_{i < k} (n - c - i) / (n - i)
-    i = np.arange(k)
-    return 1.0 - np.clip((wrong - i) / (n - i), 0.0, 1.0).prod(axis=1)
+PRESETS: Mapping[str, EvaluateSettings] = {
+    "paper": EvaluateSettings(
+        mixture=[{"op": list(range(2, 21)), "themes": ["zoo", "school", "festival"]}],
+        problems=200,
+        samples=128,
+        k=list(range(1, 129)),
+        temperature=0.7,
+        max_new_tokens=1024,
+        ranges={name: dict(parts) for name, parts in PAPER_RANGES.items()},
+    )
+}
+"""Protocols by name. paper: arXiv 2512.07783; generation stops at `</answer>`, as everywhere."""
 
 
-def bootstrap_interval(values: np.ndarray, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values` [P] under resampling of problems."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+@dataclass(frozen=True)
+class Part:
+    """Problems first .. first + count - 1 of an op."""
+
+    op: int
+    first: int
+    count: int
+
+
+def parts_of(settings: EvaluateSettings) -> list[Part]:
+    """The work in its order: easy ops first, whose samples are short."""
+    size = max(1, _PART_SAMPLES // settings.samples)
+    return [
+        Part(op, first, min(size, settings.problems - first))
+        for op in Mixture.from_dict(settings.mixture).ops
+        for first in range(0, settings.problems, size)
+    ]
+
+
+def streams_of(mixture: Mixture, split: Split = "test") -> dict[int, TaskStream]:
+    """The problems of each op: one fixed set for every seed, so that runs compare on the same work."""
+    cells = mixture.weights.items()
+    return {
+        op: TaskStream(Mixture({cell: weight for cell, weight in cells if cell.op == op}), seed=0, split=split)
+        for op in mixture.ops
+    }
 
 
 def evaluate(
@@ -86,79 +136,173 @@ def evaluate(
     seed: int = 0,
     name: str = "evaluate",
     stop: StopRequest | None = None,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Scores a model on every op of the mixture.
+    """Scores a decoder on every op of the mixture.
 
+    Args:
+        seed: of the sampling; the problems are the same for every seed, so that runs compare on the same work.
+        name: shown while it goes.
+        stop: ends the loop between two parts.
+        out: folder for a Parquet file of each part; what an evaluation of the same settings left there is not done
+            again. The model must be the same: this is not checked here.
     Returns:
-        {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, "answer": {"1": p},
-        "process_accuracy": p}}, "traces": [...], "samples": n, "tokens": n}, every p in [0, 1].
+        {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
+        same by name, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, every p in
+        [0, 1]; docs/evaluation.md has all of it.
+        The same on every rank.
+    Raises:
+        ValueError: the tokenizer does not know words of the problems, or a prompt is too long for the model.
+        KeyboardInterrupt: `stop` was requested.
     """
-    mixture = Mixture.from_dict(settings.mixture)
-    engine = Rollout(model, tokenizer)
-    result: dict[str, Any] = {"ops": {}, "traces": [], "samples": 0, "tokens": 0}
-    bar = progress_bar(name, len(mixture.ops), unit="op")
-    for op in mixture.ops:
-        if stop is not None and stop.requested:
-            bar.close()
-            raise KeyboardInterrupt
-        cells = {cell: weight for cell, weight in mixture.weights.items() if cell.op == op}
-        # one fixed set of problems for every seed, so that runs compare on the same work
-        problems = TaskStream(Mixture(cells), seed=0, split="test")[0 : settings.problems]
-        samples = engine.generate(
-            problems,
-            settings.samples,
-            temperature=settings.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            seed=seed,
-            prompt_ids=problems.indices,
-        )
-        verdicts = grade(problems, samples.tokens, tokenizer=tokenizer)
-        result["ops"][str(op)] = score(verdicts, settings.samples, settings.k)
-        result["traces"].extend(_traces(problems, samples.tokens, verdicts, tokenizer, settings))
-        result["samples"] += len(verdicts)
-        result["tokens"] += samples.num_new_tokens
-        bar.update(1)
-    bar.close()
+    sampler = RolloutSampler(model, tokenizer, settings.sampling)
+    folder = open_folder(out, settings, seed, resume=True) if out is not None else None
+    return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder)
+
+
+def open_folder(
+    out: str | Path,
+    settings: EvaluateSettings,
+    seed: int,
+    *,
+    resume: bool,
+    model: Mapping[str, str] | None = None,
+    texts: bool = False,
+) -> EvaluationFolder:
+    """The folder of an evaluation; see EvaluationFolder.
+
+    Args:
+        model: what identifies it, such as `model_identity`.
+        texts: whether the files hold the completions, too.
+    """
+    # what decides the files, and not how they are summed up
+    facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
+    identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}
+    return EvaluationFolder(out, identity, Mixture.from_dict(settings.mixture).themes, MODES, resume=resume)
+
+
+def evaluate_sampler(
+    sampler: Sampler,
+    settings: EvaluateSettings,
+    *,
+    seed: int = 0,
+    name: str = "evaluate",
+    stop: StopRequest | None = None,
+    folder: EvaluationFolder | None = None,
+) -> dict[str, Any]:
+    """`evaluate` for anything that answers; `folder` is of the same settings, seed and model."""
+    mixture, parts = Mixture.from_dict(settings.mixture), parts_of(settings)
+    streams = streams_of(mixture)
+    for stream in streams.values():
+        sampler.check(stream[0 : settings.problems])
+    mine = parts[distributed.rank() :: distributed.world_size()]
+    scores, traces = [], []
+    total = sum(part.count for part in mine) * settings.samples
+    with progress_bar(name, total, unit="sample") as bar:
+        for part in mine:
+            if stop is not None and stop.requested:
+                raise KeyboardInterrupt
+            columns, notes = _do(part, streams[part.op], sampler, settings, mixture.themes, seed, folder)
+            scores.append(scores_of(columns, settings.samples))
+            traces.append({"op": part.op, "first": part.first, "traces": notes["traces"]})
+            bar.update(part.count * settings.samples)
+    return _results(scores, traces, settings, mixture)
+
+
+def _results(
+    scores: list[np.ndarray], traces: list[dict[str, Any]], settings: EvaluateSettings, mixture: Mixture
+) -> dict[str, Any]:
+    """From what every rank has done."""
+    own = np.concatenate([np.zeros(0, dtype=SCORES), *scores])
+    everyone = np.concatenate(distributed.gather_arrays(own))
+    written = np.frombuffer(json.dumps(traces).encode(), dtype=np.uint8)
+    found = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
+    found.sort(key=lambda part: (part["op"], part["first"]))
+    ks = sorted({1, *settings.k})  # pass@1 is what reports speak of
+    result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, ks, settings.ranges)}
+    result["problems"] = by_problem(everyone, mixture.themes)
+    result["traces"] = [trace for part in found for trace in part["traces"]]
+    result["samples"], result["tokens"] = int(everyone["samples"].sum()), int(everyone["tokens"].sum())
     return result
 
 
-def score(verdicts: Verdicts, samples: int, ks: Sequence[int]) -> dict[str, Any]:
-    """The entry of one op in results.json."""
-    num_verified = verdicts.verified.reshape(-1, samples).sum(axis=1)
-    passed = {str(k): pass_at_k(num_verified, samples, k) for k in ks}
+def by_problem(scores: np.ndarray, themes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What studies compare problem by problem: by op, lists [P] of the theme, of how many samples are verified, sound
+    and right in their answer, and of the mean process accuracy."""
+    found = {}
+    for op in np.unique(scores["op"]).tolist():
+        rows = np.sort(scores[scores["op"] == op], order="problem")
+        counts = {level: rows[level].tolist() for level in ("verified", "sound", "answer")}
+        process = rows["process_accuracy"].round(4).tolist()
+        found[str(op)] = {"theme": [themes[i] for i in rows["theme"]], **counts, "process_accuracy": process}
+    return found
+
+
+def _do(
+    part: Part,
+    stream: TaskStream,
+    sampler: Sampler,
+    settings: EvaluateSettings,
+    themes: Sequence[str],
+    seed: int,
+    folder: EvaluationFolder | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The columns of a part, and its traces: sampled and graded, or read."""
+    if folder is not None and folder.has(part.op, part.first):
+        return folder.read(part.op, part.first)
+    started = time.perf_counter()
+    problems = stream[part.first : part.first + part.count]
+    samples = sampler.sample(problems, settings.samples, seed)
+    columns = _columns(problems, samples, settings.samples, themes)
+    shown = max(0, min(part.count, settings.traces - part.first))
+    notes = {
+        "traces": [_trace(problems, samples, p, p * settings.samples) for p in range(shown)],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if folder is not None:
+        texts = [samples.text(row) for row in range(len(samples.lengths))] if folder.keeps_texts else None
+        folder.write(part.op, part.first, columns, notes, texts)
+    return columns, notes
+
+
+def _columns(problems: ProblemBatch, samples: Samples, n: int, themes: Sequence[str]) -> dict[str, np.ndarray]:
+    """COLUMNS of evaluate_files, a row for each sample."""
+    cells = problems.cells
+    facts = {
+        "op": problems.ops,
+        "problem": problems.indices,
+        "theme": np.array([themes.index(cell.theme) for cell in cells]),
+        "mode": np.array([MODES.index(cell.mode) for cell in cells]),
+        "depth": np.array([cell.depth for cell in cells]),
+    }
+    verdicts = samples.verdicts
     return {
-        "verified": {k: float(values.mean()) for k, values in passed.items()},
-        "verified_interval": {k: list(bootstrap_interval(values)) for k, values in passed.items()},
-        "answer": {"1": float(verdicts.answer_correct.mean())},
-        "process_accuracy": float(verdicts.process_accuracy.mean()),
+        **{name: values.repeat(n) for name, values in facts.items()},
+        "sample": np.tile(np.arange(n), len(cells)),
+        **{name: getattr(verdicts, name) for name in ("answer_correct", "verified", "sound", "process_accuracy")},
+        "length": samples.lengths,
+        "stopped": samples.stopped,
+        "failure": failure_kinds(verdicts),
     }
 
 
-def _traces(
-    problems: ProblemBatch, tokens: np.ndarray, verdicts: Verdicts, tokenizer: Tokenizer, settings: EvaluateSettings
-) -> list[dict[str, Any]]:
-    """The first sample of the first problems, with its steps marked."""
-    traces = []
-    for p in range(min(settings.traces, len(problems))):
-        row = p * settings.samples
-        text = tokenizer.decode(tokens[row][tokens[row] != tokenizer.pad_id])
-        first, last = verdicts.steps.offsets[row], verdicts.steps.offsets[row + 1]
-        traces.append(
+def _trace(problems: ProblemBatch, samples: Samples, p: int, row: int) -> dict[str, Any]:
+    """A sample of problem p, with its steps marked."""
+    verdicts = samples.verdicts
+    first, last = verdicts.steps.offsets[row], verdicts.steps.offsets[row + 1]
+    return {
+        "op": int(problems.ops[p]),
+        "prompt": problems.prompts[p],
+        "completion": samples.text(row),
+        "gold": problems.solutions[p],
+        "verified": bool(verdicts.verified[row]),
+        "answer_correct": bool(verdicts.answer_correct[row]),
+        "steps": [
             {
-                "op": int(problems.ops[p]),
-                "prompt": problems.prompts[p],
-                "completion": text,
-                "gold": problems.solutions[p],
-                "verified": bool(verdicts.verified[row]),
-                "answer_correct": bool(verdicts.answer_correct[row]),
-                "steps": [
-                    {
-                        "status": StepStatus(verdicts.steps.status[i]).name.lower(),
-                        "begin": int(verdicts.steps.begin[i]),
-                        "end": int(verdicts.steps.end[i]),
-                    }
-                    for i in range(first, last)
-                ],
+                "status": StepStatus(verdicts.steps.status[i]).name.lower(),
+                "begin": int(verdicts.steps.begin[i]),
+                "end": int(verdicts.steps.end[i]),
             }
-        )
-    return traces
+            for i in range(first, last)
+        ],
+    }

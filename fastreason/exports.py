@@ -242,3 +242,9 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

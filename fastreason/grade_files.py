@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from . import scores
 from .exports import write_whole
 from .failures import FailureKind, failure_kinds
 from .generations import Chunk, GoldRows, Report, read_completions
 from .grading import StepStatus, Verdicts, grade_texts
 from .metrics import progress_bar
+from .ranges import PAPER_RANGES, covered
+from .scores import SCORES
 
 FORMATS = ("jsonl", "parquet")
 LEVELS = ("answer_correct", "verified", "sound")
@@ -64,7 +67,7 @@ class Summary:
     Attributes:
         ops: int64 [ops], rising; -1 stands for rows without one.
         counts: int64 [ops, failure kinds, 1 + levels]: completions, and those of them that pass each of LEVELS.
-        problems: how many gold rows have a completion.
+        scores: SCORES [gold rows]: the completions of each row; `tokens` and `stopped` are not known.
         malformed: how many lines of both files could not be used.
     """
 
@@ -74,8 +77,13 @@ class Summary:
             [-1 if facts["op"] is None else facts["op"] for facts in gold.facts], return_inverse=True
         )
         self.counts = np.zeros((len(self.ops), len(FailureKind), 1 + len(LEVELS)), dtype=np.int64)
-        self.problems = 0
         self.malformed = 0
+        self.scores = np.zeros(len(gold), dtype=SCORES)
+        self.scores["op"], self.scores["problem"] = self.ops[self._op_of_row], np.arange(len(gold))
+        self.names = {}
+        for name, fact in (("theme", "template"), ("mode", "mode")):
+            found, self.scores[name] = np.unique([str(facts[fact] or "?") for facts in gold.facts], return_inverse=True)
+            self.names[name] = found.tolist()
 
     def add(self, graded: Graded) -> None:
         cells = self._op_of_row[graded.rows] * len(FailureKind) + graded.failures
@@ -83,7 +91,31 @@ class Summary:
         size = self.counts[..., 0].size
         counts = np.stack([np.bincount(cells, weights, minlength=size) for weights in passes], axis=1)
         self.counts += counts.astype(np.int64).reshape(self.counts.shape)
-        self.problems += int((graded.samples == 0).sum())
+        rows = len(self.scores)
+        self.scores["samples"] += np.bincount(graded.rows, minlength=rows)
+        for name, level in scores.LEVELS.items():
+            self.scores[name] += np.bincount(graded.rows[getattr(graded.verdicts, level)], minlength=rows)
+        # a sum until all are there
+        self.scores["process_accuracy"] += np.bincount(graded.rows, graded.verdicts.process_accuracy, rows)
+        np.add.at(self.scores["failures"], (graded.rows, graded.failures), 1)
+
+    @property
+    def problems(self) -> int:
+        """How many gold rows have a completion."""
+        return int((self.scores["samples"] > 0).sum())
+
+    def results(self) -> dict[str, Any]:
+        """pass@k as an evaluation gives it, for k up to the fewest completions of a row that has any; the themes are
+        the templates of the gold rows, an op of -1 stands for rows without one."""
+        answered = self.scores[self.scores["samples"] > 0].copy()
+        answered["process_accuracy"] /= answered["samples"]
+        ks = range(1, int(answered["samples"].min()) + 1)
+        ranges = covered(PAPER_RANGES, np.unique(answered["op"]).tolist())
+        found = scores.summarise(answered, self.names["theme"], self.names["mode"], ks, ranges)
+        for entries in found.values():
+            for entry in entries.values():
+                del entry["mean_length"], entry["stopped"]
+        return {**found, "samples": int(answered["samples"].sum()), "malformed": self.malformed}
 
     def table(self) -> str:
         """Shares in percent, a line for each op and each failure kind."""
@@ -100,10 +132,10 @@ class Summary:
         lines += [
             _line(kind.name.lower().replace("_", " "), total[kind], number) for kind in FailureKind if total[kind, 0]
         ]
-        lines += [
-            "",
-            f"{number:,} completions of {self.problems:,} problems; {self.malformed:,} malformed lines skipped",
-        ]
+        if self.scores["samples"][self.scores["samples"] > 0].min() > 1:
+            lines += ["", scores.table(self.results())]
+        count = f"{number:,} completions of {self.problems:,} problems; {self.malformed:,} malformed lines skipped"
+        lines += ["", count]
         return "\n".join(lines)
 
 

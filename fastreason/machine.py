@@ -8,10 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_FURTHER = ("safetensors", "pydantic", "tyro", "tomli-w", "jinja2", "tqdm", "transformers", "tokenizers", "pyarrow")
+
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory and versions of what the numbers depend on."""
+    """Processor, cores, memory, CUDA and versions of what the numbers depend on."""
     import torch
+
+    from . import cuda
 
     return {
         "cpu": _cpu_name(),
@@ -22,6 +26,9 @@ def describe_machine() -> dict[str, Any]:
         "os": platform.platform(),
         "python": platform.python_version(),
         **{name: package_version(name) for name in ("fastreason", "torch", "triton", "numpy")},
+        "torch cuda": torch.version.cuda,
+        **cuda.describe(),
+        **{name: package_version(name) for name in _FURTHER},
     }
 
 

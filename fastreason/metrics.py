@@ -12,13 +12,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from . import distributed
 from .trackers import open_tracker
 
 
 class MetricsLog:
-    """Appends one JSON object a line to a file, and hands the numbers to trackers.
+    """Appends one JSON object a line to a file, and hands the numbers to trackers. Of several ranks only rank 0 does.
 
     Args:
         path: created if missing.
@@ -29,9 +31,12 @@ class MetricsLog:
 
     def __init__(self, path: Path, trackers: Sequence[str] = (), run_name: str = "run") -> None:
         self.path = path
-        self.trackers = [open_tracker(name, path.parent, run_name) for name in trackers]
+        self.writes = distributed.is_main()
+        self.trackers = [open_tracker(name, path.parent, run_name) for name in trackers] if self.writes else []
 
     def write(self, stage: str, **values: Any) -> None:
+        if not self.writes:
+            return
         line = json.dumps({"stage": stage, **{k: _short(v) for k, v in values.items()}})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -45,7 +50,7 @@ class MetricsLog:
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drops this stage's lines behind `step`, and a half-written last line: a resumed run writes them again."""
-        if not self.path.exists():
+        if not self.writes or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -67,7 +72,7 @@ class MetricsLog:
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line of metrics.jsonl without what the clock decides: what two runs of one recipe share to the bit."""
-    return {k: v for k, v in line.items() if not k.endswith(("seconds", "_s", "peak_percent"))}
+    return {k: v for k, v in line.items() if not k.endswith(("seconds", "_s", "_percent"))}
 
 
 def _short(value: Any) -> Any:
@@ -94,6 +99,14 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self.terminated = False
+
+    def on_any_rank(self) -> bool:
+        """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""
+        asked = torch.tensor([int(self.requested), int(self.terminated)])
+        requested, terminated = distributed.sum_over_ranks(asked).tolist()
+        if terminated:  # never set back: a signal may have come since
+            self.terminated = True
+        return bool(requested)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGTERM:
@@ -122,7 +135,10 @@ class StopRequest:
 
 
 def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok") -> tqdm:
-    """A bar on a terminal, a line every ten seconds elsewhere: what is done, the rate, and the time that is left."""
+    """A bar on a terminal, a line every ten seconds elsewhere: what is done, the rate, and the time that is left.
+
+    Of several ranks only rank 0 shows one.
+    """
     return tqdm(
         total=total,
         initial=initial,
@@ -131,6 +147,7 @@ def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok")
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,
         dynamic_ncols=True,
+        disable=not distributed.is_main(),
     )
 
 

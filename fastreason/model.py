@@ -1,10 +1,10 @@
 """A Qwen2-compatible decoder on packed segments.
 
-Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head shares the
-embedding. One forward pass serves training, log-probabilities and the prompts of a rollout; `decode_step` continues it
-token by token on a KV cache.
+Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head is the
+embedding or a matrix of its own. One forward pass serves training, log-probabilities and the prompts of a rollout;
+kv_cache.py continues it token by token.
 
-Letters: T tokens, N selected tokens or sequences, V vocabulary, H query heads, K key-value heads, D head dim.
+Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value heads, D head dim.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ModelConfig:
     num_hidden_layers: int = 4
     """Blocks."""
     num_attention_heads: int = 4
-    """Query heads; head dim = hidden_size / num_attention_heads."""
+    """Query heads."""
     num_key_value_heads: int = 2
     """Key-value heads; must divide num_attention_heads."""
     intermediate_size: int = 128
@@ -46,26 +46,30 @@ class ModelConfig:
     """Added to the mean square in RMSNorm."""
     max_position_embeddings: int = 2048
     """Longest sequence, prompt and answer together."""
+    head_dim: int = 0
+    """Width of a head, even; 0: hidden_size / num_attention_heads, which the field holds from then on."""
+    tie_word_embeddings: bool = True
+    """Whether the head is the embedding; else it has weights of its own."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value <= 0:
+            if field.name not in ("head_dim", "tie_word_embeddings") and not value > 0:
                 raise ValueError(f"ModelConfig: {field.name} must be positive, got {value}")
-        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
-            raise ValueError(
-                "ModelConfig: hidden_size must be an even multiple of num_attention_heads, "
-                f"got {self.hidden_size} and {self.num_attention_heads}"
-            )
+        if self.head_dim < 0 or self.head_dim % 2:
+            raise ValueError(f"ModelConfig: head_dim must be even and positive, or 0, got {self.head_dim}")
+        if self.head_dim == 0:
+            if self.hidden_size % (2 * self.num_attention_heads):
+                raise ValueError(
+                    "ModelConfig: without head_dim hidden_size must be an even multiple of num_attention_heads, "
+                    f"got {self.hidden_size} and {self.num_attention_heads}"
+                )
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 "ModelConfig: num_attention_heads must be a multiple of num_key_value_heads, "
                 f"got {self.num_attention_heads} and {self.num_key_value_heads}"
             )
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
@@ -73,6 +77,13 @@ class ModelConfig:
         if name not in _PRESETS:
             raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
         return cls(**(_PRESETS[name] | overrides))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> ModelConfig:
+        """Of a Hugging Face Qwen2: its folder or its config.json. See `pretrained.config_from_hf`."""
+        from .pretrained import load_config
+
+        return load_config(path)
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -131,30 +142,16 @@ class Block(nn.Module):
         q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
 
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
+        q, k, v = self.project(x, cos, sin)
+        return self.mix(x, ops.attention(q, k, v, segments)), (k, v)
+
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block, given what attention returned."""
         x = x + self.out(attended.flatten(1))
         h = ops.rms_norm(x, self.mlp_norm, self.eps)
         return x + self.down(ops.swiglu(self.gate_up(h)))
-
-
-@dataclass
-class KVCache:
-    """Keys and values of N sequences in decoding: shared prefixes, and what each sequence added.
-
-    Args:
-        prefix: per layer (keys, values) [P, K, L, D] of the P prompts.
-        prefix_padding: bool [P, L], True where a prompt has no token; None if all have the same length.
-        prefix_length: int64 [P].
-        own: per layer (keys, values) [N, K, max new tokens, D].
-        length: how many positions of `own` are filled, the same for all sequences.
-    """
-
-    prefix: list[tuple[Tensor, Tensor]]
-    prefix_padding: Tensor | None
-    prefix_length: Tensor
-    own: list[tuple[Tensor, Tensor]]
-    length: int = 0
 
 
 class Decoder(nn.Module):
@@ -172,12 +169,14 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks: Sequence[Block] = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))  # type: ignore[assignment]
         self.final_norm = nn.Parameter(torch.ones(config.hidden_size))
+        tied = config.tie_word_embeddings
+        self.head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def reset_parameters(self, seed: int) -> None:
         """Draws every weight anew: a pure function of config and seed on one platform.
 
-        Matrices get standard deviation fan_in ** -0.5, the embedding 0.02; the two projections back into the residual
-        stream start at zero, so that every block starts as the identity.
+        Matrices get standard deviation fan_in ** -0.5, the embedding and a head of its own 0.02; the two projections
+        back into the residual stream start at zero, so that every block starts as the identity.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
@@ -187,19 +186,19 @@ class Decoder(nn.Module):
                 elif name.endswith(("bias", "out.weight", "down.weight")):
                     parameter.zero_()
                 else:
-                    std = 0.02 if name == "embedding.weight" else parameter.shape[1] ** -0.5
+                    std = 0.02 if name in ("embedding.weight", "head.weight") else parameter.shape[1] ** -0.5
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Decoder:
-        """The weights of a Hugging Face folder: ours, or any Qwen2 with a shared head."""
-        from .checkpoint import load_model
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
+        """The weights of a Hugging Face folder, ours or any Qwen2, as `dtype` whatever it stores."""
+        from .pretrained import load_model
 
-        return load_model(folder)
+        return load_model(folder, dtype)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Writes config.json, model.safetensors and, given a tokenizer, its files: what transformers loads."""
-        from .checkpoint import save_model
+        from .pretrained import save_model
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_model(self, folder, tokenizer)
@@ -220,32 +219,20 @@ class Decoder(nn.Module):
     def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Hidden states, and per layer the keys and values [T, K, D]."""
         x = self.embedding(tokens_T)
-        cos, sin = ops.rope_angles(
-            segments.positions.to(x.device), self.config.head_dim, self.config.rope_theta, x.dtype
-        )
+        cos, sin = self.rope_angles(segments.positions.to(x.device), x)
         keys_values = []
         for block in self.blocks:
-            q, k, v = block.project(x, cos, sin)
-            x = block.mix(x, ops.attention(q, k, v, segments))
-            keys_values.append((k, v))
+            x, kv = block(x, cos, sin, segments)
+            keys_values.append(kv)
         return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
 
-    def decode_step(self, tokens_N: Tensor, cache: KVCache) -> Tensor:
-        """Hidden states of one new token for every sequence: [N, hidden_size]; the cache grows by it."""
-        x = self.embedding(tokens_N)
-        at = cache.length
-        positions = (cache.prefix_length + at).repeat_interleave(len(tokens_N) // len(cache.prefix_length))
-        cos, sin = ops.rope_angles(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
-        for block, (prefix_k, prefix_v), (own_k, own_v) in zip(self.blocks, cache.prefix, cache.own, strict=True):
-            q, k, v = block.project(x, cos, sin)
-            own_k[:, :, at], own_v[:, :, at] = k, v
-            attended = ops.decode_attention(
-                q, prefix_k, prefix_v, cache.prefix_padding, own_k[:, :, : at + 1], own_v[:, :, : at + 1]
-            )
-            x = block.mix(x, attended)
-        cache.length += 1
-        return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps)
+    def rope_angles(self, positions_T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `Block.project` needs of the positions, in the dtype its products have: under torch.autocast not x's."""
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        return ops.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[N, V] from hidden states."""
-        return ops.linear(hidden_ND, self.embedding.weight)
+        head = self.embedding if self.head is None else self.head
+        return ops.linear(hidden_ND, head.weight)

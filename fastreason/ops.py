@@ -16,6 +16,7 @@ from .kernels import (
     rms_norm,
     rope,
     rope_angles,
+    sample,
     swiglu,
     token_weights,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_angles",
+    "sample",
     "swiglu",
     "token_weights",
 ]

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules.
 
-Matrices inside the blocks may use Muon; embeddings, norms and biases always use AdamW.
+Matrices inside the blocks may use Muon; embeddings, a head of its own, norms and biases always use AdamW. Parameters
+may be shared out by FSDP: the same updates, each rank of its part.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from .distributed import shared_like, whole
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class OptimSettings:
     weight_decay: float = 0.0
     """Decoupled decay of the matrices inside the blocks; norms and biases have none."""
     decay_embeddings: bool = False
-    """Whether the embedding, which is the head too, has `weight_decay` as well."""
+    """Whether the embedding and the head, which may be one, have `weight_decay` as well."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
@@ -98,7 +101,8 @@ class Muon(torch.optim.Optimizer):
         m = beta m + (1 - beta) g;   u = beta m + (1 - beta) g;   w -= lr * sqrt(max(1, rows / columns)) * UV^T of u
 
     UV^T comes from five Newton-Schulz steps. Matrices of one shape are updated together as one batched product; at
-    0.2 M parameters on CPU that takes a third of the time of torch.optim.Muon, which goes matrix by matrix.
+    0.2 M parameters on CPU that takes a third of the time of torch.optim.Muon, which goes matrix by matrix. Under FSDP
+    every rank gathers what it orthogonalises, once a shape, and updates its rows.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
     """
@@ -124,11 +128,11 @@ class Muon(torch.optim.Optimizer):
                 gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
                 momenta = [self.state[parameter]["momentum"] for parameter in parameters]
                 torch._foreach_lerp_(momenta, gradients, 1.0 - group["momentum"])
-                ahead = torch.stack(gradients).lerp(torch.stack(momenta), group["momentum"])
+                ahead = whole(torch.stack(gradients).lerp(torch.stack(momenta), group["momentum"]))
                 update = orthogonalize(ahead) * max(1.0, rows / columns) ** 0.5
                 if group["weight_decay"]:
                     torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, list(update.unbind()), alpha=-group["lr"])
+                torch._foreach_add_(parameters, shared_like(update.unbind(), parameters), alpha=-group["lr"])
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -154,8 +158,9 @@ class Optimizer:
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
         self.names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith("embedding")]
-        embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith("embedding")]
+        outside = ("embedding.", "head.")  # of the blocks
+        matrices = [p for p, name in self.names.items() if p.ndim == 2 and not name.startswith(outside)]
+        embeddings = [p for p, name in self.names.items() if p.ndim == 2 and name.startswith(outside)]
         vectors = [p for p in self.names if p.ndim != 2]
         decay = settings.weight_decay
         self.matrices: torch.optim.Optimizer
@@ -175,9 +180,13 @@ class Optimizer:
         Raises:
             FloatingPointError: the norm is not finite; weights and optimizer are as before.
         """
-        norm = float(nn.utils.clip_grad_norm_(list(self.names), self.settings.clip))
+        parameters = list(self.names)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = whole(nn.utils.get_total_norm(gradients))
+        norm = float(total)
         if not math.isfinite(norm):
             raise FloatingPointError(f"the norm of the gradients is {norm}")
+        nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, total)
         factor = learning_rate_factor(self.settings, progress)
         for optimizer, peak in ((self.matrices, self.settings.matrix_lr), (self.others, self.settings.lr)):
             for group in optimizer.param_groups:
@@ -187,12 +196,12 @@ class Optimizer:
         return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that continues the optimizers, by parameter name and kind of state."""
+        """Everything that continues the optimizers, whole, by parameter name and kind of state; all ranks call it."""
         tensors = {}
         for optimizer in (self.matrices, self.others):
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
-                    tensors[f"{self.names[parameter]}:{key}"] = torch.as_tensor(value)
+                    tensors[f"{self.names[parameter]}:{key}"] = whole(torch.as_tensor(value))
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -206,7 +215,9 @@ class Optimizer:
             if value.ndim and value.shape != parameters[name].shape:
                 want, got = tuple(parameters[name].shape), tuple(value.shape)
                 raise ValueError(f"optimizer state of {key!r} must have shape {want}, got {got}")
-            owner[parameters[name]].state[parameters[name]][kind] = value.clone()
+            value = value.to(parameters[name].device, copy=True)
+            (mine,) = shared_like([value], [parameters[name]]) if value.ndim else (value,)
+            owner[parameters[name]].state[parameters[name]][kind] = mine
 
 
 # where torch has one kernel that updates all parameters

@@ -1,14 +1,23 @@
-"""Line charts as SVG text: readable without scripts, in light and dark, with the value of every point on hover."""
+"""Charts as SVG text: readable without scripts, in light and dark, the value of every point on hover and on focus.
+
+A point has an invisible, larger mark on top that takes the pointer and the Tab key; what it says stands in it and is
+shown by the page's style (`.point:hover .tip, .point:focus .tip { display: inline }`). Colours are classes s0 ... s5.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 42
+STYLES = 6
+# points of a line that take the pointer and the Tab key: more are too close to tell apart
+_MOST_POINTS = 20
+
+Place = Callable[[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,21 @@ class Series:
     intervals: Sequence[tuple[float, float]] | None = None
 
 
+@dataclass(frozen=True)
+class Row:
+    """One line of `interval_chart`: a name, and a value with its interval for each of some styles.
+
+    Args:
+        name: on the left.
+        values: (what it is, value, low, high, style); low and high may equal the value.
+        bound: where a dotted mark stands, for example the least effect that counts.
+    """
+
+    name: str
+    values: Sequence[tuple[str, float, float, float, int]]
+    bound: float | None = None
+
+
 def line_chart(
     series: Sequence[Series],
     *,
@@ -38,8 +62,11 @@ def line_chart(
     y_label: str,
     y_range: tuple[float, float] | None = None,
     integer_x: bool = False,
+    log_x: bool = False,
+    width: int = WIDTH,
+    height: int = HEIGHT,
 ) -> str:
-    """An `<svg>` element; `title` is its name for screen readers."""
+    """An `<svg>` element and its legend; `title` is its name for screen readers."""
     points = [point for line in series for point in line.points]
     if not points:
         return '<p class="empty">nothing to plot yet</p>'
@@ -47,76 +74,190 @@ def line_chart(
     x_low, x_high = min(xs), max(xs)
     y_low, y_high = y_range if y_range is not None else (min(ys), max(ys))
     if x_high == x_low:
-        x_low, x_high = x_low - 0.5, x_high + 0.5
+        x_low, x_high = (x_low / 2, x_high * 2) if log_x else (x_low - 0.5, x_high + 0.5)
     if y_high == y_low:
         y_low, y_high = y_low - 0.5, y_high + 0.5
+    scale = math.log if log_x else float
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
-            LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM),
+            LEFT + (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) * (width - LEFT - RIGHT),
+            height - BOTTOM - (y - y_low) / (y_high - y_low) * (height - TOP - BOTTOM),
         )
 
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg">'
-    ]
+    parts = [_opening(width, height, title)]
     for y in ticks(y_low, y_high):
         px, py = at(x_low, y)
-        parts.append(f'<line class="grid" x1="{px:.1f}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{px:.1f}" x2="{width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
         parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
-    x_ticks = sorted(set(xs)) if integer_x and len(set(xs)) <= 20 else ticks(x_low, x_high)
-    for x in x_ticks:
+    every = (integer_x or log_x) and len(set(xs)) <= 20
+    for x in sorted(set(xs)) if every else ticks(x_low, x_high):
         px, py = at(x, y_low)
         parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    middle = (LEFT + width - RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(
-        f'<text class="axis" transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" '
+        f'<text class="axis" transform="translate(14 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)" '
         f'text-anchor="middle">{escape(y_label)}</text>'
     )
     for line in series:
         parts.extend(_draw(line, at))
+    for line in series:
+        parts.extend(_line_points(line, at, width))
     parts.append("</svg>")
     return "".join(parts) + _legend(series)
 
 
-def _draw(line: Series, at: object) -> list[str]:
-    placed = [at(x, y) for x, y in line.points]  # type: ignore[operator]
-    colour = f"s{line.style % 4}"
+def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, width: int = WIDTH) -> str:
+    """Values with intervals on one axis, a row each, and a line at 0."""
+    if not rows:
+        return '<p class="empty">nothing to plot yet</p>'
+    ends = [end for row in rows for _, value, low, high, _ in row.values for end in (value, low, high)]
+    ends += [0.0] + [row.bound for row in rows if row.bound is not None]
+    low, high = min(ends), max(ends)
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    row_height, top = 40, 8
+    height = top + row_height * len(rows) + BOTTOM
+
+    def x_at(x: float) -> float:
+        return 14 + (x - low) / (high - low) * (width - 28)
+
+    bottom = height - BOTTOM
+    parts = [_opening(width, height, title)]
+    for x in ticks(low, high):
+        kind = "axis-line" if x == 0 else "grid"
+        parts.append(f'<line class="{kind}" x1="{x_at(x):.1f}" x2="{x_at(x):.1f}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text class="tick" x="{x_at(x):.1f}" y="{bottom + 18}" text-anchor="middle">{x:g}</text>')
+    parts.append(
+        f'<text class="axis" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>'
+    )
+    points = []
+    for i, row in enumerate(rows):
+        y = top + row_height * i + 28
+        parts.append(f'<text class="row" x="14" y="{y - 12}">{escape(row.name)}</text>')
+        if row.bound is not None:
+            x = x_at(row.bound)
+            parts.append(f'<line class="bound" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 9}" y2="{y + 9}"/>')
+        for name, value, least, most, style in row.values:
+            colour = f"s{style % STYLES}"
+            if most > least:
+                parts.append(
+                    f'<line class="{colour} span" x1="{x_at(least):.1f}" x2="{x_at(most):.1f}" y1="{y}" y2="{y}"/>'
+                )
+            parts.append(_marker(style, x_at(value), y, colour))
+            said = f"{row.name}, {name}: {value:.3g}" if name else f"{row.name}: {value:.3g}"
+            if most > least:
+                said += f" (95 % interval {least:.3g} to {most:.3g})"
+            points.append(_point(x_at(value), y, said, width))
+    names = {style: name for row in rows for name, _, _, _, style in row.values if name}
+    legend = _legend([Series(name, [], style) for style, name in sorted(names.items())]) if names else ""
+    return "".join([*parts, *points, "</svg>"]) + legend
+
+
+def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str, width: int = WIDTH) -> str:
+    """Shares that add up to at most 1 as one bar a row; the same name has the same colour in every row."""
+    if not rows:
+        return '<p class="empty">nothing to plot yet</p>'
+    names = list(dict.fromkeys(name for _, shares in rows for name, _ in shares))
+    row_height = 44
+    height = row_height * len(rows) + 8
+    parts, points = [_opening(width, height, title)], []
+    for i, (row, shares) in enumerate(rows):
+        y, x = row_height * i + 22, 2.0
+        parts.append(f'<text class="row" x="2" y="{y - 6}">{escape(row)}</text>')
+        parts.append(f'<rect class="track" x="2" y="{y}" width="{width - 4}" height="16"/>')
+        for name, share in shares:
+            wide = share * (width - 4)
+            colour = f"f{names.index(name) % 10}"
+            parts.append(f'<rect class="{colour}" x="{x:.1f}" y="{y}" width="{max(wide, 0):.1f}" height="16"/>')
+            points.append(_point(x + wide / 2, y + 8, f"{row}, {name}: {100 * share:.1f} %", width, 8))
+            x += wide
+    items = [f'<span><i class="f{i % 10}"></i>{escape(name)}</span>' for i, name in enumerate(names)]
+    return "".join([*parts, *points, "</svg>"]) + f'<p class="legend">{"".join(items)}</p>'
+
+
+def _opening(width: int, height: int, title: str) -> str:
+    # a group and not an image: an image would hide its points from screen readers
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}" '
+        'xmlns="http://www.w3.org/2000/svg">'
+    )
+
+
+def _draw(line: Series, at: Place) -> list[str]:
+    placed = [at(x, y) for x, y in line.points]
+    colour = f"s{line.style % STYLES}"
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
     parts = [f'<polyline class="{colour}{" dashed" if line.dashed else ""}" points="{path}"/>']
-    for i, ((x, y), (px, py)) in enumerate(zip(line.points, placed, strict=True)):
-        label = f"{line.name}: {y:.3g} at {x:g}"
+    for i, ((x, _), (px, py)) in enumerate(zip(line.points, placed, strict=True)):
         if line.intervals is not None:
             low, high = line.intervals[i]
-            (_, top), (_, bottom) = at(x, high), at(x, low)  # type: ignore[operator]
-            label += f" (95 % interval {low:.3g} to {high:.3g})"
+            (_, top), (_, bottom) = at(x, high), at(x, low)
             parts.append(
                 f'<line class="{colour} whisker" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
             )
-        if not line.dashed or len(placed) <= 20:
-            parts.append(_marker(line.style, px, py, colour, escape(label)))
+        if not line.dashed and len(placed) <= _MOST_POINTS:
+            parts.append(_marker(line.style, px, py, colour))
     return parts
 
 
-def _marker(style: int, x: float, y: float, colour: str, label: str) -> str:
-    hover = f"<title>{label}</title>"
-    if style % 4 == 1:
-        return f'<rect class="{colour} dot" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8">{hover}</rect>'
-    if style % 4 == 2:
-        corners = f"{x:.1f},{y - 5:.1f} {x - 5:.1f},{y + 4:.1f} {x + 5:.1f},{y + 4:.1f}"
-        return f'<polygon class="{colour} dot" points="{corners}">{hover}</polygon>'
-    return f'<circle class="{colour} dot" cx="{x:.1f}" cy="{y:.1f}" r="4">{hover}</circle>'
+def _line_points(line: Series, at: Place, width: int) -> list[str]:
+    """The marks that say a line's values: all of a short line, some of a long one, its last among them."""
+    every = -(-len(line.points) // _MOST_POINTS)
+    parts = []
+    for i, (x, y) in enumerate(line.points):
+        if (len(line.points) - 1 - i) % every:
+            continue
+        said = f"{line.name}: {y:.3g} at {x:g}"
+        if line.intervals is not None:
+            low, high = line.intervals[i]
+            said += f" (95 % interval {low:.3g} to {high:.3g})"
+        px, py = at(x, y)
+        parts.append(_point(px, py, said, width))
+    return parts
+
+
+def _point(x: float, y: float, said: str, width: int, radius: float = 9) -> str:
+    """An invisible mark that says something when pointed at or focused."""
+    text = escape(said)
+    # text of 12 px is about 6.2 px a character; the box stays inside the picture
+    wide = min(len(said) * 6.2 + 12, width - 4.0)
+    left = min(max(x - wide / 2, 2), width - 2 - wide)
+    top = y + 12 if y < 40 else y - 34
+    return (
+        f'<g class="point" tabindex="0" role="img" aria-label="{text}">'
+        f'<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="transparent"/>'
+        f'<g class="tip" display="none"><rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="22" rx="4"/>'
+        f'<text x="{left + wide / 2:.1f}" y="{top + 15:.1f}" text-anchor="middle" textLength="{wide - 12:.1f}" '
+        f'lengthAdjust="spacingAndGlyphs">{text}</text></g></g>'
+    )
+
+
+def _marker(style: int, x: float, y: float, colour: str) -> str:
+    shape = style % STYLES
+    if shape == 1:
+        return f'<rect class="{colour} dot" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
+    if shape in (2, 3, 4):
+        corners = {
+            2: [(0, -5), (-5, 4), (5, 4)],
+            3: [(0, -6), (6, 0), (0, 6), (-6, 0)],
+            4: [(0, 5), (-5, -4), (5, -4)],
+        }[shape]
+        path = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+        return f'<polygon class="{colour} dot" points="{path}"/>'
+    hole = ' fill-opacity="0" stroke-width="2"' if shape == 5 else ""
+    return f'<circle class="{colour} dot{" ring" if hole else ""}" cx="{x:.1f}" cy="{y:.1f}" r="4"{hole}/>'
 
 
 def _legend(series: Sequence[Series]) -> str:
     items = []
     for line in series:
         dashes = " dashed" if line.dashed else ""
-        marker = "" if line.dashed else _marker(line.style, 14, 6, f"s{line.style % 4}", "")
+        marker = "" if line.dashed else _marker(line.style, 14, 6, f"s{line.style % STYLES}")
         items.append(
             f'<span><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">'
-            f'<polyline class="s{line.style % 4}{dashes}" points="0,6 28,6"/>{marker}</svg> {escape(line.name)}</span>'
+            f'<polyline class="s{line.style % STYLES}{dashes}" points="0,6 28,6"/>{marker}</svg> '
+            f"{escape(line.name)}</span>"
         )
     return f'<p class="legend">{"".join(items)}</p>'
 

@@ -1,98 +1,113 @@
-"""Reinforcement learning on verified steps: GRPO, on-policy, in the process that holds the weights.
+"""Reinforcement learning on verified steps, in the process that holds the weights.
 
     prompts -> n samples each -> verdicts -> rewards -> advantages -> policy loss on the group layout -> step
 
-One update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to rounding; the
-largest difference of log-probabilities is measured at each step. Groups whose samples all fare alike carry no gradient
-and are left out of the update.
+By default one update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to
+rounding; the largest difference of log-probabilities is measured at each step. Groups whose samples all fare alike
+carry no gradient and are left out of the update.
 
-Letters: P prompts, G samples of each, N response tokens.
+The parts: policy_settings.py what can be chosen, rewards.py, advantages.py, policy_update.py losses and updates,
+policy_statistics.py what a step writes down. Under torchrun every rank samples, grades and trains on its share of the
+prompts, and all ranks make the same steps as one process would.
+
+Letters: P prompts, G samples of each, S = P * G samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from . import checkpoint, ops, rewards
-from .budget import Budget, forward_flop
-from .grading import Verdicts, grade
-from .kernels.policy_loss import PolicyLoss
-from .kernels.segments import Segments
+from . import checkpoint, distributed
+from .advantages import advantages
+from .curriculum import EdgeCurriculum
+from .grading import grade
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
-from .model import Decoder, ModelConfig
-from .optim import Optimizer, OptimSettings
-from .rollout import Rollout, RolloutOutput
+from .model import Decoder
+from .optim import Optimizer
+from .policy_groups import Groups, speaking
+from .policy_settings import LOSSES, PolicySettings
+from .policy_statistics import (
+    Facts,
+    pass_flop,
+    reward_statistics,
+    speed_statistics,
+    update_statistics,
+)
+from .policy_update import group_loss, policy_step, update
+from .rewards import REWARDS, Reward, reward_function
+from .rollout import Rollout
 from .tasks import Mixture, ProblemBatch, TaskStream
 from .tokenizer import Tokenizer
 
-REWARDS: Mapping[str, Callable[[Verdicts], np.ndarray]] = {
-    "outcome": rewards.outcome,
-    "blended": rewards.blended,
-    "strict": rewards.strict,
-    "steps": rewards.steps,
-}
+__all__ = [
+    "CURRICULA", "LOSSES", "REWARDS", "FixedMixture", "Groups", "PolicySettings", "PromptSource", "group_loss",
+    "policy_step", "reinforce", "update",
+]  # fmt: skip
+
+# how far log-probabilities of sampling and training may be apart before something must be wrong; 4e-5 was seen
+_LARGEST_DIFFERENCE: Mapping[torch.dtype, float] = {torch.float64: 1e-3, torch.float32: 1e-2}
 
 
-@dataclass(frozen=True)
-class PolicySettings:
-    """A reinforcement-learning stage."""
+class PromptSource(Protocol):
+    """Where the prompts of a stage come from. Every rank has one, is asked the same and told the same.
 
-    __pydantic_config__ = {"extra": "forbid"}
+    What it does may depend on its arguments and on what it was told alone, so that a resumed stage draws what an
+    unbroken one would have drawn.
+    """
 
-    mixture: list[dict[str, Any]]
-    """Parts of the `Mixture` of prompts; they come from the split `rl`."""
-    steps: int | None = None
-    """Updates. 200 if `budget` is not given either."""
-    budget: str | None = None
-    """Length of the stage in another unit, instead of `steps`: "1e15 flop", "1e8 tokens", "600 seconds" or so."""
-    prompts: int = 32
-    """Prompts of a step."""
-    samples: int = 16
-    """Samples of each prompt."""
-    reward: Literal["outcome", "blended", "strict"] = "strict"
-    """What a sample earns; see fastreason.rewards."""
-    advantage_scale: Literal["std", "none"] = "std"
-    """Whether advantages are divided by the standard deviation of their group (GRPO) or not (Dr. GRPO)."""
-    temperature: float = 1.0
-    """Of sampling and of the trained distribution."""
-    max_new_tokens: int = 128
-    """Limit of a sample."""
-    clip_low: float = 0.2
-    """How far below 1 the ratio may pull."""
-    clip_high: float = 0.2
-    """How far above 1 the ratio may pull."""
-    optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(matrices="adamw", matrix_lr=5e-4, lr=5e-4, schedule="constant")
-    )
-    """Optimizer and schedule."""
-    save_every_s: float = 30.0
-    """Seconds between checkpoints."""
-    keep: int = 1
-    """Newest checkpoints that stay."""
+    def draw(self, step: int) -> ProblemBatch:
+        """The prompts of the next batch, as many as the settings' `prompts`, from the split `rl`.
 
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.budget is not None:
-            raise ValueError(f"rl: give steps or budget, not both, got {self.steps} and {self.budget!r}")
-        for name, low in (("steps", 1), ("prompts", 1), ("samples", 2), ("max_new_tokens", 1), ("keep", 1)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"rl: {name} must be at least {low}, got {value}")
-        self.limit  # noqa: B018 - a budget that cannot be read is an error here
-        if self.temperature <= 0:
-            raise ValueError(f"rl: temperature must be > 0, got {self.temperature}")
+        Args:
+            step: number of the draw, 0, 1, ...; with dynamic sampling a step of training may take several.
+        """
+        ...
 
-    @property
-    def limit(self) -> Budget:
-        """When the stage ends; steps count as the samples that they take."""
-        if self.budget is not None:
-            return Budget.parse(self.budget)
-        return Budget(samples=(self.steps or 200) * self.prompts * self.samples)
+    def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
+        """What the samples of the last draw earned, those of all ranks: float32 [P, G]."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it has learnt, as JSON; part of the checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The reverse of `state`."""
+        ...
+
+
+class FixedMixture:
+    """The mixture of the settings, problem after problem."""
+
+    def __init__(self, settings: PolicySettings, seed: int) -> None:
+        self.stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
+        self.prompts = settings.prompts
+
+    def draw(self, step: int) -> ProblemBatch:
+        return self.stream[step * self.prompts : (step + 1) * self.prompts]
+
+    def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def _edge(settings: PolicySettings, seed: int) -> PromptSource:
+    return EdgeCurriculum(Mixture.from_dict(settings.mixture), settings.prompts, seed, settings.edge)
+
+
+CURRICULA: dict[str, Callable[[PolicySettings, int], PromptSource]] = {"fixed": FixedMixture, "edge": _edge}
+"""What `settings.curriculum` may name: makes a source from the settings and the seed of the stage."""
 
 
 def reinforce(
@@ -104,180 +119,263 @@ def reinforce(
     folder: Path,
     log: MetricsLog,
     stop: StopRequest,
+    reward: Callable[..., np.ndarray] | None = None,
+    prompts: PromptSource | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
+    Args:
+        reward: instead of `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
+            returns float [S], or [S, L] of tokens; see fastreason.rewards.
+        prompts: instead of `settings.curriculum`.
     Returns:
         The progress that the checkpoint holds: step, tokens (sampled), total_tokens (with prompts), samples, flop,
-        seconds, finished.
+        seconds, draws, curriculum, finished.
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
     """
-    optimizer, limit = Optimizer(model, settings.optim), settings.limit
+    reward_of = stage_reward(settings) if reward is None else reward_function(reward)
+    source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
-    progress |= {"seconds": 0.0, "finished": False}
-    if found := checkpoint.find_checkpoint(folder):
+    progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "finished": False}
+    optimizer, found = Optimizer(model, settings.optim), _find_checkpoint(folder)
+    if found:
         progress |= checkpoint.restore(found, model, optimizer)
         if progress["finished"]:
             return progress
+        source.restore(progress["curriculum"])
+    reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
-    log.forget_after("rl", progress["step"])
-    stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
-    engine = Rollout(model, tokenizer)
+    engine, main = Rollout(model, tokenizer), distributed.is_main()
+    if main:
+        log.forget_after("rl", progress["step"])
     clock = Clock(progress["seconds"])
     last_save = clock.seconds()
-    bar = progress_bar("rl", limit.amount, _used(progress)[limit.unit], unit=limit.unit)
+    bar = progress_bar("rl", settings.length, settings.used(progress), unit=settings.unit)
 
     while not progress["finished"]:
-        done = limit.share_done(_used(progress))
-        first = progress["step"] * settings.prompts
-        started = clock.seconds()
-        problems = stream[first : first + settings.prompts]
+        done = settings.share_done(progress)
+        batch = _sample(engine, tokenizer, source, reward_of, settings, seed, progress["draws"])
+        begin = clock.seconds()
+        advantages_S = _advantages(batch.groups, settings)
+        history = update(model, optimizer, batch.groups, advantages_S, settings, done, reference=reference)
+        _check_on_policy(model, settings, history)
+        seconds = {**batch.seconds, "update": clock.seconds() - begin}
+
+        cost = _update_cost(model, batch.groups, advantages_S, settings)
+        stopping, trained = _advance(progress, batch, cost, clock, stop)
+        progress["curriculum"] = source.state()
+        progress["finished"] = settings.share_done(progress) >= 1.0
+        if main:
+            log.write("rl", **_line(progress, batch, history, seconds, trained))
+        bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
+        bar.update(min(settings.used(progress), settings.length) - bar.n)
+        due = progress["finished"] or stopping or clock.seconds() - last_save > settings.save_every_s
+        if due and main:
+            state = None if progress["finished"] else optimizer
+            checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
+            last_save = clock.seconds()
+        if stopping:
+            bar.close()
+            raise Interrupted("rl")
+    bar.close()
+    distributed.barrier()  # no rank goes on before the checkpoint is there
+    return progress
+
+
+def stage_reward(settings: PolicySettings) -> Reward:
+    """The reward that the settings name.
+
+    Raises:
+        ValueError: it cannot be imported, or takes other arguments.
+    """
+    weight = {"outcome_weight": settings.outcome_weight} if settings.outcome_weight is not None else {}
+    return reward_function(settings.reward, **weight)
+
+
+def stage_prompts(settings: PolicySettings, seed: int) -> PromptSource:
+    """The source of prompts that the settings name.
+
+    Raises:
+        ValueError: there is no curriculum of this name.
+    """
+    if settings.curriculum not in CURRICULA:
+        raise ValueError(f"rl: curriculum must be one of {', '.join(CURRICULA)}, got {settings.curriculum!r}")
+    return CURRICULA[settings.curriculum](settings, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step sampled.
+
+    Args:
+        problems: of each draw, those of all ranks.
+        groups: this rank's groups that are trained on.
+        facts: of all samples of all ranks, also of groups that are not trained on.
+        total_tokens, flop: of sampling, on this rank: tokens of all samples with their prompts.
+        seconds: of the phases sample and grade.
+    """
+
+    problems: list[ProblemBatch]
+    groups: Groups
+    facts: Facts
+    total_tokens: int
+    flop: float
+    seconds: dict[str, float]
+
+
+def _sample(
+    engine: Rollout,
+    tokenizer: Tokenizer,
+    source: PromptSource,
+    reward: Reward,
+    settings: PolicySettings,
+    seed: int,
+    first_draw: int,
+) -> Batch:
+    """Draws prompts, samples, grades; with dynamic sampling until enough groups are not silent."""
+    problems: list[ProblemBatch] = []
+    facts: list[Facts] = []
+    own_groups: list[Groups] = []
+    total_tokens, flop, seconds, clock = 0, 0.0, {"sample": 0.0, "grade": 0.0}, Clock()
+    max_draws = settings.parts.max_draws
+    while len(problems) < max_draws and _num_speaking(facts, settings) < settings.prompts:
+        started, number = clock.seconds(), first_draw + len(problems)
+        drawn = source.draw(number)
+        if len(drawn) != settings.prompts:
+            raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
+        place = np.arange(len(drawn))[distributed.share(len(drawn))]
+        own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
         samples = engine.generate(
-            problems,
+            own,
             settings.samples,
             temperature=settings.temperature,
             max_new_tokens=settings.max_new_tokens,
             seed=seed,
-            prompt_ids=problems.indices,
+            prompt_ids=number * settings.prompts + place,
         )
         sampled = clock.seconds()
-        verdicts = grade(problems, samples.tokens, tokenizer=tokenizer)
-        rewards_PG = torch.from_numpy(REWARDS[settings.reward](verdicts)).view(-1, settings.samples)
-        advantages_PG = ops.group_advantages(rewards_PG, scale=settings.advantage_scale)
-        graded = clock.seconds()
-        result = policy_step(model, samples, advantages_PG, settings)
-        if result is not None:
-            result.loss.backward()
-            optimizer.step(done)
-
-        progress["step"] += 1
-        progress["tokens"] += samples.num_new_tokens
-        progress["samples"] += rewards_PG.numel()
-        progress["total_tokens"] += _total_tokens(samples)
-        progress["flop"] += step_flop(model.config, samples, advantages_PG)
-        progress["seconds"] = clock.seconds()
-        progress["finished"] = limit.share_done(_used(progress)) >= 1.0
-        seconds = {"sample": sampled - started, "grade": graded - sampled, "update": progress["seconds"] - graded}
-        log.write("rl", **_statistics(progress, problems, samples, verdicts, rewards_PG, result, seconds))
-        bar.set_postfix_str(f"reward {rewards_PG.mean():.3f}", refresh=False)
-        bar.update(min(_used(progress)[limit.unit], limit.amount) - bar.n)
-        if progress["finished"] or stop.requested or clock.seconds() - last_save > settings.save_every_s:
-            state = None if progress["finished"] else optimizer
-            checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
-            last_save = clock.seconds()
-        if stop.requested:
-            bar.close()
-            raise Interrupted("rl")
-    bar.close()
-    return progress
+        verdicts = grade(own, samples.tokens, tokenizer=tokenizer)
+        rewards = reward(own, samples, verdicts)
+        seconds["grade"] += clock.seconds() - sampled
+        seconds["sample"] += sampled - started
+        facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
+        source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
+        own_groups.append(Groups.of(samples, torch.from_numpy(rewards), place + len(problems) * settings.prompts))
+        problems.append(drawn)
+        prompt_lengths = np.diff(samples.prompt_offsets)
+        total_tokens += samples.num_new_tokens + settings.samples * int(prompt_lengths.sum())
+        flop += pass_flop(engine.model.config, prompt_lengths, samples.lengths.reshape(len(own), -1))
+    joined = Facts.join(facts)
+    groups = _trained(Groups.join(own_groups), joined, settings)
+    return Batch(problems, groups, joined, total_tokens, flop, seconds)
 
 
-def policy_step(
-    model: Decoder, samples: RolloutOutput, advantages_PG: torch.Tensor, settings: PolicySettings
-) -> PolicyLoss | None:
-    """The loss over the groups that have an advantage at all, each prompt once with its samples; None without one."""
-    speaking = advantages_PG.abs().sum(1) > 0
-    if not speaking.any():
-        return None
-    groups = torch.nonzero(speaking).squeeze(1)
-    tokens_T, segments, target_N = group_batch(samples, groups.numpy(), settings.samples)
-    length_S = segments.length[segments.prefix >= 0]
-    hidden = model(tokens_T, segments)
-    # The first token of a response is predicted by the last of its prompt, the others by the one before them. The
-    # first ones go last, expanded and not indexed: the gradient of an index that repeats is summed in any order.
-    is_first_N = segments.start[segments.prefix >= 0].repeat_interleave(length_S) == target_N
-    order_N = torch.cat([(~is_first_N).nonzero().squeeze(1), is_first_N.nonzero().squeeze(1)])
-    prompt_end_P = (segments.start + segments.length - 1)[segments.prefix < 0]
-    behind_prompts = hidden[prompt_end_P][:, None].expand(-1, settings.samples, -1).flatten(0, 1)
-    source = torch.cat([hidden[target_N[~is_first_N] - 1], behind_prompts])
-    rows = (groups[:, None] * settings.samples + torch.arange(settings.samples)).flatten().numpy()
-    inside = np.arange(samples.logprobs.shape[1]) < samples.lengths[rows][:, None]
-    return ops.policy_loss(
-        model.logits(source),
-        tokens_T[target_N[order_N]],
-        advantages_PG[groups].flatten().repeat_interleave(length_S)[order_N],
-        old_logprobs_N=torch.from_numpy(samples.logprobs[rows][inside])[order_N],
-        temperature=settings.temperature,
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
+def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:
+    return sum(int((1 - part.silent).sum()) for part in facts) // settings.samples
+
+
+def _trained(groups: Groups, facts: Facts, settings: PolicySettings) -> Groups:
+    """With dynamic sampling the first `prompts` groups of all ranks that are not silent, numbered anew; else all."""
+    if settings.parts.max_draws == 1:
+        return groups
+    kept = np.nonzero(facts.silent[:: settings.samples] == 0)[0][: settings.prompts]
+    mine = np.nonzero(np.isin(groups.place, kept))[0]
+    return replace(groups.take(mine), place=np.searchsorted(kept, groups.place[mine]))
+
+
+def _advantages(groups: Groups, settings: PolicySettings) -> torch.Tensor:
+    parts = settings.parts
+    return advantages(
+        groups.rewards,
+        settings.samples,
+        baseline=parts.baseline,
+        scale=parts.advantage_scale,
+        credit=settings.credit,
     )
 
 
-def group_batch(
-    samples: RolloutOutput, groups: np.ndarray, group_size: int
-) -> tuple[torch.Tensor, Segments, torch.Tensor]:
-    """Prompts and their samples in the group layout.
+def _check_on_policy(model: Decoder, settings: PolicySettings, history: Sequence[Mapping[str, float]]) -> None:
+    """The old log-probabilities are those of the sampler: no pass computes them again, so they must be the same."""
+    if history and settings.on_policy:
+        difference = history[0]["max_logprob_difference"]
+        limit = _LARGEST_DIFFERENCE.get(model.embedding.weight.dtype, 0.5)
+        assert difference <= limit, f"sampler and trainer are {difference} apart in a log-probability"
 
-    Args:
-        groups: int64 [P']: which prompts.
-        group_size: samples of each.
+
+def _update_cost(
+    model: Decoder, groups: Groups, advantages_S: torch.Tensor, settings: PolicySettings
+) -> tuple[float, int, int]:
+    """Of this rank's updates: FLOP (three passes, and one of the reference), sampled tokens trained on, groups."""
+    trained = groups if settings.trains_silent else groups.take(np.nonzero(speaking(groups, advantages_S))[0])
+    if not len(trained):
+        return 0.0, 0, 0
+    lengths_PG = trained.lengths.reshape(len(trained), -1)
+    passes = settings.epochs * (4 if settings.kl_coef else 3)
+    flop = passes * pass_flop(model.config, np.diff(trained.prompt_offsets), lengths_PG)
+    return flop, settings.epochs * int(lengths_PG.sum()), len(trained)
+
+
+def _advance(
+    progress: dict[str, Any], batch: Batch, cost: tuple[float, int, int], clock: Clock, stop: StopRequest
+) -> tuple[bool, tuple[int, int]]:
+    """Counts the step, the same on every rank.
+
     Returns:
-        int64 tokens [T], their segments, and int64 [N]: where the response tokens stand.
+        Whether any rank was asked to stop; tokens and groups that all ranks trained on.
     """
-    parts, response_lengths = [], []
-    for p in groups.tolist():
-        rows = slice(p * group_size, (p + 1) * group_size)
-        lengths = samples.lengths[rows]
-        parts.append(samples.prompt_tokens[samples.prompt_offsets[p] : samples.prompt_offsets[p + 1]])
-        parts.extend(row[:length] for row, length in zip(samples.tokens[rows], lengths, strict=True))
-        response_lengths.append(lengths)
-    prompt_lengths = np.diff(samples.prompt_offsets)[groups]
-    segments = Segments.from_groups(torch.from_numpy(prompt_lengths), torch.from_numpy(np.stack(response_lengths)))
-    is_response = (segments.prefix >= 0).repeat_interleave(segments.length)
-    return torch.from_numpy(np.concatenate(parts)).long(), segments, is_response.nonzero().squeeze(1)
+    flop, tokens, groups = cost
+    seconds = clock.seconds() if distributed.is_main() else 0.0
+    own = [batch.total_tokens, batch.flop + flop, seconds, float(stop.requested), tokens, groups]
+    of_all = distributed.sum_over_ranks(torch.tensor(own, dtype=torch.float64)).tolist()
+    progress["step"] += 1
+    progress["draws"] += len(batch.problems)
+    progress["tokens"] += int(batch.facts.length.sum())
+    progress["samples"] += len(batch.facts.length)
+    progress["total_tokens"] += int(of_all[0])
+    progress["flop"] += of_all[1]
+    progress["seconds"] = of_all[2]
+    return of_all[3] > 0, (int(of_all[4]), int(of_all[5]))
 
 
-def _used(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """The counters as `Budget` means them for RL: tokens with their prompts."""
-    return {**progress, "tokens": progress["total_tokens"]}
-
-
-def _total_tokens(samples: RolloutOutput) -> int:
-    """Tokens of all samples, each with its prompt."""
-    group_size = len(samples.lengths) // (len(samples.prompt_offsets) - 1)
-    return samples.num_new_tokens + group_size * int(samples.prompt_offsets[-1])
-
-
-def step_flop(config: ModelConfig, samples: RolloutOutput, advantages_PG: torch.Tensor) -> float:
-    """FLOP of a step: every prompt once and every sample once forward; those of the groups that speak trained on."""
-    speaking = (advantages_PG.abs().sum(1) > 0).numpy()
-    prompts, lengths = np.diff(samples.prompt_offsets), samples.lengths.reshape(len(speaking), -1)
-    total = 0.0
-    for groups, passes in ((slice(None), 1.0), (speaking, 3.0)):
-        before = prompts[groups].repeat(lengths.shape[1])
-        total += passes * forward_flop(config, prompts[groups], num_logits=len(prompts[groups]))
-        total += passes * forward_flop(config, lengths[groups].ravel(), before=before)
-    return total
-
-
-def _statistics(
+def _line(
     progress: Mapping[str, Any],
-    problems: ProblemBatch,
-    samples: RolloutOutput,
-    verdicts: Verdicts,
-    rewards_PG: torch.Tensor,
-    result: PolicyLoss | None,
+    batch: Batch,
+    history: Sequence[Mapping[str, float]],
     seconds: Mapping[str, float],
+    trained: tuple[int, int],
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
-    by_op = {str(op): float(rewards_PG[problems.ops == op].mean()) for op in np.unique(problems.ops).tolist()}
-    silent = (rewards_PG == rewards_PG[:, :1]).all(1).float().mean()
-    line = {
-        "step": progress["step"],
-        "tokens": progress["tokens"],
-        "samples": progress["samples"],
-        "flop": progress["flop"],
-        "seconds": progress["seconds"],
-        "reward": float(rewards_PG.mean()),
-        "reward_by_op": by_op,
-        "answer_correct": float(verdicts.answer_correct.mean()),
-        "verified": float(verdicts.verified.mean()),
-        "silent_groups": float(silent),
-        "mean_length": float(samples.lengths.mean()),
-        "finished": float(samples.finished.mean()),
-        **{f"{phase}_s": value for phase, value in seconds.items()},
+    """One line of metrics.jsonl; `trained` are tokens and groups."""
+    samples = len(batch.facts.length) // sum(map(len, batch.problems))
+    ops_S = np.concatenate([problems.ops for problems in batch.problems]).repeat(samples)
+    return {
+        **{key: progress[key] for key in ("step", "tokens", "samples", "flop", "seconds", "draws")},
+        **reward_statistics(batch.facts, ops_S),
+        "trained_groups": trained[1],
+        **speed_statistics(seconds, int(batch.facts.length.sum()), trained[0]),
+        **update_statistics(history),
     }
-    if result is not None:
-        line |= result.statistics()
-    return line
+
+
+def _find_checkpoint(folder: Path) -> Path | None:
+    """On every rank, after one has put back what a crash left aside."""
+    if distributed.is_main():
+        checkpoint.find_checkpoint(folder)
+    distributed.barrier()
+    return checkpoint.find_checkpoint(folder)
+
+
+def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool) -> Decoder:
+    """The frozen model of the KL: what the stage began with, kept beside its checkpoint for when it goes on.
+
+    Raises:
+        ValueError: the stage goes on, but its reference is missing.
+    """
+    place = folder.with_name(folder.name + "-reference")
+    if not goes_on and distributed.is_main():
+        checkpoint.save_checkpoint(place, model, tokenizer, None, {"step": 0})
+    distributed.barrier()
+    if checkpoint.find_checkpoint(place) is None:
+        raise ValueError(f"rl: {folder} goes on with a KL to {place}, which is missing; put it back, or begin again")
+    weight = model.embedding.weight
+    return checkpoint.load_model(place).to(weight.device, weight.dtype).requires_grad_(False)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -19,11 +19,13 @@ from pydantic import TypeAdapter, ValidationError
 from .evaluate import EvaluateSettings
 from .model import ModelConfig
 from .policy import PolicySettings
+from .ranges import covered
 from .supervised import SupervisedSettings
-from .tasks import Mixture
+from .tasks import Mixture, available_mixtures
 from .trackers import TrackerName
 
 _LENGTHS = {"tokens", "steps", "budget"}
+T = TypeVar("T")
 STAGES = ("pretrain", "midtrain", "rl")
 
 
@@ -106,9 +108,15 @@ class Recipe:
             mixtures.append(Mixture.from_dict(self.rl.mixture))
         return mixtures
 
+    def evaluation_ranges(self) -> dict[str, dict[str, float]]:
+        """Those of `evaluate`, or else `in_distribution` and `edge`, as far as they are evaluated, all ops alike."""
+        named = {"in-distribution": self.in_distribution, "edge": self.edge}
+        ranges = {name: {",".join(map(str, ops)): 1.0} for name, ops in named.items() if ops}
+        return self.evaluate.ranges or covered(ranges, Mixture.from_dict(self.evaluate.mixture).ops)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values; fields that are None are left out."""
-        return _without_none(asdict(self))
+        return without_none(asdict(self))
 
     def save(self, path: Path) -> None:
         path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
@@ -120,45 +128,140 @@ def available_recipes() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
 
 
-def load_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, *, size: str | None = None
+) -> Recipe:
     """A recipe that ships or a TOML file, with some fields replaced.
 
     Args:
         name_or_path: one of `available_recipes()` or a path that ends in .toml.
         overrides: values by dotted name, for example {"rl.steps": 10, "pretrain.budget": "600 seconds"}; the length of
             a stage in one unit replaces that in another.
+        size: one of the recipe's `sizes`, if it has any.
     Raises:
-        ValueError: no such recipe, an unknown field, or a value of the wrong type or range; the message names it.
+        ValueError: no such recipe, an unknown field, or a value of the wrong type or range; the message names it. A
+            recipe with variants is a study (`fastreason.study.load_study`).
     """
-    text_path = str(name_or_path)
-    if text_path.endswith(".toml"):
-        if not Path(text_path).is_file():
-            raise ValueError(f"recipe: no file {text_path!r}")
-        text = Path(text_path).read_text(encoding="utf-8")
-    elif text_path in available_recipes():
-        text = resources.files("fastreason").joinpath("recipes", text_path + ".toml").read_text(encoding="utf-8")
-    else:
-        raise ValueError(f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {text_path!r}")
+    values = read_recipe(name_or_path, overrides, size)
+    if "variants" in values:
+        raise ValueError(f"recipe {name_or_path}: it has variants; load_study reads it, and run runs it")
+    return recipe_from_dict(values, source=str(name_or_path))
+
+
+def read_recipe(
+    name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, size: str | None = None
+) -> dict[str, Any]:
+    """The values of a recipe's file: those of the size over the common ones, overrides over both, mixtures spelt out.
+
+    Raises:
+        ValueError: see `load_recipe`.
+    """
+    source = str(name_or_path)
     try:
-        values = tomllib.loads(text)
+        values = tomllib.loads(_recipe_text(source))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe {text_path}: {error}") from None
-    for name, value in (overrides or {}).items():
+        raise ValueError(f"recipe {source}: {error}") from None
+    sizes = values.pop("sizes", {})
+    if sizes and size is None:
+        raise ValueError(f"recipe {source}: comes in sizes; give size (--size) as one of {', '.join(sizes)}")
+    if size is not None and size not in sizes:
+        known = f"one of {', '.join(sizes)}" if sizes else "left out, as it comes in one size"
+        raise ValueError(f"recipe {source}: size must be {known}, got {size!r}")
+    values = merge(merge(values, sizes.get(size, {})), nested(overrides or {}))
+    mixtures = values.pop("mixtures", {})
+    try:
+        return _spell_mixtures(values, mixtures)
+    except ValueError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+
+
+def _recipe_text(source: str) -> str:
+    if source.endswith(".toml"):
+        if not Path(source).is_file():
+            raise ValueError(f"recipe: no file {source!r}")
+        return Path(source).read_text(encoding="utf-8")
+    if source in available_recipes():
+        return resources.files("fastreason").joinpath("recipes", source + ".toml").read_text(encoding="utf-8")
+    raise ValueError(f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {source!r}")
+
+
+def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables from dotted names.
+
+    >>> nested({"rl.steps": 3, "rl.optim.lr": 0.1, "seed": 1})
+    {'rl': {'steps': 3, 'optim': {'lr': 0.1}}, 'seed': 1}
+    """
+    values: dict[str, Any] = {}
+    for name, value in overrides.items():
         *sections, last = name.split(".")
         table = values
         for section in sections:
             table = table.setdefault(section, {})
         table[last] = value
-        # a stage has one length: a new one takes the place of the one in the file
-        for other in _LENGTHS - {last} if last in _LENGTHS and value is not None else ():
-            if f"{'.'.join(sections)}.{other}" not in (overrides or {}):
-                table.pop(other, None)
-    return recipe_from_dict(values, source=text_path)
+    return values
+
+
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `values`: tables field by field, lists of named tables name by name, all else replaced.
+
+    A stage has one length: a new one takes the place of the one that was there in another unit.
+
+    >>> merge({"rl": {"steps": 3, "prompts": 8}}, {"rl": {"budget": "1 samples"}})
+    {'rl': {'prompts': 8, 'budget': '1 samples'}}
+    """
+    given = {name for name in _LENGTHS if changes.get(name) is not None}
+    merged = {name: v for name, v in values.items() if not (given and name in _LENGTHS - set(changes))}
+    for name, change in changes.items():
+        before = merged.get(name)
+        if isinstance(before, Mapping) and isinstance(change, Mapping):
+            merged[name] = merge(before, change)
+        elif isinstance(before, list) and _are_named(before) and _are_named(change):
+            merged[name] = _merge_named(before, change)
+        else:
+            merged[name] = change
+    return merged
+
+
+def _are_named(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "name" in v for v in value)
+
+
+def _merge_named(values: list[Any], changes: list[Any]) -> list[Any]:
+    by_name = {value["name"]: value for value in values}
+    for change in changes:
+        by_name[change["name"]] = merge(by_name.get(change["name"], {}), change)
+    return list(by_name.values())
+
+
+def _spell_mixtures(value: Any, mixtures: Mapping[str, Any]) -> Any:
+    """Replaces every `mixture = NAME` by the parts of that mixture, of the recipe's own or of `Mixture.preset`."""
+    if isinstance(value, list):
+        return [_spell_mixtures(item, mixtures) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    spelt = {name: _spell_mixtures(item, mixtures) for name, item in value.items()}
+    if isinstance(spelt.get("mixture"), str):
+        spelt["mixture"] = _mixture_named(spelt["mixture"], mixtures)
+    return spelt
+
+
+def _mixture_named(name: str, mixtures: Mapping[str, Any]) -> Any:
+    known = [*mixtures, *available_mixtures()]
+    if name not in known:
+        raise ValueError(f"mixture must be a list of parts or one of {', '.join(known)}, got {name!r}")
+    parts = mixtures.get(name)
+    # a name of the recipe may stand for one of the library
+    return Mixture.preset_parts(name if parts is None else parts) if parts is None or isinstance(parts, str) else parts
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
+    return validated(Recipe, values, source)
+
+
+def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
+    """An object of a settings class; what does not fit is a ValueError that names the fields."""
     try:
-        return TypeAdapter(Recipe).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
@@ -167,9 +270,10 @@ def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
         raise ValueError(f"recipe {source}: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
+    """Tables without the fields that are None, which TOML cannot write; tuples as lists."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        return {key: without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
+        return [without_none(item) for item in value]
     return value

@@ -16,12 +16,16 @@ STAGE_NAMES = {"pretrain": "pre-training", "midtrain": "mid-training", "rl": "re
 
 
 def write_report(folder: str | Path) -> Path:
-    """Writes `report.html` into a run directory and returns its path.
+    """Writes `report.html` into a run directory, of one run or of a study, and returns its path.
 
     Raises:
-        ValueError: the directory holds no recipe.toml or no results.json.
+        ValueError: the directory holds no recipe.toml (of a study: study.toml) or no results.json.
     """
     folder = Path(folder)
+    if (folder / "study.toml").is_file():
+        from .study_report import write_study_report
+
+        return write_study_report(folder)
     for name in ("recipe.toml", "results.json"):
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
@@ -93,7 +97,7 @@ def _reward_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     lines = {"reward": "reward", "answer_correct": "right answer", "silent_groups": "silent groups"}
     return line_chart(
         [
-            Series(name, _smooth([(entry["step"], entry[key]) for entry in steps]), style)
+            Series(name, smooth([(entry["step"], entry[key]) for entry in steps]), style)
             for style, (key, name) in enumerate(lines.items())
             if steps
         ],
@@ -109,7 +113,7 @@ def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     for style, stage in enumerate(("pretrain", "midtrain")):
         points = [(entry["tokens"] / 1e6, entry["loss"]) for entry in metrics if entry["stage"] == stage]
         if points:
-            series.append(Series(STAGE_NAMES[stage], _smooth(points), style))
+            series.append(Series(STAGE_NAMES[stage], smooth(points), style))
     highest = max((y for line in series for _, y in line.points[2:]), default=1.0)
     return line_chart(
         [Series(line.name, [(x, min(y, highest)) for x, y in line.points], line.style) for line in series],
@@ -120,7 +124,7 @@ def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
+def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
     """Means of at most `most` runs of neighbouring points."""
     size = max(1, -(-len(points) // most))
     runs = [points[i : i + size] for i in range(0, len(points), size)]
@@ -163,10 +167,10 @@ def _traces(results: Mapping[str, Any], most: int = 3) -> list[dict[str, Any]]:
     right = [trace for trace in traces if trace["verified"]]
     right.sort(key=lambda trace: -trace["op"])
     chosen = wrong[:1] + right[:1] + wrong[1:]
-    return [{**trace, "parts": _parts(trace)} for trace in (chosen + right[1:])[:most]]
+    return [{**trace, "parts": trace_parts(trace)} for trace in (chosen + right[1:])[:most]]
 
 
-def _parts(trace: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+def trace_parts(trace: Mapping[str, Any]) -> list[tuple[str | None, str]]:
     """(status or None, text); offsets of steps count bytes."""
     data, parts, at = trace["completion"].encode(), [], 0
     for step in trace["steps"]:

@@ -1,14 +1,28 @@
 """Rewards of verdicts, float32 [n] in [0, 1]. Any function of a `Verdicts` can take their place.
 
-Source: arXiv 2512.07783, section on process rewards. The last functions look at groups: n samples of each problem, one
-problem after the other.
+Source: arXiv 2512.07783, section on process rewards. `by_step` and what a function of its own returns may also give
+rewards to single tokens, [n, length]. `silent_groups` and `sibling_agreement` look at groups: n samples of each
+problem, one problem after the other.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .grading import Verdicts
+
+if TYPE_CHECKING:
+    from .rollout import RolloutOutput
+    from .tasks import ProblemBatch
+
+Reward = Callable[["ProblemBatch", "RolloutOutput", Verdicts], np.ndarray]
+"""What reinforcement learning calls: float [n], or [n, length] with NaN where a token has no reward of its own."""
 
 
 def outcome(verdicts: Verdicts) -> np.ndarray:
@@ -32,6 +46,92 @@ def steps(verdicts: Verdicts) -> np.ndarray:
     """The share that is right of the G gold steps and the answer: (correct steps + answer) / (G + 1)."""
     num_gold = np.diff(verdicts.gold_steps.offsets)
     return ((verdicts.process_accuracy * num_gold + outcome(verdicts)) / (num_gold + 1)).astype(np.float32)
+
+
+def by_step(problems: ProblemBatch, samples: RolloutOutput, verdicts: Verdicts) -> np.ndarray:
+    """A reward for every step, at its last token, and one for the answer, at the last token of the sample.
+
+        1 where the step is correct, or the answer right; 0 where not; NaN at all other tokens
+
+    Returns:
+        float32 [n, length]. Where a step ends with the sample, as when the limit cuts it, the answer's reward stands.
+    """
+    del problems
+    steps, length = verdicts.steps, samples.tokens.shape[1]
+    assert steps.token_end is not None, "samples are graded as token ids"
+    out = np.full((len(verdicts), length), np.nan, dtype=np.float32)
+    out[steps.completion, steps.token_end - 1] = steps.correct
+    out[np.arange(len(out)), samples.lengths - 1] = outcome(verdicts)
+    return out
+
+
+REWARDS: Mapping[str, Callable[..., np.ndarray]] = {
+    "outcome": outcome,
+    "blended": blended,
+    "strict": strict,
+    "steps": by_step,
+}
+"""Those with a name in recipes."""
+
+
+def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -> Reward:
+    """A reward as reinforcement learning calls it, with what it returns checked.
+
+    Args:
+        reward: a name in REWARDS, "module:function", or a function: of verdicts, or of (problems, samples, verdicts).
+        arguments: further ones by name.
+    Raises:
+        ValueError: there is no such name, module or function, or it takes something else.
+    """
+    function = _imported(reward) if isinstance(reward, str) and reward not in REWARDS else reward
+    if isinstance(function, str):
+        function = REWARDS[function]
+    name = getattr(function, "__qualname__", repr(function))
+    wanted = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind <= parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if len(wanted) not in (1, 3):
+        raise ValueError(
+            f"reward {name}: must take the verdicts, or (problems, samples, verdicts), "
+            f"got parameters ({', '.join(parameter.name for parameter in wanted)})"
+        )
+    return partial(_checked, partial(function, **arguments), name, len(wanted))
+
+
+def _imported(path: str) -> Callable[..., np.ndarray]:
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f'reward: must be one of {", ".join(REWARDS)} or "module:function" that can be imported, '
+            f"got {path!r} ({error})"
+        ) from None
+    if not callable(function):
+        raise ValueError(f"reward: {path!r} is not a function but {type(function).__name__}")
+    return function
+
+
+def _checked(
+    function: Callable[..., np.ndarray],
+    name: str,
+    num_arguments: int,
+    problems: ProblemBatch,
+    samples: RolloutOutput,
+    verdicts: Verdicts,
+) -> np.ndarray:
+    given = (verdicts,) if num_arguments == 1 else (problems, samples, verdicts)
+    rewards = np.asarray(function(*given), dtype=np.float32)
+    if rewards.shape not in (samples.lengths.shape, samples.tokens.shape):
+        raise ValueError(
+            f"reward {name}: must return one number for each of the {len(samples.lengths)} samples, or "
+            f"{list(samples.tokens.shape)} of them for each token, got shape {rewards.shape}"
+        )
+    if np.isinf(rewards).any() or (rewards.ndim == 1 and np.isnan(rewards).any()):
+        raise ValueError(f"reward {name}: must return finite numbers, got {rewards[~np.isfinite(rewards)][0]}")
+    return rewards
 
 
 def silent_groups(rewards: np.ndarray, group_size: int) -> float:

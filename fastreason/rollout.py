@@ -1,26 +1,31 @@
-"""Sampling from the policy itself: the same weights and operations that training uses, no second engine.
+"""Sampling from the policy itself: the same weights that training uses, in the same process, no second engine.
 
-Prompts are prefilled once and shared by their n samples. Sequences of similar prompt length decode together; prompts
-whose samples have all finished leave the batch. A draw is a function of (seed, prompt, sample, position) alone, so a
-sample does not depend on what else is in the batch.
+A prompt is prefilled once and its n samples share its keys and values. A sample that ends leaves its slot to the next
+one at once, of the same prompt or of another. A prompt enters only when there is memory for it. What is drawn depends
+on (seed, prompt, sample, position) and the logits alone; in float32 on CPU the logits do not depend on the batch
+either, to the bit, so neither does a sample.
 
 Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L new tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from . import _core
-from .kernels.segments import Rows, Segments
-from .model import Decoder, KVCache
+from .core_decoding import CoreDecoder, CoreDecoding, runs_in_core
+from .kv_cache import TorchDecoding
+from .model import Decoder
+from .slots import Decoding, PromptMemory, Rows, Slots, Work
+from .stopping import Stopping
 from .tasks import ProblemBatch
 from .tokenizer import Tokenizer
+
+Stop = Sequence[int | str] | int | str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +33,14 @@ class RolloutOutput:
     """Samples of P prompts, n each: rows p * n .. p * n + n - 1 belong to prompt p.
 
     Args:
-        tokens: int32 [P * n, L], [PAD] behind the end; the stop token is included.
+        tokens: int32 [P * n, L], [PAD] behind the end; the token that ended a sample is included.
         lengths: int64 [P * n].
-        logprobs: float32 [P * n, L]: log-probability of each token under the sampling distribution, 0 behind the end.
-        finished: bool [P * n]: the stop token was reached, not the limit.
+        logprobs: float32 [P * n, L]: log-probability of each token under softmax(logits / temperature), which is what
+            training uses as old log-probabilities (softmax(logits) at temperature 0); 0 behind the end.
+        finished: bool [P * n]: a stop sequence was reached, not the limit.
         prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
+        sampled_logprobs: float32 [P * n, L]: under the distribution that was drawn from, after top-k, top-p and min-p;
+            0 at temperature 0, and behind the end.
     """
 
     tokens: np.ndarray
@@ -41,10 +49,16 @@ class RolloutOutput:
     finished: np.ndarray
     prompt_tokens: np.ndarray
     prompt_offsets: np.ndarray
+    sampled_logprobs: np.ndarray
 
     @property
     def num_new_tokens(self) -> int:
         return int(self.lengths.sum())
+
+    @property
+    def finish_reason(self) -> np.ndarray:
+        """str [P * n]: "stop" or "length"."""
+        return np.where(self.finished, "stop", "length")
 
 
 class Rollout:
@@ -52,24 +66,52 @@ class Rollout:
 
     Args:
         model: used as it is at each call; its weights may change between calls.
-        tokenizer: of the prompts; generation stops at its ` </answer>` or [EOS].
+        tokenizer: of the prompts.
         max_sequences: most sequences that decode together.
+        kv_memory_mb: most memory for keys and values, in MB of 10^6 bytes. Fewer sequences decode together, and prompts
+            wait, where it would not do.
+        backend: "core" (C++, float32 on CPU), "torch" (any dtype and device), or whichever fits.
+    Raises:
+        ValueError: the vocabulary is too small for the tokenizer, a limit is not positive, or the backend does not fit.
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, max_sequences: int = 512) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        max_sequences: int = 512,
+        kv_memory_mb: float = 2048.0,
+        backend: Literal["auto", "core", "torch"] = "auto",
+    ) -> None:
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
                 f"Rollout: the tokenizer has {len(tokenizer)} tokens, the model only {model.config.vocab_size}"
             )
+        if max_sequences < 1 or kv_memory_mb <= 0:
+            raise ValueError(
+                f"Rollout: need max_sequences >= 1 and kv_memory_mb > 0, got {max_sequences} and {kv_memory_mb}"
+            )
+        if backend not in ("auto", "core", "torch"):
+            raise ValueError(f'Rollout: backend must be "auto", "core" or "torch", got {backend!r}')
+        if backend == "core" and not runs_in_core(model):
+            weight = model.embedding.weight
+            raise ValueError(f'Rollout: backend "core" needs float32 on CPU, got {weight.dtype} on {weight.device}')
         self.model, self.tokenizer, self.max_sequences = model, tokenizer, max_sequences
+        self.kv_memory_mb, self.backend = kv_memory_mb, backend
+        self._core: CoreDecoder | None = None
+        self._turn = 0
 
-    @torch.inference_mode()
     def generate(
         self,
         prompts: ProblemBatch | Sequence[str],
         n: int = 1,
         *,
         temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: Stop = None,
         max_new_tokens: int = 256,
         seed: int = 0,
         prompt_ids: np.ndarray | None = None,
@@ -80,12 +122,55 @@ class Rollout:
             prompts: a batch of problems, or texts.
             n: samples of each prompt.
             temperature: of the softmax; 0 takes the most likely token.
-            max_new_tokens: limit of the new tokens; at most what the model's positions leave.
+            top_k: draw among the k most likely tokens; 0: all.
+            top_p: draw among the fewest most likely tokens that hold this share of the probability; 1: all.
+            min_p: draw among tokens at least this times as likely as the most likely one; 0: all. Filters apply in
+                this order, see `fastreason.kernels.sample`.
+            stop: token ids and strings that end a sample; None: the tokenizer's ` </answer>` and [EOS].
+            max_new_tokens: limit of the new tokens; less where the model's positions leave less behind a prompt.
             seed: of the draws.
             prompt_ids: int64 [P]: what stands for the prompt in the draws; default 0 .. P - 1. Give the problem's
                 index to get the same samples whatever batch it is in.
+        Raises:
+            ValueError: a setting is out of range, a prompt is empty or too long for the model, or one sequence does
+                not fit into `kv_memory_mb`.
         """
-        if n < 1 or max_new_tokens < 1 or temperature < 0:
+        work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
+        return _joined(work, dict(self._run(work)))
+
+    def stream(
+        self,
+        prompts: ProblemBatch | Sequence[str],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: Stop = None,
+        max_new_tokens: int = 256,
+        seed: int = 0,
+        prompt_ids: np.ndarray | None = None,
+    ) -> Iterator[tuple[int, RolloutOutput]]:
+        """The samples of `generate`, as (p, output of prompt p alone) in the order in which prompts are done.
+
+        The engine works while the iterator is asked, and serves one iterator at a time. Errors come before the first.
+        """
+        work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
+        return ((p, _joined(_only(work, p), {0: rows})) for p, rows in self._run(work))
+
+    def _work(
+        self,
+        prompts: ProblemBatch | Sequence[str],
+        n: int,
+        filters: tuple[float, int, float, float],
+        stop: Stop,
+        max_new_tokens: int,
+        seed: int,
+        prompt_ids: np.ndarray | None,
+    ) -> Work:
+        temperature = filters[0]
+        if n < 1 or max_new_tokens < 1 or not temperature >= 0:
             raise ValueError(
                 f"generate: need n >= 1, max_new_tokens >= 1 and temperature >= 0, "
                 f"got {n}, {max_new_tokens} and {temperature}"
@@ -94,143 +179,91 @@ class Rollout:
             tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
         else:
             tokens, offsets = self.tokenizer.core.encode_batch(list(prompts))
-        limit = min(max_new_tokens, self._room(np.diff(offsets)))
-        ids = np.arange(len(offsets) - 1) if prompt_ids is None else np.asarray(prompt_ids, dtype=np.int64)
-        return self._generate_all(tokens, offsets, n, limit, _Draws(seed, ids, temperature))
+        limits = np.minimum(max_new_tokens, self._room(np.diff(offsets)))
+        ids = np.arange(len(limits)) if prompt_ids is None else np.asarray(prompt_ids, dtype=np.int64)
+        if ids.shape != limits.shape:
+            raise ValueError(f"generate: prompt_ids must be int64 [{len(limits)}], got shape {ids.shape}")
+        draw = dict(zip(("temperature", "top_k", "top_p", "min_p"), filters, strict=True), seed=seed)
+        return Work(tokens, offsets, ids, limits, n, draw, Stopping(self.tokenizer, stop), self.tokenizer.pad_id)
 
-    def _room(self, prompt_lengths: np.ndarray) -> int:
-        """How many new tokens the model's positions leave."""
+    def _room(self, prompt_lengths: np.ndarray) -> np.ndarray:
+        """How many new tokens the model's positions leave behind each prompt."""
         if len(prompt_lengths) == 0 or prompt_lengths.min() == 0:
             raise ValueError("generate: needs at least one prompt, and no empty one")
         positions, longest = self.model.config.max_position_embeddings, int(prompt_lengths.max())
         if longest >= positions:
-            raise ValueError(f"generate: a prompt of {longest} tokens leaves no room in {positions} positions")
-        return positions - longest
+            raise ValueError(
+                f"generate: a prompt of {longest} tokens leaves no room in {positions} positions; "
+                f"it is prompt {int(prompt_lengths.argmax())}"
+            )
+        return positions - prompt_lengths
 
-    def _generate_all(
-        self, tokens: np.ndarray, offsets: np.ndarray, n: int, limit: int, draws: _Draws
-    ) -> RolloutOutput:
-        """Chunks of prompts of similar length, put back in the order of the prompts."""
-        prompt_lengths = np.diff(offsets)
-        P = len(prompt_lengths)
-        new_tokens = np.full((P, n, limit), self.tokenizer.pad_id, dtype=np.int32)
-        logprobs = np.zeros((P, n, limit), dtype=np.float32)
-        new_lengths = np.zeros((P, n), dtype=np.int64)
-        order = np.argsort(prompt_lengths, kind="stable")
-        per_chunk = max(1, self.max_sequences // n)
-        for begin in range(0, P, per_chunk):
-            chunk = order[begin : begin + per_chunk]
-            flat = np.concatenate([tokens[offsets[p] : offsets[p + 1]] for p in chunk])
-            new, logprob, length = self._generate_chunk(flat, prompt_lengths[chunk], n, limit, draws.of(chunk, n))
-            new_tokens[chunk, :, : new.shape[1]] = new.reshape(len(chunk), n, -1)
-            logprobs[chunk, :, : new.shape[1]] = logprob.reshape(len(chunk), n, -1)
-            new_lengths[chunk] = length.reshape(len(chunk), n)
-        width, flat_lengths = int(new_lengths.max()), new_lengths.reshape(-1)
-        flat_tokens = new_tokens.reshape(P * n, limit)[:, :width]
-        last = flat_tokens[np.arange(P * n), flat_lengths - 1]
-        return RolloutOutput(
-            flat_tokens,
-            flat_lengths,
-            logprobs.reshape(P * n, limit)[:, :width],
-            np.isin(last, self._stop_ids),
-            tokens,
-            offsets,
-        )
+    def _run(self, work: Work) -> Iterator[tuple[int, Rows]]:
+        """Inference mode must not be left on while whoever iterates does something else."""
+        self._turn += 1
+        turn, slots = self._turn, Slots(work, *self._decoding(work))
+        while not slots.done:
+            if turn != self._turn:
+                raise RuntimeError("Rollout: another generate or stream began before this stream had ended")
+            with torch.inference_mode():
+                finished = slots.step()
+            yield from finished
 
-    @property
-    def _stop_ids(self) -> list[int]:
-        return [self.tokenizer.answer_close_id, self.tokenizer.eos_id]
+    def _decoding(self, work: Work) -> tuple[Decoding, int, PromptMemory]:
+        """Where sequences decode, how many at a time, and what memory is left for prompts."""
+        in_core = runs_in_core(self.model) if self.backend == "auto" else self.backend == "core"
+        if in_core:
+            self._core = self._core or CoreDecoder(self.model)
+            self._core.load()
+        capacity, longest = int(work.limits.max()), int(work.prompt_lengths.max())
 
-    def _generate_chunk(
-        self, prompt_tokens: np.ndarray, prompt_lengths: np.ndarray, n: int, limit: int, draws: _Draws
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens and log-probabilities [N, steps] and lengths [N] of prompts sorted by length."""
-        num_sequences = len(prompt_lengths) * n
-        tokens = np.full((limit, num_sequences), self.tokenizer.pad_id, dtype=np.int32)
-        logprobs = np.zeros((limit, num_sequences), dtype=np.float32)
-        lengths = np.zeros(num_sequences, dtype=np.int64)
-        segments = Segments.from_lengths(torch.from_numpy(prompt_lengths))
-        hidden, cache = self._prefill(torch.from_numpy(prompt_tokens).long(), segments, n, limit)
-        alive = np.ones(num_sequences, dtype=bool)  # by sequence of the chunk
-        active = np.arange(num_sequences)  # the sequences that are still in the batch
-        step = 0
-        for step in range(limit):
-            chosen, logprob = draws.sample(self.model.logits(hidden), active, step)
-            ids = chosen.numpy()
-            going = alive[active]
-            tokens[step, active[going]] = ids[going]
-            logprobs[step, active[going]] = logprob.numpy()[going]
-            lengths[active[going]] += 1
-            alive[active] = going & ~np.isin(ids, self._stop_ids)
-            if not alive.any() or step + 1 == limit:
-                break
-            group_alive = alive[active].reshape(-1, n).any(1)
-            if group_alive.mean() <= 0.75:  # dropping finished prompts costs a copy of the cache
-                keep = torch.from_numpy(np.nonzero(group_alive)[0])
-                cache = _keep_groups(cache, keep, n)
-                members = np.repeat(group_alive, n)
-                active, chosen = active[members], chosen[torch.from_numpy(members)]
-            hidden = self.model.decode_step(chosen, cache)
-        return tokens[: step + 1].T, logprobs[: step + 1].T, lengths
+        def kv_bytes(tokens: int) -> int:
+            if in_core:
+                assert self._core is not None
+                return CoreDecoding.kv_bytes(self._core, tokens)
+            return TorchDecoding.kv_bytes(self.model, tokens)
 
-    def _prefill(self, tokens: Tensor, segments: Segments, n: int, limit: int) -> tuple[Tensor, KVCache]:
-        """The hidden state behind each prompt, once for every sample [N, hidden], and the cache to go on from."""
-        hidden, keys_values = self.model.prefill(tokens, segments)
-        rows, (rectangle,) = Rows.build(segments, [torch.arange(len(segments.length))])
-
-        def padded(x: Tensor) -> Tensor:
-            x = x[rows.token_of_row].unflatten(0, (rectangle.count, rectangle.length))
-            return x.transpose(1, 2).contiguous()
-
-        prefix = [(padded(k), padded(v)) for k, v in keys_values]
-        num_kv_heads, head_dim = keys_values[0][0].shape[1:]
-        shape = (len(segments.length) * n, num_kv_heads, limit, head_dim)
-        own = [(hidden.new_empty(shape), hidden.new_empty(shape)) for _ in keys_values]
-        last = hidden[segments.start + segments.length - 1]
-        return last.repeat_interleave(n, 0), KVCache(prefix, rectangle.padding, segments.length, own)
+        # torch keeps a prompt twice, and a copy for each `group` sequences
+        group = 1 if in_core else min(work.n, 16, self.max_sequences)
+        of_slot = kv_bytes(capacity) + (0 if in_core else kv_bytes(longest) / group)
+        of_prompt = kv_bytes(longest)
+        budget = self.kv_memory_mb * 1e6
+        # so many slots that their prompts fit beside them
+        fit = int((budget - of_prompt) // (of_slot + of_prompt / work.n))
+        slots = min(fit, self.max_sequences, len(work.limits) * -(-work.n // group) * group)
+        group = max(1, min(group, slots))
+        slots -= slots % group
+        if slots < 1:
+            raise ValueError(
+                f"generate: kv_memory_mb = {self.kv_memory_mb:g} is not enough for one prompt of {longest} tokens and "
+                f"{capacity} new ones, which take {(of_slot + 2 * of_prompt) / 1e6:.3g}"
+            )
+        memory = PromptMemory(budget - slots * of_slot, kv_bytes)
+        if in_core:
+            assert self._core is not None
+            return CoreDecoding(self._core, slots, capacity), slots, memory
+        return TorchDecoding(self.model, slots, group, longest, capacity), slots, memory
 
 
-def _keep_groups(cache: KVCache, keep: Tensor, n: int) -> KVCache:
-    """The cache of the prompts `keep` [P'] and their samples."""
-    members = (keep[:, None] * n + torch.arange(n)).flatten()
-
-    def own(x: Tensor) -> Tensor:
-        kept = x.new_empty(len(members), *x.shape[1:])
-        kept[:, :, : cache.length] = x[members, :, : cache.length]
-        return kept
-
-    return KVCache(
-        [(k[keep], v[keep]) for k, v in cache.prefix],
-        None if cache.prefix_padding is None else cache.prefix_padding[keep],
-        cache.prefix_length[keep],
-        [(own(k), own(v)) for k, v in cache.own],
-        cache.length,
+def _joined(work: Work, rows: dict[int, Rows]) -> RolloutOutput:
+    """All prompts' samples in the order of the prompts, cut to the longest."""
+    P, n = len(work.limits), work.n
+    width = max(int(rows[p].lengths.max()) for p in range(P))
+    joined = Rows.empty(P * n, width, work.pad)
+    for p in range(P):
+        joined.put(slice(p * n, (p + 1) * n), rows[p], slice(None))
+    return RolloutOutput(
+        joined.tokens,
+        joined.lengths,
+        joined.logprobs,
+        joined.finished,
+        work.tokens,
+        work.offsets,
+        joined.sampled_logprobs,
     )
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """Counter-based draws: what sequence i gets at a position depends on its prompt and sample numbers alone."""
-
-    seed: int
-    prompts: np.ndarray
-    temperature: float
-    samples: np.ndarray | None = None
-
-    def of(self, chunk: np.ndarray, n: int) -> _Draws:
-        """The draws of the prompts `chunk`, n sequences each."""
-        return _Draws(self.seed, self.prompts[chunk].repeat(n), self.temperature, np.tile(np.arange(n), len(chunk)))
-
-    def sample(self, logits_NV: Tensor, active: np.ndarray, position: int) -> tuple[Tensor, Tensor]:
-        """One token for every active sequence, by inversion of the cumulative distribution, and its log-probability."""
-        if self.temperature == 0:
-            chosen = logits_NV.argmax(-1)
-            return chosen, torch.zeros(len(chosen))
-        logprobs = (logits_NV.float() / self.temperature).log_softmax(-1)
-        cumulative = logprobs.exp().cumsum(-1)
-        assert self.samples is not None
-        positions = np.full(len(active), position)
-        uniform = torch.from_numpy(_core.uniform(self.seed, self.prompts[active], self.samples[active], positions))
-        chosen = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None]).squeeze(1)
-        chosen = chosen.clamp(max=logits_NV.shape[1] - 1)
-        return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
+def _only(work: Work, p: int) -> Work:
+    """The part of one prompt."""
+    tokens, one = work.prompt(p), slice(p, p + 1)
+    return replace(work, tokens=tokens, offsets=np.array([0, len(tokens)]), ids=work.ids[one], limits=work.limits[one])

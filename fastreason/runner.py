@@ -13,20 +13,25 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from . import distributed
 from .evaluate import evaluate
 from .machine import describe_machine
 from .metrics import Interrupted, MetricsLog, StopRequest, Terminated
 from .model import Decoder
-from .policy import reinforce
+from .policy import reinforce, stage_prompts, stage_reward
 from .recipe import Recipe, load_recipe
 from .report import write_report
+from .stages import write_atomically
+from .study import is_study, load_study
 from .supervised import train
 from .tokenizer import Tokenizer
+from .workers import run_study
 
 
 def run(
@@ -35,39 +40,62 @@ def run(
     *,
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    size: str | None = None,
+    **study_options: Any,
 ) -> dict[str, Any]:
-    """Runs a recipe and returns what results.json holds.
+    """Runs a recipe and returns what results.json holds. Under torchrun all ranks work on it; rank 0 writes.
 
     Args:
         recipe: a name that ships, a TOML file, or a `Recipe`.
         out: the run directory; default runs/NAME. It must be new or empty unless `resume`.
         resume: go on with what is in the directory. The recipe must be the one that it was started with.
         overrides: values by dotted name; not with a `Recipe`.
+        size: of a recipe that comes in sizes.
+        study_options: of a recipe with variants: seeds, and jobs, shard and stages of `workers.run_study`.
     Raises:
         ValueError: a recipe or directory that does not fit.
         Interrupted, KeyboardInterrupt: Ctrl-C; the directory can be resumed.
         Terminated: SIGTERM, likewise; a script that does not catch it exits with 143.
         OSError: the disk is full, or a file cannot be written; the last checkpoint is kept.
+        OtherRankFailed: another rank stopped with an error.
     """
     if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, overrides)
+        if is_study(recipe, size):
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise ValueError("run: the runs of a study are shared out by jobs and shards, not by torchrun")
+            study = load_study(recipe, overrides, size=size, seeds=study_options.pop("seeds", None))
+            return run_study(study, out, resume=resume, **study_options)
+        recipe = load_recipe(recipe, overrides, size=size)
     elif overrides:
         raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
+    if study_options:
+        raise ValueError(f"run: {', '.join(study_options)} are of recipes with variants, which {recipe.name} has not")
+    if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
+        stage_reward(recipe.rl)
+        stage_prompts(recipe.rl, recipe.seed)
     folder = Path(out) if out is not None else Path("runs") / recipe.name
-    _prepare(folder, recipe, resume)
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    torch.set_num_threads(distributed.cpu_threads(recipe.threads))
     try:
-        log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
-        with closing(log), StopRequest.watch() as stop:
-            try:
-                return _run_stages(recipe, folder, log, stop)
-            except (Interrupted, KeyboardInterrupt):
-                if stop.terminated:
-                    raise Terminated from None
-                raise
+        with distributed.process_group():
+            return _run_here(recipe, folder, resume)
     finally:
         torch.set_num_threads(threads_before)
+
+
+def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
+    """On the ranks that take part."""
+    with distributed.together():
+        if distributed.is_main():
+            _prepare(folder, recipe, resume)
+        log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
+    with closing(log), StopRequest.watch() as stop:
+        try:
+            return _run_stages(recipe, folder, log, stop)
+        except (Interrupted, KeyboardInterrupt):
+            if stop.terminated:
+                raise Terminated from None
+            raise
 
 
 def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
@@ -85,14 +113,28 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
         if stage in results["stages"]:
             continue
         started = time.perf_counter()
-        scores = evaluate(model, tokenizer, recipe.evaluate, seed=recipe.seed, name=f"eval {stage}", stop=stop)
+        scores = evaluate(
+            model,
+            tokenizer,
+            replace(recipe.evaluate, ranges=recipe.evaluation_ranges()),
+            seed=recipe.seed,
+            name=f"eval {stage}",
+            stop=stop,
+            out=folder / "evaluation" / stage if recipe.evaluate.files else None,
+        )
         results["stages"][stage] = scores
         results["seconds"][stage] = round(progress["seconds"], 3)
         results["tokens"][stage] = progress["tokens"]
         results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
-        _write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
-        write_report(folder)
+        with distributed.together():
+            if distributed.is_main():
+                write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+                write_report(folder)
     return results
+
+
+# settings that a run may be resumed with another value of
+_CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep"}
 
 
 def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -101,9 +143,9 @@ def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
-        before, now = load_recipe(saved).to_dict(), recipe.to_dict()
-        if before != now:
-            names = sorted(set(_flat(before).items()) ^ set(_flat(now).items()))
+        before, now = (set(_flat(each.to_dict()).items()) for each in (load_recipe(saved), recipe))
+        names = sorted((name, value) for name, value in before ^ now if name.split(".")[-1] not in _CHANGES_NO_RESULT)
+        if names:
             raise ValueError(
                 f"run: {folder} was started with another recipe; the first field that differs is {names[0][0]}"
             )
@@ -130,12 +172,6 @@ def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "evaluation_seconds": {},
         "machine": describe_machine(),
     }
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -2,8 +2,9 @@
 
     stream -> packed segments -> loss on the solution -> backward -> clip -> step
 
-The state of a stage is its weights, its optimizer and a few counters (step, index of the next problem, what is used of
-the budget), so it continues after a stop with the same batches as if it had not stopped.
+The state of a stage is its weights, its optimizer and a few counters (step, index of the next problem of every row,
+what is used of the budget), so it continues after a stop with the same batches as if it had not stopped, on any number
+of ranks that divides the rows of a step.
 
 Letters: T tokens of a batch, N of them with a loss.
 """
@@ -12,16 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import _core, checkpoint, ops
-from .budget import Budget, account, matmul_peak, train_flop
+from . import _core, checkpoint, distributed, ops
+from .batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
+from .budget import Budget, account, matmul_peak
+from .distributed import Parallel, Replica
 from .kernels.linear import ROW_MULTIPLE
 from .kernels.segments import Segments
 from .machine import package_version
@@ -57,7 +60,16 @@ class SupervisedSettings:
     budget: str | None = None
     """Length of the stage in another unit, instead of `tokens`: "1e15 flop", "600 seconds" or "20000 samples"."""
     batch_tokens: int = 3072
-    """Tokens of a step."""
+    """Tokens of a step, of all ranks together."""
+    rows: int | None = None
+    """Packed rows of a step, each of batch_tokens / rows tokens; any number of ranks that divides them trains on the
+    same rows. Default: as many as ranks take part when the stage begins."""
+    parallel: Parallel = "ddp"
+    """How several ranks share the work: whole weights on each (ddp), or a part of them (fsdp)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What products are computed in; weights, gradients and updates stay float32. auto: bfloat16 on a GPU."""
+    prefetch: int = 2
+    """Steps that a thread draws ahead; 0: they are drawn when needed. It changes no result."""
     accumulate: int = 1
     """Parts of a step that go through the model one after the other, which saves memory; the update is the same."""
     loss_on: Literal["solution", "all"] = "solution"
@@ -80,7 +92,12 @@ class SupervisedSettings:
             raise ValueError(
                 f"supervised: need tokens >= 1 and batch_tokens >= 64, got {self.tokens} and {self.batch_tokens}"
             )
-        for name, low in (("accumulate", 1), ("keep", 1), ("validate_every", 0), ("validation_tokens", 64)):
+        if self.rows is not None and not 1 <= self.rows <= self.batch_tokens // 64:
+            raise ValueError(
+                f"supervised: rows must be in 1 .. batch_tokens / 64 = {self.batch_tokens // 64}, got {self.rows}"
+            )
+        least = {"prefetch": 0, "accumulate": 1, "keep": 1, "validate_every": 0, "validation_tokens": 64}
+        for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"supervised: {name} must be at least {low}, got {getattr(self, name)}")
         self.limit  # noqa: B018 - a budget that cannot be read is an error here
@@ -111,86 +128,134 @@ def train(
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
+    Under torchrun all ranks call it, with the same arguments; rank 0 writes.
+
     Returns:
-        The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index, best_loss, finished.
+        The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index (of every row),
+        best_loss, finished.
     Raises:
-        Interrupted: `stop` was requested; the checkpoint continues from here.
+        Interrupted: `stop` was requested, on any rank; the checkpoint continues from here.
         FloatingPointError: the loss or the gradient is not finite. The last checkpoint is kept, and `replay` repeats
             the step from what was saved of it.
+        ValueError: the rows of a step cannot be shared out to the ranks, or are too short for a document.
         OSError: a checkpoint could not be written; the last one is kept.
+        OtherRankFailed: rank 0 stopped with an error.
     """
-    optimizer, limit = Optimizer(model, settings.optim), settings.limit
+    limit = settings.limit
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
-    progress |= {"next_index": 0, "best_loss": None, "finished": False}
+    progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
+    progress |= {"best_loss": None, "finished": False}
     if found := checkpoint.find_checkpoint(folder):
-        progress |= checkpoint.restore(found, model, optimizer)
+        progress |= checkpoint.restore(found, model)
         if progress["finished"]:
             return progress
+    check_rows(len(progress["next_index"]), settings.rows, name)
+    replica = Replica(model, settings.parallel)
+    optimizer = Optimizer(replica.trained, settings.optim)
+    if found:
+        checkpoint.load_optimizer(found, optimizer)
     log.forget_after(name, progress["step"])
     versions = {package: package_version(package) for package in ("fastreason", "torch")}
     facts = {"stage": name, "seed": seed, "settings": asdict(settings), "versions": versions}
+    length = settings.batch_tokens // len(progress["next_index"])
     _core.keep_freed_memory()  # a step frees and takes the same blocks again; giving them back in between costs a fifth
     streams = [TaskStream(mixture, seed=seed, split="train") for mixture in settings.mixtures]
-    validation = list(validation_batches(settings, tokenizer)) if settings.validate_every else []
-    peak = matmul_peak(model.embedding.weight.device, model.embedding.weight.dtype)
+    rows = RowBatches(streams, length, tokenizer, settings.prefetch)
+    how = (settings.loss_on, settings.precision)
+    replica.settle(lambda: supervised_loss(replica, streams[0].packed(0, 1, length, tokenizer), *how))
+    validation = list(validation_batches(settings, tokenizer, length)) if settings.validate_every else []
+    peak = distributed.world_size() * matmul_peak(*compute_in(settings.precision, model))
     clock = Clock(progress["seconds"])
-    last_save = clock.seconds()
+    last_save = progress["seconds"]
     bar = progress_bar(name, limit.amount, progress[limit.unit], unit=limit.unit)
 
-    while not progress["finished"]:
-        done = limit.share_done(progress)
-        phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
-        batch = streams[phase].packed(progress["next_index"], 1, settings.batch_tokens, tokenizer, threads=1)
-        num_targets = count_targets(batch, settings.loss_on)
-        if not num_targets:
-            raise ValueError(
-                f"{name}: batch_tokens = {settings.batch_tokens} is too short for problem {progress['next_index']}"
-            )
-        loss = 0.0
-        for part in split_batch(batch, settings.accumulate):
-            if share := count_targets(part, settings.loss_on) / num_targets:
-                part_loss = supervised_loss(model, part, settings.loss_on) * share
-                part_loss.backward()
-                loss += part_loss.item()
-        try:
-            grad_norm = optimizer.step(done) if math.isfinite(loss) else math.nan
-        except FloatingPointError:
-            grad_norm = math.inf
-        if not math.isfinite(grad_norm):
-            raise _failure(folder, model, tokenizer, facts, progress, phase, loss)
+    with closing(rows), closing(bar):
+        while not progress["finished"]:
+            done = limit.share_done(progress)
+            phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
+            batch, behind = rows.draw(phase, progress["next_index"])
+            total = StepTotals.over_ranks(model.config, batch, behind, settings.loss_on)
+            if not total.targets:
+                first = min(progress["next_index"])
+                raise ValueError(f"{name}: rows of {length} tokens (batch_tokens) are too short for problem {first}")
+            loss = step_loss(replica, batch, total.targets, settings)
+            try:
+                grad_norm = optimizer.step(done) if math.isfinite(loss) else math.nan
+            except FloatingPointError:
+                grad_norm = math.inf
+            if not math.isfinite(grad_norm):
+                replica.gather()
+                raise _failure(folder, model, tokenizer, facts, progress, phase, loss)
 
-        progress["step"] += 1
-        progress["tokens"] += int(batch.lengths.sum())
-        progress["samples"] += len(batch.lengths)
-        progress["flop"] += train_flop(model.config, batch.lengths, num_targets)
-        progress["next_index"] = batch.next_index
-        progress["seconds"] = clock.seconds()
-        progress["finished"] = limit.share_done(progress) >= 1.0
-        line = {"loss": loss, "grad_norm": grad_norm}
-        if validation and (progress["step"] % settings.validate_every == 0 or progress["finished"]):
-            line["val_loss"] = validation_loss(model, validation, settings.loss_on)
-            if line["val_loss"] < (math.inf if progress["best_loss"] is None else progress["best_loss"]):
-                progress["best_loss"] = line["val_loss"]
-                best = checkpoint.best_checkpoint(folder)
-                checkpoint.save_checkpoint(best, model, tokenizer, optimizer, progress, facts=facts)
-        if progress["step"] % 10 == 0 or progress["finished"] or "val_loss" in line:
-            rates = account(progress, peak)
-            log.write(name, **_counters(progress), **line, **rates)
-            bar.set_postfix_str(_postfix(loss, rates), refresh=False)
-        bar.update(min(progress[limit.unit], limit.amount) - bar.n)
-        if progress["finished"] or stop.requested or clock.seconds() - last_save > settings.save_every_s:
-            state = None if progress["finished"] else optimizer
-            checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
-            last_save = clock.seconds()
-        if stop.requested:
-            bar.close()
-            raise Interrupted(name)
-    bar.close()
+            progress["step"] += 1
+            progress["tokens"] += total.tokens
+            progress["samples"] += total.samples
+            progress["flop"] += total.flop
+            progress["next_index"] = total.next_index
+            progress["seconds"] = distributed.from_main(clock.seconds())
+            progress["finished"] = limit.share_done(progress) >= 1.0
+            stopping = stop.on_any_rank()
+            validating = validation and (progress["step"] % settings.validate_every == 0 or progress["finished"])
+            saving = progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s
+            if validating or saving:
+                replica.gather()
+            line = {"loss": loss, "grad_norm": grad_norm}
+            if validating:
+                line["val_loss"] = validation_loss(model, validation, *how)
+                if line["val_loss"] < (math.inf if progress["best_loss"] is None else progress["best_loss"]):
+                    progress["best_loss"] = line["val_loss"]
+                    best = checkpoint.best_checkpoint(folder)
+                    with distributed.together():
+                        checkpoint.save_checkpoint(best, model, tokenizer, optimizer, progress, facts=facts)
+            if progress["step"] % 10 == 0 or progress["finished"] or validating:
+                rates = account(progress, peak)
+                log.write(name, **_counters(progress), **line, **rates)
+                bar.set_postfix_str(_postfix(loss, rates), refresh=False)
+            bar.update(min(progress[limit.unit], limit.amount) - bar.n)
+            if saving:
+                state = None if progress["finished"] else optimizer
+                with distributed.together():
+                    checkpoint.save_checkpoint(
+                        folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts
+                    )
+                last_save = distributed.from_main(clock.seconds())
+            if stopping:
+                raise Interrupted(name)
     return progress
 
 
-def supervised_loss(model: Decoder, batch: PackedBatch, loss_on: str) -> torch.Tensor:
-    """Mean cross entropy of the next token over the batch's solution tokens, or over all of its tokens."""
+def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, settings: SupervisedSettings) -> float:
+    """Forward and backward of this rank's rows, part by part; the mean loss over the targets of all ranks.
+
+        loss = sum over ranks and parts of (targets of the part / num_targets) * mean loss of the part
+
+    Behind it every rank has the gradients of that loss, under FSDP its part of them.
+    """
+    parts = split_batch(batch, settings.accumulate)
+    num_parts = distributed.max_over_ranks(len(parts)) if settings.accumulate > 1 else 1
+    loss = 0.0
+    for i in range(num_parts):
+        # a rank with fewer parts goes through its last one again, for nothing: FSDP gathers weights from all ranks
+        part = parts[min(i, len(parts) - 1)]
+        # gradients are averaged over the ranks, so each rank's are that much larger before
+        targets = count_targets(part, settings.loss_on) * distributed.world_size() if i < len(parts) else 0
+        with replica.reducing(i == num_parts - 1):
+            part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision) * (targets / num_targets)
+            part_loss.backward()
+        loss += part_loss.item()
+    losses = distributed.sum_over_ranks(torch.tensor(loss, dtype=torch.float64))
+    return losses.item() / distributed.world_size()
+
+
+def supervised_loss(
+    model: Decoder | Replica[Decoder], batch: PackedBatch, loss_on: str, precision: str = "float32"
+) -> torch.Tensor:
+    """Mean cross entropy of the next token over the batch's solution tokens, or over all of its tokens.
+
+    Returns:
+        float32 scalar; 0 where no token has a loss.
+    """
+    device, dtype = compute_in(precision, model)
     starts, lengths = torch.from_numpy(batch.starts).long(), torch.from_numpy(batch.lengths).long()
     token_at = torch.arange(int(lengths.sum())) + (starts - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
     tokens_T = torch.from_numpy(batch.tokens)[token_at].long()
@@ -205,51 +270,39 @@ def supervised_loss(model: Decoder, batch: PackedBatch, loss_on: str) -> torch.T
     # padding tokens and rows without a loss, so that products have one of few shapes
     tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
     spare = -len(target_N) % ROW_MULTIPLE
-    hidden = model(tokens_T, segments)
-    logits_NV = model.logits(hidden[F.pad(target_N - 1, (0, spare))])
-    return ops.cross_entropy(logits_NV, F.pad(labels_N, (0, spare), value=-100))
+    source_N, labels_N = F.pad(target_N - 1, (0, spare)).to(device), F.pad(labels_N, (0, spare), value=-100).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        hidden = model(tokens_T.to(device), segments)
+        return ops.cross_entropy(model.logits(hidden[source_N]), labels_N)
 
 
-def count_targets(batch: PackedBatch, loss_on: str) -> int:
-    """N: tokens of the batch's documents that have a loss."""
-    if loss_on == "all":
-        return int(batch.lengths.sum()) - len(batch.lengths)
-    counted = np.concatenate([[0], batch.loss_mask.cumsum(dtype=np.int64)])
-    inside = counted[batch.starts + batch.lengths] - counted[batch.starts]
-    return int(inside.sum()) - int(batch.loss_mask[batch.starts].sum())
+def compute_in(precision: str, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:
+    """Where the weights lie, and what products are computed in there."""
+    device = next(iter(model.parameters())).device
+    wide = precision == "float32" or (precision == "auto" and device.type == "cpu")
+    return device, torch.float32 if wide else torch.bfloat16
 
 
-def split_batch(batch: PackedBatch, parts: int) -> list[PackedBatch]:
-    """The documents of a batch, in order, in `parts` parts of about as many tokens; fewer if there are fewer documents.
-
-    The parts share the batch's arrays, so that nothing is copied.
-    """
-    if parts == 1:
-        return [batch]
-    middle = batch.lengths.cumsum() - batch.lengths / 2
-    part_of = (middle * parts / batch.lengths.sum()).astype(np.int64)
-    return [
-        replace(batch, starts=batch.starts[part_of == i], lengths=batch.lengths[part_of == i])
-        for i in np.unique(part_of)
-    ]
-
-
-def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer) -> Iterator[PackedBatch]:
-    """The first problems of the split `val`, the same for every seed, so that runs compare on the same text."""
+def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer, length: int) -> Iterator[PackedBatch]:
+    """The first problems of the split `val` in rows of `length` tokens, the same for every seed, so that runs compare
+    on the same text."""
     stream = TaskStream(settings.mixtures[-1], seed=0, split="val")
     index, tokens = 0, 0
     while tokens < settings.validation_tokens:
-        batch = stream.packed(index, 1, settings.batch_tokens, tokenizer, threads=1)
+        batch = stream.packed(index, 1, length, tokenizer, threads=1)
         index, tokens = batch.next_index, tokens + int(batch.lengths.sum())
         yield batch
 
 
 @torch.no_grad()
-def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str) -> float:
-    """Mean cross entropy over all targets of the batches."""
-    counts = [count_targets(batch, loss_on) for batch in batches]
-    losses = [supervised_loss(model, batch, loss_on).item() for batch in batches]
-    return sum(n * loss for n, loss in zip(counts, losses, strict=True)) / sum(counts)
+def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str, precision: str = "float32") -> float:
+    """Mean cross entropy over all targets of the batches, which the ranks share out."""
+    mine = batches[distributed.share(len(batches))]
+    counts = [count_targets(batch, loss_on) for batch in mine]
+    losses = [supervised_loss(model, batch, loss_on, precision).item() for batch in mine]
+    sums = [sum(n * loss for n, loss in zip(counts, losses, strict=True)), sum(counts)]
+    total, targets = distributed.sum_over_ranks(torch.tensor(sums, dtype=torch.float64)).tolist()
+    return total / targets
 
 
 def replay(folder: str | Path) -> tuple[Decoder, PackedBatch, torch.Tensor]:
@@ -258,13 +311,16 @@ def replay(folder: str | Path) -> tuple[Decoder, PackedBatch, torch.Tensor]:
     Args:
         folder: what the error named.
     Returns:
-        The model with the weights before the step and the gradients of it (not clipped), the batch, and its loss.
+        The model with the weights before the step and the gradients of it (not clipped), the batch (the rows of all
+        ranks), and its loss.
     """
     tokenizer, model = Tokenizer.from_pretrained(folder), checkpoint.load_model(folder)
     failed = checkpoint.load_progress(folder)
     stream = TaskStream(Mixture.from_dict(failed["mixture"]), seed=failed["seed"], split="train")
-    batch = stream.packed(failed["next_index"], 1, failed["batch_tokens"], tokenizer, threads=1)
-    loss = supervised_loss(model, batch, failed["loss_on"])
+    starts = failed["next_index"]
+    length = failed["batch_tokens"] // len(starts)
+    batch = join([stream.packed(start, 1, length, tokenizer, step=len(starts), threads=1) for start in starts])
+    loss = supervised_loss(model, batch, failed["loss_on"], failed["precision"])
     loss.backward()
     return model, batch, loss.detach()
 
@@ -280,14 +336,14 @@ def _failure(
 ) -> FloatingPointError:
     """Saves the weights before the step and where its batch begins; returns the error that says so."""
     settings, place = facts["settings"], folder.with_name(folder.name + "-failed")
-    failed = {key: settings[key] for key in ("batch_tokens", "loss_on")} | {"seed": facts["seed"]}
+    failed = {key: settings[key] for key in ("batch_tokens", "loss_on", "precision")} | {"seed": facts["seed"]}
     failed |= {"mixture": settings["phases"][phase]["mixture"], "next_index": progress["next_index"]}
     what = (
         f"the norm of the gradients is not finite (loss {loss:.6g})" if math.isfinite(loss) else f"the loss is {loss}"
     )
     message = (
         f"{facts['stage']}: {what} at step {progress['step'] + 1}, whose batch begins at problem "
-        f"{progress['next_index']} of phase {phase}"
+        f"{min(progress['next_index'])} of phase {phase}"
     )
     try:
         checkpoint.save_checkpoint(place, model, tokenizer, None, {**failed, "step": progress["step"] + 1}, facts=facts)

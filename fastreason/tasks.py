@@ -156,10 +156,15 @@ class Mixture:
         >>> Mixture.preset("rl-op11-14").ops
         (11, 12, 13, 14)
         """
+        return cls.from_dict(cls.preset_parts(name, themes))
+
+    @staticmethod
+    def preset_parts(name: str, themes: Sequence[str] = ("zoo", "school", "festival")) -> list[dict[str, Any]]:
+        """What `preset` hands to `from_dict`."""
         presets = _presets()
         if name not in presets:
             raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
-        return cls.from_dict([{"themes": list(themes), **part} for part in presets[name]["parts"]])
+        return [{"themes": list(themes), **part} for part in presets[name]["parts"]]
 
     @classmethod
     def from_presets(

@@ -7,7 +7,7 @@ people's byte-level BPE files are read too (bpe.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,19 @@ TAGS = ("<question>", " </question>", " <solution>", " </solution>", " <answer>"
 
 # The pattern that csrc/text/tokenizer.cpp implements by hand.
 WORD_PATTERN = r" ?</?[a-z]+>| ?[A-Za-z\x{80}-\x{10FFFF}]+:?| ?[0-9]{1,3}| ?[!-/:-@\[-`{-~]|[\s\S]"
+_SPLIT = {"type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated", "invert": False}
+
+# AutoTokenizer of transformers 5 gives every Qwen2 model the word pieces of Qwen2, whatever tokenizer.json says, unless
+# the folder names a class of its own; then it takes PreTrainedTokenizerFast, or with trust_remote_code this class.
+_AUTO_MODULE = "tokenization_fastreason"
+_AUTO_CODE = '''"""For AutoTokenizer with trust_remote_code; without it PreTrainedTokenizerFast does the same."""
+
+from transformers import PreTrainedTokenizerFast
+
+
+class FastreasonTokenizer(PreTrainedTokenizerFast):
+    """What tokenizer.json says."""
+'''
 
 
 class Tokenizer:
@@ -77,8 +90,8 @@ class Tokenizer:
         """
         path = Path(folder) if Path(folder).is_file() else Path(folder) / "tokenizer.json"
         try:
-            model = json.loads(path.read_text(encoding="utf-8"))["model"]
-            kind, vocabulary = model["type"], dict(model["vocab"])
+            content = json.loads(path.read_text(encoding="utf-8"))
+            kind, vocabulary = content["model"]["type"], dict(content["model"]["vocab"])
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"Tokenizer.from_pretrained: no file {path}") from None
         except (KeyError, TypeError, ValueError) as error:
@@ -94,6 +107,10 @@ class Tokenizer:
                 f"Tokenizer.from_pretrained: {path}: the model must be byte-level BPE or one that fastreason wrote "
                 f"(WordLevel), got {kind}"
             )
+        try:
+            _check_words(content)
+        except ValueError as error:
+            raise ValueError(f"Tokenizer.from_pretrained: {path}: {error}") from None
         words = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[word] for word in words] != list(range(len(words))):
             raise ValueError(f"Tokenizer.from_pretrained: the ids in {path} are not 0 .. {len(words) - 1}")
@@ -101,18 +118,13 @@ class Tokenizer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which tokenizers, transformers and vLLM read."""
-        specials = [
-            dict(id=i, content=word, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-            for i, word in enumerate(SPECIALS)
-        ]
-        pattern = {"type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated", "invert": False}
         tokenizer = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": specials,
+            "added_tokens": _added_tokens(),
             "normalizer": None,
-            "pre_tokenizer": pattern,
+            "pre_tokenizer": _SPLIT,
             "post_processor": None,
             "decoder": {"type": "Fuse"},
             "model": {
@@ -121,10 +133,7 @@ class Tokenizer:
                 "unk_token": SPECIALS[0],
             },
         }
-        config = standard_config({f"{word[1:-1].lower()}_token": word for word in SPECIALS})
-        for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-            text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-            (Path(folder) / name).write_text(text, encoding="utf-8")
+        write_files(folder, tokenizer, {f"{word[1:-1].lower()}_token": word for word in SPECIALS})
 
     def __len__(self) -> int:
         return len(self.words)
@@ -178,11 +187,65 @@ class Tokenizer:
         return self.core.decode(np.asarray(ids, dtype=np.int32))
 
 
-def standard_config(specials: dict[str, str]) -> dict[str, Any]:
-    """A tokenizer_config.json for transformers; `specials` by their names there, such as pad_token."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **specials,
+def write_files(folder: str | Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Writes tokenizer.json, and tokenizer_config.json so that transformers does what tokenizer.json says.
+
+    Args:
+        config: the special tokens by their names there, such as pad_token, and what else is to stand there.
+    """
+    standard = {
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        **config,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "auto_map": {"AutoTokenizer": [None, f"{_AUTO_MODULE}.FastreasonTokenizer"]},
     }
+    for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", standard)):
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        (Path(folder) / name).write_text(text, encoding="utf-8")
+    (Path(folder) / f"{_AUTO_MODULE}.py").write_text(_AUTO_CODE, encoding="utf-8")
+
+
+def need(what: str, value: Any, *allowed: Any) -> None:
+    """Raises ValueError unless a part of a tokenizer.json has one of these values."""
+    if value not in allowed:
+        options = " or ".join(repr(option) for option in allowed)
+        raise ValueError(f"tokenizer.json: {what} must be {options}, got {json.dumps(value)[:100]}")
+
+
+def check_surroundings(content: Mapping[str, Any]) -> None:
+    """Raises ValueError where a tokenizer.json does more than to cut a text and look its pieces up.
+
+    What transformers adds when it saves one is allowed: padding of a batch to its longest text, and a post-processor
+    that adds no token.
+    """
+    for field in ("normalizer", "truncation"):
+        need(field, content.get(field), None)
+    padding = content.get("padding")
+    if not (isinstance(padding, Mapping) and padding.get("strategy") == "BatchLongest"):
+        need("padding", padding, None)
+    elif padding.get("pad_to_multiple_of"):
+        need("pad_to_multiple_of of padding", padding["pad_to_multiple_of"], None)
+    post = content.get("post_processor")
+    if isinstance(post, Mapping):
+        if post.get("type") == "TemplateProcessing" and [[*part] for part in post.get("single", ())] == [["Sequence"]]:
+            return
+        post = post.get("type")
+    need("post_processor", post, None, "ByteLevel")
+
+
+def _added_tokens() -> list[dict[str, Any]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [{"id": i, "content": word, **flags, "special": True} for i, word in enumerate(SPECIALS)]
+
+
+def _check_words(content: Mapping[str, Any]) -> None:
+    """Raises ValueError where a file with a WordLevel model encodes otherwise than the core's tokenizer of words."""
+    check_surroundings(content)
+    need("model.unk_token", content["model"].get("unk_token"), SPECIALS[0])
+    for part, ours in (("pre_tokenizer", _SPLIT), ("decoder", {"type": "Fuse"}), ("added_tokens", _added_tokens())):
+        if content.get(part) != ours:
+            got = json.dumps(content.get(part))[:100]
+            raise ValueError(
+                f"tokenizer.json: with a WordLevel model {part} must be as fastreason writes it, got {got}"
+            )

@@ -11,6 +11,7 @@ if __name__ == "fastreason.kernels":
     from .policy_loss import PolicyLoss, policy_loss
     from .rms_norm import rms_norm
     from .rope import rope, rope_angles
+    from .sample import sample
     from .segments import Segments
     from .swiglu import swiglu
 
@@ -26,6 +27,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_angles",
+    "sample",
     "swiglu",
     "token_weights",
 ]

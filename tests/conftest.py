@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,12 @@ def reference() -> Any:
             return [json.loads(line) for line in file]
 
     return read
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For models so small that threads only wait for each other, for long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -9,7 +9,7 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason import checkpoint
+from fastreason import checkpoint, pretrained
 from fastreason.optim import Optimizer, OptimSettings
 
 from .test_model import random_model
@@ -39,7 +39,6 @@ def test_transformers_and_tokenizers_read_it(tmp_path, tokenizer):
     assert not info["unexpected_keys"]
     assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "c")) is Qwen2ForCausalLM
     problems = fr.TaskStream(fr.Mixture.uniform(op=[3], themes=["symbolic", "zoo"]), seed=1)[0:4]
-    # AutoTokenizer of transformers 5 gives every qwen2 model the word pieces of Qwen2, whatever the folder says
     their_tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "c")
     for text in problems.documents:
         ids = tokenizer.encode(text)
@@ -156,15 +155,17 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
     def full(*arguments, **named):
         raise no_space
 
-    # at the first file, in the weights (as safetensors reports it), in the counters, at the flush
-    for name, failure in [
-        ("save_model", full),
-        ("save_file", lambda *a, **k: (_ for _ in ()).throw(checkpoint.SafetensorError("I/O error: No space left"))),
-        ("_write_json", full),
-        ("_flush", full),
+    # at the first file, in the weights and in the optimizer (as safetensors reports it), in the counters, at the flush
+    halfway = lambda *a, **k: (_ for _ in ()).throw(checkpoint.SafetensorError("I/O error: No space left"))  # noqa: E731
+    for module, name, failure in [
+        (checkpoint, "save_model", full),
+        (pretrained, "save_file", halfway),
+        (checkpoint, "save_file", halfway),
+        (checkpoint, "_write_json", full),
+        (checkpoint, "_flush", full),
     ]:
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, name, failure)
+            patch.setattr(module, name, failure)
             with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the checkpoint of before"):
                 checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
         assert [path.name for path in tmp_path.iterdir()] == ["c"]
@@ -244,6 +245,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path, tokenizer):
     (folder / "state" / "checksums.json").unlink()
     with pytest.raises(ValueError, match=r"checksums\.json does not exist; move .*the stage starts again"):
         checkpoint.find_checkpoint(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_any_dtype_go_on_with_every_bit(tmp_path, tokenizer, dtype):
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float64).to(dtype)
+    with torch.no_grad():
+        model.final_norm += torch.tensor(2.0**-40, dtype=dtype)  # which float32 cannot hold
+    checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, None, {"finished": True})
+    again = fr.Decoder(model.config).to(dtype)
+    checkpoint.restore(tmp_path / "c", again, Optimizer(again, OptimSettings()))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, tokenizer):

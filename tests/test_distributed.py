@@ -30,6 +30,14 @@ def test_one_process_is_a_group_of_one():
     }  # fmt: skip
 
 
+def test_ranks_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(distributed.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert [distributed.cpu_threads(wanted) for wanted in (0, 2, 16)] == [8, 2, 16]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert [distributed.cpu_threads(wanted) for wanted in (0, 1, 2, 16)] == [2, 1, 2, 2]
+
+
 def test_two_ranks_tell_each_other(tmp_path):
     first, second = run_on_ranks(2, "tests.test_distributed", "exchange", out=tmp_path)
     same = {"size": 2, "sum": [2.0, 1.0], "any": [True, False], "rows": [[[0, 1]], [[10, 11], [12, 13]]]}

@@ -128,7 +128,7 @@ def test_the_learning_rate_reaches_every_group():
 @pytest.mark.parametrize("decay_embeddings", [False, True])
 @pytest.mark.parametrize("matrices", ["muon", "adamw"])
 def test_weight_decay_leaves_norms_and_biases_alone(matrices, decay_embeddings):
-    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20))
+    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20, tie_word_embeddings=False))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1.0)
@@ -146,9 +146,18 @@ def test_weight_decay_leaves_norms_and_biases_alone(matrices, decay_embeddings):
         parameter.grad = torch.zeros_like(parameter)  # so that decay alone moves a weight
     optimizer.step(0.5)
     for name, parameter in model.named_parameters():
-        decayed = parameter.ndim == 2 and (decay_embeddings or name != "embedding.weight")
+        inside = name not in ("embedding.weight", "head.weight")
+        decayed = parameter.ndim == 2 and (decay_embeddings or inside)
         want = 1.0 - 0.1 * 0.5 if decayed else 1.0
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, want), msg=name)
+
+
+def test_a_head_of_its_own_has_adamw():
+    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=20, tie_word_embeddings=False))
+    optimizer = Optimizer(model, OptimSettings())
+    by_adamw = {optimizer.names[p] for group in optimizer.others.param_groups for p in group["params"]}
+    assert {"embedding.weight", "head.weight", "final_norm"} <= by_adamw
+    assert not any(name.endswith(("qkv.weight", "down.weight")) for name in by_adamw)
 
 
 def test_adamw_is_torchs_fused():

@@ -6,11 +6,12 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason import ops
 from fastreason.budget import forward_flop
 from fastreason.metrics import MetricsLog, StopRequest
 from fastreason.optim import OptimSettings
-from fastreason.policy import PolicySettings, group_batch, policy_step, reinforce, step_flop
+from fastreason.policy import PolicySettings, policy_step, reinforce
+from fastreason.policy_groups import Groups, PackedGroups
+from fastreason.policy_statistics import pass_flop
 
 from .test_model import random_model
 
@@ -72,14 +73,18 @@ def test_the_step_is_the_loss_of_each_sample_alone(model, tokenizer):
 
 
 def test_the_same_bits_every_time(model, tokenizer):
-    """At a size where torch works in parallel; sums in any order would differ from one time to the next."""
-    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:24]
+    """At a size where torch works in parallel; sums in any order would differ from one time to the next.
+
+    An odd number of groups, so that two threads that share the rows meet inside a group: where both added to the last
+    row of its prompt, a quarter of all times differed on a busy machine.
+    """
+    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:23]
     samples = fr.Rollout(model, tokenizer).generate(problems, 16, max_new_tokens=40, seed=1)
-    advantages = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+    advantages = torch.randn(23, 16, generator=torch.Generator().manual_seed(0))
     found = []
     for _ in range(6):
         model.zero_grad()
-        result = policy_step(model, samples, advantages, settings(prompts=24, samples=16))
+        result = policy_step(model, samples, advantages, settings(prompts=23, samples=16))
         assert result is not None
         result.loss.backward()
         found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
@@ -92,7 +97,8 @@ def test_silent_groups_are_left_out(model, tokenizer):
     assert policy_step(model, samples, advantages, settings()) is None
     advantages[2] = torch.tensor([1.0, -1.0, 0.5, -0.5])
     result = policy_step(model, samples, advantages, settings())
-    tokens, segments, target = group_batch(samples, np.array([2]), 4)
+    packed = PackedGroups.of(Groups.of(samples, torch.zeros(16)).take(np.array([2])))
+    tokens, segments, target = packed.tokens_T, packed.segments, packed.target_N
     assert result is not None
     assert len(target) == samples.lengths[8:12].sum()
     assert len(tokens) == segments.num_tokens == len(target) + np.diff(samples.prompt_offsets)[2]
@@ -100,26 +106,7 @@ def test_silent_groups_are_left_out(model, tokenizer):
     assert torch.equal(tokens[target], expected.long())
 
 
-def test_a_bandit_is_solved(tokenizer):
-    """Reward for one first token: its probability must rise to nearly 1, whatever the rest does."""
-    model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
-    model.reset_parameters(0)
-    engine, wanted = fr.Rollout(model, tokenizer), 17
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    chosen = settings(prompts=8, samples=64, max_new_tokens=1)
-    problems = fr.TaskStream(MIX, seed=2, split="rl")[0:8]
-    for step in range(60):
-        samples = engine.generate(problems, 64, max_new_tokens=1, seed=step)
-        rewards = torch.from_numpy((samples.tokens[:, 0] == wanted).astype(np.float32)).view(8, 64)
-        result = policy_step(model, samples, ops.group_advantages(rewards), chosen)
-        if result is not None:
-            result.loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    assert rewards.mean() > 0.9
-
-
-def run_stage(model, tokenizer, chosen, folder, stop=None):
+def run_stage(model, tokenizer, chosen, folder, stop=None, **how):
     return reinforce(
         model,
         tokenizer,
@@ -128,6 +115,7 @@ def run_stage(model, tokenizer, chosen, folder, stop=None):
         folder=folder / "c",
         log=MetricsLog(folder / "metrics.jsonl"),
         stop=stop or StopRequest(),
+        **how,
     )
 
 
@@ -162,17 +150,14 @@ def test_a_stop_and_a_resume_change_no_bit(tmp_path, tokenizer, monkeypatch):
         assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
 
 
-def test_the_flop_of_a_step_are_those_of_every_sequence(model, tokenizer):
+def test_the_flop_of_a_pass_are_those_of_every_sequence(model, tokenizer):
     samples = sample(model, tokenizer)
-    advantages = torch.zeros(4, 4)
-    advantages[[0, 2]] = 1.0
-    want = 0.0
-    for p, passes in enumerate((1 + 3, 1, 1 + 3, 1)):
-        prompt = int(samples.prompt_offsets[p + 1] - samples.prompt_offsets[p])
-        want += passes * forward_flop(model.config, prompt, num_logits=1)
+    prompts, want = np.diff(samples.prompt_offsets), 0.0
+    for p, prompt in enumerate(prompts.tolist()):
+        want += forward_flop(model.config, prompt, num_logits=1)
         for length in samples.lengths[4 * p : 4 * p + 4]:
-            want += passes * forward_flop(model.config, int(length), before=prompt)
-    assert step_flop(model.config, samples, advantages) == pytest.approx(want)
+            want += forward_flop(model.config, int(length), before=prompt)
+    assert pass_flop(model.config, prompts, samples.lengths.reshape(4, 4)) == pytest.approx(want)
 
 
 def test_a_stage_ends_when_its_budget_is_used(tmp_path, tokenizer, model):

@@ -2,15 +2,74 @@
 
 import pytest
 
-from fastreason.recipe import available_recipes, load_recipe, recipe_from_dict
+from fastreason.recipe import available_recipes, load_recipe, merge, recipe_from_dict
+from fastreason.study import Study, load_study, study_base
 
 
-@pytest.mark.parametrize("name", available_recipes())
+def test_what_ships():
+    assert available_recipes() == (
+        "finding-1-edge",
+        "finding-2-context",
+        "finding-3-midtrain",
+        "finding-4-process",
+        "quickstart",
+        "smoke",
+    )
+
+
+@pytest.mark.parametrize("name", ["quickstart", "smoke"])
 def test_recipes_that_ship_survive_a_round_trip(name, tmp_path):
     recipe = load_recipe(name)
     assert recipe.name == name
     recipe.save(tmp_path / "again.toml")
     assert load_recipe(tmp_path / "again.toml") == recipe
+
+
+@pytest.mark.parametrize("size", ["laptop", "paper"])
+@pytest.mark.parametrize("name", [name for name in available_recipes() if name.startswith("finding")])
+def test_studies_that_ship_survive_a_round_trip(name, size, tmp_path):
+    study = load_study(name, size=size)
+    assert (study.name, study.size) == (name, size)
+    study.save(tmp_path / "again.toml")
+    assert Study.load(tmp_path / "again.toml") == study
+    # flags start from what all variants have in common, which has to be a whole recipe
+    assert recipe_from_dict(study_base(name, size)).rl is not None
+
+
+def test_sizes_and_mixtures_by_name(tmp_path):
+    text = """
+    mixtures.own = [{ op = [3], themes = ["symbolic"] }]
+    mixtures.other = "rl-op7-10"
+    sizes.small.rl.steps = 2
+    sizes.small.evaluate.mixture = "evaluate"
+    sizes.large.rl.budget = "7 samples"
+    rl = { mixture = "own", steps = 5 }
+    evaluate = { mixture = "other", samples = 4, k = [1, 4] }
+    model = {}
+    name = "mine"
+    """
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    small, large = (load_recipe(path, size=size) for size in ("small", "large"))
+    assert small.rl.mixture == [{"op": [3], "themes": ["symbolic"]}]
+    assert (small.rl.steps, large.rl.steps, large.rl.budget) == (2, None, "7 samples")
+    assert len(small.evaluate.mixture[0]["op"]) == 19
+    assert large.evaluate.mixture == [{"op": [7, 8, 9, 10], "themes": ["zoo", "school", "festival"]}]
+    assert load_recipe(path, {"rl.steps": 9}, size="large").rl.steps == 9
+    with pytest.raises(ValueError, match="comes in sizes"):
+        load_recipe(path)
+    with pytest.raises(ValueError, match="size must be one of small, large, got 'tiny'"):
+        load_recipe(path, size="tiny")
+
+
+def test_named_tables_are_merged_by_name():
+    values = {"variants": [{"name": "a", "x": {"p": 1, "q": 2}}, {"name": "b"}], "seeds": [1, 2]}
+    changes = {"variants": [{"name": "a", "x": {"q": 3}}, {"name": "c"}], "seeds": [5]}
+    assert merge(values, changes) == {
+        "variants": [{"name": "a", "x": {"p": 1, "q": 3}}, {"name": "b"}, {"name": "c"}],
+        "seeds": [5],
+    }
+    assert values["variants"][0]["x"]["q"] == 2
 
 
 def test_overrides_by_dotted_name():
@@ -50,7 +109,10 @@ def test_stages_are_optional():
         ({"model.preset": "huge"}, "must be one of tiny, 10m, 100m, got 'huge'"),
         ({"evaluate.k": [64]}, r"every k must be in 1 \.\. samples"),
         ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 40, got 1"),
-        ({"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]}, "theme: must be one of festival, school, symbolic, zoo"),
+        (
+            {"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]},
+            "theme: must be one of festival, school, symbolic, symbolic-b, zoo",
+        ),
         ({"pretrain.phases": []}, "phases must end at rising shares"),
         ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
         ({"rl.budget": "1 hour"}, "a number and one of flop, tokens, seconds, samples"),
@@ -64,7 +126,9 @@ def test_errors_name_the_field(overrides, message):
 
 
 def test_errors_of_files(tmp_path):
-    with pytest.raises(ValueError, match=r"must be one of quickstart, smoke or a \.toml file, got 'nothing'"):
+    with pytest.raises(
+        ValueError, match=r"must be one of finding-1-edge, .*quickstart, smoke or a \.toml file, got 'nothing'"
+    ):
         load_recipe("nothing")
     with pytest.raises(ValueError, match=r"no file '.*absent\.toml'"):
         load_recipe(tmp_path / "absent.toml")

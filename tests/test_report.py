@@ -6,7 +6,7 @@ import pytest
 
 from fastreason.plots import Series, line_chart, ticks
 from fastreason.recipe import load_recipe
-from fastreason.report import _parts, _smooth, write_report
+from fastreason.report import smooth, trace_parts, write_report
 
 
 def entry(p):
@@ -69,12 +69,12 @@ def test_model_output_is_text_not_markup(tmp_path):
 
 def test_steps_are_cut_by_bytes():
     steps = [{"status": "right", "begin": 3, "end": 8}]
-    assert _parts({"completion": "é kö. x", "steps": steps}) == [(None, "é "), ("right", "kö. "), (None, "x")]
+    assert trace_parts({"completion": "é kö. x", "steps": steps}) == [(None, "é "), ("right", "kö. "), (None, "x")]
 
 
 def test_smoothing_keeps_the_mean_and_the_end():
     points = [(float(i), float(i)) for i in range(120)]
-    out = _smooth(points, most=60)
+    out = smooth(points, most=60)
     assert len(out) == 60
     assert out[-1] == (119.0, 118.5)
     assert sum(y for _, y in out) / 60 == 59.5

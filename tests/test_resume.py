@@ -1,4 +1,5 @@
-"""kill -9 at random moments, saving included: the run goes on as if it had never been stopped, to the last bit.
+"""kill -9 at random moments, saving included: the run goes on as if it had never been stopped, to the last bit, with or
+without a thread that draws batches ahead.
 
 25 kills by default; FASTREASON_KILLS asks for another number.
 """
@@ -10,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +30,7 @@ SETTINGS = SupervisedSettings(
     phases=[Phase(0.5, [PART]), Phase(1.0, [PART | {"op": [3]}])],
     tokens=3000,
     batch_tokens=128,
+    rows=2,
     accumulate=2,
     optim=OptimSettings(schedule="wsd"),
     save_every_s=0.0,
@@ -37,8 +40,9 @@ SETTINGS = SupervisedSettings(
 )
 
 
-def run(folder: Path, kill_at: int) -> None:
+def run(folder: Path, kill_at: int, prefetch: int) -> None:
     """Trains to the end in this process, which kills itself at the `kill_at`-th flush to disk, if there are so many."""
+    settings = replace(SETTINGS, prefetch=prefetch)
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
     flushes, real = 0, os.fsync
@@ -51,13 +55,12 @@ def run(folder: Path, kill_at: int) -> None:
         real(descriptor)
 
     os.fsync = fsync
-    mixtures = SETTINGS.mixtures
-    tokenizer = fr.Tokenizer.for_mixtures(mixtures)
+    tokenizer = fr.Tokenizer.for_mixtures(settings.mixtures)
     config = fr.ModelConfig(len(tokenizer), 16, 1, 2, 1, 16)
     model = fr.Decoder(config)
     model.reset_parameters(0)
     log = MetricsLog(folder / "metrics.jsonl")
-    train("pretrain", model, tokenizer, SETTINGS, seed=0, folder=folder / "c", log=log, stop=StopRequest())
+    train("pretrain", model, tokenizer, settings, seed=0, folder=folder / "c", log=log, stop=StopRequest())
 
 
 def outcome(folder: Path) -> tuple[list[dict], list[dict], list[bytes]]:
@@ -77,7 +80,7 @@ def test_a_run_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path, mo
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastreason.supervised"])
     (tmp_path / "whole").mkdir()
-    whole = context.Process(target=run, args=(tmp_path / "whole", 0))
+    whole = context.Process(target=run, args=(tmp_path / "whole", 0, 2))
     started = time.monotonic()
     whole.start()
     whole.join()
@@ -93,7 +96,9 @@ def test_a_run_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path, mo
         # by turns: somewhere in the flushes of a save, anywhere at all, and, when enough were killed, not
         more = killed < KILLS
         by_flush = more and killed % 2 == 0
-        process = context.Process(target=run, args=(folder, chance.randint(1, 60) if by_flush else 0))
+        # whether a thread draws ahead, and how far, changes nothing
+        prefetch = chance.choice([0, 1, 3])
+        process = context.Process(target=run, args=(folder, chance.randint(1, 60) if by_flush else 0, prefetch))
         process.start()
         if more and not by_flush:
             process.join(chance.uniform(0.0, whole_s / 2))

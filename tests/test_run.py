@@ -129,7 +129,8 @@ def test_the_report_is_one_whole_page(finished):
 def test_a_finished_run_is_not_done_again(finished):
     folder, results = finished
     times = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*") if path.is_file()}
-    assert fr.run("smoke", folder, resume=True) == results
+    # settings that change no result may change
+    assert fr.run("smoke", folder, resume=True, overrides={"pretrain.prefetch": 0, "rl.keep": 2}) == results
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 

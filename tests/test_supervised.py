@@ -101,7 +101,7 @@ def test_a_stop_and_a_resume_change_no_bit(tmp_path, stop_at):
         @property
         def requested(self):
             StopAt.looks += 1
-            return StopAt.looks > 2 * stop_at - 2
+            return StopAt.looks >= stop_at
 
         @requested.setter
         def requested(self, value):
@@ -138,7 +138,12 @@ def test_phases_follow_each_other(tmp_path):
     model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fr.TaskStream, "packed", spy)
-        start(model, tokenizer, settings(phases=[Phase(0.25, [PART]), Phase(1.0, [PART | {"op": [3]}])]), tmp_path)
+        start(
+            model,
+            tokenizer,
+            settings(prefetch=0, phases=[Phase(0.25, [PART]), Phase(1.0, [PART | {"op": [3]}])]),
+            tmp_path,
+        )
     share = np.mean([ops == (2,) for ops in seen])
     assert seen == sorted(seen)
     assert 0.2 < share < 0.32
@@ -163,11 +168,11 @@ def test_a_step_that_fails_can_be_repeated(tmp_path, kind):
     calls, batches = 0, []
     real = supervised.supervised_loss
 
-    def loss(model, batch, loss_on):
+    def loss(model, batch, *how):
         nonlocal calls
         calls += 1
         batches.append(batch)
-        value = real(model, batch, loss_on)
+        value = real(model, batch, *how)
         if calls < 6:
             return value
         if kind == "loss":
@@ -234,6 +239,24 @@ def test_accumulation_leaves_the_training_as_it_is(tmp_path):
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_bfloat16_trains_about_as_float32_does(tmp_path):
+    """Products are rounded to 8 bits, weights and updates are not."""
+    losses = {}
+    for precision in ("float32", "auto", "bfloat16"):
+        (tmp_path / precision).mkdir()
+        model, tokenizer = fresh()
+        chosen = settings(tokens=30_000, precision=precision, validate_every=30, validation_tokens=600)
+        start(model, tokenizer, chosen, tmp_path / precision)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        lines = MetricsLog(tmp_path / precision / "metrics.jsonl").read()
+        losses[precision] = [line["loss"] for line in lines] + [lines[-1]["val_loss"]]
+    assert losses["auto"] == losses["float32"]  # on a CPU
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["float32"][-1] < 0.5 * losses["float32"][0]
+    # seen: 2 % at most
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
 @pytest.mark.parametrize("loss_on", ["solution", "all"])
 def test_targets_are_counted_as_the_loss_counts_them(loss_on):
     model, tokenizer = fresh()
@@ -260,7 +283,7 @@ def test_validation_does_not_depend_on_the_seed_and_changes_no_step(tmp_path):
     assert [line["step"] for line in validated] == [*range(7, progress["step"], 7), progress["step"]]
     assert not any("val_loss" in line for line in lines[0])
     # it is the mean over all targets of documents that training never shows
-    batches = list(validation_batches(chosen, tokenizer))
+    batches = list(validation_batches(chosen, tokenizer, 512))
     value = validation_loss(model, batches, "solution")
     assert validated[-1]["val_loss"] == pytest.approx(value, rel=1e-5)
     counts = [count_targets(batch, "solution") for batch in batches]
@@ -324,7 +347,7 @@ def test_a_batch_without_a_target_is_an_error(tmp_path):
     long = [{"op": [9], "themes": ["zoo"]}]  # prompts of hundreds of tokens
     tokenizer = fr.Tokenizer.for_mixtures([fr.Mixture.from_dict(long)])
     model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
-    with pytest.raises(ValueError, match="pretrain: batch_tokens = 64 is too short for problem 0"):
+    with pytest.raises(ValueError, match=r"pretrain: rows of 64 tokens \(batch_tokens\) are too short for problem 0"):
         start(model, tokenizer, settings(phases=[Phase(1.0, long)], batch_tokens=64), tmp_path)
 
 
@@ -338,6 +361,9 @@ def test_a_batch_without_a_target_is_an_error(tmp_path):
         ({"phases": []}, r"got \[\]"),
         ({"budget": "5 seconds"}, "give tokens or budget, not both, got 20000 and '5 seconds'"),
         ({"tokens": None, "budget": "5 minutes"}, "a number and one of flop, tokens, seconds, samples"),
+        ({"rows": 0}, "rows must be in 1 .. batch_tokens / 64 = 8, got 0"),
+        ({"rows": 9}, "rows must be in 1 .. batch_tokens / 64 = 8, got 9"),
+        ({"prefetch": -1}, "prefetch must be at least 0, got -1"),
         ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
         ({"keep": 0}, "keep must be at least 1, got 0"),
         ({"validate_every": -1}, "validate_every must be at least 0, got -1"),

@@ -20,6 +20,8 @@ void bind_tasks(py::module_& m);
 void bind_text(py::module_& m);
 void bind_grade(py::module_& m);
 void bind_released(py::module_& m);
+void bind_decode(py::module_& m);
+void bind_sample(py::module_& m);
 void bind_cpu(py::module_& m);
 
 // A numpy array that owns the vector's memory, without a copy.

@@ -15,15 +15,7 @@ py::array_t<float> uniform(std::uint64_t seed, const InputArray<std::int64_t>& p
   py::array_t<float> out(n);
   const std::int64_t *prompt = prompts.data(), *sample = samples.data(), *position = positions.data();
   float* to = out.mutable_data();
-  const PhiloxKey key = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
-  for (py::ssize_t i = 0; i < n; ++i) {
-    const auto p = static_cast<std::uint64_t>(prompt[i]);
-    const PhiloxBlock block =
-        philox4x32({static_cast<std::uint32_t>(position[i]), static_cast<std::uint32_t>(sample[i]),
-                    static_cast<std::uint32_t>(p), static_cast<std::uint32_t>(p >> 32)},
-                   key);
-    to[i] = (static_cast<float>(block[0] >> 8) + 0.5f) * 0x1p-24f;
-  }
+  for (py::ssize_t i = 0; i < n; ++i) to[i] = uniform_draw(seed, prompt[i], sample[i], position[i]);
   return out;
 }
 
@@ -36,6 +28,8 @@ PYBIND11_MODULE(_core, m) {
   bind_text(m);
   bind_grade(m);
   bind_released(m);
+  bind_decode(m);
+  bind_sample(m);
   bind_cpu(m);
   m.def(
       "philox4x32", [](PhiloxBlock counter, PhiloxKey key) { return philox4x32(counter, key); }, py::arg("counter"),

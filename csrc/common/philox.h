@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 
+#include "common/device.h"
 #include "common/portable_math.h"
 
 #ifdef __SSE2__
@@ -18,7 +19,7 @@ namespace fastreason {
 using PhiloxKey = std::array<std::uint32_t, 2>;
 using PhiloxBlock = std::array<std::uint32_t, 4>;
 
-inline PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
+FASTREASON_HD inline PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
   constexpr std::uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
   constexpr std::uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   for (int round = 0; round < 10; ++round) {
@@ -30,6 +31,17 @@ inline PhiloxBlock philox4x32(PhiloxBlock counter, PhiloxKey key) {
     key[1] += kWeyl1;
   }
   return counter;
+}
+
+// What position `position` of sample `sample` of a prompt draws: float32 in (0, 1), a multiple of 2^-25.
+FASTREASON_HD inline float uniform_draw(std::uint64_t seed, std::int64_t prompt, std::int64_t sample,
+                                        std::int64_t position) {
+  const auto p = static_cast<std::uint64_t>(prompt);
+  const PhiloxBlock block = philox4x32({static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(sample),
+                                        static_cast<std::uint32_t>(p), static_cast<std::uint32_t>(p >> 32)},
+                                       {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+  const float u = (static_cast<float>(block[0] >> 8) + 0.5f) * 0x1p-24f;
+  return u < 1.0f ? u : 1.0f - 0x1p-24f;  // the half is rounded away above 1/2, upwards from the last value
 }
 
 inline constexpr std::size_t kPhiloxBatch = 4;

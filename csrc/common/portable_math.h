@@ -4,17 +4,18 @@
 // too. The build sets -ffp-contract=off, so that no compiler fuses a multiply and an add here.
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
+
+#include "common/device.h"
 
 namespace fastreason {
 
 // IEEE 754 requires a correctly rounded square root, so this one is portable already.
-inline double square_root(double x) { return std::sqrt(x); }
+FASTREASON_HD inline double square_root(double x) { return std::sqrt(x); }
 
 // exp(x) for |x| <= 700, relative error below 1e-15.
-inline double exponential(double x) {
+FASTREASON_HD inline double exponential(double x) {
   constexpr double kLog2E = 1.4426950408889634, kLn2High = 0.6931471803691238, kLn2Low = 1.9082149292705877e-10;
   const double k = std::floor(x * kLog2E + 0.5);
   const double r = (x - k * kLn2High) - k * kLn2Low;  // |r| <= ln(2) / 2
@@ -24,16 +25,16 @@ inline double exponential(double x) {
   double sum = 0.0;
   for (int n = 13; n >= 0; --n) sum = sum * r + kInverseFactorial[n];
   const auto exponent = static_cast<std::uint64_t>(static_cast<std::int64_t>(k) + 1023);
-  return sum * std::bit_cast<double>(exponent << 52);
+  return sum * bit_copy<double>(exponent << 52);
 }
 
 // ln(x) for normal x > 0, absolute error below 1e-15 plus one rounding.
-inline double natural_log(double x) {
+FASTREASON_HD inline double natural_log(double x) {
   constexpr double kLn2 = 0.6931471805599453, kSqrt2 = 1.4142135623730951;
-  auto bits = std::bit_cast<std::uint64_t>(x);
+  auto bits = bit_copy<std::uint64_t>(x);
   auto exponent = static_cast<std::int64_t>(bits >> 52) - 1023;
   bits = (bits & 0x000FFFFFFFFFFFFFull) | 0x3FF0000000000000ull;
-  double mantissa = std::bit_cast<double>(bits);  // in [1, 2)
+  double mantissa = bit_copy<double>(bits);  // in [1, 2)
   if (mantissa > kSqrt2) {
     mantissa *= 0.5;
     ++exponent;

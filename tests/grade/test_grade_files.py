@@ -91,6 +91,37 @@ def test_the_table_counts_by_op_and_by_kind(files, capsys):
     assert not paths[0].with_name("out.jsonl").exists()
 
 
+def test_pass_at_k_of_a_file(files, capsys, tmp_path):
+    # of 2 to 4 completions of a row the first is right, and the answer of the next one, too
+    paths = files([{"row": i, "completions": samples_of(i)[: i % 3 + 2]} for i in range(11)])
+    out = tmp_path / "results.json"
+    assert main(["grade", "--gold", str(paths[0]), "--completions", str(paths[1]), "--results", str(out)]) == 0
+    text = capsys.readouterr().out
+    results = json.loads(out.read_text())
+    assert results["samples"] == sum(i % 3 + 2 for i in range(11))
+    assert list(results["ops"]) == ["2", "5", "11"]
+    assert list(results["themes"]) == sorted({row["template"] for row in GOLD})
+    assert list(results["modes"]) == ["normalforward"]
+    for op, entry in results["ops"].items():
+        counts = [i % 3 + 2 for i in range(11) if GOLD[i]["op"] == int(op)]
+        assert list(entry["verified"]) == ["1", "2"]  # up to the fewest completions of a row
+        assert entry["verified"]["1"] == pytest.approx(np.mean([1 / n for n in counts]))
+        assert entry["verified"]["2"] == pytest.approx(np.mean([2 / n for n in counts]))
+        assert entry["answer"]["1"] == pytest.approx(np.mean([2 / n for n in counts]))
+        assert entry["failures"]["NONE"] == pytest.approx(np.mean([1 / n for n in counts]))
+        assert (entry["problems"], entry["samples"]) == (len(counts), sum(counts))
+        assert "mean_length" not in entry
+    assert "verified @1" in text
+    assert f"{100 * results['ops']['5']['verified']['1']:.1f}" in text
+
+
+def test_ranges_of_the_paper_where_a_file_has_their_ops(files):
+    stream = fr.TaskStream(fr.Mixture.uniform(op=range(11, 16)), seed=0, split="test")[0:60]
+    assert set(stream.ops) == set(range(11, 16))
+    paths = files([{"row": i, "completions": [RIGHT[0], ""]} for i in range(60)], stream.rows())
+    assert list(grade_file(*paths).results()["ranges"]) == ["edge"]
+
+
 def test_parquet_holds_the_same(files):
     paths = files([{"row": i, "completions": samples_of(i)} for i in range(12)])
     rows, summary = verdicts_of(paths)

@@ -107,3 +107,30 @@ def test_prompts_are_those_of_the_library(conversational):
     assert list(data["solution"]) == batch.solutions
     endless = iter(prompts(STREAM.shard(1, 2), start=1, conversational=conversational))
     assert [next(endless) for _ in range(3)] == [data[i] for i in (1, 3, 5)]
+
+
+def test_the_folder_is_all_it_needs_and_what_it_saves_is_read(checkpoint, tmp_path):
+    """Model and tokenizer from our folder, trained, saved by TRL, and read again here."""
+    folder, tokenizer = checkpoint
+    settings = trl.GRPOConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        num_generations=2,
+        max_completion_length=6,
+        max_steps=1,
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = trl.GRPOTrainer(str(folder), reward("strict"), settings, prompts(STREAM, stop=8))
+    text = STREAM[0].prompts[0]
+    assert trainer.processing_class(text)["input_ids"] == tokenizer.encode(text).tolist()
+    trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    assert fr.Tokenizer.from_pretrained(tmp_path / "saved") == tokenizer
+    ours, before = (fr.Decoder.from_pretrained(place) for place in (tmp_path / "saved", folder))
+    assert ours.config == before.config
+    theirs = trainer.model.get_input_embeddings().weight.detach()
+    assert torch.equal(ours.embedding.weight, theirs)

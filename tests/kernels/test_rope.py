@@ -42,6 +42,23 @@ def test_against_transformers():
     torch.testing.assert_close(ours, theirs[0].transpose(0, 1), atol=1e-12, rtol=1e-12)
 
 
+# bases and head dims in use, one head dim that is no power of two
+@pytest.mark.parametrize("D, theta", [(64, 1e6), (16, 1000.0), (72, 10000.0), (128, 500000.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_angles_have_the_bits_of_transformers(D, theta, dtype):
+    from transformers import Qwen2Config
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
+
+    rope_parameters = {"rope_type": "default", "rope_theta": theta}
+    config = Qwen2Config(hidden_size=2 * D, num_attention_heads=2, rope_parameters=rope_parameters)
+    positions = torch.arange(2048)
+    want_cos, want_sin = Qwen2RotaryEmbedding(config)(torch.empty(0, dtype=dtype), positions[None])
+    cos, sin = rope_angles(positions, D, theta, dtype)
+    assert torch.equal(cos[:, 0], want_cos[0])
+    assert torch.equal(sin[:, 0, D // 2 :], want_sin[0, :, D // 2 :])
+    assert torch.equal(sin[:, 0, : D // 2], -want_sin[0, :, : D // 2])
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_scores_depend_on_distance_alone(dtype, tolerance):
     q, k = torch.randn(2, 1, 1, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))

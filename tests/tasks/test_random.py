@@ -51,6 +51,13 @@ def test_uniform_is_a_function_of_seed_prompt_sample_and_position():
     np.testing.assert_array_equal(_core.uniform(seed, prompts[order], samples[order], positions[order]), got[order])
 
 
+def test_uniform_stays_below_one_for_the_last_word():
+    position = 38_471_471  # whose word has its upper 24 bits set: plus a half they round up to 2^24 in float32
+    word, *_ = _core.philox4x32([position, 0, 0, 0], [0, 0])
+    assert word >> 8 == 0xFFFFFF
+    assert _core.uniform(0, [0], [0], [position])[0] == np.float32(1 - 2.0**-24)
+
+
 def test_uniform_rejects_arrays_of_different_length():
     with pytest.raises(ValueError, match="of one length, got 2, 1 and 2"):
         _core.uniform(0, np.zeros(2), np.zeros(1), np.zeros(2))

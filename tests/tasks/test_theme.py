@@ -29,7 +29,7 @@ def write(tmp_path, **changes):
 
 
 def test_themes_that_ship():
-    assert fr.available_themes() == ("festival", "school", "symbolic", "zoo")
+    assert fr.available_themes() == ("festival", "school", "symbolic", "symbolic-b", "zoo")
     words = {name: {w for part in fr.Theme.load(name).places for w in part} for name in fr.available_themes()}
     assert not words["zoo"] & words["school"] | words["zoo"] & words["festival"]
 

@@ -265,6 +265,16 @@ def test_what_a_file_asks_for_in_vain_is_named(change, message, files, tmp_path)
         fr.Tokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["add_bos_token", "add_eos_token", "add_prefix_space"])
+def test_what_a_config_asks_for_in_vain_is_named(name, files, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes((files["gpt2"] / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: True}))
+    with pytest.raises(ValueError, match=f"{name} of tokenizer_config.json must be False, got true"):
+        fr.Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: False}))
+    fr.Tokenizer.from_pretrained(tmp_path)
+
+
 def test_a_pattern_that_is_not_understood_is_named(files, tmp_path):
     content = json.loads((files["gpt2"] / "tokenizer.json").read_text())
     split = {"type": "Split", "pattern": {"Regex": "(?i:a)"}, "behavior": "Isolated", "invert": False}

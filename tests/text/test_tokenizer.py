@@ -1,5 +1,7 @@
 """Encoding, decoding and packing; Hugging Face `tokenizers` is the judge of the ids."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -128,6 +130,39 @@ def test_transformers_reads_the_saved_tokenizer(tokenizer, tmp_path):
     assert loaded(document)["input_ids"] == tokenizer.encode(document).tolist()
     assert loaded.decode(loaded(document)["input_ids"]) == document
     assert (loaded.pad_token_id, loaded.eos_token_id) == (tokenizer.pad_id, tokenizer.eos_id)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c.update(normalizer={"type": "Lowercase"}), "normalizer must be None, got"),
+        (lambda c: c.update(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer must be as fastreason writes it"),
+        (lambda c: c.update(decoder=None), "decoder must be as fastreason writes it, got null"),
+        (lambda c: c["added_tokens"].pop(), "added_tokens must be as fastreason writes it"),
+        (lambda c: c["added_tokens"][2].update(lstrip=True), "added_tokens must be as fastreason writes it"),
+        (lambda c: c["model"].update(unk_token="[EOS]"), r"model.unk_token must be '\[UNK\]', got \"\[EOS\]\""),
+        (lambda c: c.update(truncation={"max_length": 5}), "truncation must be None, got"),
+        (lambda c: c.update(padding={"strategy": {"Fixed": 8}}), "padding must be None, got"),
+        (
+            lambda c: c.update(padding={"strategy": "BatchLongest", "pad_to_multiple_of": 8}),
+            "pad_to_multiple_of of padding must be None, got 8",
+        ),
+        (
+            lambda c: c.update(
+                post_processor={"type": "TemplateProcessing", "single": [{"Sequence": {}}, {"SpecialToken": {}}]}
+            ),
+            "post_processor must be None or 'ByteLevel'",
+        ),
+        (lambda c: c["model"]["vocab"].update(new=5000), "the ids in .* are not 0 .. "),
+    ],
+)
+def test_a_file_of_words_that_encodes_otherwise_is_refused(change, message, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    change(content)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        fr.Tokenizer.from_pretrained(tmp_path)
 
 
 def test_symbolic_vocabulary_is_small_and_holds_its_numbers():

@@ -1,0 +1,269 @@
+// The forward pass of forward.h, written once for vectors of any width. A file that defines FASTREASON_KERNEL (a
+// namespace and the name's ending), FASTREASON_VEC, FASTREASON_TILE_ROWS and FASTREASON_TILE_PANELS includes it.
+#pragma once
+
+#include "decode/forward.h"
+
+namespace fastreason::FASTREASON_KERNEL {
+namespace {
+constexpr int kVec = FASTREASON_VEC, kTileM = FASTREASON_TILE_ROWS, kTilePanels = FASTREASON_TILE_PANELS;
+}
+}  // namespace fastreason::FASTREASON_KERNEL
+
+#include "decode/matrix.h"
+
+namespace fastreason::FASTREASON_KERNEL {
+
+namespace {
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+inline float sum_of(Vec x) {
+  float total = 0.0f;
+  for (int i = 0; i < kVec; ++i) total += x[i];
+  return total;
+}
+
+// e^x within 2 ulp; 0 below -87, as far as float goes without denormals. Cody-Waite reduction, degree 6.
+inline Vec exponential(Vec x) {
+  const Vec lowest = splat(-87.0f), highest = splat(88.0f);
+  const auto vanishes = x < lowest;
+  x = vanishes ? lowest : x;
+  x = x > highest ? highest : x;
+  const Vec shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec n = (x * splat(1.44269504088896341f) + shifter) - shifter;
+  const Vec r = (x - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * r * r + r + splat(1.0f);
+  const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
+  const Vec result = p * reinterpret_cast<const Vec&>(power);
+  return vanishes ? Vec{} : result;
+}
+
+// y = x / sqrt(mean x^2 + eps) * weight
+inline void rms_norm(const float* x, const float* weight, std::int64_t width, float eps, float* y) {
+  Vec squares = {};
+  std::int64_t i = 0;
+  for (; i + kVec <= width; i += kVec) squares += load(x + i) * load(x + i);
+  float total = sum_of(squares);
+  for (; i < width; ++i) total += x[i] * x[i];
+  const float scale = 1.0f / __builtin_sqrtf(total / static_cast<float>(width) + eps);
+  for (i = 0; i + kVec <= width; i += kVec) store(y + i, load(x + i) * splat(scale) * load(weight + i));
+  for (; i < width; ++i) y[i] = x[i] * scale * weight[i];
+}
+
+// The halves of x rotated by the angles of its position.
+inline void rotate(float* __restrict x, const float* __restrict cos, const float* __restrict sin, std::int64_t half) {
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[i + half];
+    x[i] = a * cos[i] - b * sin[i];
+    x[i + half] = b * cos[i] + a * sin[i];
+  }
+}
+
+// Where one layer and key-value head of a cache lies.
+struct HeadCache {
+  float *keys, *values;
+};
+inline HeadCache head_of(const DecoderShape& shape, KvView kv, std::int64_t layer, std::int64_t head) {
+  float* const keys = kv.data + (layer * shape.kv_heads + head) * shape.head_floats(kv.capacity);
+  return {keys, keys + kv.capacity * shape.head_dim};
+}
+
+inline void append(const DecoderShape& shape, HeadCache cache, std::int64_t token, const float* key,
+                   const float* value) {
+  float* const block = cache.keys + token / kLanes * shape.head_dim * kLanes + token % kLanes;
+  for (std::int64_t d = 0; d < shape.head_dim; ++d) block[d * kLanes] = key[d];
+  float* const row = cache.values + token * shape.padded_head_dim();
+  __builtin_memcpy(row, value, static_cast<std::size_t>(shape.head_dim) * sizeof(float));
+}
+
+// Scores to weights, in place: the first `prefix` of `prefix_room` columns and the `own` behind them count, the others
+// become 0. Returns 1 / sum; the weights stay unnormalised.
+inline float weigh(float* scores, std::int64_t prefix, std::int64_t prefix_room, std::int64_t own,
+                   std::int64_t own_room) {
+  for (std::int64_t l = prefix; l < prefix_room; ++l) scores[l] = -__builtin_inff();
+  for (std::int64_t l = prefix_room + own; l < prefix_room + own_room; ++l) scores[l] = -__builtin_inff();
+  const std::int64_t room = prefix_room + own_room;
+  Vec highest = load(scores);
+  for (std::int64_t l = kVec; l < room; l += kVec) {
+    const Vec x = load(scores + l);
+    highest = x > highest ? x : highest;
+  }
+  float maximum = highest[0];
+  for (int i = 1; i < kVec; ++i) maximum = highest[i] > maximum ? highest[i] : maximum;
+  Vec total = {};
+  for (std::int64_t l = 0; l < room; l += kVec) {
+    const Vec weight = exponential(load(scores + l) - splat(maximum));
+    total += weight;
+    store(scores + l, weight);
+  }
+  return 1.0f / sum_of(total);
+}
+
+// Scratch memory of a tile. Rows are 16 floats longer than their content: strides of 4 KiB would share cache lines.
+struct Scratch {
+  Matrix x, normed, qkv, attended, wide, pair, scores;
+  float *queries, *sums;
+};
+
+inline Scratch divide(float* workspace, const DecoderShape& s, std::int64_t context) {
+  const auto take = [&](std::int64_t rows, std::int64_t width) {
+    const Matrix m = {workspace, round_up(width) + kLanes};
+    workspace += rows * m.stride;
+    return m;
+  };
+  Scratch scratch;
+  scratch.x = take(kTileRows, s.hidden);
+  scratch.normed = take(kTileRows, s.hidden);
+  scratch.qkv = take(kTileRows, s.qkv_width());
+  scratch.attended = take(kTileRows, s.heads * s.head_dim);
+  scratch.wide = take(kTileRows, s.intermediate);
+  scratch.pair = take(kTileRows, 2 * kLanes);
+  const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
+  scratch.queries = take(stacked, 2 * s.padded_head_dim()).data;
+  scratch.sums = take(stacked, 1).data;
+  // prefix and own tokens, each rounded up
+  scratch.scores = take(stacked, context + 2 * kLanes);
+  return scratch;
+}
+
+// Attention of rows that share a prefix, at most kAttentionRows, in one layer and key-value head.
+inline void attend(const DecoderShape& s, const Row* rows, std::int64_t num_rows, std::int64_t layer,
+                   std::int64_t kv_head, const Scratch& scratch, std::int64_t first) {
+  const std::int64_t group = s.heads / s.kv_heads, D = s.head_dim, padded = s.padded_head_dim();
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(D));
+  const Matrix queries = {scratch.queries, padded}, outputs = {scratch.queries + num_rows * group * padded, padded};
+  std::int64_t prefix = 0, own_room = 0;
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    const bool in_prompt = rows[r].own.data == nullptr;
+    prefix = larger(prefix, rows[r].prefix_length + in_prompt);
+    own_room = larger(own_room, in_prompt ? 0 : round_up(rows[r].own_length + 1));
+    const float* const q = scratch.qkv.row(first + r) + kv_head * group * D;
+    for (std::int64_t h = 0; h < group; ++h)
+      for (std::int64_t d = 0; d < D; ++d) queries.row(r * group + h)[d] = q[h * D + d] * scale;
+  }
+  const std::int64_t prefix_room = round_up(prefix), value_panels = padded / kLanes;
+  const Matrix scores = {scratch.scores.data, prefix_room + own_room + kLanes};
+  const HeadCache before = head_of(s, rows[0].prefix, layer, kv_head);
+  product<Store::kSet>(queries, num_rows * group, packed(before.keys, D), prefix_room / kLanes, D, nullptr, scores);
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    const bool in_prompt = rows[r].own.data == nullptr;
+    const std::int64_t own = in_prompt ? 0 : rows[r].own_length + 1;
+    const Matrix to = {scores.row(r * group), scores.stride};
+    if (!in_prompt) {
+      const HeadCache cache = head_of(s, rows[r].own, layer, kv_head);
+      product<Store::kSet>({queries.row(r * group), padded}, group, packed(cache.keys, D), round_up(own) / kLanes, D,
+                           nullptr, {to.data + prefix_room, to.stride});
+    }
+    for (std::int64_t h = 0; h < group; ++h)
+      scratch.sums[r * group + h] =
+          weigh(to.row(h), rows[r].prefix_length + in_prompt, prefix_room, own, round_up(own));
+  }
+  product<Store::kSet>(scores, num_rows * group, {before.values, kLanes, padded}, value_panels, prefix, nullptr,
+                       outputs);
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    const Matrix output = {outputs.row(r * group), padded};
+    if (rows[r].own.data != nullptr) {
+      const HeadCache cache = head_of(s, rows[r].own, layer, kv_head);
+      product<Store::kAdd>({scores.row(r * group) + prefix_room, scores.stride}, group, {cache.values, kLanes, padded},
+                           value_panels, rows[r].own_length + 1, nullptr, output);
+    }
+    float* const to = scratch.attended.row(first + r) + kv_head * group * D;
+    for (std::int64_t h = 0; h < group; ++h)
+      for (std::int64_t d = 0; d < D; ++d) to[h * D + d] = output.row(h)[d] * scratch.sums[r * group + h];
+  }
+}
+
+// Rotates queries and keys, puts the new keys and values into the caches and attends.
+inline void attention(const ModelView& model, const Row* rows, std::int64_t num_rows, std::int64_t layer,
+                      const Scratch& scratch) {
+  const DecoderShape& s = model.shape;
+  const std::int64_t D = s.head_dim, half = D / 2;
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    const std::int64_t position = rows[r].prefix_length + rows[r].own_length;
+    float* const qkv = scratch.qkv.row(r);
+    for (std::int64_t h = 0; h < s.heads + s.kv_heads; ++h)
+      rotate(qkv + h * D, model.cos + position * half, model.sin + position * half, half);
+    const bool in_prompt = rows[r].own.data == nullptr;
+    for (std::int64_t h = 0; h < s.kv_heads; ++h)
+      append(s, head_of(s, in_prompt ? rows[r].prefix : rows[r].own, layer, h),
+             in_prompt ? rows[r].prefix_length : rows[r].own_length, qkv + (s.heads + h) * D,
+             qkv + (s.heads + s.kv_heads + h) * D);
+  }
+  for (std::int64_t begin = 0, end; begin < num_rows; begin = end) {
+    for (end = begin + 1;
+         end < num_rows && end - begin < kAttentionRows && rows[end].prefix.data == rows[begin].prefix.data;)
+      ++end;
+    for (std::int64_t h = 0; h < s.kv_heads; ++h) attend(s, rows + begin, end - begin, layer, h, scratch, begin);
+  }
+}
+
+// wide = silu(x gate) * (x up), a panel of each at a time.
+inline void gated(const ModelView& model, const LayerView& layer, std::int64_t num_rows, const Scratch& scratch) {
+  const DecoderShape& s = model.shape;
+  const Panels panels = packed(layer.gate_up, s.hidden);
+  for (std::int64_t j = 0; j < round_up(s.intermediate) / kLanes; ++j) {
+    product<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2, s.hidden, nullptr, scratch.pair);
+    for (std::int64_t r = 0; r < num_rows; ++r)
+      for (std::int64_t i = 0; i < kLanes; i += kVec) {
+        const Vec gate = load(scratch.pair.row(r) + i), up = load(scratch.pair.row(r) + kLanes + i);
+        store(scratch.wide.row(r) + j * kLanes + i, gate / (splat(1.0f) + exponential(-gate)) * up);
+      }
+  }
+}
+
+inline void logits_of(const ModelView& model, const Scratch& scratch, std::int64_t first, std::int64_t num_rows,
+                      float* logits) {
+  const DecoderShape& s = model.shape;
+  for (std::int64_t r = 0; r < num_rows; ++r)
+    rms_norm(scratch.x.row(first + r), model.final_norm, s.hidden, s.eps, scratch.normed.row(r));
+  const std::int64_t whole = s.vocab / kLanes, rest = s.vocab % kLanes;
+  const Panels panels = packed(model.head, s.hidden);
+  product<Store::kSet>(scratch.normed, num_rows, panels, whole, s.hidden, nullptr, {logits, s.vocab});
+  if (rest == 0) return;
+  product<Store::kSet>(scratch.normed, num_rows, panels.from(whole), 1, s.hidden, nullptr, scratch.pair);
+  for (std::int64_t r = 0; r < num_rows; ++r)
+    __builtin_memcpy(logits + r * s.vocab + whole * kLanes, scratch.pair.row(r),
+                     static_cast<std::size_t>(rest) * sizeof(float));
+}
+
+inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
+                         float* logits, bool last_only) {
+  const DecoderShape& s = model.shape;
+  const Scratch scratch = divide(workspace, s, 0);
+  const std::int64_t hidden_panels = round_up(s.hidden) / kLanes;
+  for (std::int64_t r = 0; r < num_rows; ++r)
+    __builtin_memcpy(scratch.x.row(r), model.embedding + rows[r].token * s.hidden,
+                     static_cast<std::size_t>(s.hidden) * sizeof(float));
+  for (std::int64_t l = 0; l < s.layers; ++l) {
+    const LayerView& layer = model.layers[l];
+    for (std::int64_t r = 0; r < num_rows; ++r)
+      rms_norm(scratch.x.row(r), layer.attention_norm, s.hidden, s.eps, scratch.normed.row(r));
+    product<Store::kSet>(scratch.normed, num_rows, packed(layer.qkv, s.hidden), round_up(s.qkv_width()) / kLanes,
+                         s.hidden, layer.qkv_bias, scratch.qkv);
+    attention(model, rows, num_rows, l, scratch);
+    product<Store::kAdd>(scratch.attended, num_rows, packed(layer.out, s.heads * s.head_dim), hidden_panels,
+                         s.heads * s.head_dim, nullptr, scratch.x);
+    for (std::int64_t r = 0; r < num_rows; ++r)
+      rms_norm(scratch.x.row(r), layer.mlp_norm, s.hidden, s.eps, scratch.normed.row(r));
+    gated(model, layer, num_rows, scratch);
+    product<Store::kAdd>(scratch.wide, num_rows, packed(layer.down, s.intermediate), hidden_panels, s.intermediate,
+                         nullptr, scratch.x);
+  }
+  if (logits == nullptr) return;
+  if (last_only)
+    logits_of(model, scratch, num_rows - 1, 1, logits);
+  else
+    logits_of(model, scratch, 0, num_rows, logits);
+}
+
+}  // namespace
+
+}  // namespace fastreason::FASTREASON_KERNEL

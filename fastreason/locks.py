@@ -1,0 +1,130 @@
+"""Who works on a folder: locks of processes on one or many machines that share a file system.
+
+A lock is a folder `owner-0001`, written under another name and renamed into place, so it is never there without saying
+whose it is. Nobody removes another's lock: who finds that an owner is dead, or has released it, takes the next number.
+A rename onto a folder that holds files fails, so of several who try only one gets a number; the highest counts.
+
+An owner is dead if it ran here and is no more (its process, as known by its start, is gone), or if it ran elsewhere and
+its heartbeat has stood still for `STALE_S` seconds of the observer's own clock: clocks of machines are not compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BEAT_S = 5.0
+STALE_S = 120.0
+# (lock folder) -> (heartbeat, when this process first saw it)
+_seen: dict[Path, tuple[str, float]] = {}
+
+
+class Lock:
+    """A lock that this process holds; made by `acquire`. A thread of its own keeps the heartbeat going."""
+
+    def __init__(self, folder: Path, on_lost: Callable[[], None]) -> None:
+        self.folder, self._on_lost = folder, on_lost
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def acquire(cls, place: Path, on_lost: Callable[[], None] = lambda: None) -> Lock | None:
+        """The lock of the folder `place`, which is made if missing; None while somebody else holds it.
+
+        Args:
+            on_lost: called, from another thread, if this process was taken for dead and another one took over.
+        """
+        place.mkdir(parents=True, exist_ok=True)
+        last = _last_owner(place)
+        if last is not None and not _is_free(last):
+            return None
+        number = 1 + (0 if last is None else int(last.name.rpartition("-")[2]))
+        temporary = place / f"owner-new-{uuid.uuid4().hex}"
+        temporary.mkdir()
+        (temporary / "owner.json").write_text(json.dumps(_this_process()), encoding="utf-8")
+        target = place / f"owner-{number:04d}"
+        try:
+            temporary.rename(target)
+        except OSError:  # somebody was faster
+            shutil.rmtree(temporary)
+            return None
+        return cls(target, on_lost)
+
+    def release(self) -> None:
+        """Lets go; the folder stays, as a mark."""
+        self._stop.set()
+        self._thread.join()
+        (self.folder / "released").touch()
+
+    def _beat(self) -> None:
+        count = 0
+        while not self._stop.wait(BEAT_S):
+            count += 1
+            try:
+                (self.folder / "heartbeat").write_text(str(count), encoding="utf-8")
+            except OSError:
+                return  # the folder is gone: nothing is left to be held
+            if _last_owner(self.folder.parent) != self.folder:
+                self._on_lost()
+                return
+
+
+def _last_owner(place: Path) -> Path | None:
+    return max((p for p in place.glob("owner-[0-9]*") if p.is_dir()), default=None)
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether the owner let go or is dead."""
+    if (lock / "released").exists():
+        return True
+    owner, here = json.loads((lock / "owner.json").read_text(encoding="utf-8")), _this_process()
+    if all(owner[key] == here[key] for key in ("host", "boot", "namespace")):
+        return _process_start(owner["pid"]) is None or _process_start(owner["pid"]) != owner["start"]
+    if owner["host"] == here["host"] and owner["namespace"] == here["namespace"] and owner["boot"] and here["boot"]:
+        return True  # this machine has been started since
+    path, now = lock / "heartbeat", time.monotonic()
+    beat = path.read_text(encoding="utf-8") if path.exists() else ""
+    if lock not in _seen or _seen[lock][0] != beat:
+        _seen[lock] = (beat, now)
+    return now - _seen[lock][1] > STALE_S
+
+
+def _this_process() -> dict[str, Any]:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")  # two containers may have one name and the same numbers of processes
+    return {
+        "host": platform.node(),
+        "boot": boot.read_text().strip() if boot.exists() else "",
+        "namespace": os.readlink(namespace) if namespace.exists() else "",
+        "pid": os.getpid(),
+        "start": _process_start(os.getpid()),
+    }
+
+
+def _process_start(pid: int) -> str | None:
+    """What tells a process from a later one of the same number; None if it does not run (a zombie does not)."""
+    try:
+        # the name, in brackets, may hold anything; the state is field 3 and the start field 22
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+    except (ProcessLookupError, PermissionError):
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "running"

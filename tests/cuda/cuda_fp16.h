@@ -1,0 +1,2 @@
+#pragma once
+using __half = _Float16;
