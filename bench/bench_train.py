@@ -74,8 +74,8 @@ class Contestant:
         self.rounds.append(self.read())
 
     def rates(self, clock: str = "wall_s") -> list[float]:
-        """Documents a second of every round."""
-        return [done["documents"] / done[clock] for done in self.rounds]
+        """Tokens of documents a second of every round, padding not counted: rounds hold documents of other lengths."""
+        return [done["tokens"] / done[clock] for done in self.rounds]
 
     def best(self, what: str, clock: str) -> float:
         return max(done[what] / done[clock] for done in self.rounds)
@@ -123,13 +123,13 @@ def comparisons(ours: Contestant, theirs: Sequence[Contestant], where: str) -> I
     found = ours.rates()
     for peer in theirs:
         yield Row(
-            f"training, {where}", statistics.median(found), "documents/s", (min(found), max(found)),
+            f"training, {where}", statistics.median(found), "document tokens/s", (min(found), max(found)),
             (PEERS[peer.name], statistics.median(peer.rates())),
         )  # fmt: skip
     for peer in theirs:
         yield Row(
-            f"the same by CPU time, {where}", ours.best("documents", "cpu_s"), "documents/CPU-s",
-            peer=(PEERS[peer.name], peer.best("documents", "cpu_s")),
+            f"the same by CPU time, {where}", ours.best("tokens", "cpu_s"), "document tokens/CPU-s",
+            peer=(PEERS[peer.name], peer.best("tokens", "cpu_s")),
         )  # fmt: skip
 
 
