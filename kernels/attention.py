@@ -10,8 +10,8 @@ Letters:    T tokens, H query heads, K key-value heads, D head dim, g = H / K; r
             tokens that see S keys; P prefixes.
 Numerics:   loads in the input dtype; scores, weights, sums and lse in float32, products with float32 accumulators;
             float32 inputs are multiplied as float32 (no tf32). A row walks its keys in blocks cut from the start of its
-            prefix and of its segment, in one fixed order: its bits depend on nothing else in the batch. Where the
-            definition runs (CPU): torch's scaled_dot_product_attention in the input dtype, float64 in and out.
+            prefix and of its segment, in one fixed order: its bits depend on nothing else in the batch. So it is on
+            CPU in float32 (csrc/cpu/attention.h, D a multiple of 16). Where the definition runs: torch's scaled_dot_product_attention in the input dtype, float64 in and out.
 Traffic:    q, o and lse once; k and v of what a segment of L tokens sees once per query tile, that is at most
             ceil(g * L / BLOCK_M) times a KV head, whose g query heads are stacked in one tile. On CPU q, k, v and o are
             gathered to and from padded rectangles once, the keys and values of a prefix once more per segment that sees
@@ -55,7 +55,7 @@ __all__ = ["attention", "attention_ref"]
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
     """Attention of every token to its prefix and to its own segment up to itself.
 
-    Triton on CUDA (and under TRITON_INTERPRET=1), the definition elsewhere and for float64.
+    Triton on CUDA (and under TRITON_INTERPRET=1), csrc/cpu for float32 on CPU, else the definition.
 
     Args:
         q_THD, k_TKD, v_TKD: floating point, one dtype and device; H a multiple of K. For the kernels D is a multiple

@@ -41,7 +41,7 @@ def cross_entropy_ref(
     ignore_index: int = -100,
     z_loss: float = 0.0,
 ) -> Tensor:
-    """The definition: what CPU runs, and in float64 what the tests compare against."""
+    """The definition, which the tests compare against in float64; CPU runs it where cpu.py does not suit."""
     logits = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     loss_N = F.cross_entropy(logits, labels_N, reduction="none", ignore_index=ignore_index)
     if z_loss:
