@@ -138,7 +138,7 @@ def reinforce(
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
     progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "finished": False}
-    optimizer, found = Optimizer(model, settings.optim), _find_checkpoint(folder)
+    optimizer, found = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
     if found:
         progress |= checkpoint.restore(found, model, optimizer)
         if progress["finished"]:
@@ -146,11 +146,10 @@ def reinforce(
         source.restore(progress["curriculum"])
     reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
-    engine, main = Rollout(model, tokenizer), distributed.is_main()
-    if main:
-        log.forget_after("rl", progress["step"])
+    engine = Rollout(model, tokenizer)
+    log.forget_after("rl", progress["step"])
     clock = Clock(progress["seconds"])
-    last_save = clock.seconds()
+    last_save = progress["seconds"]
     bar = progress_bar("rl", settings.length, settings.used(progress), unit=settings.unit)
 
     while not progress["finished"]:
@@ -166,20 +165,18 @@ def reinforce(
         stopping, trained = _advance(progress, batch, cost, clock, stop)
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
-        if main:
-            log.write("rl", **_line(progress, batch, history, seconds, trained))
+        log.write("rl", **_line(progress, batch, history, seconds, trained))
         bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
         bar.update(min(settings.used(progress), settings.length) - bar.n)
-        due = progress["finished"] or stopping or clock.seconds() - last_save > settings.save_every_s
-        if due and main:
+        if progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s:
             state = None if progress["finished"] else optimizer
-            checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
-            last_save = clock.seconds()
+            with distributed.together():
+                checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
+            last_save = progress["seconds"]
         if stopping:
             bar.close()
             raise Interrupted("rl")
     bar.close()
-    distributed.barrier()  # no rank goes on before the checkpoint is there
     return progress
 
 
@@ -326,7 +323,7 @@ def _advance(
     """
     flop, tokens, groups = cost
     seconds = clock.seconds() if distributed.is_main() else 0.0
-    own = [batch.total_tokens, batch.flop + flop, seconds, float(stop.requested), tokens, groups]
+    own = [batch.total_tokens, batch.flop + flop, seconds, tokens, groups]
     of_all = distributed.sum_over_ranks(torch.tensor(own, dtype=torch.float64)).tolist()
     progress["step"] += 1
     progress["draws"] += len(batch.problems)
@@ -335,7 +332,7 @@ def _advance(
     progress["total_tokens"] += int(of_all[0])
     progress["flop"] += of_all[1]
     progress["seconds"] = of_all[2]
-    return of_all[3] > 0, (int(of_all[4]), int(of_all[5]))
+    return stop.on_any_rank(), (int(of_all[3]), int(of_all[4]))
 
 
 def _line(
@@ -357,14 +354,6 @@ def _line(
     }
 
 
-def _find_checkpoint(folder: Path) -> Path | None:
-    """On every rank, after one has put back what a crash left aside."""
-    if distributed.is_main():
-        checkpoint.find_checkpoint(folder)
-    distributed.barrier()
-    return checkpoint.find_checkpoint(folder)
-
-
 def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool) -> Decoder:
     """The frozen model of the KL: what the stage began with, kept beside its checkpoint for when it goes on.
 
@@ -372,9 +361,9 @@ def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool
         ValueError: the stage goes on, but its reference is missing.
     """
     place = folder.with_name(folder.name + "-reference")
-    if not goes_on and distributed.is_main():
-        checkpoint.save_checkpoint(place, model, tokenizer, None, {"step": 0})
-    distributed.barrier()
+    with distributed.together():
+        if not goes_on:
+            checkpoint.save_checkpoint(place, model, tokenizer, None, {"step": 0})
     if checkpoint.find_checkpoint(place) is None:
         raise ValueError(f"rl: {folder} goes on with a KL to {place}, which is missing; put it back, or begin again")
     weight = model.embedding.weight
