@@ -28,6 +28,12 @@ _HOME = {
     "Decoder": "model",
     "ModelConfig": "model",
     "Rollout": "rollout",
+    "RolloutOutput": "rollout",
+    "train": "supervised",
+    "reinforce": "policy",
+    "pass_at_k": "passk",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
     "run": "runner",
 }
 _MODULES = ("cuda", "rewards", "kernels")

@@ -38,7 +38,6 @@ from .budget import Budget, split
 from .recipe import STAGES, Recipe, merge, read_recipe, validated, without_none
 from .tasks import Mixture
 
-METRICS = ("verified", "answer", "sound", "gap", "process_accuracy")
 # of a study, not of the recipe that its variants start from
 _STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
 

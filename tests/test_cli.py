@@ -52,7 +52,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
     "arguments, message",
     [
         (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, themes, info"),
-        (["run", "nothing"], "must be one of quickstart, smoke"),
+        (["run", "nothing"], "finding-4-process, quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
 )
@@ -211,7 +211,7 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
         (["--op", "1-2"], "op must be an integer in 2 .. 40, got 1"),
         (["--themes", "zoo"], "does not know every word of theme zoo"),
         (["--threads", "-1"], "--threads >= 0"),
-        (["--recipe", "nothing"], "must be one of quickstart, smoke"),
+        (["--recipe", "nothing"], "finding-4-process, quickstart, smoke"),
         (["--temperature", "-1"], "temperature >= 0"),
     ],
 )

@@ -18,7 +18,12 @@ def test_in_a_fresh_interpreter(name):
     subprocess.run([sys.executable, "-c", f"import fastreason as fr; fr.{name}"], check=True)
 
 
-@pytest.mark.parametrize("name", ["outcome", "blended", "strict"])
+def test_the_steps_of_a_run_are_public():
+    # what a script needs that does by itself what `fr.run` does
+    assert {"Recipe", "load_recipe", "train", "Rollout", "RolloutOutput", "reinforce", "pass_at_k"} <= set(fr.__all__)
+
+
+@pytest.mark.parametrize("name", ["outcome", "blended", "strict", "steps"])
 def test_rewards(name):
     assert getattr(fr.rewards, name).__doc__
 
