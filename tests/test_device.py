@@ -24,7 +24,7 @@ from fastreason.policy_groups import Groups
 MIX = fr.Mixture.from_dict({"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99})
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
-# launches read the table of a batch's segments, and the settings of a loss; its wrapper checks the other tensors' devices
+# launches read the table of segments and the settings of a loss on CPU; wrappers check the devices of all else
 READS_ON_CPU = ("fastreason.attention", "fastreason.policy_loss", "fastreason.cross_entropy")
 
 
