@@ -113,6 +113,6 @@ def _credited(centred_NL: Tensor, given_NL: Tensor, credit: Credit) -> Tensor:
     if credit == "return":
         return centred_NL.flip(1).cumsum(1).flip(1)
     length = centred_NL.shape[1]
-    at_NL = torch.where(given_NL, torch.arange(length), length)
+    at_NL = torch.where(given_NL, torch.arange(length, device=given_NL.device), length)
     next_NL = at_NL.flip(1).cummin(1).values.flip(1)
     return torch.cat([centred_NL, centred_NL.new_zeros(len(centred_NL), 1)], dim=1).gather(1, next_NL)

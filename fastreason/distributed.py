@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Parallel = Literal["ddp", "fsdp"]
+Device = Literal["auto", "cpu", "cuda"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -57,6 +58,20 @@ def process_group() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def chosen_device(wanted: Device) -> torch.device:
+    """Where a model is to lie: "auto" is a GPU where there is one, and of several that of torchrun's local rank.
+
+    Raises:
+        ValueError: "cuda" without a GPU.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device must be "auto" or "cpu" on a machine without a GPU that torch can use, got "cuda"')
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", torch.cuda.current_device() if local_rank is None else int(local_rank))
 
 
 def cpu_threads(wanted: int) -> int:

@@ -151,6 +151,12 @@ def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok")
     )
 
 
+def wait_for(device: torch.device | str) -> None:
+    """Waits until a GPU has done what it was asked for; a CPU has."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Clock:
     """Seconds of a stage, counted on from an earlier part of it."""
 

@@ -20,7 +20,9 @@ import torch
 
 from .batches import count_targets
 from .budget import forward_flop, matmul_peak, train_flop, train_flop_per_token
+from .distributed import chosen_device
 from .evaluate import EvaluateSettings, streams_of
+from .metrics import wait_for
 from .model import Decoder, ModelConfig
 from .policy import PolicySettings
 from .recipe import Recipe
@@ -126,7 +128,8 @@ def plan_recipe(recipe: Recipe) -> Plan:
 
 def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int) -> Plan:
     config, tokenizer = units[0].model, units[0].tokenizer
-    rates = measured_rates(config, tokenizer, Mixture.from_dict(mixture_dict(units[0])))
+    mixture = Mixture.from_dict(mixture_dict(units[0]))
+    rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
     parameters = Decoder(config).num_parameters
     plan = Plan(title, parameters, rates, torch.get_num_threads(), jobs)
     index: dict[Any, int] = {}
@@ -223,10 +226,13 @@ def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
     return Cost(what, tokens, flop, seconds, 64.0 * problems)
 
 
-def measured_rates(config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture) -> Rates:
-    """The rates of a model of this shape on this machine, at torch's present number of threads."""
+def measured_rates(
+    config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture, device: torch.device | str = "cpu"
+) -> Rates:
+    """The rates of a model of this shape on this machine; on CPU at torch's present number of threads."""
     model = Decoder(config)
     model.reset_parameters(0)
+    model.to(device)
     stream = TaskStream(mixture, seed=0)
     _, cu_seqlens, _ = stream.encoded(0, _DRAWN, tokenizer)
     longest = int(np.diff(cu_seqlens).max())
@@ -239,6 +245,7 @@ def measured_rates(config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture) 
     def step() -> None:
         supervised_loss(model, batch, "solution").backward()
         model.zero_grad(set_to_none=True)
+        wait_for(device)
 
     train = flop / _fastest(step, 3 if small else 1)
     problems, n = (stream[0:16], 16) if small else (stream[0:1], 16)
@@ -252,7 +259,7 @@ def measured_rates(config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture) 
     sequences = n * len(problems)
     # a machine that others use may make the longer one look free
     sample_s = max(seconds[1] - seconds[0], 0.1 * seconds[1]) / (sequences * (long - short))
-    return Rates(matmul_peak(), train, sample_s, sequences)
+    return Rates(matmul_peak(device), train, sample_s, sequences)
 
 
 def _fastest(work: Any, times: int) -> float:

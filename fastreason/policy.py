@@ -27,7 +27,7 @@ from . import checkpoint, distributed
 from .advantages import advantages
 from .curriculum import EdgeCurriculum
 from .grading import grade
-from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
+from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, wait_for
 from .model import Decoder
 from .optim import Optimizer
 from .policy_groups import Groups, speaking
@@ -159,6 +159,7 @@ def reinforce(
         advantages_S = _advantages(batch.groups, settings)
         history = update(model, optimizer, batch.groups, advantages_S, settings, done, reference=reference)
         _check_on_policy(model, settings, history)
+        wait_for(model.embedding.weight.device)  # once a step; sampling ends with a copy, which waits by itself
         seconds = {**batch.seconds, "update": clock.seconds() - begin}
 
         cost = _update_cost(model, batch.groups, advantages_S, settings)

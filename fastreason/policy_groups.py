@@ -98,7 +98,7 @@ def _widened(rewards_SL: Tensor, width: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PackedGroups:
-    """Groups in the segment layout, and for each sampled token what the loss needs, sample after sample.
+    """Groups in the segment layout, and for each sampled token what the loss needs, sample after sample; all on CPU.
 
     Args:
         tokens_T, segments: prompt 0, its samples, prompt 1, ...
@@ -141,10 +141,11 @@ class PackedGroups:
         The first token of a sample is predicted by the last of its prompt, the others by the one before them. The
         first ones go last, expanded and not indexed: the gradient of an index that repeats is summed in any order.
         """
-        hidden = model(self.tokens_T, self.segments)
+        device = model.embedding.weight.device
+        hidden = model(self.tokens_T.to(device), self.segments)
         prompt_end_P = (self.segments.start + self.segments.length - 1)[self.segments.prefix < 0]
-        behind_prompts = hidden[prompt_end_P][:, None].expand(-1, self.group_size, -1).flatten(0, 1)
-        return torch.cat([hidden[self.target_N[~self._is_first_N] - 1], behind_prompts])
+        behind_prompts = hidden[prompt_end_P.to(device)][:, None].expand(-1, self.group_size, -1).flatten(0, 1)
+        return torch.cat([hidden[(self.target_N[~self._is_first_N] - 1).to(device)], behind_prompts])
 
 
 def inside(groups: Groups) -> np.ndarray:

@@ -41,6 +41,7 @@ def policy_step(
         advantages_PG: float [P, G] of samples, or [P * G, L] of tokens.
     """
     advantages = advantages_PG if len(advantages_PG) == len(samples.lengths) else advantages_PG.flatten()
+    advantages = advantages.cpu()
     groups = Groups.of(samples, advantages)
     which = np.nonzero(speaking(groups, advantages))[0]
     return group_loss(model, *_part(groups, advantages, which), settings) if len(which) else None
@@ -63,13 +64,13 @@ def group_loss(
             of its samples if not.
         reference: the frozen model that KL is taken to.
     """
-    rows = _Rows.of(groups, advantages, settings, share)
+    rows = _Rows.of(groups, advantages.cpu(), settings, share, model.embedding.weight.device)
     return rows.loss(model, rows.predictors(model), slice(0, len(rows.tokens_N)), reference, rows.frozen(reference))
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The sampled tokens of some groups, and what the loss needs of each; all in one order."""
+    """The sampled tokens of some groups, and what the loss needs of each, in one order where the weights lie."""
 
     packed: PackedGroups
     settings: PolicySettings
@@ -79,7 +80,10 @@ class _Rows:
     old_N: Tensor
 
     @classmethod
-    def of(cls, groups: Groups, advantages: Tensor, settings: PolicySettings, share: float) -> _Rows:
+    def of(
+        cls, groups: Groups, advantages: Tensor, settings: PolicySettings, share: float, device: torch.device
+    ) -> _Rows:
+        """Index work is done on CPU, where the groups lie, and each result is moved once."""
         packed, parts = PackedGroups.of(groups), settings.parts
         length = settings.max_new_tokens if parts.aggregation == "constant" else None
         weights_N = ops.token_weights(packed.lengths_S, parts.aggregation, length=length) * share
@@ -89,12 +93,14 @@ class _Rows:
         values = [packed.tokens_T[packed.target_N], spread_SL[inside_SL], weights_N, old_N]
         if parts.kind != "gspo":
             values = [x[packed.order_N] for x in values]
-        return cls(packed, settings, *values)
+        return cls(packed, settings, *(x.to(device) for x in values))
 
     def predictors(self, model: Decoder) -> Tensor:
         """The hidden state behind which each token was sampled: [N, D]. In gspo a sequence stays together."""
         predictors_ND = self.packed.predictors(model)
-        return predictors_ND[self.packed.order_N.argsort()] if self.settings.parts.kind == "gspo" else predictors_ND
+        if self.settings.parts.kind != "gspo":
+            return predictors_ND
+        return predictors_ND[self.packed.order_N.argsort().to(predictors_ND.device)]
 
     @torch.no_grad()
     def frozen(self, reference: Decoder | None) -> Tensor | None:
@@ -169,7 +175,7 @@ class _Rows:
     def _offsets(self, rows: slice) -> Tensor:
         ends = self.packed.lengths_S.cumsum(0)
         ends = ends[(ends > rows.start) & (ends <= rows.stop)]
-        return torch.cat([ends.new_zeros(1), ends - rows.start])
+        return torch.cat([ends.new_zeros(1), ends - rows.start]).to(self.tokens_N.device)
 
 
 def _joined(totals: Sequence[Tensor]) -> Tensor:
@@ -199,7 +205,7 @@ def update(
     Returns:
         The statistics of each update, with the norm of its gradient; none where no rank has a gradient.
     """
-    history = []
+    history, advantages = [], advantages.cpu()
     for _ in range(settings.epochs):
         for number in range(settings.minibatches):
             mine = np.nonzero(groups.place % settings.minibatches == number)[0]
@@ -233,7 +239,8 @@ def _accumulate(
     for which in np.array_split(trained, min(settings.accumulate, len(trained))) if len(trained) else ():
         part, part_advantages = _part(groups, advantages, which)
         share = _amount(part, settings) / total
-        totals = _joined([totals, _Rows.of(part, part_advantages, settings, share).backward(model, reference)])
+        rows = _Rows.of(part, part_advantages, settings, share, model.embedding.weight.device)
+        totals = _joined([totals, rows.backward(model, reference)])
     return _statistics_over_ranks(totals)
 
 

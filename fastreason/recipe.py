@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from .distributed import Device
 from .evaluate import EvaluateSettings
 from .model import ModelConfig
 from .policy import PolicySettings
@@ -80,6 +81,8 @@ class Recipe:
     """Of weights, problems and samples."""
     threads: int = 0
     """Threads of torch on CPU; 0: all cores."""
+    device: Device = "auto"
+    """Where models lie: cpu, cuda, or auto for a GPU where there is one; under torchrun each rank's own."""
     metrics: list[TrackerName] = field(default_factory=list)
     """Trackers beside metrics.jsonl: tensorboard, trackio, wandb; their packages must be installed."""
     in_distribution: list[int] = field(default_factory=list)

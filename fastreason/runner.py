@@ -73,6 +73,7 @@ def run(
     if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
         stage_reward(recipe.rl)
         stage_prompts(recipe.rl, recipe.seed)
+    distributed.chosen_device(recipe.device)  # likewise
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     threads_before = torch.get_num_threads()
     torch.set_num_threads(distributed.cpu_threads(recipe.threads))
@@ -101,7 +102,8 @@ def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
 def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(recipe.model.config(len(tokenizer)))
-    model.reset_parameters(recipe.seed)
+    model.reset_parameters(recipe.seed)  # on CPU, so that they are the same anywhere
+    model.to(distributed.chosen_device(recipe.device))
     results = _load_results(folder, recipe)
     for stage in recipe.stages:
         settings = getattr(recipe, stage)

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from .distributed import Device
 from .grading import Verdicts, grade
 from .model import Decoder
 from .rollout import Rollout
@@ -22,7 +23,6 @@ from .tasks import ProblemBatch
 from .tokenizer import SPECIALS, Tokenizer
 
 Engine = Literal["auto", "fastreason", "transformers"]
-Device = Literal["auto", "cpu", "cuda"]
 ENGINES: tuple[Engine, ...] = ("auto", "fastreason", "transformers")
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
 

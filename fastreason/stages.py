@@ -22,7 +22,7 @@ from typing import Any
 
 import fastreason
 
-from . import kernels
+from . import distributed, kernels
 from .checkpoint import load_model
 from .evaluate import EvaluateSettings, evaluate, streams_of
 from .machine import describe_machine, package_version
@@ -59,6 +59,8 @@ class Unit:
     """Of the study."""
     before: Unit | None
     """Whose weights it starts from; None: new ones."""
+    device: distributed.Device = "auto"
+    """Where it is done, as the recipe says. What auto finds is left out of the name, so that machines may share."""
 
     @cached_property
     def determined_by(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class Unit:
             "settings": settings,
             "model": asdict(self.model),
             "seed": self.seed,
+            "device": self.device,
             "vocabulary": _digest("\n".join(self.tokenizer.words)),
             "problems": problems_drawn(self.settings, self.seed),
             "before": self.before.key if self.before is not None else None,
@@ -113,8 +116,8 @@ def _run(study: Study, variant: str, seed: int, tokenizer: Tokenizer) -> Run:
     stages: dict[str, tuple[Unit, Unit]] = {}
     before = None
     for name in recipe.stages:
-        before = Unit(name, getattr(recipe, name), model, seed, tokenizer, before)
-        stages[name] = (before, Unit("evaluate", recipe.evaluate, model, seed, tokenizer, before))
+        before = Unit(name, getattr(recipe, name), model, seed, tokenizer, before, recipe.device)
+        stages[name] = (before, Unit("evaluate", recipe.evaluate, model, seed, tokenizer, before, recipe.device))
     return Run(variant, seed, stages)
 
 
@@ -164,6 +167,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
         model.reset_parameters(unit.seed)
     else:
         model.load_state_dict(load_model(stages / unit.before.key / "checkpoint").state_dict())
+    model.to(distributed.chosen_device(unit.device))
     started = time.perf_counter()
     if isinstance(unit.settings, EvaluateSettings):
         files = folder / "samples" if unit.settings.files else None

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from . import _core, checkpoint, distributed, ops
 from .batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
 from .budget import Budget, account, matmul_peak
-from .distributed import Parallel, Replica
+from .distributed import Device, Parallel, Replica, chosen_device
 from .kernels.linear import ROW_MULTIPLE
 from .kernels.segments import Segments
 from .machine import package_version
@@ -305,16 +305,18 @@ def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str
     return total / targets
 
 
-def replay(folder: str | Path) -> tuple[Decoder, PackedBatch, torch.Tensor]:
+def replay(folder: str | Path, device: Device = "auto") -> tuple[Decoder, PackedBatch, torch.Tensor]:
     """Repeats the step at which a stage stopped because a number was not finite.
 
     Args:
         folder: what the error named.
+        device: where to, as in a recipe.
     Returns:
         The model with the weights before the step and the gradients of it (not clipped), the batch (the rows of all
         ranks), and its loss.
     """
     tokenizer, model = Tokenizer.from_pretrained(folder), checkpoint.load_model(folder)
+    model.to(chosen_device(device))
     failed = checkpoint.load_progress(folder)
     stream = TaskStream(Mixture.from_dict(failed["mixture"]), seed=failed["seed"], split="train")
     starts = failed["next_index"]
