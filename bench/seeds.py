@@ -20,6 +20,7 @@ import numpy as np
 
 from fastreason.claims import Cells, cells_of, difference
 from fastreason.plots import HEIGHT, WIDTH, Series, line_chart
+from fastreason.recipe import load_recipe
 from fastreason.report import STAGE_NAMES
 from fastreason.study import RangePart
 
@@ -123,19 +124,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--note", default="", help="a sentence on how they were run")
     options = parser.parse_args()
     runs = [json.loads((folder / "results.json").read_text()) for folder in options.runs]
     recipes = {run["recipe"] for run in runs}
     if len(recipes) != 1:
         parser.error(f"the runs are of different recipes: {', '.join(sorted(recipes))}")
     (name,) = recipes
-    machine = runs[0]["machine"]
+    machine, threads = runs[0]["machine"], load_recipe(options.runs[0] / "recipe.toml").threads
     text = f"""# {name}: {len(runs)} seeds
 
-Recipe `{name}`, seeds {", ".join(str(run["seed"]) for run in runs)}; {machine["cpu"]}, {machine["threads"]} threads,
+Recipe `{name}`, seeds {", ".join(str(run["seed"]) for run in runs)}; {machine["cpu"]}, {threads} thread(s),
 fastreason {machine["fastreason"]}, torch {machine["torch"]}. Verified pass@k in percent: mean over seeds, lowest and
 highest in brackets. Seconds are of seed {runs[0]["seed"]}. Written by `python -m bench.seeds` from the runs'
-results.json.
+results.json. {options.note}
 
 ![verified pass@1 by op and stage]({name}.svg)
 
