@@ -282,7 +282,7 @@ def test_a_curriculum_is_chosen_by_name(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setitem(policy.CURRICULA, "second", Second)
     run_stage(small_model(tokenizer), tokenizer, settings(steps=1, curriculum="second"), tmp_path)
     assert made == [0]
-    with pytest.raises(ValueError, match="curriculum must be one of fixed, second, got 'third'"):
+    with pytest.raises(ValueError, match="curriculum must be one of fixed, edge, second, got 'third'"):
         run_stage(small_model(tokenizer), tokenizer, settings(steps=1, curriculum="third"), tmp_path / "x")
 
 

@@ -414,7 +414,7 @@ def test_pieces_of_the_rows_are_the_whole(setting, monkeypatch, changes, rows):
     whole = group_loss(model, groups, given, chosen, reference=kl_to)
     want = gradients(model, whole.loss)
     monkeypatch.setattr(policy_update, "_PIECE_LOGITS", rows * VOCAB)
-    pieces = policy_update._Rows.of(groups, given, chosen, 1.0)
+    pieces = policy_update._Rows.of(groups, given, chosen, 1.0, torch.device("cpu"))
     model.zero_grad()
     totals = pieces.backward(model, kl_to)
     got = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
