@@ -9,19 +9,17 @@ import os
 import random
 import shutil
 import signal
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from tqdm import tqdm
 
 import fastreason as fr
 from fastreason import checkpoint
 from fastreason.metrics import MetricsLog, StopRequest, without_times
 from fastreason.optim import OptimSettings
 from fastreason.supervised import Phase, SupervisedSettings, train
+
+from .kills import kill_at_flush
 
 KILLS = int(os.environ.get("FASTREASON_KILLS", "25"))
 PART = {"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
@@ -43,18 +41,7 @@ SETTINGS = SupervisedSettings(
 def run(folder: Path, kill_at: int, prefetch: int) -> None:
     """Trains to the end in this process, which kills itself at the `kill_at`-th flush to disk, if there are so many."""
     settings = replace(SETTINGS, prefetch=prefetch)
-    torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
-    flushes, real = 0, os.fsync
-
-    def fsync(descriptor: int) -> None:
-        nonlocal flushes
-        flushes += 1
-        if flushes == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(descriptor)
-
-    os.fsync = fsync
+    kill_at_flush(kill_at)
     tokenizer = fr.Tokenizer.for_mixtures(settings.mixtures)
     config = fr.ModelConfig(len(tokenizer), 16, 1, 2, 1, 16)
     model = fr.Decoder(config)

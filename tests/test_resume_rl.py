@@ -8,21 +8,20 @@ import os
 import random
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 import fastreason as fr
 from fastreason import checkpoint
 from fastreason.metrics import MetricsLog, StopRequest, without_times
 from fastreason.optim import OptimSettings
 from fastreason.policy import FixedMixture, PolicySettings, reinforce
+
+from .kills import kill_at_flush
 
 KILLS = int(os.environ.get("FASTREASON_KILLS", "10"))
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
@@ -70,18 +69,7 @@ def reward(problems: fr.ProblemBatch, samples: fr.rollout.RolloutOutput, verdict
 
 def run(folder: Path, kill_at: int) -> None:
     """Trains to the end in this process, which kills itself at the `kill_at`-th flush to disk, if there are so many."""
-    torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
-    flushes, real = 0, os.fsync
-
-    def fsync(descriptor: int) -> None:
-        nonlocal flushes
-        flushes += 1
-        if flushes == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(descriptor)
-
-    os.fsync = fsync
+    kill_at_flush(kill_at)
     tokenizer = fr.Tokenizer.for_mixtures([fr.Mixture.from_dict([PART])])
     model = fr.Decoder(fr.ModelConfig(len(tokenizer), 16, 1, 2, 1, 16))
     # a stage that goes on is given other weights than it began with: neither they nor their reference may matter
