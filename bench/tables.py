@@ -10,17 +10,20 @@ __all__ = ["KERNEL_DOCS", "markdown", "put_between_marks"]
 KERNEL_DOCS = Path(__file__).parents[1] / "docs" / "kernels.md"
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table, as wide as its widest cells; columns after the first are right-aligned."""
+def markdown(head: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
+    """A table, as wide as its widest cells.
+
+    Args:
+        align: < or > for each column; default: columns after the first are right-aligned.
+    """
+    align = align or "<" + ">" * (len(head) - 1)
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]
-    lines = ["| " + " | ".join(f"{cell:{_align(i)}{widths[i]}}" for i, cell in enumerate(row)) + " |" for row in cells]
-    rule = "| " + " | ".join("-" * (width - bool(i)) + ":" * bool(i) for i, width in enumerate(widths)) + " |"
+    lines = ["| " + " | ".join(f"{cell:{align[i]}{widths[i]}}" for i, cell in enumerate(row)) + " |" for row in cells]
+    rule = (
+        "| " + " | ".join("-" * (w - (a == ">")) + ":" * (a == ">") for w, a in zip(widths, align, strict=True)) + " |"
+    )
     return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _align(column: int) -> str:
-    return ">" if column else "<"
 
 
 def put_between_marks(path: Path, mark: str, text: str) -> None:

@@ -72,7 +72,7 @@ def _curve(path: Path, kind: str) -> dict[str, list[float]]:
 
 def _claim(claim: Claim, study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict of a claim, over the seeds whose runs are finished for all of its variants."""
-    table = _Scores(study, results)
+    table = Scores(study, results)
     scored: dict[int, list[Cells]] = {}
     for seed in study.seeds:
         wanted = [(claim.variant, claim.stage), *((other, claim.against_stage) for other in claim.others)]
@@ -102,7 +102,7 @@ def _compared(claim: Claim) -> str:
     return f"{what}, {claim.range}: {claim.variant}{stage} against {others}"
 
 
-class _Scores:
+class Scores:
     """Per-problem values of results.json by variant, seed and stage."""
 
     def __init__(self, study: Study, results: Mapping[str, Any]) -> None:
@@ -115,6 +115,7 @@ class _Scores:
         return self.results["scores"].get(key)
 
     def cells(self, variant: str, seed: int, name: str, metric: str, k: int, stage: str | None = None) -> Cells | None:
+        """Values of the problems of a range, as `cells_of` gives them; None where they are not finished."""
         scores = self.entry(variant, seed, stage)
         if scores is None:
             return None
@@ -122,7 +123,7 @@ class _Scores:
         return cells_of(scores["problems"], self.study.ranges[name], metric, k, samples)
 
     def by_seed(self, variant: str, name: str, metric: str, k: int, stage: str | None = None) -> list[Cells]:
-        """Of the seeds that are finished."""
+        """`cells` of the seeds that are finished."""
         found = [self.cells(variant, seed, name, metric, k, stage) for seed in self.study.seeds]
         return [cells for cells in found if cells is not None]
 
@@ -139,7 +140,7 @@ def write_study_report(folder: str | Path) -> Path:
             raise ValueError(f"report: {folder / name} does not exist")
     study = Study.load(folder / "study.toml")
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    scores = _Scores(study, results)
+    scores = Scores(study, results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -206,7 +207,7 @@ def _variants(study: Study) -> list[tuple[int, str]]:
     return list(enumerate(study.variants))
 
 
-def _pass_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
+def _pass_figures(study: Study, scores: Scores) -> list[dict[str, str]]:
     """Verified pass@k over k, one figure a range, one line a variant."""
     figures = []
     for name in study.ranges:
@@ -237,7 +238,7 @@ def _pass_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
     return figures
 
 
-def _op_figure(study: Study, scores: _Scores) -> dict[str, str]:
+def _op_figure(study: Study, scores: Scores) -> dict[str, str]:
     """Verified pass@1 by op: the mean over seeds."""
     series, table = [], []
     for style, variant in _variants(study):
@@ -268,7 +269,7 @@ def mean_share(counts: Sequence[int], samples: int) -> float:
     return sum(counts) / len(counts) / samples
 
 
-def _level_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
+def _level_figures(study: Study, scores: Scores) -> list[dict[str, str]]:
     """Right answers against verified and sound samples at k = 1, one figure a range."""
     figures = []
     for name in study.ranges:
@@ -293,7 +294,7 @@ def _level_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
     return figures
 
 
-def _failure_figures(study: Study, scores: _Scores) -> list[dict[str, str]]:
+def _failure_figures(study: Study, scores: Scores) -> list[dict[str, str]]:
     """Shares of kinds of failure among all samples of a range, where the evaluation tells them."""
     figures = []
     for name, parts in study.ranges.items():
@@ -403,7 +404,7 @@ def _saved(results: Mapping[str, Any]) -> dict[str, float]:
     return {"taken": sum(seconds.values()), "apart": sum(seconds.get(key, 0.0) for key in keys)}
 
 
-def _traces(study: Study, scores: _Scores, most: int = 4) -> list[dict[str, Any]]:
+def _traces(study: Study, scores: Scores, most: int = 4) -> list[dict[str, Any]]:
     """Samples of the first finished seed, of every variant one that failed or, else, its hardest that is right."""
     chosen: list[dict[str, Any]] = []
     for variant in study.variants:

@@ -1,0 +1,78 @@
+"""Pages of finished studies: their figures are those of results.json, and what is kept makes the report again."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from bench import studies
+from fastreason.stages import study_runs
+from fastreason.study import load_study
+from fastreason.study_report import write_study_report
+from fastreason.workers import conclude, prepare
+from tests.studies.synthetic import write_outcomes
+
+GAIN = {"mixed": {6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    study = load_study("finding-1-edge", size="laptop")
+    run = folder / "run"
+    prepare(run, study, False)
+    runs = write_outcomes(study, run / "stages", GAIN)
+    results = conclude(study, runs, run, run / "stages")
+    docs = folder / "page.md"
+    docs.write_text("<!-- findings -->\n<!-- /findings -->\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies.shutil, "which", lambda name: None)
+        patch.setattr(
+            sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), "--note", "A note."]
+        )
+        studies.main()
+    return folder, results
+
+
+def test_verdicts_and_effects_are_those_of_the_results(written):
+    folder, results = written
+    page = (folder / "out" / "finding-1-edge.md").read_text()
+    assert "A note." in page
+    for text in (page, (folder / "page.md").read_text()):
+        rows = {row.split("|")[1 if text is page else 2].strip(): row for row in text.splitlines() if "**" in row}
+        assert len(rows) == len(results["claims"])
+        for claim in results["claims"]:
+            row = rows[claim["text"]]
+            assert f"**{claim['verdict']}**" in row
+            assert f"{100 * claim['effect']:+.1f} [" in row
+
+
+def test_every_variant_is_scored_once(written):
+    page = (written[0] / "out" / "finding-1-edge.md").read_text()
+    rows = re.findall(
+        r"^\| (none|in-distribution|mixed|edge|hard) +\| +(pre-training|reinforcement learning) ", page, re.M
+    )
+    assert [variant for variant, _ in rows] == ["none", "in-distribution", "mixed", "edge", "hard"]
+
+
+def test_the_report_is_made_again_from_what_is_kept(written):
+    place = written[0] / "out" / "finding-1-edge"
+    report = write_study_report(place).read_text()
+    assert "does not hold" in report or "holds" in report
+    assert len(list((place / "metrics").glob("*.jsonl"))) == 15
+    for file in (place / "metrics").glob("*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len(lines) == studies.LINES
+        assert (lines[0]["step"], lines[-1]["step"]) == (1, 100)
+
+
+def test_an_unfinished_study_is_refused(tmp_path, monkeypatch, capsys):
+    study = load_study("finding-1-edge", size="laptop")
+    prepare(tmp_path / "run", study, False)
+    conclude(study, study_runs(study), tmp_path / "run", tmp_path / "stages")
+    monkeypatch.setattr(sys, "argv", ["studies", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        studies.main()
+    assert "is not finished" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
