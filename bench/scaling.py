@@ -344,14 +344,14 @@ def evaluation_table(case: Case) -> str:
 
 
 def checkpoint_table(case: Case) -> str:
-    rows = []
-    for parallel, matrices in (("ddp", "adamw"), ("fsdp", "adamw"), ("ddp", "muon")):
+    rows, settings = [], (("DDP", "ddp", "adamw"), ("FSDP2", "fsdp", "adamw"), ("DDP", "ddp", "muon"))
+    for name, parallel, matrices in settings:
         how: dict[str, Any] = dict(parallel=parallel, matrices=matrices)
         seconds = [scaling.checkpoint_seconds(case.config, case.phases, case.links, ranks=n, **how) for n in RANKS]
-        size = checkpoint_bytes(case.config, matrices=matrices) / 1e9
+        size = checkpoint_bytes(case.config, matrices=how["matrices"]) / 1e9
         share = _percent(seconds[-1] / (SAVE_EVERY_S + seconds[-1]))
-        name = f"{'FSDP2' if parallel == 'fsdp' else 'DDP'}, {'AdamW' if matrices == 'adamw' else 'Muon'}"
-        rows.append([name, f"{size:.2f} GB", *(f"{s:.2f} s" for s in seconds), share])
+        optimizer = {"adamw": "AdamW", "muon": "Muon"}[matrices]
+        rows.append([f"{name}, {optimizer}", f"{size:.2f} GB", *(f"{s:.2f} s" for s in seconds), share])
     return markdown(["", "files", *(f"{n} GPUs" for n in RANKS), f"of the time, every {SAVE_EVERY_S:.0f} s"], rows)
 
 
