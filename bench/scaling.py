@@ -15,7 +15,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ from fastreason.evaluate import PRESETS, parts_of
 from fastreason.plots import HEIGHT, WIDTH, Series, line_chart
 from fastreason.scaling import Phases, StepTime
 
+from .scaling_lengths import BATCH_TOKENS, LIMIT, imbalance, op_lengths, task_lengths
 from .seeds import _STYLE
 from .tables import markdown, put_between_marks
 from .timing import short
 
 DOCS = Path(__file__).parents[1] / "docs"
 RANKS = (8, 64, 512)
-BATCH_TOKENS = 524_288
-PROMPTS, SAMPLES, MINIBATCHES, LIMIT = 1024, 6, 4, 1024
+PROMPTS, SAMPLES, MINIBATCHES = 1024, 6, 4
 SAVE_EVERY_S = 600.0
 
 
@@ -93,57 +93,6 @@ class Case:
         return found
 
 
-@lru_cache
-def tokenizer() -> fr.Tokenizer:
-    return fr.Tokenizer.for_mixtures([fr.Mixture.from_dict(PRESETS["paper"].mixture)])
-
-
-def lengths_of(problems: fr.ProblemBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of every prompt and of its gold solution with the answer."""
-    core = tokenizer().core
-    answers = [d.removeprefix(p) for d, p in zip(problems.documents, problems.prompts, strict=True)]
-    return np.diff(core.encode_prompts(problems.core)[1]), np.diff(core.encode_batch(answers)[1])
-
-
-@lru_cache
-def task_lengths(preset: str, prompts: int, samples: int, unfinished: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths of a draw of prompts, and of samples as long as solutions of problems of the same op are."""
-    problems = fr.TaskStream(fr.Mixture.preset(preset), seed=0, split="rl")[0:prompts]
-    return _sampled(problems, samples, unfinished)
-
-
-def op_lengths(op: int, first: int, count: int, samples: int, unfinished: float) -> tuple[np.ndarray, np.ndarray]:
-    parts = [part | {"op": [op]} for part in PRESETS["paper"].mixture]
-    stream = fr.TaskStream(fr.Mixture.from_dict(parts), seed=0, split="test")
-    return _sampled(stream[first : first + max(count, 32)], samples, unfinished, count)
-
-
-def _sampled(
-    problems: fr.ProblemBatch, samples: int, unfinished: float, count: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    prompts_P, solutions_P = lengths_of(problems)
-    pools = {op: solutions_P[problems.ops == op] for op in np.unique(problems.ops).tolist()}
-    lengths_PG = np.stack([rng.choice(pools[op], samples) for op in problems.ops.tolist()])
-    lengths_PG[rng.random(lengths_PG.shape) < unfinished] = LIMIT
-    return prompts_P[:count], lengths_PG[:count]
-
-
-@lru_cache
-def imbalance(ranks: int) -> float:
-    """Tokens of the fullest rank over the mean, of 16 steps of pre-training: rows hold whole documents."""
-    rows = max(256, ranks)
-    length, steps = BATCH_TOKENS // rows, 16
-    stream = fr.TaskStream(fr.Mixture.preset("pretrain"), seed=0)
-    packed = stream.packed(0, rows * steps, length, tokenizer(), threads=1)
-    tokens = np.bincount(packed.starts // length, packed.lengths, minlength=rows * steps).reshape(steps, ranks, -1)
-    of_ranks = tokens.sum(-1)
-    return float((of_ranks.max(1) / of_ranks.mean(1)).mean())
-
-
-# tables
-
-
 def phase_table(measured: dict[str, Any]) -> str:
     phases, host = Phases(**measured["phases"]), measured["host"]
     rows = [
@@ -172,11 +121,23 @@ def ranks_table(measured: dict[str, Any]) -> str:
         predicted = predicted_step(measured, case, int(ranks))
         wall_s, cpu_s = statistics.median(found["wall_s"]), statistics.median(found["cpu_s"])
         name = {"ddp": "supervised, DDP", "fsdp": "supervised, FSDP2", "rl": "RL"}[case]
-        apart = f"{100 * (predicted.seconds / wall_s - 1):+.0f} %"
+        work_s = predicted.seconds - predicted.links_s - predicted.host_s
+        apart = [f"{100 * (a / b - 1):+.0f} %" for a, b in ((predicted.seconds, wall_s), (work_s, cpu_s))]
         spread = f"{_time(min(found['wall_s']))} - {_time(max(found['wall_s']))}"
         what = f"{name}, {ranks} rank{'s' * (ranks != '1')}"
-        rows.append([what, _time(predicted.seconds), _time(wall_s), apart, spread, _time(cpu_s)])
-    return markdown(["step", "predicted", "measured", "apart", "fastest - slowest", "CPU time of a rank"], rows)
+        of_clock = [_time(predicted.seconds), _time(wall_s), spread, apart[0]]
+        rows.append([what, *of_clock, _time(work_s), _time(cpu_s), apart[1]])
+    head = [
+        "step",
+        "predicted",
+        "measured",
+        "fastest - slowest",
+        "apart",
+        "without links",
+        "CPU time of a rank",
+        "apart",
+    ]
+    return markdown(head, rows)
 
 
 def predicted_step(measured: dict[str, Any], case: str, ranks: int) -> StepTime:
@@ -357,27 +318,28 @@ def checkpoint_table(case: Case) -> str:
 
 def picture(case: Case) -> str:
     """Predicted efficiency against GPUs."""
-    counts = [2**i for i in range(10)]
     steps: dict[str, Callable[[int], StepTime]] = {
         "DDP": lambda n: case.training("ddp", n),
         "FSDP2": lambda n: case.training("fsdp", n),
         "RL": case.rl,
+        "DDP, counters by NCCL": lambda n: replace(case.training("ddp", n), host_s=counters_by_device(case, n)),
     }
     series = []
-    for style, (name, step) in enumerate(steps.items()):
+    for i, (name, step) in enumerate(steps.items()):
         alone = step(1).seconds
-        points = [(float(n), scaling.efficiency(alone, step(n).seconds, n)) for n in counts]
-        series.append(Series(name, points, style))
+        points = [(float(2**j), scaling.efficiency(alone, step(2**j).seconds, 2**j)) for j in range(10)]
+        series.append(Series(name, points, i % 3, dashed=i == 3))
     chart = line_chart(
         series, title="Predicted efficiency at a fixed batch by number of GPUs", x_label="GPUs (not measured)",
         y_label="efficiency", y_range=(0.0, 1.0), log_x=True,
     )  # fmt: skip
     opening, rest = chart.split("</svg>")[0].split(">", 1)
     names = "".join(
-        f'<text class="l{line.style}" x="{70}" y="{HEIGHT - 110 + 20 * line.style}">{line.name}</text>'
-        for line in series
+        f'<text class="l{line.style}" x="70" y="{HEIGHT - 130 + 20 * i}">{line.name}{" (dashed)" * line.dashed}</text>'
+        for i, line in enumerate(series)
     )
-    return f'{opening} width="{WIDTH}" height="{HEIGHT}">{_STYLE}{rest}{names}</svg>\n'
+    dashes = "<style>.dashed { stroke-dasharray: 6 4; }</style>"
+    return f'{opening} width="{WIDTH}" height="{HEIGHT}">{_STYLE}{dashes}{rest}{names}</svg>\n'
 
 
 def tables(case: Case, measured: dict[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import fastreason as fr
+from fastreason import _core
 from fastreason.communication import Links, all_reduce_bytes
 from fastreason.evaluate import PRESETS
 from fastreason.machine import describe_machine
@@ -61,11 +62,13 @@ def measure() -> dict[str, Any]:
 def phases_of(setting: Setting) -> Phases:
     """One core, by its CPU time, which other work on the machine moves least; the disk by the clock."""
     model, tokenizer, stream = setting.model, setting.tokenizer, setting.stream
+    _core.keep_freed_memory()  # as training does
     optimizer = Optimizer(model, OPTIM)
     rows = stream.packed(0, ROWS, BATCH_TOKENS // ROWS, tokenizer, threads=1)
     one = stream.packed(0, 1, int(rows.lengths[0]), tokenizer, threads=1)
 
     def train_on(batch: fr.PackedBatch) -> float:
+        model.zero_grad(set_to_none=True)
         supervised_loss(model, batch, "all").backward()
         return float(batch.lengths.sum())
 
@@ -86,6 +89,7 @@ def phases_of(setting: Setting) -> Phases:
     settings = PolicySettings(mixture=[MIXTURE], optim=OPTIM)
 
     def update() -> float:
+        model.zero_grad(set_to_none=True)
         group_loss(model, groups, advantages, settings).loss.backward()
         return float(len(samples.prompt_tokens) + samples.num_new_tokens)
 
