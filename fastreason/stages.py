@@ -38,8 +38,9 @@ from .tokenizer import Tokenizer
 _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # modules that show, choose or start; all others may change a result
 _NOT_COMPUTING = {
-    *("__main__", "claims", "cli", "cli_evaluate", "cli_generate", "generate", "graph_svg", "locks", "machine", "plan"),
-    *("plots", "recipe", "report", "runner", "stages", "study", "study_report", "trackers", "workers"),
+    *("__main__", "claims", "cli", "cli_bench", "cli_evaluate", "cli_generate", "communication", "generate"),
+    *("graph_svg", "locks", "machine", "plan", "plots", "recipe", "report", "runner", "scaling", "stages", "study"),
+    *("study_report", "trackers", "workers"),
 }
 
 
