@@ -73,7 +73,7 @@ class _Worker:
         assert self.process and self.process.stdin
         print(self.steps, file=self.process.stdin, flush=True)
         found = self._read()
-        return Done(found["work"], found["flop"] or None, found["parts"])
+        return Done(found["work"], found["flop"] or None, parts=found["parts"])
 
     def _read(self) -> Mapping[str, Any]:
         assert self.process and self.process.stdout
