@@ -83,43 +83,41 @@ def records_of(
         turns.setdefault((info["question"], info["provider"]), []).append(info | {"time_s": entry["stats"]["median"]})
     records = []
     for (question, _), mine in turns.items():
-        all_turns = [turn for (other, _), theirs in turns.items() if other == question for turn in theirs]
-        records += _records(
-            suite, sorted(mine, key=lambda turn: turn["turn"]), _flop_per_unit(all_turns), peaks, threads
-        )
+        everybody = [turn for (other, _), theirs in turns.items() if other == question for turn in theirs]
+        needs = {name: _per_unit(everybody, name) for name in ("flop", "bytes")}
+        records += _records(suite, sorted(mine, key=lambda turn: turn["turn"]), needs, peaks, threads)
     return records
 
 
-def _flop_per_unit(turns: Sequence[Mapping[str, Any]]) -> float | None:
+def _per_unit(turns: Iterable[Mapping[str, Any]], name: str) -> float | None:
     """What a unit of the work needs, whoever counted it: it is the same work."""
-    if (known := turns[0]["flop_per_unit"]) is not None:
-        return float(known)
-    counted = [turn["flop"] / turn["work"] for turn in turns if turn["flop"] is not None]
+    counted = [turn[name] / turn["work"] for turn in turns if turn[name] is not None]
     return statistics.median(counted) if counted else None
 
 
 def _records(
     suite: str,
     turns: Sequence[Mapping[str, Any]],
-    flop_per_unit: float | None,
+    needs: Mapping[str, float | None],
     peaks: Mapping[str, float],
     threads: int,
 ) -> list[Record]:
+    """Of one provider's turns at one question: the whole, and ours by its parts."""
     first = turns[0]
     work = float(statistics.median(turn["work"] for turn in turns))
     # calls that did more or less than the median are brought to its size
     times_s = [turn["time_s"] * work / turn["work"] for turn in turns]
-    needs = {"copy": _times(first["bytes_per_unit"], work), "matmul": _times(flop_per_unit, work)}
-    peak, percent = first["peak"], None
-    if peak is not None and needs[peak] is not None:
+    flop, size_bytes = (None if each is None else each * work for each in (needs["flop"], needs["bytes"]))
+    peak, amount, percent = first["peak"], {"matmul": flop, "copy": size_bytes}.get(first["peak"]), None
+    if amount is not None:
         time_s = statistics.median(times_s)
-        percent = percent_of_peak(peaks, peak, needs[peak], time_s, threads=threads, gpu=first["gpu"])
+        percent = percent_of_peak(peaks, peak, amount, time_s, threads=threads, gpu=first["gpu"])
     common: dict[str, Any] = dict(
         suite=suite, provider=first["provider"], shape=first["shape"], unit=first["unit"], work=work,
         clock=first["clock"],
     )  # fmt: skip
     whole = Record(
-        what=first["what"], times_s=times_s, bytes=needs["copy"], flop=needs["matmul"],
+        what=first["what"], times_s=times_s, bytes=size_bytes, flop=flop,
         peak=peak if percent is not None else None, percent_of_peak=percent, **common,
     )  # fmt: skip
     parts = [
@@ -127,7 +125,3 @@ def _records(
         for part in (first["parts"] if first["provider"] == OURS else ())
     ]
     return [whole, *parts]
-
-
-def _times(per_unit: float | None, work: float) -> float | None:
-    return None if per_unit is None else per_unit * work

@@ -1,7 +1,7 @@
 """What a suite is made of: questions, each put to us and to peers on the same inputs.
 
-A suite is a module bench/bench_NAME.py with `questions(settings)`, which yields them. That must cost nothing: models and
-inputs are built when the first contestant starts.
+A suite is a module bench/bench_NAME.py with `questions(settings)`, which yields them. That must cost nothing: models
+and inputs are built when the first contestant starts.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ class Done:
 
     Args:
         work: units of work.
-        flop: floating-point operations that this work needs, where the contestant counts them.
+        flop, bytes: operations and memory traffic that this work needs, where the contestant counts them.
         parts: seconds of its parts by name, which become records of their own.
     """
 
     work: float
     flop: float | None = None
+    bytes: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -69,7 +70,8 @@ class Contestant:
         start: builds what is needed and returns the work, which says how many units it did. Called once, right before
             the first turn.
         needs: modules that have to be there; without them the contestant is skipped by name.
-        clock: seconds that are counted, where the work is done in a process of its own; then every turn is one call.
+        clock: seconds that are counted, where those of this process are not: of a GPU, or of a process of its own.
+            Where that sleeps between the calls, a turn has to be one call (`turn_s` of the question None).
         stop: what ends that process.
     """
 
@@ -96,8 +98,8 @@ class Question:
         turns: how many turns each takes.
         turn_s: seconds of a turn, in which the work is repeated; its median counts. None: a turn is one call.
         warm: where a turn is one call, whether one before the first turn is not counted.
-        bytes_per_unit, flop_per_unit: what a unit of work must move and compute.
-        peak: which of the machine's peaks the time is compared with: "matmul", "copy" or None.
+        peak: which of the machine's peaks the time is compared with: "matmul", "copy" or None. What the work needs
+            is what our contestant counts; it is the same for all.
         clock: "cpu", "wall", or None: as `Settings.threads` says.
         gpu: the work is done on a GPU, whose peaks count.
     """
@@ -109,8 +111,6 @@ class Question:
     turns: int = 7
     turn_s: float | None = 0.1
     warm: bool = True
-    bytes_per_unit: float | None = None
-    flop_per_unit: float | None = None
     peak: str | None = None
     clock: str | None = None
     gpu: bool = False

@@ -105,8 +105,7 @@ class Turn:
         return {
             "question": self.index, "what": question.what, "shape": question.shape, "unit": question.unit,
             "provider": self.provider, "turn": self.number, "clock": self.clock_name, "peak": question.peak,
-            "bytes_per_unit": question.bytes_per_unit, "flop_per_unit": question.flop_per_unit, "gpu": question.gpu,
-            "work": done.work, "flop": done.flop, "parts": dict(done.parts),
+            "gpu": question.gpu, "work": done.work, "flop": done.flop, "bytes": done.bytes, "parts": dict(done.parts),
         }  # fmt: skip
 
     def close(self) -> None:
