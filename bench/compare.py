@@ -23,14 +23,13 @@ import numpy as np
 from .history import latest
 from .noise import MIN_CONTROLS, Change, Figure, changes
 from .records import OURS, Key, Record, Run, key, question, read_run
-from .tables import markdown
-from .timing import short
+from .tables import markdown, short
 
 __all__ = ["ALLOWED", "VARIANTS", "Compared", "compare", "is_peer", "main", "report"]
 
 ALLOWED = 0.05
 # what is compared with ours but runs our code too: no control, and no figure of its own
-VARIANTS = frozenset({"one thread", "each with its prompt"})
+VARIANTS = frozenset({"one thread", "each with its prompt", "our torch engine", "budget"})
 # a slow-down that a band should let through; where it is wider the table says so
 _WORTH_SEEING = 0.2
 
