@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .questions import Question, Settings
-from .records import OURS
+from .records import OURS, Shape
 from .workers import contestant
 
 NEEDS = ("trl", "datasets", "accelerate")
@@ -29,7 +29,7 @@ def questions(settings: Settings) -> Iterator[Question]:
                 ("TRL GRPOTrainer, 4 parts", "trl-parts", NEEDS),
             )
         }
-        shape = {"parameters": "0.89 M", **SHAPE[size]}
+        shape: Shape = {"parameters": "0.89 M", **SHAPE[size]}
         yield Question(
             f"a step of reinforcement learning, {name}", shape, "steps", contestants,
             turns=TURNS, turn_s=None, warm=False, peak="matmul",

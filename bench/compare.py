@@ -23,8 +23,7 @@ import numpy as np
 from .history import latest
 from .noise import MIN_CONTROLS, Change, Figure, changes
 from .records import OURS, Key, Record, Run, key, question, read_run
-from .tables import markdown
-from .timing import short
+from .tables import markdown, short
 
 __all__ = ["ALLOWED", "VARIANTS", "Compared", "compare", "is_peer", "main", "report"]
 

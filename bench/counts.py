@@ -14,14 +14,14 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 
 from .collect import Collected
 from .environment import ROOT
 from .questions import Settings
-from .records import OURS, Record
+from .records import OURS, Record, Shape
 
 __all__ = ["count_suite"]
 
@@ -66,7 +66,7 @@ def audit_records(operations: Sequence[str]) -> Iterator[Record]:
     from .audit import BUDGETS, tasks, work
 
     budgets = tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
-    totals = {"registers": max, "shared_bytes": max, "instructions": sum}
+    totals: dict[str, Callable[[Iterable[int]], int]] = {"registers": max, "shared_bytes": max, "instructions": sum}
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for kernels in pool.map(work, tasks(operations, [ARCH])):
             of = [budgets.get(kernel.key, {}).get(str(ARCH), {}) for kernel in kernels]
@@ -75,7 +75,7 @@ def audit_records(operations: Sequence[str]) -> Iterator[Record]:
                 figures["budget"] = total(budget.get(name, 0) for budget in of)
                 for provider, figure in figures.items():
                     if figure:
-                        shape = {"dtype": kernels[0].dtype, "arch": ARCH}
+                        shape: Shape = {"dtype": kernels[0].dtype, "arch": ARCH}
                         unit = name.replace("_", " ")
                         yield Record(
                             "audit", f"{kernels[0].operation}: {unit}", provider, shape, unit, figure, [], "count"
