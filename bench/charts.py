@@ -1,4 +1,4 @@
-"""Line charts as SVG files that stand alone: light and dark after the reader's system, no scripts, no fonts of their own.
+"""Line charts as SVG files that stand alone: light or dark as the reader's system is, no scripts, no fonts.
 
 A line has markers and whiskers, or is dashed and has neither: what would be ideal. Its name stands in the legend above.
 """
@@ -14,8 +14,8 @@ from fastreason.plots import ticks
 
 __all__ = ["Axis", "Line", "chart"]
 
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 74, 20, 84, 72
+WIDTH, HEIGHT = 720, 420
+LEFT, RIGHT, TOP, BOTTOM = 74, 20, 84, 88
 _ROW = 20
 # colours that people tell apart who do not see red and green alike: Okabe and Ito's, lighter where the page is dark
 _STYLE = """<style>
@@ -65,7 +65,7 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, *, title: str, note: str = ""
     """A whole SVG file. A y axis that is not logarithmic starts at 0.
 
     Args:
-        note: a line in small type at the bottom: where and when this was measured.
+        note: lines in small type at the bottom: where and when this was measured.
     Raises:
         ValueError: there are no points, or one at or below 0 on a logarithmic axis.
     """
@@ -97,8 +97,9 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, *, title: str, note: str = ""
     )
     for line in lines:
         parts += _drawn(line, across, up)
-    parts.append(f'<text class="soft" x="{LEFT}" y="{HEIGHT - 8}">{escape(note)}</text></svg>\n')
-    return "\n".join(parts)
+    rows = note.splitlines()
+    parts += [_text(LEFT, HEIGHT - 8 - 16 * (len(rows) - 1 - i), row, "start") for i, row in enumerate(rows)]
+    return "\n".join([*parts, "</svg>\n"])
 
 
 Place = Callable[[float], float]
@@ -162,9 +163,8 @@ def _drawn(line: Line, across: Place, up: Place) -> list[str]:
     parts = [f'<polyline class="line {_kind(line)}" points="{path}"/>']
     for (x, _), (low, high) in zip(line.points, line.spans, strict=False):
         at, top, bottom = across(x), up(high), up(low)
-        parts.append(
-            f'<path class="line {_kind(line)}" d="M{at - 4:.1f},{top:.1f}h8m-4,0V{bottom:.1f}m-4,0h8" stroke-width="1"/>'
-        )
+        whisker = f"M{at - 4:.1f},{top:.1f}h8m-4,0V{bottom:.1f}m-4,0h8"
+        parts.append(f'<path class="line {_kind(line)}" d="{whisker}"/>')
     if line.dashed:
         return parts
     for x, y in line.points:

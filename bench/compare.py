@@ -29,7 +29,7 @@ __all__ = ["ALLOWED", "VARIANTS", "Compared", "compare", "is_peer", "main", "rep
 
 ALLOWED = 0.05
 # what is compared with ours but runs our code too: no control, and no figure of its own
-VARIANTS = frozenset({"one thread", "each with its prompt"})
+VARIANTS = frozenset({"one thread", "each with its prompt", "our torch engine", "budget"})
 # a slow-down that a band should let through; where it is wider the table says so
 _WORTH_SEEING = 0.2
 

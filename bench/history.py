@@ -25,7 +25,7 @@ MOST_BYTES = 100_000
 _LEAST_TURNS = 5
 
 
-def add(path: Path | str, folder: Path = HISTORY) -> Path:
+def add(path: Path | str) -> Path:
     """Puts a run into the history, times rounded to five digits, and returns the file.
 
     Where that is more than MOST_BYTES, turns are left out of the records that have most of them, the fastest, the
@@ -42,7 +42,7 @@ def add(path: Path | str, folder: Path = HISTORY) -> Path:
         raise ValueError(f"history: {path} has no records")
     # 2026-01-31T12:00:00+00:00 -> 20260131T120000
     date = re.sub(r"[-:]", "", run.date)[:15]
-    target = folder / f"{date}-{run.commit[:10]}-{run.machine['class']}.json"
+    target = HISTORY / f"{date}-{run.commit[:10]}-{run.machine['class']}.json"
     if target.exists():
         raise ValueError(f"history: {target} is there already")
     most = max(len(record.times_s) for record in run.records)
@@ -72,21 +72,21 @@ def _by_rank(times_s: Sequence[float], most: int) -> list[float]:
     return [ranked[round(i * (len(ranked) - 1) / (most - 1))] for i in range(most)]
 
 
-def entries(machine_class: str | None = None, folder: Path = HISTORY) -> list[tuple[Path, Run]]:
+def entries(machine_class: str | None = None) -> list[tuple[Path, Run]]:
     """Files of a class, or all, with their runs, the latest last."""
-    found = [(path, read_run(path)) for path in folder.glob("*.json")]
+    found = [(path, read_run(path)) for path in HISTORY.glob("*.json")]
     mine = [(path, run) for path, run in found if machine_class in (None, run.machine["class"])]
     return sorted(mine, key=lambda entry: entry[1].date)
 
 
-def latest(machine_class: str, folder: Path = HISTORY, *, other_than: Sequence[Run] = ()) -> list[Path]:
+def latest(machine_class: str, *, other_than: Sequence[Run] = ()) -> list[Path]:
     """The latest file of a class and all of its commit; [] where there is none.
 
     Args:
         other_than: runs that are to be compared: none of them is its own past.
     """
     own = {(run.date, run.commit) for run in other_than}
-    found = [(path, run) for path, run in entries(machine_class, folder) if (run.date, run.commit) not in own]
+    found = [(path, run) for path, run in entries(machine_class) if (run.date, run.commit) not in own]
     return [path for path, run in found if run.commit == found[-1][1].commit]
 
 

@@ -10,13 +10,14 @@ for each clock, because a neighbour on the machine doubles wall time and hardly 
 than MIN_CONTROLS of them it is what all figures share, and a slow-down of everything is then not seen. w is 0, 1/2 or
 1, whichever makes the figures that have peers agree best.
 
-v[f] is the variance of one run's y. Its prior is what the turns of f say (bootstrap of their median) plus what runs add
+v[f] is the variance of one run's y. Its prior is what the turns of f say (ranks around their median) plus what runs add
 to that, pooled over all figures by their median absolute residual, so that the few that did change do not count; runs
 that repeat on one side are evidence about f itself, v = (PRIOR_DF * prior + sum of squared residuals) / df.
 
 Letters:    F figures of one clock, R runs of both sides, C controls.
 Source:     a prior over variances of many alike measurements: Smyth 2004, doi:10.2202/1544-6115.1027; median polish:
-            Tukey 1977, Exploratory Data Analysis, chapter 11.
+            Tukey 1977, Exploratory Data Analysis, chapter 11; ranks around a median: David and Nagaraja 2003, Order
+            Statistics, section 7.1.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALPHA", "MIN_CONTROLS", "Change", "Figure", "changes", "t_quantile"]
+__all__ = ["ALPHA", "ALPHA_SINGLE", "MIN_CONTROLS", "Change", "Figure", "changes", "t_quantile"]
 
 Floats = NDArray[np.float64]
 
-ALPHA = 0.005
-"""Chance that noise passes the band of a figure upwards. An alarm needs more than that, what is allowed beyond the band:
+ALPHA, ALPHA_SINGLE = 0.005, 0.001
+"""Chance that noise passes the band of a figure upwards; the smaller one where a side has a single run, which says
+nothing of what its figures do from run to run. An alarm needs more than that, what is allowed beyond the band:
 `python -m bench.noise_simulation` says how often one of forty figures raises it for nothing."""
 MIN_CONTROLS = 4
 PRIOR_DF = 8.0
@@ -68,7 +69,7 @@ class Change:
 
     Args:
         change: log of new time over base time, the drift taken out: 0.18 is 20 % slower.
-        band: as far as noise alone would move it, but for ALPHA.
+        band: as far as noise alone would move it, but for a chance of ALPHA.
     """
 
     change: float
@@ -109,7 +110,8 @@ def changes(figures: Sequence[Figure]) -> tuple[list[Change], Floats]:
     over_runs = _median_factor(num_base) / num_base + _median_factor(num_new) / num_new
     num_shared = int(is_control_F.sum()) if enough else len(figures)
     drift_variance = np.median(prior_F) * over_runs * _median_factor(num_shared) / num_shared
-    band_F = t_quantile(1 - ALPHA, PRIOR_DF + repeats) * np.sqrt(v_F * over_runs + drift_variance)
+    alpha = ALPHA if min(num_base, num_new) > 1 else ALPHA_SINGLE
+    band_F = t_quantile(1 - alpha, PRIOR_DF + repeats) * np.sqrt(v_F * over_runs + drift_variance)
     change_F = np.median(y_FR[:, is_new_R], axis=1) - np.median(y_FR[:, ~is_new_R], axis=1)
     return [Change(float(c), float(b)) for c, b in zip(change_F, band_F, strict=True)], drift_R
 
@@ -121,21 +123,16 @@ def _num_runs(figures: Sequence[Figure]) -> tuple[int, int]:
     return sizes.pop()
 
 
-def _median_error(log_times: Floats, resamples: int = 200) -> float:
-    """Standard error of the median of some turns, by the bootstrap; one turn says nothing: 0.
+def _median_error(log_times: Floats) -> float:
+    """Standard error of the median of n turns: half the distance of the turns sqrt(n) / 2 ranks to its left and right.
 
-    Half of the middle 68 % and not the standard deviation: of seven turns one held up by 40 % is drawn four times in
-    1.5 % of the resamples, which doubles the latter.
+    One turn says nothing: 0. Of normal turns that is within 20 % on average; one that was held up does not count.
     """
-    if len(log_times) < 2:
-        return 0.0
-    low, high = np.quantile(np.median(log_times[_drawn(len(log_times), resamples)], axis=1), (0.16, 0.84))
+    n = len(log_times)
+    middle = (n - 1) / 2
+    reach = min(math.sqrt(n) / 2, middle)
+    low, high = np.interp([middle - reach, middle + reach], np.arange(n), np.sort(log_times))
     return float(high - low) / 2
-
-
-@lru_cache
-def _drawn(n: int, resamples: int) -> NDArray[np.int64]:
-    return np.random.default_rng(0).integers(n, size=(resamples, n))
 
 
 def _shared(x_FR: Floats, rounds: int = 10) -> Floats:

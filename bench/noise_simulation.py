@@ -59,7 +59,7 @@ def simulate(
     turns: int = 7,
     slower: Mapping[int, float] | None = None,
 ) -> list[Figure]:
-    """Figures of ours, then of peers that took turns with the first of them; `slower[i]` is a factor in the new runs."""
+    """Figures of ours, then of peers that took turns with the first; `slower[i]` is a factor in the new runs."""
     rng = np.random.default_rng(seed)
     n, r = num_figures + num_peers, sum(runs)
     group = [*range(num_figures), *range(num_peers)]
@@ -79,7 +79,7 @@ def simulate(
 
 
 def rates(noise: Noise, runs: tuple[int, int], seeds: range, factor: float, **how: int) -> tuple[float, float, float]:
-    """Shares of simulated comparisons: a false alarm where nothing changed; the slow figure caught; another one accused.
+    """Shares of comparisons: a false alarm where nothing changed; the slow figure caught; another one accused.
 
     The slow figure is one without a peer in even seeds and one with a peer in odd ones.
     """

@@ -1,7 +1,7 @@
 """Whether `--compare` sees a slow-down here and no other: `python -m bench.compare --self-test`.
 
-Small operations of every part are timed by the machinery of the suites, beside peers: five runs as they are, and one in
-which one operation does 20 % more work than it says. The five are compared with each other, the sixth with the five.
+Small operations of every part are timed by the machinery of the suites, beside peers: five runs as they are, and two
+in which one operation does 20 % more work than it says. Each of the five is compared with the others, the two with all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .records import OURS, Run, write_run
 __all__ = ["PLANTED", "questions", "self_test", "verdict"]
 
 PLANTED = 1.2
-RUNS = 5
+RUNS, SLOWED = 5, 2
 _PLANT = "FASTREASON_BENCH_PLANT"
 
 
@@ -173,7 +173,7 @@ def _loss_theirs(size: float) -> Callable[[], float]:
 
 
 def self_test(plant: str | None = None, keep: Path | None = None) -> int:
-    """Runs the six, prints what the comparisons say, and returns 0 if that is right, 1 if not, 2 for a wrong name.
+    """Makes the runs, prints what the comparisons say, and returns 0 if that is right, 1 if not, 2 for a wrong name.
 
     Args:
         plant: the operation that is slowed down; default: the first.
@@ -185,13 +185,13 @@ def self_test(plant: str | None = None, keep: Path | None = None) -> int:
         print(f"compare: --plant must be one of {', '.join(names)}, got {plant!r}", file=sys.stderr)
         return 2
     runs = []
-    for number in range(RUNS + 1):
-        slowed = number == RUNS
-        print(f"run {number + 1} of {RUNS + 1}{f', {plant} slower by 20 %' if slowed else ''}", flush=True)
+    for number in range(RUNS + SLOWED):
+        slowed = number >= RUNS
+        print(f"run {number + 1} of {RUNS + SLOWED}{f', {plant} slower by 20 %' if slowed else ''}", flush=True)
         runs.append(_timed(plant if slowed else ""))
         if keep is not None:
-            write_run(keep / f"{'planted' if slowed else f'plain-{number + 1}'}.json", runs[-1])
-    right, text = verdict(runs[:RUNS], runs[RUNS], plant)
+            write_run(keep / (f"planted-{number - RUNS + 1}.json" if slowed else f"plain-{number + 1}.json"), runs[-1])
+    right, text = verdict(runs[:RUNS], runs[RUNS:], plant)
     print(text)
     return int(not right)
 
@@ -213,8 +213,8 @@ def _set(name: str, value: str) -> Iterator[None]:
         del os.environ[name]
 
 
-def verdict(plain: Sequence[Run], planted: Run, plant: str) -> tuple[bool, str]:
-    """Whether each plain run has no alarm against the others and the planted one has just one against all of them.
+def verdict(plain: Sequence[Run], planted: Sequence[Run], plant: str) -> tuple[bool, str]:
+    """Whether each plain run has no alarm against the others and the planted ones have just one against all of them.
 
     Also says, without judging, how comparisons of single runs end.
     """
@@ -223,15 +223,16 @@ def verdict(plain: Sequence[Run], planted: Run, plant: str) -> tuple[bool, str]:
         slow = _slow([*plain[:i], *plain[i + 1 :]], [run])
         right &= not slow
         lines.append(f"run {i + 1} against the other {len(plain) - 1}: {', '.join(slow) or 'nothing'} slower")
-    found, _ = compare(plain, [planted])
+    found, _ = compare(plain, planted)
     slow = [one.new.what for one in found if one.change.slower_by(ALLOWED)]
     right &= slow == [plant]
-    lines.append(f"the planted run against all {len(plain)}: {', '.join(map(_said, found))}")
+    lines.append(f"the {len(planted)} planted runs against all {len(plain)}: {', '.join(map(_said, found))}")
     lines.append(f"  {', '.join(slow) or 'nothing'} slower by more than {100 * ALLOWED:.0f} % beyond noise")
     pairs = [(a, b) for a in plain for b in plain if a is not b]
     false = sum(bool(_slow([a], [b])) for a, b in pairs)
-    caught = sum(plant in _slow([a], [planted]) for a in plain)
-    lines.append(f"single runs: {false} of {len(pairs)} pairs raise an alarm, {caught} of {len(plain)} see the planted")
+    against = [(a, b) for a in plain for b in planted]
+    caught = sum(plant in _slow([a], [b]) for a, b in against)
+    lines.append(f"single runs: {false} of {len(pairs)} plain pairs raise an alarm, {caught} of {len(against)} see it")
     return right, "\n".join([*lines, "as it should be" if right else "NOT as it should be"])
 
 
