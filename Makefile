@@ -9,7 +9,7 @@ SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench sanitize fuzz
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare sanitize fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -68,8 +68,18 @@ audit: setup  ## registers, spills, shared memory and access widths of every ker
 traffic: setup  ## bytes that every kernel moves against the least possible and against Liger-Kernel, no GPU needed
 	$(BIN)/python -m bench.traffic
 
-bench: setup  ## throughput of every part on this machine
-	$(BIN)/python -m bench
+# Liger-Kernel is among the development tools; without its dependencies, because they name torch once more
+$(VENV)/.peers: requirements-bench.txt $(VENV)/.tools
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-bench.txt
+	@touch $@
+
+# a suite alone: make bench BENCH="tasks grade"; more flags: make bench BENCH="--compare"
+BENCH ?=
+bench: $(VENV)/.peers  ## throughput of every part beside its peers on this machine: runs/bench/latest.json
+	$(BIN)/fastreason bench $(BENCH)
+
+bench-compare: $(VENV)/.peers  ## the same, and what changed since the last run of this class of machines; fails if slower
+	$(BIN)/fastreason bench --compare $(BENCH)
 
 # A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
 sanitize: setup  ## the core's tests, long comparisons and memory apart, under AddressSanitizer and UndefinedBehaviorSanitizer

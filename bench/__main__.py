@@ -104,8 +104,9 @@ def run(names: Sequence[str], settings: Settings, out: Path | None, fresh_peaks:
     result = new_run(records, threads=settings.threads, peaks=peaks, skipped=skipped, modules=MODULES)
     write_run(path, result)
     print(format_run(result, peaks_age))
-    print("\n".join(failures), file=sys.stderr)
     print(f"\nwritten to {os.path.relpath(path)}")
+    for failure in failures:
+        print(f"\n{failure}", file=sys.stderr)
     return path, int(bool(failures))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import fastreason as fr
 
 from .questions import Contestant, Question, Settings, Unavailable, Work
-from .records import OURS
+from .records import OURS, Shape
 from .reference import scorer
 
 SAMPLES = 16
@@ -34,7 +34,7 @@ def questions(settings: Settings) -> Iterator[Question]:
     for samples in (SAMPLES, 1):
         yield asked("of right completions", task | {"theme": "symbolic"}, count, samples, settings)
     for theme in ("symbolic", "zoo"):
-        shape = {"theme": theme, "op": "2-20", "group": SAMPLES}
+        shape: Shape = {"theme": theme, "op": "2-20", "group": SAMPLES}
         ours = {OURS: Contestant(partial(grading_tokens, theme, count))}
         yield Question("verdicts of right completions as tokens", shape, "verdicts", ours)
     yield two_threads(task, count)
@@ -52,13 +52,13 @@ def asked(
 ) -> Question:
     """Verdicts of `samples` completions of each problem, on as many threads as everything has."""
     ours = Contestant(partial(grading, task, count, samples, settings.threads, change))
-    shape = task | {"op": "2-20", "group": samples}
+    shape: Shape = task | {"op": "2-20", "group": samples}
     return Question(f"verdicts {what}", shape, "verdicts", {OURS: ours} | (peers or {}))
 
 
 def two_threads(task: dict[str, Any], count: int) -> Question:
     two, one = (Contestant(partial(grading, task, count, SAMPLES, threads, list)) for threads in (2, 1))
-    shape = task | {"op": "2-20", "group": SAMPLES, "threads": 2}
+    shape: Shape = task | {"op": "2-20", "group": SAMPLES, "threads": 2}
     contestants = {OURS: two, "one thread": one}
     return Question("verdicts of right completions, two threads", shape, "verdicts", contestants, clock="wall")
 
@@ -70,7 +70,7 @@ def released(count: int, settings: Settings) -> Question:
     if settings.reference is not None:
         folder = settings.reference
         contestants["released scorer"] = Contestant(lambda: scorer(folder, *released_texts(few)))
-    shape = {"theme": "zoo", "mode": "forward", "depth": 2, "op": "2-20"}
+    shape: Shape = {"theme": "zoo", "mode": "forward", "depth": 2, "op": "2-20"}
     return Question("verdicts of the released scorer's reading", shape, "verdicts", contestants)
 
 

@@ -13,7 +13,7 @@ from fastreason.generations import GoldRows, read_completions
 from fastreason.grade_files import grade_file
 
 from .questions import Contestant, Question, Settings, Work
-from .records import OURS
+from .records import OURS, Shape
 
 
 def questions(settings: Settings) -> Iterator[Question]:
@@ -25,7 +25,7 @@ def questions(settings: Settings) -> Iterator[Question]:
         ("read, graded and written as Parquet", partial(grading, "out.parquet"), ("pyarrow",)),
     ):
         contestants = {OURS: Contestant(partial(started, start, count, samples, settings.threads), needs)}
-        shape = {"op": "2-20", "problems": count, "samples": samples}
+        shape: Shape = {"op": "2-20", "problems": count, "samples": samples}
         yield Question(f"completions in files, {name}", shape, "completions", contestants)
 
 

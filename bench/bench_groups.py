@@ -14,7 +14,7 @@ from fastreason import ops
 from fastreason.budget import forward_flop
 
 from .questions import Contestant, Done, Question, Settings, Work
-from .records import OURS
+from .records import OURS, Shape
 
 SIZES = {"tiny": (200, 8, 100), "10m": (200, 8, 100)}  # prompt, samples, response
 QUICK = (8, 2, 4)
@@ -31,7 +31,7 @@ def questions(settings: Settings) -> Iterator[Question]:
             "each with its prompt": Contestant(partial(training_step, preset, separate, size)),
         }
         prompt, samples, response = size
-        shape = {"model": preset, "prompt": prompt, "samples": samples, "response": response}
+        shape: Shape = {"model": preset, "prompt": prompt, "samples": samples, "response": response}
         yield Question(
             "forward and backward of a group", shape, "response tokens", contestants, turn_s=None, peak="matmul",
             turns=7 if preset == "tiny" else 5,

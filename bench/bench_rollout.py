@@ -14,7 +14,7 @@ from fastreason.checkpoint import model_to_hf
 from fastreason.policy_statistics import pass_flop
 
 from .questions import Contestant, Done, Question, Settings, Work
-from .records import OURS
+from .records import OURS, Shape
 
 SOLVED = 2
 MIXTURE = {"op": [2, 3, 4, 5], "themes": ["symbolic"], "max_value": 199}
@@ -60,7 +60,7 @@ def questions(settings: Settings) -> Iterator[Question]:
 
 
 def question(what: str, name: str, size: tuple[int, int, int], contestants: dict[str, Contestant]) -> Question:
-    shape = {"parameters": name, "prompts": size[0], "samples": size[1], "tokens": size[2]}
+    shape: Shape = {"parameters": name, "prompts": size[0], "samples": size[1], "tokens": size[2]}
     return Question(what, shape, "tokens", contestants, turns=TURNS[name], turn_s=None, peak="matmul")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import fastreason as fr
 
 from .questions import Contestant, Question, Settings, Work
-from .records import OURS
+from .records import OURS, Shape
 from .reference import generator
 
 EASY, HARD = tuple(range(2, 11)), (20,)
@@ -34,7 +34,7 @@ def questions(settings: Settings) -> Iterator[Question]:
             contestants = {OURS: Contestant(partial(drawing, mixture, settings, settings.threads))}
             if (theme, mode, depth) == ("zoo", "forward", 2):
                 contestants |= peers(ops, settings)
-            shape = {"theme": theme, "mode": mode, "depth": depth, "op": of(ops)}
+            shape: Shape = {"theme": theme, "mode": mode, "depth": depth, "op": of(ops)}
             yield Question("problems as text", shape, "problems", contestants)
     yield two_threads(settings)
     for theme, ops in (("zoo", EASY), ("symbolic", (2, 3, 4, 5))):
@@ -50,7 +50,7 @@ def of(ops: tuple[int, ...]) -> str:
 
 def two_threads(settings: Settings) -> Question:
     mixture = fr.Mixture.uniform(op=EASY, themes=["zoo"], modes=["forward"], depths=[2])
-    shape = {"theme": "zoo", "mode": "forward", "depth": 2, "op": of(EASY), "threads": 2}
+    shape: Shape = {"theme": "zoo", "mode": "forward", "depth": 2, "op": of(EASY), "threads": 2}
     contestants = {OURS: Contestant(partial(drawing, mixture, settings, 2))}
     contestants["one thread"] = Contestant(partial(drawing, mixture, settings, 1))
     return Question("problems as text, two threads", shape, "problems", contestants, clock="wall")

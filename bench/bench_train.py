@@ -11,8 +11,9 @@ from .questions import Question, Settings
 from .records import OURS
 from .workers import contestant
 
-# the contestants of bench/train_worker.py
-PEERS = {
+# those of bench/train_worker.py by the names they are shown by, and what they need
+CONTESTANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    OURS: ("fastreason", ()),
     "transformers Trainer": ("trainer", ("transformers", "accelerate")),
     "transformers": ("lengths", ("transformers",)),
     "torch.compile of transformers": ("lengths-compiled", ("transformers",)),
@@ -25,11 +26,11 @@ def questions(settings: Settings) -> Iterator[Question]:
     for size, (steps, turns) in SIZES.items():
         if settings.quick and size != "tiny":
             continue
-        how = {"steps": settings.size(steps, 1), "threads": settings.threads}
-        module = "bench.train_worker"
-        contestants = {OURS: contestant(module, "fastreason", size, **how)}
-        for name, (worker, needs) in PEERS.items():
-            contestants[name] = contestant(module, worker, size, needs=needs, **how)
+        steps = settings.size(steps, 1)
+        contestants = {
+            name: contestant("bench.train_worker", worker, size, steps=steps, threads=settings.threads, needs=needs)
+            for name, (worker, needs) in CONTESTANTS.items()
+        }
         yield Question(
             "training", {"model": size, "op": "2-10"}, "document tokens", contestants,
             turns=turns, turn_s=None, warm=False, peak="matmul",

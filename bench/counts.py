@@ -14,14 +14,19 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from .collect import Collected
 from .environment import ROOT
 from .questions import Settings
-from .records import OURS, Record
+from .records import OURS, Record, Shape
+
+if TYPE_CHECKING:
+    from .audit import Audited
+    from .traffic import Row
 
 __all__ = ["count_suite"]
 
@@ -31,9 +36,8 @@ ARCH = 90
 
 def count_suite(name: str, settings: Settings) -> Collected:
     """One of them in a process of its own: the interpreter takes the kernels' place when they are decorated."""
-    needs = {"traffic": ["triton"], "audit": ["triton"]}[name]
-    if missing := [module for module in needs if find_spec(module) is None]:
-        return Collected([], {name: f"{', '.join(missing)} is not installed"})
+    if find_spec("triton") is None:
+        return Collected([], {name: "triton is not installed"})
     command = [sys.executable, "-m", "bench.counts", name, *(["--quick"] if settings.quick else [])]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_INTERPRET": "1"} if name == "traffic" else {}
@@ -46,40 +50,47 @@ def count_suite(name: str, settings: Settings) -> Collected:
     return Collected(records, skipped, done.stderr.strip() or done.stdout if done.returncode else "")
 
 
-def traffic_records(operations: Sequence[str]) -> Iterator[Record]:
+def traffic_records(row: Row) -> Iterator[Record]:
+    """Bytes a token of an operation, by whom they are moved."""
+    per_token = {OURS: row.issued / row.tokens, "floor": row.floor / row.tokens}
+    if row.liger is not None:
+        per_token["Liger-Kernel"] = row.liger / row.liger_tokens
+    for provider, size in per_token.items():
+        yield Record(
+            "traffic", f"{row.name}, forward and backward", provider, {"tokens": row.tokens}, "bytes a token",
+            size, [], "count", bytes=row.floor / row.tokens,
+        )  # fmt: skip
+
+
+def audit_records(kernels: Sequence[Audited], budgets: Mapping[str, Any]) -> Iterator[Record]:
+    """Of the kernels of an operation in one dtype: the most registers and shared memory, all instructions together."""
+    of = [budgets.get(kernel.key, {}).get(str(kernel.arch), {}) for kernel in kernels]
+    totals: dict[str, Callable[[Iterable[int]], int]] = {"registers": max, "shared_bytes": max, "instructions": sum}
+    for name, total in totals.items():
+        figures = {OURS: total(getattr(kernel.figures, name) for kernel in kernels)}
+        figures["budget"] = total(budget.get(name, 0) for budget in of)
+        unit, first = name.replace("_", " "), kernels[0]
+        for provider, figure in figures.items():
+            # nothing is used of what is 0
+            if figure:
+                shape: Shape = {"dtype": first.dtype, "arch": first.arch}
+                yield Record("audit", f"{first.operation}: {unit}", provider, shape, unit, figure, [], "count")
+
+
+def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
+    """Counts on two processes, as `python -m bench.traffic` and `python -m bench.audit` do."""
+    # here, because without Triton they cannot be imported
+    from .audit import BUDGETS, tasks, work
     from .traffic import measure_by_name
 
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        for row in pool.map(measure_by_name, operations):
-            per_token = {OURS: row.issued / row.tokens, "floor": row.floor / row.tokens}
-            if row.liger is not None:
-                per_token["Liger-Kernel"] = row.liger / row.liger_tokens
-            for provider, size in per_token.items():
-                yield Record(
-                    "traffic", f"{row.name}, forward and backward", provider, {"tokens": row.tokens}, "bytes a token",
-                    size, [], "count", bytes=row.floor / row.tokens,
-                )  # fmt: skip
-
-
-def audit_records(operations: Sequence[str]) -> Iterator[Record]:
-    """Of the kernels of an operation in one dtype: the most registers and shared memory, all instructions together."""
-    from .audit import BUDGETS, tasks, work
-
-    budgets = tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
-    totals = {"registers": max, "shared_bytes": max, "instructions": sum}
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        for kernels in pool.map(work, tasks(operations, [ARCH])):
-            of = [budgets.get(kernel.key, {}).get(str(ARCH), {}) for kernel in kernels]
-            for name, total in totals.items():
-                figures = {OURS: total(getattr(kernel.figures, name) for kernel in kernels)}
-                figures["budget"] = total(budget.get(name, 0) for budget in of)
-                for provider, figure in figures.items():
-                    if figure:
-                        shape = {"dtype": kernels[0].dtype, "arch": ARCH}
-                        unit = name.replace("_", " ")
-                        yield Record(
-                            "audit", f"{kernels[0].operation}: {unit}", provider, shape, unit, figure, [], "count"
-                        )
+        if name == "traffic":
+            for row in pool.map(measure_by_name, operations):
+                yield from traffic_records(row)
+        else:
+            budgets = tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
+            for kernels in pool.map(work, tasks(operations, [ARCH])):
+                yield from audit_records(kernels, budgets)
 
 
 def main() -> None:
@@ -89,9 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     from .cases import OPS
 
-    operations = [QUICK_OPERATION] if options.quick else list(OPS)
-    records = {"traffic": traffic_records, "audit": audit_records}[options.name](operations)
-    for record in records:
+    for record in count(options.name, [QUICK_OPERATION] if options.quick else list(OPS)):
         print("RECORD " + json.dumps(record.to_dict()), flush=True)
 
 

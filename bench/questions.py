@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from .records import Shape
-
 __all__ = ["Contestant", "Done", "Question", "Settings", "Unavailable", "Work"]
 
 T = TypeVar("T")
@@ -105,7 +103,7 @@ class Question:
     """
 
     what: str
-    shape: Shape
+    shape: Mapping[str, int | float | str]
     unit: str
     contestants: Mapping[str, Contestant]
     turns: int = 7

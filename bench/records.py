@@ -17,7 +17,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CLOCKS", "OURS", "PEAKS", "SCHEMA", "Record", "Run", "key", "question", "ratio", "read_run", "write_run"]
+__all__ = [
+    "CLOCKS",
+    "OURS",
+    "PEAKS",
+    "SCHEMA",
+    "Record",
+    "Run",
+    "Shape",
+    "key",
+    "question",
+    "ratio",
+    "read_run",
+    "write_run",
+]
 
 SCHEMA = 1
 OURS = "fastreason"

@@ -50,7 +50,7 @@ class Size:
         return self.prompts * self.samples
 
 
-SIZES = {"full": Size(8, 16, 64), "quick": Size(2, 4, 8)}
+SIZES = {"full": Size(8, 8, 64), "quick": Size(2, 4, 8)}
 
 
 def bench_model() -> tuple[fr.Decoder, fr.Tokenizer, fr.TaskStream]:

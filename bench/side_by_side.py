@@ -103,9 +103,10 @@ class Turn:
     def _info(self, done: Done) -> dict[str, Any]:
         question = self.question
         return {
-            "question": self.index, "what": question.what, "shape": question.shape, "unit": question.unit,
-            "provider": self.provider, "turn": self.number, "clock": self.clock_name, "peak": question.peak,
-            "gpu": question.gpu, "work": done.work, "flop": done.flop, "bytes": done.bytes, "parts": dict(done.parts),
+            "label": self._label, "question": self.index, "what": question.what, "shape": dict(question.shape),
+            "unit": question.unit, "provider": self.provider, "turn": self.number, "clock": self.clock_name,
+            "peak": question.peak, "gpu": question.gpu, "work": done.work, "flop": done.flop, "bytes": done.bytes,
+            "parts": dict(done.parts),
         }  # fmt: skip
 
     def close(self) -> None:
