@@ -80,16 +80,16 @@ def simulate(
     ]
 
 
-def rates(noise: Noise, runs: tuple[int, int], seeds: range, factor: float, **how: int) -> tuple[float, float, float]:
+def rates(noise: Noise, runs: tuple[int, int], seeds: range, factor: float) -> tuple[float, float, float]:
     """Shares of comparisons: a false alarm where nothing changed; the slow figure caught; another one accused.
 
     The slow figure is one without a peer in even seeds and one with a peer in odd ones.
     """
     false = caught = accused = 0
     for seed in seeds:
-        false += bool(_alarms(changes(simulate(seed, noise, runs=runs, **how))[0]))
+        false += bool(_alarms(changes(simulate(seed, noise, runs=runs))[0]))
         slow = 0 if seed % 2 else 20
-        alarms = _alarms(changes(simulate(seed, noise, runs=runs, slower={slow: factor}, **how))[0])
+        alarms = _alarms(changes(simulate(seed, noise, runs=runs, slower={slow: factor}))[0])
         caught += slow in alarms
         accused += bool(alarms - {slow})
     return false / len(seeds), caught / len(seeds), accused / len(seeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def _bound(name: str, records: Sequence[Record], x: str, value: Value, peak: flo
     return Line(name, points, (), style, dashed=True)
 
 
-def _of(run: Run, what: str, provider: str = OURS, **shape: object) -> list[Record]:
+def _of(run: Run, what: str, provider: str = OURS, **shape: str) -> list[Record]:
     return [
         record
         for record in run.records
@@ -141,7 +141,7 @@ def _threads(run: Run) -> str:
     """How many times as fast as with one thread, by turns: neighbours fall on both."""
     lines = []
     for style, (name, what, shape) in enumerate(_THREADED):
-        by_threads = {int(record.shape["threads"]): record for record in _of(run, f"{what}, by threads", **shape)}
+        by_threads = {int(record.shape["threads"]): record for record in _of(run, f"{what}, by threads", OURS, **shape)}
         if 1 not in by_threads:
             continue
         one = np.array(by_threads[1].times_s) / by_threads[1].work
@@ -154,7 +154,7 @@ def _threads(run: Run) -> str:
     return _drawn(run, "threads", lines, x, y, "wall time")
 
 
-_THREADED: tuple[tuple[str, str, Mapping[str, object]], ...] = (
+_THREADED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("drawing problems", "problems drawn as text", {}),
     ("grading", "verdicts, groups of 16", {}),
     ("training tiny", "training step", {"model": "tiny"}),
