@@ -70,7 +70,9 @@ def _of(run: Run, what: str, provider: str = OURS, **shape: str) -> list[Record]
 def _note(run: Run, unit: str = "CPU time of one thread") -> str:
     turns = sorted({len(record.times_s) for record in run.records if record.suite == "sweep"})
     spread = f"median of {' or '.join(map(str, turns))} turns, whiskers p20 to p80"
-    return f"{run.machine['cpu']}, {run.machine['cores']} cores; commit {run.commit}, {run.date[:10]}\n{unit}; {spread}"
+    # what other processes took does not count as CPU time, but they share caches and memory
+    load = f", {run.machine['load']:g} processes running when it began" if "load" in run.machine else ""
+    return f"{run.machine['cpu']}, {run.machine['cores']} cores{load}; commit {run.commit}, {run.date[:10]}\n{unit}; {spread}"
 
 
 def _op(run: Run) -> str:
