@@ -78,7 +78,8 @@ def _where(run: Run, suite: str) -> str:
     clocks = {"cpu": "CPU time", "wall": "wall time"}
     timed = " and ".join(clocks[clock] for clock in sorted({record.clock for record in records} & set(clocks)))
     threads = "" if suite == "sweep" else f", {run.threads} thread{'s' if run.threads > 1 else ''}"
-    said = f"`{run.machine['class']}`{threads}, commit {run.commit}, {run.date[:10]}"
+    busy = f", {run.machine['load']:g} processes running when it began" if "load" in run.machine else ""
+    said = f"`{run.machine['class']}`{threads}{busy}, commit {run.commit}, {run.date[:10]}"
     if not turns:
         return f"{said}: counts."
     span = f"{turns[0]}" if len(turns) == 1 else f"{turns[0]} to {turns[-1]}"
@@ -89,9 +90,7 @@ def machine(run: Run) -> str:
     """The machine of a run, its peaks, what it had installed, and who took no part."""
     described = run.machine
     memory = f", {described['memory_gib']:.0f} GiB" if "memory_gib" in described else ""
-    lines = [
-        f"- `{described['class']}`: {described['cpu']}, {described['cores']} cores{memory}, {described.get('os', '')}"
-    ]
+    lines = [f"- `{described['class']}`: {described['cpu']}, {described['cores']} cores{memory}"]
     if run.peaks:
         peaks = [f"{name.replace('_', ' ')} {rate / 1e9:,.0f} {_giga(name)}/s" for name, rate in run.peaks.items()]
         lines.append(f"- its peaks: {', '.join(peaks)}")

@@ -54,12 +54,14 @@ def add(path: Path | str) -> Path:
         if most <= _LEAST_TURNS:
             target.unlink()
             raise ValueError(f"history: {path} needs {size} bytes with {most} turns, more than {MOST_BYTES}")
-        most = max(most - 2, _LEAST_TURNS)
+        most = max(min(most - 2, most * MOST_BYTES // size), _LEAST_TURNS)
 
 
 def _thinned(run: Run, most: int) -> Run:
+    """The operating system's name is left out too: it may say who hosts the machine."""
     records = [replace(record, times_s=_by_rank(record.times_s, most)) for record in run.records]
-    return replace(run, records=records)
+    machine = {name: value for name, value in run.machine.items() if name != "os"}
+    return replace(run, records=records, machine=machine)
 
 
 def _by_rank(times_s: Sequence[float], most: int) -> list[float]:

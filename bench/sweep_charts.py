@@ -72,7 +72,8 @@ def _note(run: Run, unit: str = "CPU time of one thread") -> str:
     spread = f"median of {' or '.join(map(str, turns))} turns, whiskers p20 to p80"
     # what other processes took does not count as CPU time, but they share caches and memory
     load = f", {run.machine['load']:g} processes running when it began" if "load" in run.machine else ""
-    return f"{run.machine['cpu']}, {run.machine['cores']} cores{load}; commit {run.commit}, {run.date[:10]}\n{unit}; {spread}"
+    where = f"{run.machine['cpu']}, {run.machine['cores']} cores{load}"
+    return f"{where}; commit {run.commit}, {run.date[:10]}\n{unit}; {spread}"
 
 
 def _op(run: Run) -> str:

@@ -108,7 +108,8 @@ def _run_of(records: Sequence[Record], peaks: dict[str, float], load: float) -> 
     """Times rounded to five digits; "load" of the machine says how many processes wanted a core when it began."""
     short = [replace(record, times_s=[float(f"{time_s:.5g}") for time_s in record.times_s]) for record in records]
     run = new_run(short, threads=1, peaks=peaks, modules=["torch"])
-    return replace(run, machine=run.machine | {"load": round(load, 1)})
+    machine = {name: value for name, value in run.machine.items() if name != "os"}
+    return replace(run, machine=machine | {"load": round(load, 1)})
 
 
 if __name__ == "__main__":

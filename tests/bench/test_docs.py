@@ -74,6 +74,9 @@ def test_pictures_stand_where_the_sweep_has_its_place(page):
     text = page.read_text()
     assert "![Attention, forward and backward, by context length](bench/attention.svg)" in text
     assert text.count("![") == 1
+    busy = swept("attention, by context", "length", [(64, 10.0)])
+    said = section(run(busy, machine={"cpu": "Test CPU", "cores": 2, "class": CLASS, "load": 3.5}), "sweep")
+    assert said.startswith(f"`{CLASS}`, 3.5 processes running when it began, commit 0123abc")
     # sweeps do not say what the suites ran on
     assert "its peaks" not in text
 

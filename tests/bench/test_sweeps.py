@@ -82,6 +82,7 @@ def test_the_points_of_every_sweep_have_keys_of_their_own():
 def test_pictures_can_be_drawn_anew_without_measuring(tmp_path, single, capsys):
     assert sweeps.main(["op", "--quick", "--out", str(tmp_path)]) == 0
     before = (tmp_path / "op.svg").read_text()
+    assert "processes running when it began; commit" in before
     (tmp_path / "op.svg").unlink()
     assert sweeps.main(["--draw", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "op.svg").read_text() == before
