@@ -15,7 +15,7 @@ from fastreason.plots import ticks
 __all__ = ["Axis", "Line", "chart"]
 
 WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 74, 20, 84, 88
+LEFT, RIGHT, TOP, BOTTOM = 88, 20, 84, 88
 _ROW = 20
 # colours that people tell apart who do not see red and green alike: Okabe and Ito's, lighter where the page is dark
 _STYLE = """<style>
