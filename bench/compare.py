@@ -88,7 +88,7 @@ def compare(base: Sequence[Run], new: Sequence[Run]) -> tuple[list[Compared], li
         if changed is None:
             figures = [_figure([table[k] for table in tables], len(base)) for k in keys]
             changed, drift_R = changes(figures)
-            notes.append(_drift(clock, drift_R, len(base), sum(figure.is_control for figure in figures)))
+            notes.append(_drift(clock, drift_R, len(base), figures))
         for k, change in zip(keys, changed, strict=True):
             if tables[-1][k].provider == OURS:
                 found[k] = Compared(tables[len(base) - 1][k], tables[-1][k], change)
@@ -123,11 +123,15 @@ def _counts(keys: Sequence[Key], tables: Sequence[dict[Key, Record]], num_base: 
     return [Change(float(change), 0.0) for change in change_F]
 
 
-def _drift(clock: str, drift_R: np.ndarray, num_base: int, num_controls: int) -> str:
+def _drift(clock: str, drift_R: np.ndarray, num_base: int, figures: Sequence[Figure]) -> str:
     change = float(np.median(drift_R[num_base:]) - np.median(drift_R[:num_base]))
-    if num_controls >= MIN_CONTROLS:
-        source = f"{num_controls} figures of peers"
-    else:
+    num_controls = sum(figure.is_control for figure in figures)
+    if len(figures) < MIN_CONTROLS:
+        return (
+            f"{clock} time: {len(figures)} figures do not tell whether the machine itself changed; the bands are wide."
+        )
+    source = f"{num_controls} figures of peers"
+    if num_controls < MIN_CONTROLS:
         source = f"all figures, for want of {MIN_CONTROLS} of peers: a slow-down of everything would not be seen"
     return f"{clock} time: the machine itself took {_percent(change)}, which is taken out (by {source})."
 
@@ -140,12 +144,12 @@ def report(found: Sequence[Compared], notes: Sequence[str]) -> str:
     """A table of all figures, the notes, and a last line that says what is slower."""
     rows = [
         [
-            one.new.suite, _named(one.new), _rate(one.base), _rate(one.new), _percent(one.change.change),
+            f"{one.new.suite}: {_named(one.new)}", _rate(one.base), _rate(one.new), _percent(one.change.change),
             f"± {100 * math.expm1(one.change.band):.1f} %", one.verdict,
         ]
         for one in found
     ]  # fmt: skip
-    head = ["suite", "what", "before", "now", "cost", "noise", "verdict"]
+    head = ["what", "before", "now", "cost", "noise", "verdict"]
     slower = [one for one in found if one.change.slower_by(ALLOWED)]
     unsure = [one for one in found if one.verdict.endswith("run again")]
     last = f"{len(found)} figures, none slower by more than {100 * ALLOWED:.0f} % beyond noise."

@@ -7,8 +7,9 @@
 
 The drift of a run is what all controls share: the peers, which no change of ours can touch, found by median polish; one
 for each clock, because a neighbour on the machine doubles wall time and hardly moves CPU time. Where there are fewer
-than MIN_CONTROLS of them it is what all figures share, and a slow-down of everything is then not seen. w is 0, 1/2 or
-1, whichever makes the figures that have peers agree best.
+than MIN_CONTROLS of them it is what all figures share, and a slow-down of everything is then not seen; where there are
+fewer figures too, nothing is taken out and the band allows for a drift. w is 0, 1/2 or 1, whichever makes the figures
+that have peers agree best.
 
 v[f] is the variance of one run's y. Its prior is what the turns of f say (ranks around their median) plus what runs add
 to that, pooled over all figures by their median absolute residual, so that the few that did change do not count; runs
@@ -42,6 +43,7 @@ MIN_CONTROLS = 4
 PRIOR_DF = 8.0
 # between runs, one clock: what is assumed where too few figures show it, and the least that is believed
 _ASSUMED_SD, _LEAST_SD = 0.03, 0.01
+_ASSUMED_DRIFT_SD = 0.1
 _FEW = 5
 # standard deviation over median absolute deviation, of normal residuals
 _MAD = 1.4826
@@ -97,8 +99,9 @@ def changes(figures: Sequence[Figure]) -> tuple[list[Change], Floats]:
     x_FR = np.array([[np.median(times) for times in row] for row in turns])
     error_F = np.array([np.median([_median_error(times) for times in row]) for row in turns])
     is_control_F = np.array([figure.is_control for figure in figures])
-    enough = is_control_F.sum() >= MIN_CONTROLS
-    drift_R = _shared(x_FR[is_control_F] if enough else x_FR)
+    shared_FR = x_FR[is_control_F] if is_control_F.sum() >= MIN_CONTROLS else x_FR
+    known = len(shared_FR) >= MIN_CONTROLS
+    drift_R = _shared(shared_FR) if known else np.zeros(num_base + num_new)
     y_FR = _without_peers(x_FR - drift_R, figures, is_new_R)
 
     e_FR = _residuals(y_FR, is_control_F, is_new_R)
@@ -108,8 +111,8 @@ def changes(figures: Sequence[Figure]) -> tuple[list[Change], Floats]:
     own_F = (e_FR**2).sum(1) if repeats else np.zeros(len(figures))
     v_F = (PRIOR_DF * prior_F + own_F) / (PRIOR_DF + repeats)
     over_runs = _median_factor(num_base) / num_base + _median_factor(num_new) / num_new
-    num_shared = int(is_control_F.sum()) if enough else len(figures)
-    drift_variance = np.median(prior_F) * over_runs * _median_factor(num_shared) / num_shared
+    drift_variance = np.median(prior_F) * over_runs * _median_factor(len(shared_FR)) / len(shared_FR)
+    drift_variance += 0.0 if known else _ASSUMED_DRIFT_SD**2 * over_runs
     alpha = ALPHA if min(num_base, num_new) > 1 else ALPHA_SINGLE
     band_F = t_quantile(1 - alpha, PRIOR_DF + repeats) * np.sqrt(v_F * over_runs + drift_variance)
     change_F = np.median(y_FR[:, is_new_R], axis=1) - np.median(y_FR[:, ~is_new_R], axis=1)
