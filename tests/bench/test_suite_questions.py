@@ -8,12 +8,15 @@ import torch
 pytest.importorskip("pytest_benchmark")
 pytest.importorskip("triton")
 
+from fastreason.kernels.triton_support import INTERPRETED
+
 from bench import bench_kernels, bench_rl, rl_worker, train_worker
 from bench.__main__ import COUNTS, SUITES
 from bench.cases import OPS
 from bench.questions import Done, Settings, Unavailable
 from bench.side_by_side import suite_module
 
+natively = pytest.mark.skipif(INTERPRETED, reason="whole models are not for the interpreter")
 TIMED = [name for name in SUITES if name not in COUNTS]
 IN_PROCESS = ("tasks", "grade", "grade_files", "groups", "rollout", "kernels")
 
@@ -32,6 +35,7 @@ def test_every_question_is_another_and_ours_comes_first(suite, quick):
             assert question.turn_s is None
 
 
+@natively
 @pytest.mark.parametrize("suite", IN_PROCESS)
 def test_contestants_do_their_work(suite, one_thread):
     answers = {}
@@ -55,6 +59,7 @@ def test_contestants_do_their_work(suite, one_thread):
     assert min(answers.values()) > 0
 
 
+@natively
 def test_what_all_sample_is_as_much(one_thread):
     """Nobody ends early, so rates of tokens are of the same tokens."""
     question = next(import_module("bench.bench_rollout").questions(Settings(quick=True)))
@@ -71,6 +76,7 @@ def test_shapes_of_reinforcement_learning_are_those_of_its_workers():
         assert bench_rl.SHAPE[name] == {"prompts": size.prompts, "samples": size.samples, "tokens": size.new_tokens}
 
 
+@natively
 def test_our_step_of_reinforcement_learning_reports_its_parts(one_thread):
     report = rl_worker.Report()
     step = rl_worker.our_step(rl_worker.SIZES["quick"], kl_coef=0.04, threads=1)
@@ -85,6 +91,7 @@ def test_our_step_of_reinforcement_learning_reports_its_parts(one_thread):
     assert without.flop == pytest.approx(0.8 * one)
 
 
+@natively
 def test_contestants_of_training_take_the_same_documents(one_thread):
     setting = train_worker.Setting.of("tiny")
     report = train_worker.Report()
