@@ -9,7 +9,7 @@ SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare sanitize fuzz
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -80,6 +80,10 @@ bench: $(VENV)/.peers  ## throughput of every part beside its peers on this mach
 
 bench-compare: $(VENV)/.peers  ## the same, and what changed since the last run of this class of machines; fails if slower
 	$(BIN)/fastreason bench $(BENCH) --compare
+
+bench-docs: $(VENV)/.peers  ## scaling plots measured anew, and docs/benchmarks.md from them and runs/bench/latest.json
+	$(BIN)/python -m bench.sweeps
+	$(BIN)/python -m bench.docs $(wildcard runs/bench/latest.json) docs/bench/sweeps.json
 
 # A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
 sanitize: setup  ## the core's tests, long comparisons and memory apart, under AddressSanitizer and UndefinedBehaviorSanitizer

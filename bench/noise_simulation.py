@@ -1,6 +1,6 @@
 """How often `bench.noise` is wrong: simulated runs of the suite on a shared machine, changed nowhere or in one figure.
 
-    python -m bench.noise_simulation [--seeds 2000]
+    python -m bench.noise_simulation [--seeds 400] [--docs]
 
 The machine's level moves from run to run and each figure follows it more or less; a run adds to a figure what no other
 figure sees, with heavy tails; turns scatter, and now and then a neighbour holds one up. `CPU` and `WALL` are set after
@@ -14,15 +14,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .noise import Change, Figure, changes
-from .tables import markdown
+from .tables import markdown, put_between_marks
 
 __all__ = ["ALLOWED", "CPU", "WALL", "Noise", "main", "rates", "simulate"]
 
 ALLOWED = 0.05
+BENCHMARK_DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,16 @@ def simulate(
     ]
 
 
-def rates(noise: Noise, runs: tuple[int, int], seeds: range, factor: float, **how: int) -> tuple[float, float, float]:
+def rates(noise: Noise, runs: tuple[int, int], seeds: range, factor: float) -> tuple[float, float, float]:
     """Shares of comparisons: a false alarm where nothing changed; the slow figure caught; another one accused.
 
     The slow figure is one without a peer in even seeds and one with a peer in odd ones.
     """
     false = caught = accused = 0
     for seed in seeds:
-        false += bool(_alarms(changes(simulate(seed, noise, runs=runs, **how))[0]))
+        false += bool(_alarms(changes(simulate(seed, noise, runs=runs))[0]))
         slow = 0 if seed % 2 else 20
-        alarms = _alarms(changes(simulate(seed, noise, runs=runs, slower={slow: factor}, **how))[0])
+        alarms = _alarms(changes(simulate(seed, noise, runs=runs, slower={slow: factor}))[0])
         caught += slow in alarms
         accused += bool(alarms - {slow})
     return false / len(seeds), caught / len(seeds), accused / len(seeds)
@@ -99,7 +101,8 @@ def _alarms(found: list[Change]) -> set[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=400)
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
     rows = []
     for name, noise in (("CPU time", CPU), ("wall time", WALL)):
@@ -108,7 +111,10 @@ def main() -> None:
             cells = [f"{100 * shares[1][0]:.1f} %", *(f"{100 * caught:.0f} %" for _, caught, _ in shares)]
             rows.append([name, f"{runs[0]} and {runs[1]}", *cells, f"{100 * shares[1][2]:.1f} %"])
     head = ["clock", "runs", "false alarm", "10 % caught", "20 % caught", "30 % caught", "another accused at 20 %"]
-    print(markdown(head, rows))
+    text = f"Shares of {options.seeds} simulated comparisons.\n\n{markdown(head, rows)}"
+    print(text)
+    if options.docs:
+        put_between_marks(BENCHMARK_DOCS, "bench noise", text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def _bound(name: str, records: Sequence[Record], x: str, value: Value, peak: flo
     return Line(name, points, (), style, dashed=True)
 
 
-def _of(run: Run, what: str, provider: str = OURS, **shape: object) -> list[Record]:
+def _of(run: Run, what: str, provider: str = OURS, **shape: str) -> list[Record]:
     return [
         record
         for record in run.records
@@ -70,7 +70,9 @@ def _of(run: Run, what: str, provider: str = OURS, **shape: object) -> list[Reco
 def _note(run: Run, unit: str = "CPU time of one thread") -> str:
     turns = sorted({len(record.times_s) for record in run.records if record.suite == "sweep"})
     spread = f"median of {' or '.join(map(str, turns))} turns, whiskers p20 to p80"
-    return f"{run.machine['cpu']}, {run.machine['cores']} cores; commit {run.commit}, {run.date[:10]}\n{unit}; {spread}"
+    # what other processes took does not count as CPU time, but they share caches and memory
+    load = f", {run.machine['load']:g} processes running when it began" if "load" in run.machine else ""
+    return f"{run.machine['cpu']}, {run.machine['cores']} cores{load}; commit {run.commit}, {run.date[:10]}\n{unit}; {spread}"
 
 
 def _op(run: Run) -> str:
@@ -141,7 +143,7 @@ def _threads(run: Run) -> str:
     """How many times as fast as with one thread, by turns: neighbours fall on both."""
     lines = []
     for style, (name, what, shape) in enumerate(_THREADED):
-        by_threads = {int(record.shape["threads"]): record for record in _of(run, f"{what}, by threads", **shape)}
+        by_threads = {int(record.shape["threads"]): record for record in _of(run, f"{what}, by threads", OURS, **shape)}
         if 1 not in by_threads:
             continue
         one = np.array(by_threads[1].times_s) / by_threads[1].work
@@ -154,7 +156,7 @@ def _threads(run: Run) -> str:
     return _drawn(run, "threads", lines, x, y, "wall time")
 
 
-_THREADED: tuple[tuple[str, str, Mapping[str, object]], ...] = (
+_THREADED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("drawing problems", "problems drawn as text", {}),
     ("grading", "verdicts, groups of 16", {}),
     ("training tiny", "training step", {"model": "tiny"}),

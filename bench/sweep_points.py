@@ -96,11 +96,8 @@ def by_context(quick: bool) -> Iterator[Point]:
         shape: Shape = {"length": length}
         # 5 heads of 64: forward and backward, causal
         flop = 3 * 4 * 5 * 64 * (length + 1) / 2
-        common = dict(unit="tokens", flop_per_unit=flop)
-        yield Point("attention", shape, start=partial(_attention, length, tokens), **common)  # type: ignore[arg-type]
-        yield Point(
-            "attention", shape, start=partial(_torch_attention, length, tokens), provider="torch SDPA", **common
-        )  # type: ignore[arg-type]
+        for provider, start in ((OURS, _attention), ("torch SDPA", _torch_attention)):
+            yield Point("attention", shape, "tokens", partial(start, length, tokens), provider, flop)
     for name in ("tiny", "10m"):
         for length in lengths:
             yield _training(name, length, tokens if name == "10m" else 2 * tokens)
@@ -122,8 +119,8 @@ def _torch_attention(length: int, tokens: int) -> Callable[[], float]:
     q, k, v = (torch.randn(tokens // length, heads, length, 64, requires_grad=True) for heads in (5, 1, 1))
 
     def work() -> float:
-        out = F.scaled_dot_product_attention(q, *(x.expand(-1, 5, -1, -1) for x in (k, v)), is_causal=True)
-        out.sum().backward()
+        keys, values = (x.expand(-1, 5, -1, -1) for x in (k, v))
+        F.scaled_dot_product_attention(q, keys, values, is_causal=True).sum().backward()
         return float(tokens)
 
     return work

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import statistics
 import sys
 import time
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.out / "sweeps.json"
     if not options.draw:
         _core.keep_freed_memory()
+        load = os.getloadavg()[0]
         peaks = machine_peaks()
         records: list[Record] = []
         for name in options.names or SWEEPS:
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records += measured(name, points, turns=2 if options.quick else options.turns, peaks=peaks)
             gc.collect()
             print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        write_run(path, _rounded(records, peaks))
+        write_run(path, _run_of(records, peaks, load))
     run = read_run(path)
     for name, picture in sweep_charts.pictures(run).items():
         (options.out / f"{name}.svg").write_text(picture, encoding="utf-8")
@@ -102,9 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rounded(records: Sequence[Record], peaks: dict[str, float]) -> Run:
+def _run_of(records: Sequence[Record], peaks: dict[str, float], load: float) -> Run:
+    """Times rounded to five digits; "load" of the machine says how many processes wanted a core when it began."""
     short = [replace(record, times_s=[float(f"{time_s:.5g}") for time_s in record.times_s]) for record in records]
-    return new_run(short, threads=1, peaks=peaks, modules=["torch"])
+    run = new_run(short, threads=1, peaks=peaks, modules=["torch"])
+    return replace(run, machine=run.machine | {"load": round(load, 1)})
 
 
 if __name__ == "__main__":
