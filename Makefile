@@ -68,18 +68,18 @@ audit: setup  ## registers, spills, shared memory and access widths of every ker
 traffic: setup  ## bytes that every kernel moves against the least possible and against Liger-Kernel, no GPU needed
 	$(BIN)/python -m bench.traffic
 
-# Liger-Kernel is among the development tools; without its dependencies, because they name torch once more
+# what requirements-dev.txt has not: transformers and Liger-Kernel are among the development tools
 $(VENV)/.peers: requirements-bench.txt $(VENV)/.tools
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-bench.txt
 	@touch $@
 
-# a suite alone: make bench BENCH="tasks grade"; more flags: make bench BENCH="--compare"
+# some suites: make bench BENCH="tasks grade"; flags stand there too
 BENCH ?=
 bench: $(VENV)/.peers  ## throughput of every part beside its peers on this machine: runs/bench/latest.json
 	$(BIN)/fastreason bench $(BENCH)
 
 bench-compare: $(VENV)/.peers  ## the same, and what changed since the last run of this class of machines; fails if slower
-	$(BIN)/fastreason bench --compare $(BENCH)
+	$(BIN)/fastreason bench $(BENCH) --compare
 
 bench-docs: $(VENV)/.peers  ## scaling plots measured anew, and docs/benchmarks.md from them and runs/bench/latest.json
 	$(BIN)/python -m bench.sweeps

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs suites, prints the table, writes the JSON; returns 0, or 1 if something of ours failed or is slower.
 
     Raises:
-        ValueError: a suite that there is not, threads below 1, or a --reference that is no checkout.
+        ValueError: a suite or a file that there is not, threads below 1, or a --reference that is no checkout.
         ModuleNotFoundError: pytest-benchmark is not installed.
     """
     options = _parser().parse_args(arguments)
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"no suite {', '.join(map(repr, unknown))}; there are {', '.join(SUITES)}")
     if options.threads < 1:
         raise ValueError(f"--threads must be at least 1, got {options.threads}")
+    if isinstance(options.compare, Path) and not options.compare.is_file():
+        raise ValueError(f"--compare: no file {str(options.compare)!r}; names of suites stand before it")
     if options.reference is not None:
         check_reference(options.reference)
     for module in ("pytest", "pytest_benchmark"):

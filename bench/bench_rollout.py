@@ -33,7 +33,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 # left to itself a model that was not trained ends some samples after a few tokens, which is not what is measured
 NEVER: list[int | str] = []
-SIZES = {"0.85 M": (32, 16, 64), "10 M": (8, 16, 32)}  # prompts, samples of each, tokens of each sample
+SIZES = {"0.85 M": (32, 8, 64), "10 M": (8, 16, 32)}  # prompts, samples of each, tokens of each sample
 TURNS = {"0.85 M": 5, "10 M": 4}
 
 

@@ -39,7 +39,7 @@ def count_suite(name: str, settings: Settings) -> Collected:
     if find_spec("triton") is None:
         return Collected([], {name: "triton is not installed"})
     command = [sys.executable, "-m", "bench.counts", name, *(["--quick"] if settings.quick else [])]
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment = {variable: value for variable, value in os.environ.items() if variable != "TRITON_INTERPRET"}
     environment |= {"TRITON_INTERPRET": "1"} if name == "traffic" else {}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RECORD ")]

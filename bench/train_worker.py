@@ -49,7 +49,7 @@ class Size:
 
 SIZES = {
     "tiny": Size("tiny", {"op": list(range(2, 11)), "themes": ["symbolic"], "max_value": 199}, 3072, 50, warm_up=3),
-    "10m": Size("10m", {"op": list(range(2, 11)), "themes": ["zoo"], "max_value": 199}, 4096, 20, warm_up=2),
+    "10m": Size("10m", {"op": list(range(2, 11)), "themes": ["zoo"], "max_value": 199}, 4096, 20, warm_up=1),
 }
 
 

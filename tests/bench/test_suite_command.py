@@ -50,6 +50,7 @@ def test_list_names_every_suite(capsys):
     [
         (["task"], "no suite 'task'; there are tasks, grade, "),
         (["tasks", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--compare", "tasks"], "--compare: no file 'tasks'; names of suites stand before it"),
         (["--reference", "/no/such/folder"], "--reference: no directory '/no/such/folder'"),
     ],
 )
@@ -85,7 +86,7 @@ def test_all_suites_are_the_latest_run_and_some_are_not(suites, tmp_path, monkey
     assert len(read_run(tmp_path / "latest.json").records) == len(command.SUITES)
 
 
-@pytest.mark.parametrize("arguments, against", [([], None), (["/a/file.json"], Path("/a/file.json"))])
+@pytest.mark.parametrize("arguments, against", [([], None), ([__file__], Path(__file__))])
 def test_compare_decides_about_the_exit_status(suites, tmp_path, monkeypatch, arguments, against):
     import bench.compare
 
