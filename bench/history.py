@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .records import Run, read_run, write_run
+from .records import OURS, Run, read_run, write_run
 
 __all__ = ["HISTORY", "MOST_BYTES", "add", "entries", "latest"]
 
@@ -58,8 +58,10 @@ def add(path: Path | str) -> Path:
 
 
 def _thinned(run: Run, most: int) -> Run:
-    """The operating system's name is left out too: it may say who hosts the machine."""
-    records = [replace(record, times_s=_by_rank(record.times_s, most)) for record in run.records]
+    """Left out too: counts of peers and budgets, which nothing is compared with, and the operating system's name, which
+    may say who hosts the machine."""
+    kept = [record for record in run.records if record.provider == OURS or record.times_s]
+    records = [replace(record, times_s=_by_rank(record.times_s, most)) for record in kept]
     machine = {name: value for name, value in run.machine.items() if name != "os"}
     return replace(run, records=records, machine=machine)
 

@@ -226,12 +226,14 @@ def test_figures_that_only_some_runs_have_are_counted():
 
 def test_the_history_is_small_named_and_of_commits(tmp_path, folder):
     many = [record(f"figure {i}", times_s=np.linspace(0.1, 0.2, 99)) for i in range(150)]
+    many += [record("bytes", name, times_s=[], clock="count") for name in ("fastreason", "floor")]
     hosted = run([]).machine | {"os": "Linux-6.1-of-some-host"}
     path = add(_written(tmp_path, "run.json", run(many, machine=hosted)))
     assert "some-host" not in path.read_text()
     assert path.name == f"20260131T120000-0123abc-{CLASS}.json"
     assert path.stat().st_size <= MOST_BYTES
     kept = read_run(path).records[7]
+    assert [one.provider for one in read_run(path).records if one.what == "bytes"] == ["fastreason"]
     assert len(kept.times_s) < 99 and kept.p50_s == pytest.approx(0.15, rel=1e-4)
     assert kept.p20_s == pytest.approx(0.12, rel=0.02)
     with pytest.raises(ValueError, match="is there already"):
