@@ -9,7 +9,7 @@ SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench sanitize fuzz
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -68,8 +68,22 @@ audit: setup  ## registers, spills, shared memory and access widths of every ker
 traffic: setup  ## bytes that every kernel moves against the least possible and against Liger-Kernel, no GPU needed
 	$(BIN)/python -m bench.traffic
 
-bench: setup  ## throughput of every part on this machine
-	$(BIN)/python -m bench
+# what requirements-dev.txt has not: transformers and Liger-Kernel are among the development tools
+$(VENV)/.peers: requirements-bench.txt $(VENV)/.tools
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-bench.txt
+	@touch $@
+
+# some suites: make bench BENCH="tasks grade"; flags stand there too
+BENCH ?=
+bench: $(VENV)/.peers  ## throughput of every part beside its peers on this machine: runs/bench/latest.json
+	$(BIN)/fastreason bench $(BENCH)
+
+bench-compare: $(VENV)/.peers  ## the same, and what changed since the last run of this class of machines; fails if slower
+	$(BIN)/fastreason bench $(BENCH) --compare
+
+bench-docs: $(VENV)/.peers  ## scaling plots measured anew, and docs/benchmarks.md from them and runs/bench/latest.json
+	$(BIN)/python -m bench.sweeps
+	$(BIN)/python -m bench.docs $(wildcard runs/bench/latest.json) docs/bench/sweeps.json
 
 # A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
 sanitize: setup  ## the core's tests, long comparisons and memory apart, under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -29,7 +29,7 @@ from .launches import Compiled, recorded
 from .machine_code import SHARED_LIMIT_BYTES, Figures, figures_of
 from .tables import KERNEL_DOCS, markdown, put_between_marks
 
-__all__ = ["Audited", "audit_operation", "broken_rules", "main", "over_budget"]
+__all__ = ["Audited", "audit_operation", "broken_rules", "main", "over_budget", "tasks", "work"]
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
 ARCHS = (80, 90, 100)
@@ -150,7 +150,22 @@ def _each(values: Iterable[object]) -> str:
     return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
-def _work(task: tuple[str, str, torch.dtype, int]) -> list[Audited]:
+Task = tuple[str, str, torch.dtype, int]
+
+
+def tasks(names: Iterable[str], archs: Iterable[int]) -> list[Task]:
+    """What is compiled of some operations: all their shapes in bfloat16, the first in float32 too."""
+    return [
+        (name, variant, dtype, arch)
+        for name in names
+        for i, variant in enumerate(OPS[name].shapes)
+        for dtype in (torch.bfloat16, torch.float32)[: 1 if i else 2]
+        for arch in archs
+    ]
+
+
+def work(task: Task) -> list[Audited]:
+    """One of `tasks`, in a process that may have been started for it."""
     torch.set_num_threads(1)
     return audit_operation(*task)
 
@@ -167,15 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.operations or list(OPS)
     if unknown := set(names) - set(OPS):
         parser.error(f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPS)}")
-    tasks = [
-        (name, variant, dtype, arch)
-        for name in names
-        for i, variant in enumerate(OPS[name].shapes)
-        for dtype in (torch.bfloat16, torch.float32)[: 1 if i else 2]
-        for arch in options.arch
-    ]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        found = [audited for batch in pool.map(_work, tasks) for audited in batch]
+        found = [audited for batch in pool.map(work, tasks(names, options.arch)) for audited in batch]
     text = table(found)
     print(f"{text}\nWhere architectures differ: {' / '.join(f'sm_{arch}' for arch in options.arch)}")
     budgets = {} if options.write else tomllib.loads(BUDGETS.read_text(encoding="utf-8"))

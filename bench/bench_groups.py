@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import torch
 from fastreason.kernels import Segments
@@ -12,66 +11,80 @@ from torch import Tensor
 
 import fastreason as fr
 from fastreason import ops
+from fastreason.budget import forward_flop
 
-from .timing import Row, rates
+from .questions import Contestant, Done, Question, Settings, Work
+from .records import OURS, Shape
 
-PROMPT, RESPONSE, SAMPLES = 200, 100, 8
+SIZES = {"tiny": (200, 8, 100), "10m": (200, 8, 100)}  # prompt, samples, response
+QUICK = (8, 2, 4)
 
-
-def rows() -> Iterator[Row]:
-    for preset in ("tiny", "10m"):
-        model = fr.Decoder(fr.ModelConfig.preset(preset))
-        model.reset_parameters(0)
-        group, separate = (_training_step(model, *layout(model.config.vocab_size)) for layout in (_group, _separate))
-        ours, theirs = _alternating(group, separate, seconds=15.0)
-        what = f"forward and backward, {preset}, float32: prompt of {PROMPT}, {SAMPLES} responses of {RESPONSE}"
-        peer = ("each with its prompt", statistics.median(theirs))
-        yield Row(what, statistics.median(ours), "response tokens/s", (min(ours), max(ours)), peer)
+# tokens, the layout made anew, and which tokens are of responses
+Layout = tuple[Tensor, Callable[[], Segments], Tensor]
 
 
-def _alternating(
-    ours: Callable[[], float], theirs: Callable[[], float], *, seconds: float, least: int = 5
-) -> tuple[list[float], list[float]]:
-    """Units a second of both, in turns, so that what else the machine does falls on both."""
-    found: tuple[list[float], list[float]] = ([], [])
-    begin = time.perf_counter()
-    while len(found[0]) < least or time.perf_counter() - begin < seconds:
-        for work, into in zip((ours, theirs), found, strict=True):
-            into += rates(work, seconds=0.0, least=1)
-    return found
+def questions(settings: Settings) -> Iterator[Question]:
+    for preset, full in SIZES.items():
+        size = settings.size(full, QUICK)
+        contestants = {
+            OURS: Contestant(partial(training_step, preset, group, size)),
+            "each with its prompt": Contestant(partial(training_step, preset, separate, size)),
+        }
+        prompt, samples, response = size
+        shape: Shape = {"model": preset, "prompt": prompt, "samples": samples, "response": response}
+        yield Question(
+            "forward and backward of a group", shape, "response tokens", contestants, turn_s=None, peak="matmul",
+            turns=7 if preset == "tiny" else 5,
+        )  # fmt: skip
 
 
-def _training_step(
-    model: fr.Decoder, tokens_T: Tensor, lengths: Callable[[], Segments], response_N: Tensor
-) -> Callable[[], float]:
+@cache
+def bench_model(preset: str) -> fr.Decoder:
+    model = fr.Decoder(fr.ModelConfig.preset(preset))
+    model.reset_parameters(0)
+    return model
+
+
+def training_step(
+    preset: str, layout: Callable[[int, tuple[int, int, int]], Layout], size: tuple[int, int, int]
+) -> Work:
     """The loss of the response tokens and its gradients; the layout is made anew, as it is for every batch."""
+    model = bench_model(preset)
+    tokens_T, lengths, response_N = layout(model.config.vocab_size, size)
+    prompt, samples, response = size
+    # the prompt once: the work that is needed, whoever does more
+    needed = forward_flop(model.config, prompt, num_logits=0)
+    needed += samples * forward_flop(model.config, response, before=prompt)
 
-    def step() -> float:
+    def step() -> Done:
         model.zero_grad()
         hidden = model(tokens_T, lengths())
         # the last token of a sequence predicts nothing; which token is the label does not matter for the time
         ops.cross_entropy(model.logits(hidden[response_N]), tokens_T[response_N]).backward()
-        return float(len(response_N))
+        return Done(float(len(response_N)), 3.0 * needed)
 
     return step
 
 
-def _tokens(vocab_size: int) -> tuple[Tensor, Tensor]:
+def tokens(vocab_size: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    prompt, samples, response = size
     generator = torch.Generator().manual_seed(0)
-    prompt_M = torch.randint(vocab_size, (PROMPT,), generator=generator)
-    return prompt_M, torch.randint(vocab_size, (SAMPLES, RESPONSE), generator=generator)
+    prompt_M = torch.randint(vocab_size, (prompt,), generator=generator)
+    return prompt_M, torch.randint(vocab_size, (samples, response), generator=generator)
 
 
-def _group(vocab_size: int) -> tuple[Tensor, Callable[[], Segments], Tensor]:
-    prompt_M, response_GL = _tokens(vocab_size)
+def group(vocab_size: int, size: tuple[int, int, int]) -> Layout:
+    prompt, samples, response = size
+    prompt_M, response_GL = tokens(vocab_size, size)
     tokens_T = torch.cat([prompt_M, response_GL.flatten()])
-    response_lengths = torch.full((1, SAMPLES), RESPONSE)
-    return tokens_T, lambda: Segments.from_groups([PROMPT], response_lengths), torch.arange(PROMPT, len(tokens_T))
+    lengths = torch.full((1, samples), response)
+    return tokens_T, lambda: Segments.from_groups([prompt], lengths), torch.arange(prompt, len(tokens_T))
 
 
-def _separate(vocab_size: int) -> tuple[Tensor, Callable[[], Segments], Tensor]:
-    prompt_M, response_GL = _tokens(vocab_size)
-    tokens_GL = torch.cat([prompt_M.expand(SAMPLES, -1), response_GL], dim=1)
-    lengths = [PROMPT + RESPONSE] * SAMPLES
-    is_response_GL = torch.arange(PROMPT + RESPONSE).expand(SAMPLES, -1) >= PROMPT
+def separate(vocab_size: int, size: tuple[int, int, int]) -> Layout:
+    prompt, samples, response = size
+    prompt_M, response_GL = tokens(vocab_size, size)
+    tokens_GL = torch.cat([prompt_M.expand(samples, -1), response_GL], dim=1)
+    lengths = [prompt + response] * samples
+    is_response_GL = torch.arange(prompt + response).expand(samples, -1) >= prompt
     return tokens_GL.flatten(), lambda: Segments.from_lengths(lengths), is_response_GL.flatten().nonzero().squeeze(1)

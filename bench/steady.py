@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from .train_worker import SIZES, Setting, Work, fastreason_step
+from .train_worker import SIZES, Setting, fastreason_step
+from .workers import Report
 
 
 def resident_mib() -> float:
@@ -26,17 +27,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     step = fastreason_step(Setting.of(options.size))
-    print("| minute | steps/s | steps/CPU-s | documents/s | resident MiB |\n| --- | --- | --- | --- | --- |")
+    print("| minute | steps/s | steps/CPU-s | tokens/s | resident MiB |\n| --- | --- | --- | --- | --- |")
     begin, minute = time.perf_counter(), 0
     while time.perf_counter() - begin < 60 * options.minutes:
         minute += 1
-        work, steps = Work(), 0
+        report, steps = Report(), 0
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         while time.perf_counter() - start_s < 60:
-            step(work)
+            step(report)
             steps += 1
         wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
-        found = (f"{steps / wall_s:.2f}", f"{steps / cpu_s:.2f}", f"{work.documents / wall_s:.0f}")
+        found = (f"{steps / wall_s:.2f}", f"{steps / cpu_s:.2f}", f"{report.work / wall_s:.0f}")
         print(f"| {minute} | {' | '.join(found)} | {resident_mib():.0f} |", flush=True)
 
 

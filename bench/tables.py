@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["KERNEL_DOCS", "markdown", "put_between_marks"]
+__all__ = ["KERNEL_DOCS", "markdown", "put_between_marks", "short"]
 
 KERNEL_DOCS = Path(__file__).parents[1] / "docs" / "kernels.md"
 
@@ -24,6 +24,16 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[object]], align: str =
         "| " + " | ".join("-" * (w - (a == ">")) + ":" * (a == ">") for w, a in zip(widths, align, strict=True)) + " |"
     )
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def short(value: float) -> str:
+    """Three significant digits, with thousands marked.
+
+    >>> short(1234567.0), short(0.012345)
+    ('1,230,000', '0.0123')
+    """
+    digits = f"{float(f'{value:.3g}'):,.10f}".rstrip("0").rstrip(".")
+    return digits if value else "0"
 
 
 def put_between_marks(path: Path, mark: str, text: str) -> None:

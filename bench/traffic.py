@@ -25,7 +25,7 @@ from .counting import Traffic, counting
 from .peers import Rival
 from .tables import KERNEL_DOCS, markdown, put_between_marks
 
-__all__ = ["Row", "count", "main", "measure"]
+__all__ = ["Row", "count", "main", "measure", "measure_by_name"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def _per(size: int, row: Row) -> str:
     return f"{size / row.tokens:,.0f}"
 
 
-def _measure_by_name(name: str) -> Row:
+def measure_by_name(name: str) -> Row:
+    """An operation at the shape that bench/cases.py counts it at, in a process that may have been started for it."""
     torch.set_num_threads(1)
     op = OPS[name]
     return measure(name, op, Shape(**op.counted, dtype=op.counted_dtype), liger_tokens=op.liger_tokens)
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPS)}")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        rows = list(pool.map(_measure_by_name, options.operations or OPS))
+        rows = list(pool.map(measure_by_name, options.operations or OPS))
     text = table(rows)
     print(text)
     if not peers.LIGER:

@@ -29,6 +29,8 @@ commands:
                  verdicts of completions as JSONL or Parquet, and a table by op and by kind of failure
   themes [learn FILE --out DIR]
                  the themes that ship, or those of a JSONL file as TOML files
+  bench [NAME ...] [--compare [FILE]] [--reference DIR]
+                 throughput beside peers on the same work, from a checkout (bench --list names the suites)
   info           this machine and the versions of everything the numbers depend on
 
 `fastreason COMMAND --help` says more.
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
-    commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "info": _info}
+    commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "bench": _bench, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -244,6 +246,12 @@ def _themes(arguments: list[str]) -> int:
     for path in learn_file(options.file, options.out):
         print(path)
     return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    from .cli_bench import bench_command
+
+    return bench_command(arguments)
 
 
 def _info(arguments: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.tables import KERNEL_DOCS, markdown, put_between_marks
+from bench.tables import KERNEL_DOCS, markdown, put_between_marks, short
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -12,6 +12,10 @@ def test_columns_are_as_wide_as_their_widest_cell():
         "| name |         1 |",
         "| b    |       two |",
     ]
+
+
+def test_numbers_have_three_digits_and_their_thousands_marked():
+    assert [short(x) for x in (1234567, 999.9, 12.34, 0.012345, 0)] == ["1,230,000", "1,000", "12.3", "0.0123", "0"]
 
 
 def test_text_between_marks_is_replaced_and_nothing_else(tmp_path):
