@@ -51,7 +51,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, themes, info"),
+        (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, themes, bench, info"),
         (["run", "nothing"], "finding-4-process, quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
