@@ -26,7 +26,7 @@ from fastreason.study_report import Scores
 from .tables import markdown, put_between_marks
 
 # lines kept of a stage's metrics: its first, its last, and others evenly between
-LINES = 40
+LINES = 20
 
 
 def claims_table(results: Mapping[str, Any]) -> str:
@@ -78,7 +78,9 @@ def account_table(results: Mapping[str, Any]) -> str:
         units = [unit for unit in results["units"].values() if unit["kind"] == kind]
         if units:
             seconds, tokens, flop = (sum(unit.get(of, 0) for unit in units) for of in ("seconds", "tokens", "flop"))
-            rows.append([name, len(units), f"{tokens / 1e6:.1f} M", f"{flop:.2e}", f"{seconds / 60:.1f} min"])
+            rows.append(
+                [name, len(units), f"{tokens / 1e6:.1f} M", f"{flop:.2e}" if flop else "", f"{seconds / 60:.1f} min"]
+            )
     return markdown(["stage", "units", "tokens", "FLOP", "time of one process"], rows)
 
 
