@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# of the bench, what runs kernels; the rest does not change under the interpreter
+KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
 .PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize fuzz
@@ -35,10 +37,10 @@ quickstart: $(VENV)/.built  ## three stages on two cores in ten minutes: runs/qu
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest -q
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/bench
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q $(KERNEL_TESTS)
 
 test-kernels: setup  ## kernels under Triton's interpreter, against their definitions
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/kernels tests/bench
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q $(KERNEL_TESTS)
 
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
