@@ -64,6 +64,10 @@ class Cost:
     seconds: float
     disk_bytes: float
     """That stay."""
+    steps: int
+    """Updates; 0 of an evaluation."""
+    samples: float
+    """Documents trained on, or samples drawn."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,8 @@ def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, paramete
     tokens = limit.amount * of_unit[limit.unit]
     steps = math.ceil(tokens / settings.batch_tokens)
     what = f"{_count(tokens)} tokens in {steps:,} steps of {settings.batch_tokens:,}"
-    return Cost(what, tokens, tokens * per_token, tokens * per_token / rates.train, 4.0 * parameters)
+    flop = tokens * per_token
+    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document)
 
 
 def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int) -> Cost:
@@ -206,7 +211,7 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     what = f"{steps:,} steps x {settings.prompts:,} prompts x {group:,} samples, reward {settings.reward}"
     seconds = num_prompts * (sampling_s + training / rates.train)
     flop = num_prompts * (training + prompt_flop + group * sample_flop)
-    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters)
+    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group)
 
 
 def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
@@ -223,7 +228,7 @@ def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
         seconds += settings.problems * (prompt_flop / rates.train + sampled * rates.sample_s)
     problems = settings.problems * len(streams)
     what = f"{problems:,} problems x {settings.samples:,} samples"
-    return Cost(what, tokens, flop, seconds, 64.0 * problems)
+    return Cost(what, tokens, flop, seconds, 64.0 * problems, 0, problems * settings.samples)
 
 
 def measured_rates(
