@@ -1,8 +1,8 @@
 """What a step of each stage costs here and in the peer stack: transformers.Trainer, TRL's GRPOTrainer and
 transformers.generate, on the same pre-trained weights, problems and shapes, one of ours after each of theirs.
 
-The weights are those that a study's first seed reached by pre-training, and learning rates are too small to move them:
-what samples cost depends on their lengths, which random weights get wrong. Seconds are CPU time of this process on CPU,
+The weights are those of a study's first seed, and learning rates are too small to move them: what samples cost depends
+on their lengths, and what an update costs us on how many groups are silent, which random weights get wrong. Seconds are CPU time of this process on CPU,
 so that neighbours count little, and the clock on the wall on a GPU.
 
 Letters: P prompts, G samples of each.
@@ -10,14 +10,15 @@ Letters: P prompts, G samples of each.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
@@ -63,6 +64,7 @@ class Compared:
         ours, theirs: seconds of each, in turns; theirs is empty where the peer is not installed.
         flop: of one of ours.
         shape: what was done, in numbers.
+        facts: what came of it.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class Compared:
     theirs: list[float]
     flop: float
     shape: dict[str, int | float | str]
+    facts: dict[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -79,22 +82,26 @@ class Compared:
         return statistics.median(self.theirs) / statistics.median(self.ours) if self.theirs else None
 
 
-def compare(recipe: Recipe, model: fr.Decoder, tokenizer: fr.Tokenizer, steps: int) -> list[Compared]:
+def compare(
+    recipe: Recipe, model: fr.Decoder, starts: Mapping[str, fr.Decoder], tokenizer: fr.Tokenizer, steps: int
+) -> list[Compared]:
     """The kinds of work that a recipe has.
 
     Args:
-        recipe: with pretrain, and rl or not.
-        model: pre-trained by it; its weights stay, up to rounding.
+        recipe: with pretrain, and with rl if there are `starts`.
+        model: pre-trained by it; weights stay as they are, up to rounding.
+        starts: by a name, models that reinforcement learning starts from.
         steps: of each, after one that is not counted.
     """
-    model.to(chosen_device(recipe.device))
     assert recipe.pretrain is not None
     # TRL prints its log and much else warns
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
+        model.to(chosen_device(recipe.device))
         found = [supervised(recipe.pretrain, model, tokenizer, steps)]
-        if recipe.rl is not None:
-            found.append(reinforcement(recipe.rl, model, tokenizer, steps))
+        for name, start in starts.items():
+            assert recipe.rl is not None
+            found.append(reinforcement(name, recipe.rl, start.to(chosen_device(recipe.device)), tokenizer, steps))
         found.append(evaluation(recipe.evaluate, model, tokenizer, steps))
     return found
 
@@ -132,11 +139,16 @@ def supervised(settings: SupervisedSettings, model: fr.Decoder, tokenizer: fr.To
     return Compared("supervised", "tokens", work, ours, theirs, statistics.median(flop), shape)
 
 
-def reinforcement(settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tokenizer, steps: int) -> Compared:
+def reinforcement(
+    name: str, settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tokenizer, steps: int
+) -> Compared:
     """Steps that sample, grade and update; each has its own prompts, the same for both."""
     stream = TaskStream(Mixture.from_dict(settings.mixture), seed=1, split="rl")
     engine, optimizer = fr.Rollout(model, tokenizer), Optimizer(model, _still(settings.optim))
-    reward_of, flop, lengths, turn = stage_reward(settings), [], [], iter(range(10**9))  # type: ignore[var-annotated]
+    reward_of, turn = stage_reward(settings), itertools.count()
+    flop: list[float] = []
+    lengths: list[float] = []
+    silent: list[float] = []
 
     def our_step() -> float:
         first = next(turn) * settings.prompts
@@ -149,6 +161,7 @@ def reinforcement(settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tok
         groups = Groups.of(samples, rewards)
         update(model, optimizer, groups, advantages(rewards, settings.samples), settings, 0.5)
         lengths.append(float(samples.lengths.mean()))
+        silent.append(float((groups.rewards.reshape(settings.prompts, -1).std(1) == 0).float().mean()))
         counts = samples.lengths.reshape(settings.prompts, settings.samples)
         # of sampling, and of an update that leaves no group out
         flop.append(4.0 * pass_flop(model.config, np.diff(samples.prompt_offsets), counts))
@@ -157,8 +170,9 @@ def reinforcement(settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tok
     trainer = _grpo(settings, model, tokenizer, stream, steps)
     ours, theirs = _in_turns(our_step, trainer, steps, missing("rl"))
     shape: dict[str, int | float | str] = {"prompts": settings.prompts, "samples": settings.samples}
-    shape |= {"mean_length": round(statistics.mean(lengths), 1), "max_new_tokens": settings.max_new_tokens}
-    return Compared("rl", "steps", 1.0, ours, theirs, statistics.median(flop), shape)
+    shape |= {"max_new_tokens": settings.max_new_tokens, "start": name}
+    facts = {"mean_length": statistics.mean(lengths), "silent_groups": statistics.mean(silent)}
+    return Compared("rl", "steps", 1.0, ours, theirs, statistics.median(flop), shape, facts)
 
 
 def evaluation(
