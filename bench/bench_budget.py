@@ -1,4 +1,4 @@
-"""What a budget of FLOP buys and reaches, in several splits over pre-training, mid-training and RL, beside the peer stack.
+"""What a budget of FLOP buys and reaches, in splits over pre-training, mid-training and RL, beside the peer stack.
 
     python -m bench.bench_budget --flop 1e13 1e14 --seeds 0,1,2 --out runs/budget --docs docs/results
     python -m bench.bench_budget --flop 1e13 1e19 --dry-run
@@ -32,9 +32,9 @@ from .budget_peers import PEERS, Compared, compare, missing
 from .budget_picture import picture
 from .budget_report import Results, collect, page, records
 from .budget_study import RECIPE, Case, load_case, run_case
-from .environment import machine, new_run
+from .environment import new_run
 from .machine_peaks import machine_peaks
-from .records import write_run
+from .records import Record, write_run
 from .tables import markdown
 
 NAME = "budget"
@@ -74,7 +74,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="only write what is finished")
     parser.add_argument("--dry-run", action="store_true", help="what each budget buys, and nothing done")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--set", type=_changes, default={}, help='fields over those of the models, as a JSON object')
+    parser.add_argument("--set", type=_changes, default={}, help="fields over those of the models, as a JSON object")
     return parser.parse_args(arguments)
 
 
@@ -102,10 +102,9 @@ def dry_run(case: Case) -> str:
         rows.append([split.name, "together", "", "", "", "", "", _duration(total)])
     rate = f"{plan.rates.train:.3g} FLOP/s in training, {100 * plan.rates.train / plan.rates.peak:.0f} % of peak"
     head = ["split", "stage", "share", "FLOP", "tokens", "documents, samples", "steps", "time here"]
-    return (
-        f"{case.flop:g} FLOP: {case.model}, {plan.parameters / 1e6:.2f} M parameters, {case.weights / 1e6:.2f} M weights that "
-        f"multiply\n{rate}, {plan.threads} thread(s), measured now; RL as if no group were silent\n\n{markdown(head, rows)}"
-    )
+    size = f"{case.model}, {plan.parameters / 1e6:.2f} M parameters, {case.weights / 1e6:.2f} M weights that multiply"
+    how = f"{rate}, {plan.threads} thread(s), measured now; RL as if no group were silent"
+    return f"{case.flop:g} FLOP: {size}\n{how}\n\n{markdown(head, rows)}"
 
 
 def _duration(seconds: float) -> str:
@@ -119,7 +118,10 @@ def measure(case: Case, folder: Path, steps: int) -> None:
     """Steps of every kind beside the peers', from the weights of the first seed, into peers.json; once."""
     path = folder / "peers.json"
     runs = [run for run in study_runs(case.study) if run.seed == case.study.seeds[0]]
-    key = {"code": code_version(), "units": {run.variant: [unit.key for unit in run.units] for run in runs}}
+    key: dict[str, Any] = {
+        "code": code_version(),
+        "units": {run.variant: [unit.key for unit in run.units] for run in runs},
+    }
     key |= {"peers": {name: package_version(name) for name in ("transformers", "trl", "accelerate")}, "steps": steps}
     if path.exists() and json.loads(path.read_text())["key"] == key:
         return
@@ -156,7 +158,8 @@ def write(cases: Sequence[Case], out: Path, docs: Path | None) -> None:
     peaks = machine_peaks()
     peak = peaks["matmul_gpu" if torch.cuda.is_available() else "matmul_one_core"]
     all_results: list[Results] = []
-    found, skipped = [], {}
+    found: list[Record] = []
+    skipped: dict[str, str] = {}
     for case in cases:
         folder = out / f"{case.flop:g}"
         compared, absent = _compared(folder)
@@ -172,7 +175,7 @@ def write(cases: Sequence[Case], out: Path, docs: Path | None) -> None:
     (docs / NAME).mkdir(parents=True, exist_ok=True)
     write_atomically(docs / f"{NAME}.md", page(finished, run, NAME))
     write_atomically(docs / f"{NAME}.svg", picture(finished))
-    facts = {"date": run.date, "commit": run.commit, "machine": run.machine, "versions": run.versions}
+    facts: dict[str, Any] = {"date": run.date, "commit": run.commit, "machine": run.machine, "versions": run.versions}
     facts |= {"budgets": finished}
     write_atomically(docs / NAME / "results.json", json.dumps(facts, indent=1) + "\n")
     for case in cases:

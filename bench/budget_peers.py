@@ -2,8 +2,8 @@
 transformers.generate, on the same pre-trained weights, problems and shapes, one of ours after each of theirs.
 
 The weights are those of a study's first seed, and learning rates are too small to move them: what samples cost depends
-on their lengths, and what an update costs us on how many groups are silent, which random weights get wrong. Seconds are CPU time of this process on CPU,
-so that neighbours count little, and the clock on the wall on a GPU.
+on their lengths, and what an update costs us on how many groups are silent, which random weights get wrong. Seconds are
+CPU time of this process on CPU, so that neighbours count little, and the clock on the wall on a GPU.
 
 Letters: P prompts, G samples of each.
 """

@@ -1,4 +1,4 @@
-"""The picture of bench_budget: verified pass@1 against FLOP and against seconds, a line a split, ours and the peers'."""
+"""The picture of bench_budget: verified pass@1 against FLOP and against seconds, ours and the peers'; a line a split."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def load_case(
         seeds: of the study.
         only: names of splits; default: all.
         recipe: a file like budget.toml.
-        overrides: values by dotted name, over those of the model.
+        overrides: values by dotted name, over those of the model that the table chose.
     Raises:
         ValueError: flop out of range, an unknown split, or a recipe that does not fit.
     """
@@ -104,14 +104,16 @@ def load_case(
         known = ", ".join(split.name for split in splits)
         raise ValueError(f"--splits must be of {known}, got {sorted(unknown)[0]!r}")
     splits = [split for split in splits if split.name in (only or [s.name for s in splits])]
-    studies = [
-        (model, _study(flop, model, splits, list(seeds), recipe, overrides or {}))
-        for model in validated(list[Model], tables["models"], f"{recipe.name}, models")
-    ]
-    weights = [multiplying_weights(study) for _, study in studies]
-    best = min(range(len(studies)), key=lambda i: abs(math.log(weights[i] / compute_optimal_weights(flop))))
-    model, study = studies[best]
-    return Case(flop, model.name, weights[best], splits, study)
+    models = validated(list[Model], tables["models"], f"{recipe.name}, models")
+    model = min(models, key=lambda model: _distance(flop, model, splits, recipe))
+    study = _study(flop, model, splits, list(seeds), recipe, overrides or {})
+    return Case(flop, model.name, multiplying_weights(study), splits, study)
+
+
+def _distance(flop: float, model: Model, splits: Sequence[Split], recipe: Path) -> float:
+    """Of a model as the table has it from the compute-optimal one, as a ratio of weights."""
+    weights = multiplying_weights(_study(flop, model, splits, [0], recipe, {}))
+    return abs(math.log(weights / compute_optimal_weights(flop)))
 
 
 def compute_optimal_weights(flop: float) -> float:
