@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ import torch
 from fastreason.budget import matmul_peak
 from fastreason.checkpoint import load_model
 from fastreason.machine import package_version
+from fastreason.metrics import Interrupted, Terminated
 from fastreason.plan import plan_study
 from fastreason.stages import Run, Unit, code_version, study_runs, write_atomically
 
@@ -40,7 +42,8 @@ from .tables import markdown
 NAME = "budget"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 130 or 143 where it was asked to stop."""
     options = _options(arguments)
     cases = [
         load_case(flop, seeds=options.seeds, only=options.splits, recipe=options.recipe, overrides=options.set)
@@ -49,17 +52,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.dry_run:
         for case in cases:
             print(dry_run(case) + "\n", flush=True)
-        return
+        return 0
     torch.set_num_threads(1)
     matmul_peak()  # here, so that no stage's CPU time has it
-    for case in cases:
-        folder = options.out / f"{case.flop:g}"
-        if not options.report:
-            run_case(case, folder, jobs=options.jobs)
-            if options.peer_steps:
+    status = 0
+    try:
+        for case in cases:
+            folder = options.out / f"{case.flop:g}"
+            if not options.report:
+                spend(case, folder, options.jobs, options.peer_steps)
+            elif options.peer_steps:
                 measure(case, folder, options.peer_steps)
-        write(cases, options.out, options.docs)
+    except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        status = 143 if isinstance(stopped, Terminated) else 130
+    write(cases, options.out, options.docs)
     print(f"{options.out / 'run.json'}" + (f", {options.docs / (NAME + '.md')}" if options.docs else ""))
+    return status
+
+
+def spend(case: Case, folder: Path, jobs: int, peer_steps: int) -> None:
+    """Runs the splits, seed by seed; the peers' steps are measured as soon as the first seed's weights are there."""
+    for seed in case.study.seeds:
+        run_case(case, folder, seed=seed if jobs == 1 else None, jobs=jobs)
+        if peer_steps:
+            measure(case, folder, peer_steps)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -71,7 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, help="where the page goes, for example docs/results")
     parser.add_argument("--jobs", type=int, default=1, help="processes; seconds are CPU time with one alone")
     parser.add_argument("--peer-steps", type=int, default=3, help="of each kind; 0: no peers")
-    parser.add_argument("--report", action="store_true", help="only write what is finished")
+    parser.add_argument("--report", action="store_true", help="no training: measure and write what is finished")
     parser.add_argument("--dry-run", action="store_true", help="what each budget buys, and nothing done")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--set", type=_changes, default={}, help="fields over those of the models, as a JSON object")
@@ -115,18 +132,20 @@ def _duration(seconds: float) -> str:
 
 
 def measure(case: Case, folder: Path, steps: int) -> None:
-    """Steps of every kind beside the peers', from the weights of the first seed, into peers.json; once."""
+    """Steps of every kind beside the peers', from the first seed's weights that are there, into peers.json; once."""
     path = folder / "peers.json"
     runs = [run for run in study_runs(case.study) if run.seed == case.study.seeds[0]]
-    key: dict[str, Any] = {
-        "code": code_version(),
-        "units": {run.variant: [unit.key for unit in run.units] for run in runs},
-    }
+    stages, pretrain = folder.parent / "stages", runs[0].stages["pretrain"][0]
+    if pretrain.outcome(stages) is None:
+        return
+    before = {run.variant: _before(run) for run in runs if "rl" in run.stages}
+    before = {name: unit for name, unit in before.items() if unit.outcome(stages) is not None}
+    units = {name: unit.key for name, unit in before.items()} | {"pretrain": pretrain.key}
+    key: dict[str, Any] = {"code": code_version(), "units": units}
     key |= {"peers": {name: package_version(name) for name in ("transformers", "trl", "accelerate")}, "steps": steps}
     if path.exists() and json.loads(path.read_text())["key"] == key:
         return
-    stages, pretrain = folder.parent / "stages", runs[0].stages["pretrain"][0]
-    starts = {run.variant: _weights(_before(run), stages) for run in runs if "rl" in run.stages}
+    starts = {name: _weights(unit, stages) for name, unit in before.items()}
     recipe = next((case.study.variants[name] for name in starts), next(iter(case.study.variants.values())))
     found = compare(recipe, _weights(pretrain, stages), starts, pretrain.tokenizer, steps)
     skipped = {PEERS[one.kind]: why for one in found if (why := missing(one.kind)) is not None}
@@ -184,4 +203,4 @@ def write(cases: Sequence[Case], out: Path, docs: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -177,7 +178,8 @@ def page(all_results: Sequence[Results], run: BenchRun, name: str) -> str:
     versions = ", ".join(f"{library} {run.versions[library]}" for library in libraries if library in run.versions)
     ks = " and ".join(f"pass@{k}" for k in _shown(all_results[0]))
     facts = {"machine": run.machine["class"], "threads": run.threads, "versions": versions, "commit": run.commit}
-    parts = [_HEAD.format(name=name, clock=clock, ks=ks, peak=f"{all_results[0]['peak'] / 1e9:.0f}", **facts)]
+    head = _HEAD.format(name=name, clock=clock, ks=ks, peak=f"{all_results[0]['peak'] / 1e9:.0f}", **facts)
+    parts = [textwrap.fill(part, 120, break_on_hyphens=False) if not part.startswith(("#", "!")) else part for part in head.split("\n\n")]
     parts += [_budget_section(results) for results in all_results]
     return "\n\n".join(parts) + "\n"
 
@@ -224,6 +226,8 @@ def _budget_section(results: Results) -> str:
         parts += ["What that reaches:", _reaches(results, done), *_floors(done)]
         if gains := _gains(done):
             parts += [f"Against {next(iter(results['splits']))}, the same FLOP, in points (verified pass@1):", gains]
+    if done and (said := _evaluation(results, done)):
+        parts.append(said)
     if results["compared"]:
         parts += ["Steps of both, in turns:", _compared(results)]
     if missing:
@@ -246,6 +250,16 @@ def _buys(results: Results, done: Mapping[str, Any]) -> str:
         cells += [f"{peer:,.0f}", f"{peer / seconds:.1f} x"] if peer is not None else ["", ""]
         rows.append([name, len(entry["seeds"]), *cells])
     return markdown(head, rows)
+
+
+def _evaluation(results: Results, done: Mapping[str, Any]) -> str:
+    """What scoring costs, which no budget holds."""
+    ratio = next((one["ratio"] for one in results["compared"] if one["kind"] == "evaluate"), None)
+    if ratio is None:
+        return ""
+    seconds = statistics.median(value for entry in done.values() for value in entry["evaluation_seconds"])
+    peer = f"{PEERS['evaluate']} would take {ratio * seconds:,.0f} s by the same extrapolation"
+    return f"Scoring the end of one split takes {seconds:,.0f} s here and is not part of the budget; {peer}."
 
 
 def _reaches(results: Results, done: Mapping[str, Any]) -> str:

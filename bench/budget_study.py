@@ -152,10 +152,15 @@ def _variant(base: Mapping[str, Any], split: Split, flop: float) -> dict[str, An
     return {name: value for name, value in values.items() if name not in STAGES or shares[name]}
 
 
-def run_case(case: Case, folder: Path, *, jobs: int = 1) -> None:
-    """Does what is not finished of a case's stages and evaluations, seed by seed; a later call goes on.
+def run_case(case: Case, folder: Path, *, seed: int | None = None, jobs: int = 1) -> None:
+    """Does what is not finished of a case's stages and evaluations; a later call goes on.
 
     One process on CPU notes the CPU seconds of every unit beside it, which other work on the machine moves little.
+
+    Args:
+        folder: of the case; its stages lie beside it, shared with other cases.
+        seed: only this one's, in one process; default: all.
+        jobs: processes.
 
     Raises:
         Interrupted, KeyboardInterrupt: it was asked to stop.
@@ -167,7 +172,7 @@ def run_case(case: Case, folder: Path, *, jobs: int = 1) -> None:
         return
     prepare(folder, case.study, resume=True)
     with StopRequest.watch() as stop:
-        for unit in distinct_units(study_runs(case.study)):
+        for unit in distinct_units([run for run in study_runs(case.study) if seed in (None, run.seed)]):
             with _cpu_seconds_noted(unit, stages):
                 work_through(case.study, [unit], stages, stop)
 

@@ -15,6 +15,7 @@ from bench.budget_study import compute_optimal_weights, load_case
 from bench.environment import new_run
 from bench.records import read_run
 from fastreason.budget import Budget
+from fastreason.metrics import Interrupted
 from fastreason.plan import Rates
 from fastreason.stages import distinct_units, study_runs
 
@@ -88,20 +89,31 @@ def test_a_dry_run_says_what_every_budget_buys_up_to_1e19_and_does_nothing(monke
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A study of seconds, run twice by the command: its folder, its documents, and the files before the second call."""
+    """A study of seconds: stopped behind its first seed, gone on with, and called once more.
+
+    Returns its folder, its documents, the files before the last call, and the page of when it was stopped.
+    """
+
+    def stop(*_):
+        raise Interrupted
+
     out, docs = (tmp_path_factory.mktemp(name) for name in ("out", "docs"))
     command = ["--flop", "1e10", "--seeds", "0,1", "--splits", "100-0-0", "60-30-10", "--peer-steps", "1"]
     command += ["--out", str(out / "budget"), "--docs", str(docs), "--set", json.dumps(MINIATURE)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_budget, "machine_peaks", lambda: PEAKS)
-        main(command)
+        with patch.context() as stopping:
+            stopping.setattr(bench_budget, "measure", stop)
+            assert main(command) == 130
+        stopped = (docs / "budget.md").read_text()
+        assert main(command) == 0
         before = {path: path.stat().st_mtime_ns for path in (out / "budget").rglob("*") if path.is_file()}
-        main(command)
-    return out / "budget", docs, before
+        assert main(command) == 0
+    return out / "budget", docs, before, stopped
 
 
 def test_a_miniature_is_run_measured_and_written(finished):
-    out, docs, _ = finished
+    out, docs, *_ = finished
     facts = json.loads((docs / "budget" / "results.json").read_text())
     (results,) = facts["budgets"]
     assert (results["flop"], results["model"], results["clock"]) == (1e10, "tiny", "cpu")
@@ -118,9 +130,14 @@ def test_a_miniature_is_run_measured_and_written(finished):
     assert [one["kind"] for one in results["compared"]] == ["supervised", "rl", "evaluate"]
     text = (docs / "budget.md").read_text()
     assert "## 1e+10 FLOP: tiny" in text and "| 60-30-10 |     2 |" in text
-    assert "**Its seconds for a whole\nbudget are an extrapolation of measured steps**" in text
+    assert "seconds for a whole budget are an extrapolation of measured steps**" in " ".join(text.split())
     assert (docs / "budget" / "1e+10.toml").read_text() == (out / "1e+10" / "study.toml").read_text()
     ElementTree.parse(docs / "budget.svg")
+
+
+def test_a_stopped_study_writes_what_is_finished(finished):
+    *_, stopped = finished
+    assert "| 60-30-10 |     1 |" in stopped and "| peer stack, s |" in stopped and "Steps of both" not in stopped
 
 
 def test_its_records_hold_what_was_timed_and_nothing_extrapolated(finished):
@@ -138,7 +155,7 @@ def test_its_records_hold_what_was_timed_and_nothing_extrapolated(finished):
 
 
 def test_a_second_call_does_nothing_again(finished):
-    out, _, before = finished
+    out, _, before, _ = finished
     now = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     changed = {path.name for path in now if now[path] != before.get(path)}
     assert changed <= {"run.json"}
@@ -189,6 +206,7 @@ def test_the_page_tells_floors_what_is_unfinished_and_the_peers_cost():
     assert cells[:5] == ["60-0-40", "2", "110", "11", "6"]
     assert cells[7:] == ["1.2e+13", "26", "462", "140", "5.4 x"]
     assert "20.0 [15.0, 25.0]" in small and "+10.0 [+5.0, +15.0]" in small
+    assert "Scoring the end" not in small  # no evaluation was measured
     assert "training: 64 batch tokens" in small and "as 60-0-40 starts it (samples of 9 tokens, 50 %" in small
 
 
