@@ -23,7 +23,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -167,8 +167,7 @@ def reinforcement(
         flop.append(4.0 * pass_flop(model.config, np.diff(samples.prompt_offsets), counts))
         return 1.0
 
-    trainer = _grpo(settings, model, tokenizer, stream, steps)
-    ours, theirs = _in_turns(our_step, trainer, steps, missing("rl"))
+    ours, theirs = _in_turns(our_step, _grpo(settings, model, tokenizer, stream), steps, missing("rl"))
     shape: dict[str, int | float | str] = {"prompts": settings.prompts, "samples": settings.samples}
     shape |= {"max_new_tokens": settings.max_new_tokens, "start": name}
     facts = {"mean_length": statistics.mean(lengths), "silent_groups": statistics.mean(silent)}
@@ -187,9 +186,9 @@ def evaluation(
             sampler.sample(batch, settings.samples, 0)
         return 1.0
 
-    def their_steps(between: Callable[[], None]) -> None:
+    def their_steps(between: Between, count: int) -> None:
         generate = _generate(settings, model, tokenizer, [prompt for batch in problems for prompt in batch.prompts])
-        for _ in range(steps + 1):
+        for _ in range(count):
             tokens = generate()
             for i, batch in enumerate(problems):
                 rows = tokens[i * per_op * settings.samples : (i + 1) * per_op * settings.samples]
@@ -205,12 +204,20 @@ def _still(optim: OptimSettings) -> OptimSettings:
     return replace(optim, matrix_lr=_STILL, lr=_STILL)
 
 
-Peer = Callable[[Callable[[], None]], None]
-"""Does steps + 1 steps of the peer's and calls what it is given behind each; a step may return its scale."""
+class Between(Protocol):
+    """Called behind each of a peer's steps: times it, then makes one of ours."""
+
+    def __call__(self, scale: float = 1.0) -> None:
+        """`scale` is how large the peer's step was."""
+        ...
+
+
+Peer = Callable[[Between, int], None]
+"""Makes so many steps of the peer's, with a call behind each."""
 
 
 def _in_turns(
-    our_step: Callable[[], float], peer: Callable[..., Any], steps: int, absent: str | None
+    our_step: Callable[[], float], peer: Peer, steps: int, absent: str | None
 ) -> tuple[list[float], list[float]]:
     """Seconds of our steps and of the peer's, the first of either not counted; `our_step` returns how large it was."""
     on_gpu = torch.cuda.is_available()
@@ -238,15 +245,14 @@ def _in_turns(
         ours_now()
         begun[0] = clock()
 
-    between.steps = steps + 1  # type: ignore[attr-defined]
-    peer(between)
+    peer(between, steps + 1)
     return ours[1:], theirs[1:]
 
 
-def _trainer(setting: Setting, loss_on: str) -> Callable[..., None]:
+def _trainer(setting: Setting, loss_on: str) -> Peer:
     """transformers.Trainer as it comes: AdamW, documents in their order, padded to the longest of a batch."""
 
-    def run(between: Any) -> None:
+    def run(between: Between, count: int) -> None:
         from torch.utils.data import IterableDataset
         from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -262,29 +268,27 @@ def _trainer(setting: Setting, loss_on: str) -> Callable[..., None]:
                 counted[0] = int(inputs["attention_mask"].sum())
                 return super().compute_loss(model, inputs, *more, **named)
 
-        class Between(TrainerCallback):
+        class Interleave(TrainerCallback):
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 between(counted[0] / setting.size.batch_tokens)
 
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 output_dir=folder, per_device_train_batch_size=setting.size.batch_documents, learning_rate=_STILL,
-                max_steps=between.steps, save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=_on_cpu(),
+                max_steps=count, save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=_on_cpu(),
                 bf16=not _on_cpu(), remove_unused_columns=False, dataloader_pin_memory=False,
             )  # fmt: skip
             Counting(
-                hf_model(setting), arguments, data_collator=padded, train_dataset=Documents(), callbacks=[Between()]
+                hf_model(setting), arguments, data_collator=padded, train_dataset=Documents(), callbacks=[Interleave()]
             ).train()
 
     return run
 
 
-def _grpo(
-    settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tokenizer, stream: TaskStream, steps: int
-) -> Callable[..., None]:
+def _grpo(settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tokenizer, stream: TaskStream) -> Peer:
     """TRL's GRPOTrainer with the library's reward; all else as it comes."""
 
-    def run(between: Any) -> None:
+    def run(between: Between, count: int) -> None:
         import transformers
 
         from fastreason.integrations.trl import prompts, reward
@@ -292,7 +296,7 @@ def _grpo(
         trl: Any = import_module("trl")
         transformers.logging.set_verbosity_error()
 
-        class Between(transformers.TrainerCallback):
+        class Interleave(transformers.TrainerCallback):
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 between()
 
@@ -302,14 +306,14 @@ def _grpo(
             parts = TRL_PARTS if sequences % (TRL_PARTS * settings.samples) == 0 else 1
             config = trl.GRPOConfig(
                 output_dir=folder, per_device_train_batch_size=sequences // parts, gradient_accumulation_steps=parts,
-                num_generations=settings.samples, max_completion_length=settings.max_new_tokens, max_steps=steps + 1,
+                num_generations=settings.samples, max_completion_length=settings.max_new_tokens, max_steps=count,
                 beta=settings.kl_coef, temperature=settings.temperature, learning_rate=_STILL, use_cpu=_on_cpu(),
                 bf16=not _on_cpu(), save_strategy="no", report_to=[], disable_tqdm=True, shuffle_dataset=False,
                 gradient_checkpointing=False,
             )  # fmt: skip
             trainer = trl.GRPOTrainer(
                 str(Path(folder) / "model"), reward(settings.reward, tokenizer=tokenizer, threads=1), config,
-                prompts(stream, stop=settings.prompts * (steps + 1)), callbacks=[Between()],
+                prompts(stream, stop=settings.prompts * count), callbacks=[Interleave()],
                 processing_class=transformers.PreTrainedTokenizerFast.from_pretrained(Path(folder) / "model"),
             )  # fmt: skip
             trainer.train()
