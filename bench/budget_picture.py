@@ -11,6 +11,7 @@ from fastreason.plots import HEIGHT, Series, line_chart
 
 _WIDTH, _TOP, _LEGEND = 480, 26, 66
 _NUDGE = 1.06  # lines that have the same budget stand beside each other
+_MARGIN = 1.3
 
 _STYLE = """<style>
   svg { font: 13px system-ui, sans-serif; }
@@ -43,14 +44,17 @@ def picture(all_results: Sequence[Mapping[str, Any]]) -> str:
     panels = []
     for row, name in enumerate(ranges or list(all_results[0]["ranges"])[:1]):
         for column, x_label in enumerate(("FLOP", "seconds (dashed: the peer stack, extrapolated)")):
+            series = _series(all_results, name, by_seconds=column == 1)
+            xs = [x for line in series for x, _ in line.points]
             chart = line_chart(
-                _series(all_results, name, by_seconds=column == 1),
+                series,
                 title=f"Verified pass@1, {name}, against {'seconds' if column else 'FLOP'}",
                 x_label=x_label,
                 y_label=f"verified pass@1, {name}",
                 y_range=(0.0, 1.0),
                 log_x=True,
-                x_ticks=[10.0**power for power in range(20)],
+                x_range=(min(xs) / _MARGIN, max(xs) * _MARGIN) if xs else None,
+                x_ticks=[mantissa * 10.0**power for power in range(20) for mantissa in (1, 3)],
                 width=_WIDTH,
                 height=HEIGHT,
             ).split("</svg>")[0]
