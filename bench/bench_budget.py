@@ -27,7 +27,7 @@ from fastreason.budget import matmul_peak
 from fastreason.checkpoint import load_model
 from fastreason.machine import package_version
 from fastreason.metrics import Interrupted, Terminated
-from fastreason.plan import plan_study
+from fastreason.plan import Rates, plan_study
 from fastreason.stages import Run, Unit, code_version, study_runs, write_atomically
 
 from .budget_peers import PEERS, Compared, compare, missing
@@ -124,6 +124,19 @@ def dry_run(case: Case) -> str:
     return f"{case.flop:g} FLOP: {size}\n{how}\n\n{markdown(head, rows)}"
 
 
+def on_paper(case: Case) -> list[list[object]]:
+    """A row for each split: what it would buy, by lengths of gold solutions."""
+    plan = plan_study(case.study, rates=Rates(1.0, 1.0, 1.0, 1))  # no time is asked for
+    rows: list[list[object]] = []
+    for split in case.splits:
+        costs = {line.kind: line.cost for line in plan.lines if split.name in line.used_by}
+        learnt, rl = [costs[stage] for stage in ("pretrain", "midtrain") if stage in costs], costs.get("rl")
+        cells = [f"{sum(cost.tokens for cost in learnt):.3g}", f"{sum(cost.samples for cost in learnt):.3g}"]
+        cells += [f"{rl.steps:,}", f"{rl.samples:.3g}", f"{rl.tokens:.3g}"] if rl else ["", "", ""]
+        rows.append([f"{case.flop:g}", case.model, split.name, *cells])
+    return rows
+
+
 def _duration(seconds: float) -> str:
     for size, name in ((86400.0 * 365, "years"), (86400.0, "days"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * size:
@@ -192,7 +205,9 @@ def write(cases: Sequence[Case], out: Path, docs: Path | None) -> None:
     if docs is None or not finished:
         return
     (docs / NAME).mkdir(parents=True, exist_ok=True)
-    write_atomically(docs / f"{NAME}.md", page(finished, run, NAME))
+    begun = {results["flop"] for results in finished}
+    planned = [row for case in cases if case.flop not in begun for row in on_paper(case)]
+    write_atomically(docs / f"{NAME}.md", page(finished, run, NAME, planned))
     write_atomically(docs / f"{NAME}.svg", picture(finished))
     facts: dict[str, Any] = {"date": run.date, "commit": run.commit, "machine": run.machine, "versions": run.versions}
     facts |= {"budgets": finished}

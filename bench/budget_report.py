@@ -171,8 +171,14 @@ def _totals(entry: Mapping[str, Any], what: str) -> list[float]:
     return [sum(values) for values in zip(*(column[what] for column in entry["stages"].values()), strict=True)]
 
 
-def page(all_results: Sequence[Results], run: BenchRun, name: str) -> str:
-    """The markdown page; `name` is that of its picture and of its folder."""
+def page(all_results: Sequence[Results], run: BenchRun, name: str, planned: Sequence[Sequence[object]] = ()) -> str:
+    """The markdown page.
+
+    Args:
+        name: of its picture and of its folder.
+        planned: rows of budgets that were not run: FLOP, model, split, supervised tokens, documents, RL steps, RL
+            samples, sampled tokens.
+    """
     clock = "CPU seconds of one process" if all_results[0]["clock"] == "cpu" else "seconds by the clock on the wall"
     libraries = ("fastreason", "torch", "transformers", "trl")
     versions = ", ".join(f"{library} {run.versions[library]}" for library in libraries if library in run.versions)
@@ -181,6 +187,9 @@ def page(all_results: Sequence[Results], run: BenchRun, name: str) -> str:
     head = _HEAD.format(name=name, clock=clock, ks=ks, peak=f"{all_results[0]['peak'] / 1e9:.0f}", **facts)
     parts = [textwrap.fill(part, 120, break_on_hyphens=False) if not part.startswith(("#", "!")) else part for part in head.split("\n\n")]
     parts += [_budget_section(results) for results in all_results]
+    if planned:
+        columns = ["FLOP", "model", "split", "supervised tokens", "documents", "RL steps", "RL samples", "sampled tokens"]
+        parts += ["## Budgets that were not run", _PLANNED, markdown(columns, planned)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -206,6 +215,11 @@ Verified {ks} in percent, at temperature 0.7, with 95 % intervals of `fastreason
 one seed they are over problems alone and say nothing about other seeds.
 
 ![verified pass@1 against FLOP and against seconds]({name}.svg)"""
+
+
+_PLANNED = """What they would buy by `fastreason.plan`: documents as the first that a stage draws, samples as long as gold
+solutions, and no group silent, so that RL makes at least these steps. The models of words and their settings are
+untried."""
 
 
 def _shown(results: Results) -> list[str]:

@@ -106,8 +106,8 @@ class Plan:
         return kept + self.jobs * (8.0 + 4.0) * self.parameters
 
 
-def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None) -> Plan:
-    """The units of a study, or of a shard of it."""
+def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: Rates | None = None) -> Plan:
+    """The units of a study, or of a shard of it; with `rates` nothing is measured."""
     runs = part_of(study_runs(study), *parse_shard(shard))
     users: dict[str, list[str]] = {}
     for run in runs:
@@ -119,7 +119,7 @@ def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None) -> Plan
     threads_before = torch.get_num_threads()
     torch.set_num_threads(next(iter(study.variants.values())).threads or os.cpu_count() or 1)
     try:
-        return _plan(title, distinct_units(runs), users, jobs)
+        return _plan(title, distinct_units(runs), users, jobs, rates)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -130,10 +130,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
     return plan_study(study)
 
 
-def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int) -> Plan:
+def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int, rates: Rates | None) -> Plan:
     config, tokenizer = units[0].model, units[0].tokenizer
     mixture = Mixture.from_dict(mixture_dict(units[0]))
-    rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
+    if rates is None:
+        rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
     parameters = Decoder(config).num_parameters
     plan = Plan(title, parameters, rates, torch.get_num_threads(), jobs)
     index: dict[Any, int] = {}

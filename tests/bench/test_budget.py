@@ -196,8 +196,12 @@ def made_up():
 def test_the_page_tells_floors_what_is_unfinished_and_the_peers_cost():
     all_results, compared = made_up()
     run = new_run(records(all_results[0], compared), threads=1, peaks=PEAKS)
-    text = page(all_results, run, "budget")
+    text = page(all_results, run, "budget", bench_budget.on_paper(load_case(1e15, only=["60-0-40"])))
     small, large = text.split("## 1e+14 FLOP")
+    large, paper = large.split("## Budgets that were not run")
+    # 6e14 FLOP at 6 P = 14.5 MFLOP a token of 3m, attention more, logits of prompts less
+    (row,) = [line for line in paper.splitlines() if line.startswith("| 1e+15")]
+    assert "| 60-0-40 |" in row and 3.8e7 < float(row.split("|")[4]) < 4.3e7
     assert "- hard: every split is below 1 % at pass@1: the floor" in small and "- edge" not in small
     assert "Not finished when this was written: 60-0-40." in large and "Not finished" not in small
     row = next(line for line in small.splitlines() if line.startswith("| 60-0-40"))
