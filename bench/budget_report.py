@@ -32,7 +32,7 @@ def collect(case: Case, folder: Path, compared: Sequence[Compared], peak: float)
         compared: steps beside the peers', none where none were measured.
         peak: FLOP/s of the machine's fastest matrix product.
     Returns:
-        {"flop", "model", "weights", "peak", "code", "clock", "splits": {NAME: {"shares", "note", "seeds": finished
+        {"flop", "model", "weights", "peak", "code", "clock", "seeds", "splits": {NAME: {"shares", "note", "seeds": finished
         ones, "stages": {STAGE: columns by seed}, "seconds", "evaluation_seconds": by seed, "peer_seconds",
         "scores": {RANGE: {K: effect}}, "against": the same for the difference to the first split}}, "ranges",
         "compared": [...]}
@@ -45,7 +45,7 @@ def collect(case: Case, folder: Path, compared: Sequence[Compared], peak: float)
     units = [unit for runs in finished.values() for run in runs for unit in run.units]
     clock = "cpu" if units and all((stages / unit.key / "cpu.json").exists() for unit in units) else "wall"
     results: Results = {"flop": case.flop, "model": case.model, "weights": case.weights, "peak": peak}
-    results |= {"code": code_version(), "clock": clock, "splits": {}}
+    results |= {"code": code_version(), "clock": clock, "seeds": case.study.seeds, "splits": {}}
     results["ranges"] = {name: [asdict(part) for part in parts] for name, parts in case.study.ranges.items()}
     results["compared"] = [asdict(one) | {"ratio": one.ratio} for one in compared]
     first = case.splits[0].name
@@ -244,8 +244,13 @@ def _budget_section(results: Results) -> str:
         parts.append(said)
     if results["compared"]:
         parts += ["Steps of both, in turns:", _compared(results)]
+    missing += [
+        f"seeds {', '.join(map(str, late))} of {name}"
+        for name, entry in done.items()
+        if (late := [seed for seed in results["seeds"] if seed not in entry["seeds"]])
+    ]
     if missing:
-        parts.append(f"Not finished when this was written: {', '.join(missing)}.")
+        parts.append(f"Not finished when this was written: {'; '.join(missing)}.")
     return "\n\n".join(parts)
 
 

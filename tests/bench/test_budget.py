@@ -187,7 +187,11 @@ def made_up():
         unfinished = {"note": "", "shares": {}, "seeds": []}
         splits = {"100-0-0": plain, "60-0-40": both if flop == 1e13 else unfinished}
         results = {"flop": flop, "model": "tiny", "weights": 165_568, "peak": 1e11, "code": "", "clock": "cpu"}
-        results |= {"splits": splits, "ranges": {"edge": [{"op": [6, 7]}], "hard": [{"op": [8]}]}}
+        results |= {
+            "seeds": [0, 1, 2] if flop == 1e14 else [0, 1],
+            "splits": splits,
+            "ranges": {"edge": [{"op": [6, 7]}], "hard": [{"op": [8]}]},
+        }
         results["compared"] = [vars(one) | {"ratio": one.ratio} for one in compared]
         all_results.append(results)
     return all_results, compared
@@ -203,7 +207,7 @@ def test_the_page_tells_floors_what_is_unfinished_and_the_peers_cost():
     (row,) = [line for line in paper.splitlines() if line.startswith("| 1e+15")]
     assert "| 60-0-40 |" in row and 3.8e7 < float(row.split("|")[4]) < 4.3e7
     assert "- hard: every split is below 1 % at pass@1: the floor" in small and "- edge" not in small
-    assert "Not finished when this was written: 60-0-40." in large and "Not finished" not in small
+    assert "Not finished when this was written: 60-0-40; seeds 2 of 100-0-0." in large and "Not finished" not in small
     row = next(line for line in small.splitlines() if line.startswith("| 60-0-40"))
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     # medians over seeds: 110 tokens, 11 documents; 5.5 steps of RL; 1.2e13 FLOP in 26 s of 1e11 a second
