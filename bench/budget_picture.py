@@ -1,4 +1,4 @@
-"""The picture of bench_budget: verified pass@1 against FLOP and against seconds, ours and the peers'; a line a split."""
+"""The picture of bench_budget: verified pass@1 against FLOP and against seconds, ours and the peers', by split."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def collect(case: Case, folder: Path, compared: Sequence[Compared], peak: float)
         compared: steps beside the peers', none where none were measured.
         peak: FLOP/s of the machine's fastest matrix product.
     Returns:
-        {"flop", "model", "weights", "peak", "code", "clock", "seeds", "splits": {NAME: {"shares", "note", "seeds": finished
-        ones, "stages": {STAGE: columns by seed}, "seconds", "evaluation_seconds": by seed, "peer_seconds",
+        {"flop", "model", "weights", "peak", "code", "clock", "seeds", "splits": {NAME: {"shares", "note", "seeds":
+        finished ones, "stages": {STAGE: columns by seed}, "seconds", "evaluation_seconds": by seed, "peer_seconds",
         "scores": {RANGE: {K: effect}}, "against": the same for the difference to the first split}}, "ranges",
         "compared": [...]}
     """
@@ -185,10 +185,22 @@ def page(all_results: Sequence[Results], run: BenchRun, name: str, planned: Sequ
     ks = " and ".join(f"pass@{k}" for k in _shown(all_results[0]))
     facts = {"machine": run.machine["class"], "threads": run.threads, "versions": versions, "commit": run.commit}
     head = _HEAD.format(name=name, clock=clock, ks=ks, peak=f"{all_results[0]['peak'] / 1e9:.0f}", **facts)
-    parts = [textwrap.fill(part, 120, break_on_hyphens=False) if not part.startswith(("#", "!")) else part for part in head.split("\n\n")]
+    parts = [
+        textwrap.fill(part, 120, break_on_hyphens=False) if not part.startswith(("#", "!")) else part
+        for part in head.split("\n\n")
+    ]
     parts += [_budget_section(results) for results in all_results]
     if planned:
-        columns = ["FLOP", "model", "split", "supervised tokens", "documents", "RL steps", "RL samples", "sampled tokens"]
+        columns = [
+            "FLOP",
+            "model",
+            "split",
+            "supervised tokens",
+            "documents",
+            "RL steps",
+            "RL samples",
+            "sampled tokens",
+        ]
         parts += ["## Budgets that were not run", _PLANNED, markdown(columns, planned)]
     return "\n\n".join(parts) + "\n"
 
@@ -217,8 +229,8 @@ one seed they are over problems alone and say nothing about other seeds.
 ![verified pass@1 against FLOP and against seconds]({name}.svg)"""
 
 
-_PLANNED = """What they would buy by `fastreason.plan`: documents as the first that a stage draws, samples as long as gold
-solutions, and no group silent, so that RL makes at least these steps. The models of words and their settings are
+_PLANNED = """What they would buy by `fastreason.plan`: documents as the first that a stage draws, samples as long as
+gold solutions, and no group silent, so that RL makes at least these steps. The models of words and their settings are
 untried."""
 
 
