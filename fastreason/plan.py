@@ -64,6 +64,10 @@ class Cost:
     seconds: float
     disk_bytes: float
     """That stay."""
+    steps: int
+    """Updates; 0 of an evaluation."""
+    samples: float
+    """Documents trained on, or samples drawn."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Plan:
         return kept + self.jobs * (8.0 + 4.0) * self.parameters
 
 
-def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None) -> Plan:
-    """The units of a study, or of a shard of it."""
+def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: Rates | None = None) -> Plan:
+    """The units of a study, or of a shard of it; with `rates` nothing is measured."""
     runs = part_of(study_runs(study), *parse_shard(shard))
     users: dict[str, list[str]] = {}
     for run in runs:
@@ -115,7 +119,7 @@ def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None) -> Plan
     threads_before = torch.get_num_threads()
     torch.set_num_threads(next(iter(study.variants.values())).threads or os.cpu_count() or 1)
     try:
-        return _plan(title, distinct_units(runs), users, jobs)
+        return _plan(title, distinct_units(runs), users, jobs, rates)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -126,10 +130,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
     return plan_study(study)
 
 
-def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int) -> Plan:
+def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int, rates: Rates | None) -> Plan:
     config, tokenizer = units[0].model, units[0].tokenizer
     mixture = Mixture.from_dict(mixture_dict(units[0]))
-    rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
+    if rates is None:
+        rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
     parameters = Decoder(config).num_parameters
     plan = Plan(title, parameters, rates, torch.get_num_threads(), jobs)
     index: dict[Any, int] = {}
@@ -180,7 +185,8 @@ def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, paramete
     tokens = limit.amount * of_unit[limit.unit]
     steps = math.ceil(tokens / settings.batch_tokens)
     what = f"{_count(tokens)} tokens in {steps:,} steps of {settings.batch_tokens:,}"
-    return Cost(what, tokens, tokens * per_token, tokens * per_token / rates.train, 4.0 * parameters)
+    flop = tokens * per_token
+    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document)
 
 
 def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int) -> Cost:
@@ -206,7 +212,7 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     what = f"{steps:,} steps x {settings.prompts:,} prompts x {group:,} samples, reward {settings.reward}"
     seconds = num_prompts * (sampling_s + training / rates.train)
     flop = num_prompts * (training + prompt_flop + group * sample_flop)
-    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters)
+    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group)
 
 
 def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
@@ -223,7 +229,7 @@ def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
         seconds += settings.problems * (prompt_flop / rates.train + sampled * rates.sample_s)
     problems = settings.problems * len(streams)
     what = f"{problems:,} problems x {settings.samples:,} samples"
-    return Cost(what, tokens, flop, seconds, 64.0 * problems)
+    return Cost(what, tokens, flop, seconds, 64.0 * problems, 0, problems * settings.samples)
 
 
 def measured_rates(

@@ -63,15 +63,20 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     integer_x: bool = False,
     log_x: bool = False,
+    x_range: tuple[float, float] | None = None,
+    x_ticks: Sequence[float] | None = None,
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> str:
-    """An `<svg>` element and its legend; `title` is its name for screen readers."""
+    """An `<svg>` element and its legend; `title` is its name for screen readers.
+
+    `x_ticks`, if given, are labelled as far as they are in `x_range`, by default that of the points.
+    """
     points = [point for line in series for point in line.points]
     if not points:
         return '<p class="empty">nothing to plot yet</p>'
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    x_low, x_high = min(xs), max(xs)
+    x_low, x_high = x_range if x_range is not None else (min(xs), max(xs))
     y_low, y_high = y_range if y_range is not None else (min(ys), max(ys))
     if x_high == x_low:
         x_low, x_high = (x_low / 2, x_high * 2) if log_x else (x_low - 0.5, x_high + 0.5)
@@ -91,7 +96,8 @@ def line_chart(
         parts.append(f'<line class="grid" x1="{px:.1f}" x2="{width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
         parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
     every = (integer_x or log_x) and len(set(xs)) <= 20
-    for x in sorted(set(xs)) if every else ticks(x_low, x_high):
+    chosen = sorted(set(xs)) if every else ticks(x_low, x_high)
+    for x in chosen if x_ticks is None else [x for x in x_ticks if x_low <= x <= x_high]:
         px, py = at(x, y_low)
         parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:g}</text>')
     middle = (LEFT + width - RIGHT) / 2
