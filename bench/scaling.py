@@ -30,8 +30,7 @@ from fastreason.scaling import Phases, StepTime
 
 from .scaling_lengths import BATCH_TOKENS, LIMIT, imbalance, op_lengths, task_lengths
 from .seeds import _STYLE
-from .tables import markdown, put_between_marks
-from .timing import short
+from .tables import markdown, put_between_marks, short
 
 DOCS = Path(__file__).parents[1] / "docs"
 RANKS = (8, 64, 512)
