@@ -132,7 +132,7 @@ def supervised(settings: SupervisedSettings, model: fr.Decoder, tokenizer: fr.To
         flop.append(train_flop(model.config, batch.lengths, targets) * settings.batch_tokens / tokens)
         return tokens / settings.batch_tokens
 
-    setting = Setting(model, tokenizer, stream, Size("", {}, settings.batch_tokens, documents))
+    setting = Setting(model, tokenizer, stream, Size("", {}, settings.batch_tokens, documents, warm_up=0))
     ours, theirs = _in_turns(our_step, _trainer(setting, settings.loss_on), steps, missing("supervised"))
     shape: dict[str, int | float | str] = {"batch_tokens": settings.batch_tokens, "documents": documents}
     work = float(settings.batch_tokens)

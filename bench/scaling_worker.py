@@ -28,7 +28,7 @@ from fastreason.optim import OptimSettings
 from fastreason.policy import PolicySettings, reinforce
 from fastreason.supervised import Phase, SupervisedSettings, train
 
-from .bench_rl import speaking_reward
+from .rl_worker import speaking_reward
 
 MIXTURE = {"op": [2, 3, 4, 5], "themes": ["zoo"]}
 # about 1.1 M parameters: a step of a second or less on a core, and gradients of some MB
