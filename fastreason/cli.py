@@ -6,6 +6,7 @@ Flags of `run` are the fields of the recipe by their dotted names, so they follo
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 for what went wrong on the way (a disk that is full, a loss that is not finite); 2 for bad input; 130 after
     Ctrl-C, 143 after SIGTERM.
     """
+    # Before torch is loaded: its idle threads spin and hold cores that the core's own threads need. Two threads on two
+    # cores train `tiny` at 87,000 tokens/s with this and at 66,000 without, one thread at 84,000.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
     commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "bench": _bench, "info": _info}

@@ -1,6 +1,7 @@
 """The command line: what it prints, and exit status 2 with a message for bad input."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,19 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "report DIR" in out
     assert main(["run", "--help"]) == 0
     assert "quickstart, smoke" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
+def test_idle_threads_of_torch_do_not_spin_unless_asked_to(given, used):
+    """Read by OpenMP when torch is loaded, so it has to be set before."""
+    code = (
+        "import sys; from fastreason.cli import main; main([]); import os; "
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == f"False {used}"
 
 
 def test_dry_run_prints_the_resolved_recipe(capsys):
