@@ -27,6 +27,8 @@ from .tables import markdown, put_between_marks
 
 # lines kept of a stage's metrics: its first, its last, and others evenly between
 LINES = 20
+# of an evaluation's scores, what the report shows
+_SHOWN = ("ops", "problems", "traces", "samples", "tokens")
 
 
 def claims_table(results: Mapping[str, Any]) -> str:
@@ -120,7 +122,9 @@ def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
     (place / "metrics").mkdir(parents=True)
     for name in ("study.toml", "code.json"):
         shutil.copyfile(run / name, place / name)
-    scores = {key: {**value, "traces": value["traces"][:2]} for key, value in results["scores"].items()}
+    scores = {key: {name: value[name] for name in _SHOWN} for key, value in results["scores"].items()}
+    for value in scores.values():
+        value["traces"] = value["traces"][:2]
     small = {**results, "scores": scores}
     (place / "results.json").write_text(json.dumps(small, separators=(",", ":")) + "\n", encoding="utf-8")
 
