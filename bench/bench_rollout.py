@@ -7,12 +7,11 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 import fastreason as fr
-from fastreason.checkpoint import model_to_hf
 from fastreason.policy_statistics import pass_flop
 
+from .hf import hf_sampling
 from .questions import Contestant, Done, Question, Settings, Work
 from .records import OURS, Shape
 
@@ -106,33 +105,9 @@ def sampling(
 
 
 def generating(name: str, size: tuple[int, int, int]) -> Work:
-    """Left-padded prompts, each repeated, sampled with transformers' own loop and cache."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
+    """transformers' own loop."""
     prompts, samples, new_tokens = size
     tokenizer, problems = prompts_of_100_tokens(prompts)
-    hf_config, tensors = model_to_hf(bench_model(name))
-    theirs = Qwen2ForCausalLM(Qwen2Config(**hf_config)).eval()
-    theirs.load_state_dict(tensors, strict=False)
-    theirs.tie_weights()
-    ids = [tokenizer.encode(prompt) for prompt in problems]
-    width = max(map(len, ids))
-    tokens = torch.full((len(ids), width), tokenizer.pad_id)
-    for row, values in zip(tokens, ids, strict=True):
-        row[width - len(values) :] = torch.from_numpy(values)
-
-    def generate() -> float:
-        out = theirs.generate(
-            tokens,
-            attention_mask=(tokens != tokenizer.pad_id).long(),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            num_return_sequences=samples,
-            max_new_tokens=new_tokens,
-            pad_token_id=tokenizer.pad_id,
-        )
-        return float(out[:, width:].numel())
-
-    return generate
+    how = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new_tokens)
+    generate = hf_sampling(bench_model(name), tokenizer, problems, samples, **how)
+    return lambda: float(generate().numel())

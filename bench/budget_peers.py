@@ -45,7 +45,8 @@ from fastreason.samplers import RolloutSampler
 from fastreason.supervised import SupervisedSettings, step_loss
 from fastreason.tasks import Mixture, TaskStream
 
-from .train_worker import Setting, Size, examples, hf_model, padded
+from .hf import hf_model, hf_sampling
+from .train_worker import Setting, Size, examples, padded
 
 PEERS = {"supervised": "transformers.Trainer", "rl": "TRL GRPOTrainer", "evaluate": "transformers.generate"}
 NEEDS = {"supervised": ("transformers", "accelerate"), "rl": ("trl",), "evaluate": ("transformers",)}
@@ -279,7 +280,11 @@ def _trainer(setting: Setting, loss_on: str) -> Peer:
                 bf16=not _on_cpu(), remove_unused_columns=False, dataloader_pin_memory=False,
             )  # fmt: skip
             Counting(
-                hf_model(setting), arguments, data_collator=padded, train_dataset=Documents(), callbacks=[Interleave()]
+                hf_model(setting.model).train(),
+                arguments,
+                data_collator=padded,
+                train_dataset=Documents(),
+                callbacks=[Interleave()],
             ).train()
 
     return run
@@ -324,31 +329,13 @@ def _grpo(settings: PolicySettings, model: fr.Decoder, tokenizer: fr.Tokenizer, 
 def _generate(
     settings: EvaluateSettings, model: fr.Decoder, tokenizer: fr.Tokenizer, prompts: list[str]
 ) -> Callable[[], np.ndarray]:
-    """transformers' own loop and cache: left-padded prompts, all samples at once; int32 [P * G, L] new tokens."""
-    theirs = hf_model(Setting(model, tokenizer, None, None)).eval().to(model.embedding.weight.device)  # type: ignore[arg-type]
-    ids = [tokenizer.encode(prompt) for prompt in prompts]
-    width = max(map(len, ids))
-    tokens = torch.full((len(ids), width), tokenizer.pad_id)
-    for row, values in zip(tokens, ids, strict=True):
-        row[width - len(values) :] = torch.from_numpy(values)
-    tokens = tokens.to(model.embedding.weight.device)
-
-    def generate() -> np.ndarray:
-        out = theirs.generate(
-            tokens,
-            attention_mask=(tokens != tokenizer.pad_id).long(),
-            do_sample=True,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            num_return_sequences=settings.samples,
-            max_new_tokens=settings.max_new_tokens,
-            pad_token_id=tokenizer.pad_id,
-            eos_token_id=[tokenizer.answer_close_id, tokenizer.eos_id],
-        )
-        return out[:, width:].to("cpu", torch.int32).numpy()
-
-    return generate
+    """transformers' own loop; int32 [P * G, L] new tokens."""
+    generate = hf_sampling(
+        model, tokenizer, prompts, settings.samples, temperature=settings.temperature, top_k=settings.top_k,
+        top_p=settings.top_p, max_new_tokens=settings.max_new_tokens,
+        eos_token_id=[tokenizer.answer_close_id, tokenizer.eos_id],
+    )  # fmt: skip
+    return lambda: generate().to("cpu", torch.int32).numpy()
 
 
 def _on_cpu() -> bool:

@@ -24,10 +24,10 @@ import fastreason as fr
 from fastreason import _core
 from fastreason.batches import count_targets
 from fastreason.budget import train_flop
-from fastreason.checkpoint import model_to_hf
 from fastreason.optim import Optimizer, OptimSettings
 from fastreason.supervised import supervised_loss
 
+from .hf import hf_model
 from .workers import Report, rounds_of, serve
 
 LR = 1e-4
@@ -103,16 +103,6 @@ def fastreason_step(setting: Setting) -> Step:
     return step
 
 
-def hf_model(setting: Setting) -> Any:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config, tensors = model_to_hf(setting.model)
-    model = Qwen2ForCausalLM(Qwen2Config(**config))
-    model.load_state_dict(tensors, strict=False)
-    model.tie_weights()
-    return model.train()
-
-
 def examples(setting: Setting) -> Iterator[dict[str, Tensor]]:
     for ids, prompt in setting.documents():
         tokens = torch.from_numpy(ids)
@@ -135,7 +125,7 @@ def padded(batch: list[dict[str, Tensor]], multiple: int = 1) -> dict[str, Tenso
 def plain_step(setting: Setting, *, compiled: bool) -> Step:
     """A bare loop around Qwen2ForCausalLM: no Trainer, fused AdamW, batches of similar lengths."""
     _core.keep_freed_memory()
-    model = hf_model(setting)
+    model = hf_model(setting.model).train()
     optimizer = torch.optim.AdamW(model.parameters(), LR, fused=True)
     call = torch.compile(model, dynamic=True) if compiled else model
     source, size = examples(setting), setting.size.batch_documents
@@ -187,7 +177,11 @@ def run_trainer(setting: Setting) -> None:
         )  # fmt: skip
         rounds = rounds_of(TrainerCallback, report, setting.size.warm_up)
         trainer = Counting(
-            hf_model(setting), arguments, data_collator=padded, train_dataset=Documents(), callbacks=[rounds]
+            hf_model(setting.model).train(),
+            arguments,
+            data_collator=padded,
+            train_dataset=Documents(),
+            callbacks=[rounds],
         )
         trainer.train()
 
