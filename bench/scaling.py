@@ -25,11 +25,10 @@ import fastreason as fr
 from fastreason import scaling
 from fastreason.communication import Collective, Links, checkpoint_bytes, policy_step, sent_bytes, supervised_step
 from fastreason.evaluate import PRESETS, parts_of
-from fastreason.plots import HEIGHT, WIDTH, Series, line_chart
 from fastreason.scaling import Phases, StepTime
 
+from .charts import Axis, Line, chart
 from .scaling_lengths import BATCH_TOKENS, LIMIT, imbalance, op_lengths, task_lengths
-from .seeds import _STYLE
 from .tables import markdown, put_between_marks, short
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -323,22 +322,16 @@ def picture(case: Case) -> str:
         "RL": case.rl,
         "DDP, counters by NCCL": lambda n: replace(case.training("ddp", n), host_s=counters_by_device(case, n)),
     }
-    series = []
+    lines = []
     for i, (name, step) in enumerate(steps.items()):
         alone = step(1).seconds
         points = [(float(2**j), scaling.efficiency(alone, step(2**j).seconds, 2**j)) for j in range(10)]
-        series.append(Series(name, points, i % 3, dashed=i == 3))
-    chart = line_chart(
-        series, title="Predicted efficiency at a fixed batch by number of GPUs", x_label="GPUs (not measured)",
-        y_label="efficiency", y_range=(0.0, 1.0), log_x=True,
+        lines.append(Line(name, points, style=i % 3, dashed=i == 3))
+    gpus = Axis("GPUs", log=True, at=[2.0**j for j in range(10)])
+    return chart(
+        lines, gpus, Axis("efficiency"), title="Efficiency at a fixed batch by number of GPUs",
+        note="Arithmetic on the data sheet of a GPU and an assumed share of its peaks; not measured.",
     )  # fmt: skip
-    opening, rest = chart.split("</svg>")[0].split(">", 1)
-    names = "".join(
-        f'<text class="l{line.style}" x="70" y="{HEIGHT - 130 + 20 * i}">{line.name}{" (dashed)" * line.dashed}</text>'
-        for i, line in enumerate(series)
-    )
-    dashes = "<style>.dashed { stroke-dasharray: 6 4; }</style>"
-    return f'{opening} width="{WIDTH}" height="{HEIGHT}">{_STYLE}{dashes}{rest}{names}</svg>\n'
 
 
 def tables(case: Case, measured: dict[str, Any]) -> dict[str, str]:

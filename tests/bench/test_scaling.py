@@ -93,7 +93,7 @@ def test_the_command_writes_tables_picture_and_measurement(tmp_path, monkeypatch
     assert not (tmp_path / "bench" / "scaling.svg").exists()
     scaling.main(["--paper-only"])
     assert "A processor" in (tmp_path / "scaling.md").read_text(encoding="utf-8")
-    assert (tmp_path / "bench" / "scaling.svg").read_text(encoding="utf-8").count("<polyline") == 4
+    assert (tmp_path / "bench" / "scaling.svg").read_text(encoding="utf-8").count("<polyline") == 8  # and in the legend
 
 
 def test_samples_are_as_long_as_solutions_of_their_op():
