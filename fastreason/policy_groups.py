@@ -185,7 +185,8 @@ def counted_rewards(rewards: np.ndarray, samples: RolloutOutput, truncated: Trun
             rewards[last] = np.nan_to_num(rewards[last], nan=0.0)
     elif truncated == "mask":
         rewards[cut] = np.nan
-    return rewards, samples.finished if truncated == "mask" else np.ones_like(cut)
+    in_loss = samples.finished if truncated == "mask" else np.ones(len(rewards), dtype=bool)
+    return rewards, in_loss
 
 
 def inside(groups: Groups) -> np.ndarray:
