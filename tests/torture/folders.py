@@ -40,9 +40,9 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason.bpe import BytePairTokenizer, byte_characters
-from fastreason.pretrained import WeightsMismatch
-from fastreason.tokenizer import TAGS
+from fastreason.model.hugging_face import WeightsMismatch
+from fastreason.text.bpe import BytePairTokenizer, byte_characters
+from fastreason.text.tokenizer import TAGS
 from tests.qwen2_oracle import drawn_model
 
 LIMIT_S = 20
