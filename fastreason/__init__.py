@@ -20,6 +20,7 @@ _HOME = {
     "available_mixtures": "tasks",
     "Tokenizer": "tokenizer",
     "to_datasets": "integrations.datasets",
+    "Ending": "grading",
     "StepStatus": "grading",
     "Steps": "grading",
     "Verdicts": "grading",

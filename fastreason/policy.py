@@ -253,7 +253,7 @@ def _sample(
             prompt_ids=number * settings.prompts + place,
         )
         sampled = clock.seconds()
-        verdicts = grade(own, samples.tokens, tokenizer=tokenizer)
+        verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
         rewards = reward(own, samples, verdicts)
         seconds["grade"] += clock.seconds() - sampled
         seconds["sample"] += sampled - started

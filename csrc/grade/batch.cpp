@@ -18,8 +18,10 @@ struct Block {
   std::vector<std::int32_t> found;
 };
 
-BatchVerdicts allocate(std::size_t n) {
+BatchVerdicts allocate(std::size_t num_problems, std::size_t n) {
   BatchVerdicts out;
+  out.readable_gold = Array<bool>(num_problems);
+  out.ending = Array<std::uint8_t>(n);
   out.answer_correct = Array<bool>(n);
   out.verified = Array<bool>(n);
   out.sound = Array<bool>(n);
@@ -46,7 +48,8 @@ void allocate_steps(std::size_t num_steps, std::size_t num_gold, bool has_tokens
 // Grades completion j, and leaves in the offsets how many steps and gold steps it has.
 void grade_one(Grader& grader, const Completion& completion, std::size_t j, Block& block, BatchVerdicts& out) {
   const std::size_t first = block.steps.size();
-  const Verdict verdict = grader.grade(completion.text, block.steps, block.found);
+  const Verdict verdict = grader.grade(completion.text, completion.end, block.steps, block.found);
+  out.ending[j] = static_cast<std::uint8_t>(verdict.ending);
   out.answer_correct[j] = verdict.answer_correct;
   out.verified[j] = verdict.verified;
   out.sound[j] = verdict.sound;
@@ -68,7 +71,7 @@ void grade_block(const GradeInput& input, std::int64_t begin, std::int64_t end, 
   for (std::int64_t i = begin; i < end; ++i) {
     gold_memory.text.clear();
     const auto [solution, style] = input.gold(i, gold_memory);
-    grader.set_gold(solution, style);
+    out.readable_gold[static_cast<std::size_t>(i)] = grader.set_gold(solution, style);
     for (std::int64_t j = i * input.per_problem; j < (i + 1) * input.per_problem; ++j) {
       memory.text.clear();
       memory.token_ends.clear();
@@ -104,7 +107,7 @@ void accumulate(Array<std::int64_t>& offsets) {
 
 BatchVerdicts grade_batch(const GradeInput& input, int threads) {
   const auto n = static_cast<std::size_t>(input.num_problems * input.per_problem);
-  BatchVerdicts out = allocate(n);
+  BatchVerdicts out = allocate(static_cast<std::size_t>(input.num_problems), n);
   const std::int64_t num_blocks = (input.num_problems + kGrain - 1) / kGrain;
   std::vector<Block> blocks(static_cast<std::size_t>(num_blocks));
   parallel_blocks(num_blocks, threads, 1, [&](std::int64_t first, std::int64_t last) {

@@ -24,6 +24,7 @@ class TextReward:
     Args:
         kind: one of KINDS, or a function from `Verdicts` to float [n] in [0, 1].
         settings: keyword arguments of that reward, such as {"outcome_weight": 0.2}.
+        answer_may_end_text: of `grade`, for tools that stop at `</answer>` and cut it off.
         threads: 0 uses all cores.
     Raises:
         ValueError: no such kind, or settings that it does not have.
@@ -32,6 +33,7 @@ class TextReward:
     kind: str | RewardFunction = "strict"
     settings: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    answer_may_end_text: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.kind) and self.kind not in KINDS:
@@ -51,7 +53,9 @@ class TextReward:
 
     def score(self, solutions: Sequence[str], completions: Sequence[str]) -> tuple[np.ndarray, Verdicts]:
         """float [n], and the verdicts behind it."""
-        verdicts = grade_texts(solutions, completions, threads=self.threads)
+        verdicts = grade_texts(
+            solutions, completions, answer_may_end_text=self.answer_may_end_text, threads=self.threads
+        )
         return np.asarray(self.function(verdicts, **self.settings)), verdicts
 
 

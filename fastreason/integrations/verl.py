@@ -27,6 +27,7 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     kind: str | RewardFunction = "strict",
+    answer_may_end_text: bool = False,
     **settings: Any,
 ) -> dict[str, float]:
     """The reward of one completion.
@@ -37,6 +38,7 @@ def compute_score(
         ground_truth: the gold solution, or a mapping with the key `solution`, as the released data have it.
         extra_info: where `gold_solution` is looked for if ground_truth has none.
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
+        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
         settings: of the reward, such as outcome_weight=0.2.
     Returns:
         score, and beside it what verl logs: answer_correct, verified, process_accuracy.
@@ -44,7 +46,8 @@ def compute_score(
         ValueError: no gold solution, no such kind or setting.
     """
     del data_source
-    return _scores([solution_str], [_gold(ground_truth, extra_info)], kind, settings, threads=1)[0]
+    text_reward = TextReward(kind, settings, 1, answer_may_end_text)
+    return _scores([solution_str], [_gold(ground_truth, extra_info)], text_reward)[0]
 
 
 def compute_scores(
@@ -54,13 +57,14 @@ def compute_scores(
     extra_infos: Sequence[dict[str, Any] | None] | None = None,
     *,
     kind: str | RewardFunction = "strict",
+    answer_may_end_text: bool = False,
     **settings: Any,
 ) -> list[dict[str, float]]:
     """`compute_score` for verl's batch reward manager: all completions in one call on all cores."""
     del data_sources
     extras = [None] * len(solution_strs) if extra_infos is None else extra_infos
     golds = [_gold(truth, extra) for truth, extra in zip(ground_truths, extras, strict=True)]
-    return _scores(solution_strs, golds, kind, settings, threads=0)
+    return _scores(solution_strs, golds, TextReward(kind, settings, 0, answer_may_end_text))
 
 
 def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
@@ -81,10 +85,8 @@ def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
     ]
 
 
-def _scores(
-    texts: Sequence[str], golds: list[str], kind: str | RewardFunction, settings: dict[str, Any], threads: int
-) -> list[dict[str, float]]:
-    rewards, verdicts = TextReward(kind, settings, threads).score(golds, texts)
+def _scores(texts: Sequence[str], golds: list[str], text_reward: TextReward) -> list[dict[str, float]]:
+    rewards, verdicts = text_reward.score(golds, texts)
     columns = {
         "score": rewards,
         "answer_correct": verdicts.answer_correct,

@@ -9,7 +9,10 @@ from fastreason.integrations.trl import reward
 from fastreason.integrations.verl import compute_score, compute_scores
 
 BATCH = fr.TaskStream(fr.Mixture.uniform(op=[3, 4], themes=["zoo", "symbolic"]), seed=5, split="rl")[0:4]
-TEXTS = [document.removeprefix(prompt) for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)]
+TEXTS = [
+    document.removeprefix(prompt).removesuffix("[EOS]")
+    for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)
+]
 
 
 def test_messages_are_read_as_text():
