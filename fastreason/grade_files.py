@@ -48,8 +48,9 @@ class Graded:
         rows = np.array(chunk.rows)
         solutions = [gold.solutions[row] for row in _one_of_each_group(rows).tolist()]
         may_end = np.array(chunk.cut_off) | answer_may_end_text
-        ends = {"finished": chunk.finished, "answer_may_end_text": may_end}
-        verdicts = grade_texts(solutions, chunk.texts, **ends, threads=threads)
+        verdicts = grade_texts(
+            solutions, chunk.texts, finished=chunk.finished, answer_may_end_text=may_end, threads=threads
+        )
         return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts))
 
 
