@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fastreason as fr
-from fastreason.generations import GoldRows, read_completions
+from fastreason.generations import GoldRows, Skip, read_completions
 from fastreason.grade_files import grade_file
 
 from .questions import Contestant, Question, Settings, Work
@@ -56,7 +56,7 @@ def files(count: int, samples: int) -> Path:
 
 
 def reading(folder: Path, threads: int) -> Work:
-    def refuse(path: Path, line: int, reason: str) -> None:
+    def refuse(path: Path, line: int, reason: str, kind: Skip) -> None:
         raise AssertionError(f"{path}:{line}: {reason}")
 
     def read() -> float:

@@ -203,6 +203,7 @@ def _edge(arguments: list[str]) -> int:
 
 def _grade(arguments: list[str]) -> int:
     from .exports import write_json
+    from .generations import Skip
     from .grade_files import FORMATS, grade_file
 
     parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
@@ -240,7 +241,7 @@ def _grade(arguments: list[str]) -> int:
     if options.results is not None:
         files = {"gold": str(options.gold), "completions": str(options.completions)}
         write_json(options.results, files | summary.results())
-    return 0
+    return 1 if summary.skipped[Skip.UNREADABLE_GOLD] else 0
 
 
 def _themes(arguments: list[str]) -> int:

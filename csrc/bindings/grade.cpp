@@ -14,7 +14,6 @@ namespace {
 
 py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   py::dict out;
-  out["readable_gold"] = to_array(std::move(verdicts.readable_gold));
   out["ending"] = to_array(std::move(verdicts.ending));
   out["answer_correct"] = to_array(std::move(verdicts.answer_correct));
   out["verified"] = to_array(std::move(verdicts.verified));
@@ -36,6 +35,8 @@ py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   }
   out["gold_offsets"] = to_array(std::move(verdicts.gold_offsets));
   out["gold_found"] = to_array(std::move(verdicts.gold_found));
+  out["gold_readable"] = to_array(std::move(verdicts.gold_readable));
+  out["gold_answer"] = to_array(std::move(verdicts.gold_answer));
   return out;
 }
 

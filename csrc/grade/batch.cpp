@@ -18,9 +18,8 @@ struct Block {
   std::vector<std::int32_t> found;
 };
 
-BatchVerdicts allocate(std::size_t num_problems, std::size_t n) {
+BatchVerdicts allocate(std::size_t n) {
   BatchVerdicts out;
-  out.readable_gold = Array<bool>(num_problems);
   out.ending = Array<std::uint8_t>(n);
   out.answer_correct = Array<bool>(n);
   out.verified = Array<bool>(n);
@@ -30,6 +29,8 @@ BatchVerdicts allocate(std::size_t num_problems, std::size_t n) {
   out.num_missing = Array<std::int32_t>(n);
   out.step_offsets = Array<std::int64_t>(n + 1);
   out.gold_offsets = Array<std::int64_t>(n + 1);
+  out.gold_answer = Array<double>(n);
+  out.gold_readable = Array<bool>(n);
   return out;
 }
 
@@ -58,6 +59,8 @@ void grade_one(Grader& grader, const Completion& completion, std::size_t j, Bloc
   out.num_missing[j] = verdict.num_missing;
   out.step_offsets[j + 1] = verdict.num_steps;
   out.gold_offsets[j + 1] = static_cast<std::int64_t>(grader.num_gold_steps());
+  out.gold_answer[j] = grader.gold_answer();
+  out.gold_readable[j] = grader.gold_is_readable();
   const std::span steps = std::span(block.steps).subspan(first);
   for (const StepVerdict& step : steps)
     if (!completion.token_ends.empty())
@@ -71,7 +74,7 @@ void grade_block(const GradeInput& input, std::int64_t begin, std::int64_t end, 
   for (std::int64_t i = begin; i < end; ++i) {
     gold_memory.text.clear();
     const auto [solution, style] = input.gold(i, gold_memory);
-    out.readable_gold[static_cast<std::size_t>(i)] = grader.set_gold(solution, style);
+    grader.set_gold(solution, style);
     for (std::int64_t j = i * input.per_problem; j < (i + 1) * input.per_problem; ++j) {
       memory.text.clear();
       memory.token_ends.clear();
@@ -107,7 +110,7 @@ void accumulate(Array<std::int64_t>& offsets) {
 
 BatchVerdicts grade_batch(const GradeInput& input, int threads) {
   const auto n = static_cast<std::size_t>(input.num_problems * input.per_problem);
-  BatchVerdicts out = allocate(static_cast<std::size_t>(input.num_problems), n);
+  BatchVerdicts out = allocate(n);
   const std::int64_t num_blocks = (input.num_problems + kGrain - 1) / kGrain;
   std::vector<Block> blocks(static_cast<std::size_t>(num_blocks));
   parallel_blocks(num_blocks, threads, 1, [&](std::int64_t first, std::int64_t last) {

@@ -37,8 +37,6 @@ struct GradeInput {
 
 // Of completion j the steps are step_offsets[j] .. step_offsets[j + 1] - 1, its gold steps likewise by gold_offsets.
 struct BatchVerdicts {
-  Array<bool> readable_gold;  // of each problem, see Grader::set_gold
-
   Array<std::uint8_t> ending;
   Array<bool> answer_correct, verified, sound;
   Array<float> process_accuracy;
@@ -55,6 +53,8 @@ struct BatchVerdicts {
 
   Array<std::int64_t> gold_offsets;
   Array<std::int32_t> gold_found;  // counted from the completion's own first step
+  Array<double> gold_answer;       // of each completion's problem; not a number: none can be read
+  Array<bool> gold_readable;       // likewise, see Grader::set_gold
 };
 
 // The same for any number of threads (0: all cores).

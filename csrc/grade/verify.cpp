@@ -13,8 +13,6 @@ bool same_number(bool has_a, double a, bool has_b, double b) {
   return has_a == has_b && (!has_a || std::abs(a - b) <= kTolerance);
 }
 
-bool has_right_ending(const Answer& answer) { return answer.ending == Ending::kClosed && answer.is_number; }
-
 // For every name the number of its last step, -1 for names without one.
 void index_steps(const Trace& trace, int num_names, std::vector<int>& last_step) {
   last_step.assign(static_cast<std::size_t>(num_names), -1);
@@ -30,7 +28,7 @@ bool same_equation(const Equation& predicted, const Equation& gold) {
 
 }  // namespace
 
-bool Grader::set_gold(std::string_view solution, Style style) {
+void Grader::set_gold(std::string_view solution, Style style) {
   style_ = style;
   names_.clear();
   if (style == Style::kSymbolic)
@@ -42,7 +40,6 @@ bool Grader::set_gold(std::string_view solution, Style style) {
   const auto has_value = [](const Step& step) { return step.has_value; };
   gold_is_readable_ = num_gold_names_ > 0 && has_right_ending(gold_.answer) &&
                       std::all_of(gold_.steps.begin(), gold_.steps.end(), has_value);
-  return gold_is_readable_;
 }
 
 Verdict Grader::grade(std::string_view completion, TextEnd end, std::vector<StepVerdict>& steps,

@@ -45,15 +45,21 @@ struct Verdict {
   std::uint32_t num_steps = 0;
 };
 
+inline bool has_right_ending(const Answer& answer) { return answer.ending == Ending::kClosed && answer.is_number; }
+
 // Grades completions of one problem at a time against its gold solution. Keeps its memory; one per thread.
 class Grader {
  public:
-  // Views of `solution` are kept until the next call. False if it has no step, one without a value, or does not end
-  // with one number as its answer: then no completion is verified.
-  bool set_gold(std::string_view solution, Style style);
+  // Views of `solution` are kept until the next call.
+  void set_gold(std::string_view solution, Style style);
 
   // Steps of the gold solution.
   std::size_t num_gold_steps() const { return gold_.steps.size(); }
+
+  // Not a number: the gold solution does not end with one.
+  double gold_answer() const { return has_right_ending(gold_.answer) ? gold_.answer.value : Quantity::kNone; }
+  // Whether it has an answer, and steps that all have a value. If not, no completion is verified.
+  bool gold_is_readable() const { return gold_is_readable_; }
 
   // Appends the verdicts of the predicted steps to `steps`, and to `found` for every gold step the index among the
   // predicted steps of the one with its name, -1 where there is none.

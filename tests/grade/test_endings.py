@@ -248,9 +248,9 @@ def test_one_flag_for_each_completion(name):
 def test_gold_solutions_that_cannot_be_graded_against_are_named():
     golds = [GOLD, SYMBOLIC_GOLD, REVERSE_GOLD, "Answer: 7.", "7", "", GOLD.replace("7.", "7.0."), GOLD + " More."]
     golds += [GOLD.replace("= 5.", "= 5 birds.")]
-    verdict = fr.grade_texts(golds, golds)
-    assert verdict.readable_gold.tolist() == [True] * 3 + [False] * 6
-    assert verdict.verified.tolist() == verdict.readable_gold.tolist()
+    verdict = fr.grade_texts(golds, golds, unreadable_gold="mark")
+    assert verdict.gold_readable.tolist() == [True] * 3 + [False] * 6
+    assert verdict.verified.tolist() == verdict.gold_readable.tolist()
 
 
 TAGGED = [gold.replace("Answer: ", "</solution> <answer> ").rstrip(".") + " </answer>" for gold in STYLES.values()]
