@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tasks import Mixture, Split, TaskStream
-from .common import RewardFunction, TextReward, as_answer, content_text, questions
+from ..tasks.stream import Mixture, Split, TaskStream
+from .text_reward import RewardFunction, TextReward, as_answer, content_text, questions
 
 try:
     from reasoning_gym.coaching import BaseCurriculum, ScalarAttributeDefinition
