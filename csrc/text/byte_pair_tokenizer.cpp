@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "common/interrupt.h"
+
 namespace fastreason {
 
 namespace {
@@ -54,7 +56,9 @@ BytePairTokenizer::BytePairTokenizer(BytePairSpec spec)
 
 void BytePairTokenizer::encode(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::size_t begin = 0;
+  InterruptionCounter next_place;
   for (std::size_t at = 0; at < text.size();) {
+    next_place();
     const std::int32_t special = special_at(text, at);
     if (special < 0) {
       ++at;
@@ -114,7 +118,9 @@ void BytePairTokenizer::merge(std::string_view piece, std::vector<std::int32_t>&
     if (const Merge* merge = find_merge(left, right)) waiting.push({merge->rank, at, behind, left, right});
   };
   for (int at = 0; at < static_cast<int>(symbols.size()); ++at) consider(at);
+  InterruptionCounter next_candidate;
   while (!waiting.empty()) {
+    next_candidate();
     const Candidate best = waiting.top();
     waiting.pop();
     Symbol& left = symbol(best.at);
