@@ -11,6 +11,8 @@ namespace fastreason {
 
 namespace {
 
+constexpr std::size_t kMaxPatterns = 64;  // one is applied within the pieces of the one before, by recursion
+
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
 }
@@ -51,6 +53,9 @@ BytePairTokenizer::BytePairTokenizer(BytePairSpec spec)
   for (auto& list : specials_)
     std::stable_sort(list.begin(), list.end(),
                      [&](std::int32_t a, std::int32_t b) { return word(a).size() > word(b).size(); });
+  if (spec.patterns.size() > kMaxPatterns)
+    throw std::invalid_argument("at most " + std::to_string(kMaxPatterns) + " patterns may cut a text, got " +
+                                std::to_string(spec.patterns.size()));
   for (const std::string& pattern : spec.patterns) patterns_.emplace_back(pattern);
 }
 
