@@ -374,6 +374,32 @@ def test_prompts_may_be_texts_and_positions_set_the_limit(tokenizer):
     assert np.array_equal(a.lengths, np.minimum(256, config.max_position_embeddings - lengths).repeat(2))
 
 
+@pytest.mark.parametrize("backend", ["core", "torch"])
+@pytest.mark.parametrize("stop", ["3.", ["Be", 5], ["[UNK]"], None], ids=repr)
+def test_tokens_beyond_the_tokenizer_end_nothing(tokenizer, backend, stop):
+    """A vocabulary padded to a round number, whose padding is drawn often here."""
+    size = len(tokenizer)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=size + 200), torch.float32, seed=4)
+    problems = fr.TaskStream(MIX, seed=9)[0:6]
+    out = fr.Rollout(model, tokenizer, backend=backend).generate(problems, 8, max_new_tokens=40, stop=stop)
+    last = np.take_along_axis(out.tokens, out.lengths[:, None] - 1, axis=1)[:, 0]
+    assert (out.tokens >= size).any() and (last[out.finished] < size).all()
+    row = out.tokens[(out.tokens >= size).any(1)][0]
+    assert tokenizer.decode(row).count("[UNK]") >= (row >= size).sum() > 0
+    assert len(fr.grade(problems, out.tokens, tokenizer=tokenizer)) == 48
+
+
+def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
+    size = len(tokenizer)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=size + 200), torch.float32, seed=4)
+    engine, problems = fr.Rollout(model, tokenizer), fr.TaskStream(MIX, seed=9)[0:6]
+    beyond = list(range(size, size + 200))
+    out = engine.generate(problems, 4, max_new_tokens=40, stop=beyond)
+    assert out.finished.any() and (out.tokens < size + 200).all()
+    with pytest.raises(ValueError, match=rf"stop: need ids in 0 \.\. {size + 199} .* got {size + 200}"):
+        engine.generate(problems, stop=[size + 200])
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

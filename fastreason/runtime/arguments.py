@@ -140,13 +140,15 @@ def _interval(low: float, high: float) -> str:
 
 
 def _power(n: float) -> str:
-    """2**63 - 1 as it is written."""
-    if isinstance(n, int) and n >= 2**31 and (n + 1) & n == 0:
+    """2**63 - 1 and -2**31 as they are written."""
+    if isinstance(n, int) and n >= 2**31 - 1 and (n + 1) & n == 0:
         return f"2**{(n + 1).bit_length() - 1} - 1"
+    if isinstance(n, int) and n <= -(2**31) and -n & (-n - 1) == 0:
+        return f"-2**{(-n).bit_length() - 1}"
     return f"{n:g}" if isinstance(n, float) else str(n)
 
 
 def _refuse(name: str, allowed: str, value: Any, dtype: Any = None) -> NoReturn:
     text = np.array2string(value, threshold=8, edgeitems=2) if isinstance(value, np.ndarray) else repr(value)
     kind = f"{dtype} " if dtype is not None else ""
-    raise ValueError(f"{name} must be {allowed.strip()}, got {kind}{text[:100]}")
+    raise ValueError(f"{name} must be {allowed.strip()}, got {kind}{' '.join(text.split())[:100]}")
