@@ -91,8 +91,8 @@ def rl_steps(folder: Path) -> dict[str, Any]:
     """An untrained model never ends a sample, so every one has NEW_TOKENS tokens."""
     setting, clock = Setting.make(), StepClock()
     settings = PolicySettings(
-        mixture=[MIXTURE], prompts=PROMPTS, samples=SAMPLES, steps=STEPS, max_new_tokens=NEW_TOKENS, save_every_s=1e9,
-        optim=OPTIM,
+        mixture=[MIXTURE], prompts=PROMPTS, samples=SAMPLES, steps=STEPS, max_new_tokens=NEW_TOKENS, truncated="keep",
+        save_every_s=1e9, optim=OPTIM,
     )  # fmt: skip
 
     def reward(verdicts: fr.Verdicts) -> np.ndarray:

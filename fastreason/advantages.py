@@ -30,7 +30,8 @@ def advantages(
     """Advantages of samples or of tokens.
 
     Args:
-        rewards: float [P * G], of samples; or [P * G, L], of tokens, NaN where a token has no reward of its own.
+        rewards: float [P * G], of samples; or [P * G, L], of tokens, NaN where a token has no reward of its own. A
+            sample without any takes no part in baselines and scales, and has advantage 0.
         group_size: G >= 2.
         baseline: "group": the mean of the group's rewards. "leave_one_out": the mean of those of the other samples.
             "batch": the mean of all. "none": 0.
@@ -50,7 +51,7 @@ def advantages(
     tensor([ 1.0000, -0.5000, -0.5000])
     """
     rewards = rewards.float()
-    if rewards.ndim == 1 and baseline == "group" and scale != "batch":
+    if rewards.ndim == 1 and baseline == "group" and scale != "batch" and not rewards.isnan().any():
         return ops.group_advantages(rewards.view(-1, group_size), scale=scale, eps=eps).flatten()
     per_group = group_size * (rewards.shape[1] if rewards.ndim == 2 else 1)
     given_PM = ~rewards.isnan().reshape(len(rewards) // group_size, per_group)

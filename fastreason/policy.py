@@ -30,7 +30,7 @@ from .grading import grade
 from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, wait_for
 from .model import Decoder
 from .optim import Optimizer
-from .policy_groups import Groups, speaking
+from .policy_groups import Groups, counted_rewards, has_loss, speaking
 from .policy_settings import LOSSES, PolicySettings
 from .policy_statistics import (
     Facts,
@@ -254,12 +254,13 @@ def _sample(
         )
         sampled = clock.seconds()
         verdicts = grade(own, samples.tokens, tokenizer=tokenizer)
-        rewards = reward(own, samples, verdicts)
+        rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
         seconds["grade"] += clock.seconds() - sampled
         seconds["sample"] += sampled - started
         facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
         source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
-        own_groups.append(Groups.of(samples, torch.from_numpy(rewards), place + len(problems) * settings.prompts))
+        numbers = place + len(problems) * settings.prompts
+        own_groups.append(Groups.of(samples, torch.from_numpy(rewards), numbers, in_loss))
         problems.append(drawn)
         prompt_lengths = np.diff(samples.prompt_offsets)
         total_tokens += samples.num_new_tokens + settings.samples * int(prompt_lengths.sum())
@@ -305,13 +306,14 @@ def _update_cost(
     model: Decoder, groups: Groups, advantages_S: torch.Tensor, settings: PolicySettings
 ) -> tuple[float, int, int]:
     """Of this rank's updates: FLOP (three passes, and one of the reference), sampled tokens trained on, groups."""
-    trained = groups if settings.trains_silent else groups.take(np.nonzero(speaking(groups, advantages_S))[0])
+    trains = has_loss(groups) if settings.trains_silent else speaking(groups, advantages_S)
+    trained = groups.take(np.nonzero(trains)[0])
     if not len(trained):
         return 0.0, 0, 0
     lengths_PG = trained.lengths.reshape(len(trained), -1)
     passes = settings.epochs * (4 if settings.kl_coef else 3)
     flop = passes * pass_flop(model.config, np.diff(trained.prompt_offsets), lengths_PG)
-    return flop, settings.epochs * int(lengths_PG.sum()), len(trained)
+    return flop, settings.epochs * int(trained.lengths[trained.in_loss].sum()), len(trained)
 
 
 def _advance(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .kernels.segments import Segments
 from .model import Decoder
+from .policy_settings import Truncated
 from .rollout import RolloutOutput
 
 
@@ -27,8 +28,10 @@ class Groups:
         prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
         tokens: int32 [S, L]; lengths: int64 [S].
         logprobs: float32 [S, L], when sampled.
-        rewards: float32 [S], or [S, L] with NaN where a token has none.
+        rewards: float32 [S], or [S, L] with NaN where a token has none; NaN for samples that are not in the loss.
         place: int64 [P]: the number of each group among those of all ranks.
+        in_loss: bool [S]: of a sample that is not, one token stays, so that groups keep their shape. It weighs nothing
+            and counts nowhere.
     """
 
     prompt_tokens: np.ndarray
@@ -38,14 +41,23 @@ class Groups:
     logprobs: np.ndarray
     rewards: Tensor
     place: np.ndarray
+    in_loss: np.ndarray
 
     @classmethod
-    def of(cls, samples: RolloutOutput, rewards: Tensor, place: np.ndarray | None = None) -> Groups:
-        """All groups of a rollout; the default of `place` is 0 .. P - 1."""
+    def of(
+        cls,
+        samples: RolloutOutput,
+        rewards: Tensor,
+        place: np.ndarray | None = None,
+        in_loss: np.ndarray | None = None,
+    ) -> Groups:
+        """All groups of a rollout; the default of `place` is 0 .. P - 1, that of `in_loss` all samples."""
         place = np.arange(len(samples.prompt_offsets) - 1) if place is None else place
+        in_loss = np.ones(len(samples.lengths), dtype=bool) if in_loss is None else in_loss
+        lengths = np.where(in_loss, samples.lengths, 1)
         return cls(
-            samples.prompt_tokens, samples.prompt_offsets, samples.tokens, samples.lengths, samples.logprobs, rewards,
-            place,
+            samples.prompt_tokens, samples.prompt_offsets, samples.tokens, lengths, samples.logprobs, rewards, place,
+            in_loss,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -69,6 +81,7 @@ class Groups:
             self.logprobs[rows],
             self.rewards[torch.from_numpy(rows)],
             self.place[groups],
+            self.in_loss[rows],
         )
 
     @classmethod
@@ -89,6 +102,7 @@ class Groups:
             np.concatenate([np.pad(p.logprobs, ((0, 0), (0, width - p.logprobs.shape[1]))) for p in parts]),
             torch.cat(rewards),
             np.concatenate([part.place for part in parts]),
+            np.concatenate([part.in_loss for part in parts]),
         )
 
 
@@ -104,6 +118,7 @@ class PackedGroups:
         tokens_T, segments: prompt 0, its samples, prompt 1, ...
         target_N: int64: where the sampled tokens stand.
         lengths_S: int64: of the samples.
+        in_loss_S: bool: whether a sample counts.
         group_size: G.
     """
 
@@ -111,6 +126,7 @@ class PackedGroups:
     segments: Segments
     target_N: Tensor
     lengths_S: Tensor
+    in_loss_S: Tensor
     group_size: int
 
     @classmethod
@@ -123,7 +139,8 @@ class PackedGroups:
         tokens_T = torch.empty(segments.num_tokens, dtype=torch.int64)
         tokens_T[is_sampled_T] = torch.from_numpy(groups.tokens[inside(groups)]).long()
         tokens_T[~is_sampled_T] = torch.from_numpy(groups.prompt_tokens).long()
-        return cls(tokens_T, segments, is_sampled_T.nonzero().squeeze(1), lengths_S, groups.group_size)
+        in_loss_S = torch.from_numpy(groups.in_loss)
+        return cls(tokens_T, segments, is_sampled_T.nonzero().squeeze(1), lengths_S, in_loss_S, groups.group_size)
 
     @cached_property
     def _is_first_N(self) -> Tensor:
@@ -148,9 +165,38 @@ class PackedGroups:
         return torch.cat([hidden[(self.target_N[~self._is_first_N] - 1).to(device)], behind_prompts])
 
 
+def counted_rewards(rewards: np.ndarray, samples: RolloutOutput, truncated: Truncated) -> tuple[np.ndarray, np.ndarray]:
+    """What samples earn when their end is looked at; what stands behind the end of a sample never counts.
+
+    Args:
+        rewards: float32 [S], or [S, L] with NaN where a token has none.
+        truncated: of a sample that ran into its limit: "zero": nothing is worth more than 0, and its last token has a
+            reward. "mask": it is not in the loss. "keep": what the reward says.
+    Returns:
+        The rewards, NaN for samples that are not in the loss; and bool [S]: whether a sample is.
+    """
+    rewards, cut = rewards.copy(), ~samples.finished
+    if rewards.ndim == 2:
+        rewards[np.arange(rewards.shape[1]) >= samples.lengths[:, None]] = np.nan
+    if truncated == "zero":
+        rewards[cut] = np.minimum(rewards[cut], 0.0)
+        if rewards.ndim == 2:
+            last = np.nonzero(cut)[0], samples.lengths[cut] - 1
+            rewards[last] = np.nan_to_num(rewards[last], nan=0.0)
+    elif truncated == "mask":
+        rewards[cut] = np.nan
+    in_loss = samples.finished if truncated == "mask" else np.ones(len(rewards), dtype=bool)
+    return rewards, in_loss
+
+
 def inside(groups: Groups) -> np.ndarray:
     """bool [S, L]: whether a token belongs to its sample."""
     return np.arange(groups.tokens.shape[1]) < groups.lengths[:, None]
+
+
+def has_loss(groups: Groups) -> np.ndarray:
+    """bool [P]: whether any sample of a group is in the loss."""
+    return groups.in_loss.reshape(len(groups), -1).any(1) if len(groups) else np.zeros(0, dtype=bool)
 
 
 def speaking(groups: Groups, advantages: Tensor) -> np.ndarray:

@@ -21,6 +21,7 @@ Baseline = Literal["group", "leave_one_out", "batch", "none"]
 Scale = Literal["std", "batch", "none"]
 Aggregation = Literal["token", "sequence", "constant"]
 Credit = Literal["step", "return"]
+Truncated = Literal["zero", "mask", "keep"]
 LossName = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus", "reinforce"]
 
 
@@ -76,6 +77,9 @@ class PolicySettings:
     """What a sample earns: outcome, blended, strict or steps of fastreason.rewards, or "module:function"."""
     outcome_weight: float | None = None
     """Share of the answer in reward blended; 0.2 if nothing is said."""
+    truncated: Truncated = "zero"
+    """A sample that reaches its limit before its end earns at most 0 ("zero"), leaves the loss ("mask"), or earns what
+    the reward says ("keep")."""
     credit: Credit = "step"
     """Rewards of steps or tokens: each one's own advantage ("step"), or the sum of those still to come ("return")."""
     loss: LossName = "grpo"
@@ -224,5 +228,6 @@ _AT_LEAST: Mapping[str, float] = {
 }  # fmt: skip
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "loss": get_args(LossName), "baseline": get_args(Baseline), "advantage_scale": get_args(Scale),
-    "aggregation": get_args(Aggregation), "credit": get_args(Credit), "kl": ("k1", "k2", "k3", "exact"),
+    "aggregation": get_args(Aggregation), "credit": get_args(Credit),
+    "truncated": get_args(Truncated), "kl": ("k1", "k2", "k3", "exact"),
 }  # fmt: skip

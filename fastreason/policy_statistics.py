@@ -24,7 +24,7 @@ class Facts:
     """What is known of the samples of all ranks, in the order of their prompts; float64 [S] each.
 
     Args:
-        reward: of the sample; the mean over its rewards if they are of tokens.
+        reward: of the sample; the mean over its rewards if they are of tokens, 0 if it is not in the loss.
         answer_correct, verified, sound, finished: 0 or 1.
         length: in tokens.
         silent: 1 where all rewards of its group are equal.
@@ -62,9 +62,9 @@ class Facts:
 
 
 def sample_rewards(rewards: np.ndarray) -> np.ndarray:
-    """[S] of [S], or the means of the rewards in each row of [S, L], 0 without one."""
+    """[S] of [S], or the means of the rewards in each row of [S, L]; 0 without one."""
     if rewards.ndim == 1:
-        return rewards
+        return np.nan_to_num(rewards, nan=0.0)
     return np.nansum(rewards, 1) / np.maximum(1, (~np.isnan(rewards)).sum(1))
 
 

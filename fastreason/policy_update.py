@@ -22,7 +22,7 @@ from .kernels.policy_loss import PolicyLoss
 from .kernels.policy_loss_kernel import NUM_SUMS, STATISTICS
 from .model import Decoder
 from .optim import Optimizer
-from .policy_groups import Groups, PackedGroups, inside, speaking
+from .policy_groups import Groups, PackedGroups, has_loss, inside, speaking
 from .policy_settings import PolicySettings
 from .rollout import RolloutOutput
 
@@ -86,7 +86,10 @@ class _Rows:
         """Index work is done on CPU, where the groups lie, and each result is moved once."""
         packed, parts = PackedGroups.of(groups), settings.parts
         length = settings.max_new_tokens if parts.aggregation == "constant" else None
-        weights_N = ops.token_weights(packed.lengths_S, parts.aggregation, length=length) * share
+        weights_N = torch.zeros(len(packed.target_N))
+        counted_N = packed.in_loss_S.repeat_interleave(packed.lengths_S)
+        weights_N[counted_N] = ops.token_weights(packed.lengths_S[packed.in_loss_S], parts.aggregation, length=length)
+        weights_N *= share
         inside_SL = torch.from_numpy(inside(groups))
         spread_SL = advantages if advantages.ndim == 2 else advantages[:, None].expand(inside_SL.shape)
         old_N = torch.from_numpy(groups.logprobs)[inside_SL]
@@ -229,7 +232,7 @@ def _accumulate(
 ) -> dict[str, float] | None:
     """Adds the gradient of this rank's part of an update; the statistics over all ranks, None without a gradient."""
     speaks = speaking(groups, advantages)
-    trained = np.arange(len(groups)) if settings.trains_silent else np.nonzero(speaks)[0]
+    trained = np.nonzero(has_loss(groups) if settings.trains_silent else speaks)[0]
     counted = np.arange(len(groups)) if settings.count_silent else trained
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
@@ -246,7 +249,7 @@ def _accumulate(
 
 def _amount(groups: Groups, settings: PolicySettings) -> float:
     """How much groups count: tokens or samples, as the weights of the loss are normalised."""
-    return float(groups.lengths.sum() if settings.parts.aggregation == "token" else len(groups.lengths))
+    return float((groups.lengths if settings.parts.aggregation == "token" else groups.in_loss)[groups.in_loss].sum())
 
 
 def _over_ranks(*numbers: float) -> list[float]:

@@ -108,8 +108,8 @@ def supervised_case(folder: Path, case: str) -> dict[str, Any]:
 
 def rl_case(folder: Path, case: str) -> dict[str, Any]:
     settings = PolicySettings(
-        mixture=[PART], prompts=PROMPTS, samples=SAMPLES, steps=4, max_new_tokens=8, save_every_s=1e9,
-        optim=OPTIM["adamw"], **RL[case],
+        mixture=[PART], prompts=PROMPTS, samples=SAMPLES, steps=4, max_new_tokens=8, truncated="keep",
+        save_every_s=1e9, optim=OPTIM["adamw"], **RL[case],
     )  # fmt: skip
     meter, work = Meter(), {"samples": 0, "tokens": 0, "flop": 0.0}
     real = policy._advance

@@ -145,6 +145,7 @@ def test_reinforcement_learning_with_it_resumes_to_the_bit(tmp_path):
         samples=4,
         steps=6,
         max_new_tokens=10,
+        truncated="keep",  # random weights end no sample
         save_every_s=0.0,
     )
     assert isinstance(stage_prompts(settings, 0), EdgeCurriculum)

@@ -33,7 +33,9 @@ def model(tokenizer):
 
 
 def settings(**changes) -> PolicySettings:
-    return PolicySettings(**({"mixture": [PART], "prompts": 4, "samples": 4, "max_new_tokens": 20} | changes))
+    """Random weights end no sample, so what samples earn is kept."""
+    given = {"mixture": [PART], "prompts": 4, "samples": 4, "max_new_tokens": 20, "truncated": "keep"}
+    return PolicySettings(**(given | changes))
 
 
 def sample(model, tokenizer, prompts=4, n=4):

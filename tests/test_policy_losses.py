@@ -34,6 +34,7 @@ def random_groups(seed: int = 0) -> Groups:
         np.zeros((P * G, LIMIT)),
         torch.from_numpy(draw.choice([0.0, 0.3, 1.0], P * G)),
         np.arange(P),
+        np.ones(P * G, dtype=bool),
     )
 
 
@@ -94,12 +95,11 @@ def setting():
 
 
 def group_mean(s: list[Sequence], p: int) -> float:
-    return sum(x.reward for x in s if x.group == p) / G
+    return float(np.mean([x.reward for x in s if x.group == p]))
 
 
 def group_std(s: list[Sequence], p: int) -> float:
-    mean = group_mean(s, p)
-    return math.sqrt(sum((x.reward - mean) ** 2 for x in s if x.group == p) / (G - 1))
+    return float(np.std([x.reward for x in s if x.group == p], ddof=1))
 
 
 def normalised(s: list[Sequence], i: int) -> float:
@@ -156,7 +156,7 @@ def rloo(s):
     total = 0.0
     for i, x in enumerate(s):
         others = [y.reward for j, y in enumerate(s) if y.group == x.group and j != i]
-        total = total - (x.reward - sum(others) / (G - 1)) * x.logp.sum() / LIMIT
+        total = total - (x.reward - sum(others) / len(others)) * x.logp.sum() / LIMIT
     return total / len(s)
 
 
@@ -283,6 +283,24 @@ def test_a_loss_is_its_published_formula(setting, changes, formula):
     got_gradient = gradients(model, result.loss)
     assert result.loss.item() == pytest.approx(want.item(), abs=2e-6)  # advantages and weights are float32
     torch.testing.assert_close(got_gradient, want_gradient, atol=1e-6, rtol=1e-5)
+    assert want_gradient.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("changes, formula", FORMULAS, ids=[" ".join(map(str, c.values())) for c, _ in FORMULAS])
+def test_a_sample_that_leaves_the_loss_might_as_well_not_have_been_drawn(setting, changes, formula):
+    """Two of the first group and one of the second, of length 9, are cut: the formula over the others is the loss."""
+    model, reference, whole = setting
+    chosen, in_loss = settings(**changes), ~np.isin(np.arange(P * G), [1, 3, 7])
+    given = whole.rewards.where(torch.from_numpy(in_loss), torch.nan)
+    groups = Groups.of(whole, given, in_loss=in_loss)
+    assert groups.lengths[[1, 3, 7]].tolist() == [1, 1, 1]  # they cost one token each
+    want = formula([x for x, counts in zip(sequences(model, reference, whole), in_loss, strict=True) if counts])
+    want_gradient = gradients(model, want)
+    result = group_loss(
+        model, groups, advantages_by(groups, chosen), chosen, reference=reference if chosen.kl_coef else None
+    )  # fmt: skip
+    assert result.loss.item() == pytest.approx(want.item(), abs=2e-6)
+    torch.testing.assert_close(gradients(model, result.loss), want_gradient, atol=1e-6, rtol=1e-5)
     assert want_gradient.abs().max() > 1e-3
 
 

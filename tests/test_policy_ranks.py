@@ -20,10 +20,12 @@ from .ranks import run_on_ranks
 
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99, "max_sentences": 4}
 # an odd number of prompts, so that the ranks have different shares; what differs between ranks and must not matter:
-# normalisers by token and by sequence, statistics of the batch, silent groups, parts of a batch, KL
+# normalisers by token and by sequence, statistics of the batch, silent groups, parts of a batch, KL, samples that leave
+# the loss
 RUNS: dict[str, dict[str, Any]] = {
     "grpo": {"prompts": 3},
     "dapo": {"loss": "dapo", "prompts": 3, "kl_coef": 0.05, "epochs": 2, "minibatches": 2, "aggregation": "sequence"},
+    "mask": {"prompts": 3, "max_new_tokens": 40, "truncated": "mask", "kl_coef": 0.05, "count_silent": True},
     "batch": {"loss": "reinforce_plus_plus", "prompts": 4, "accumulate": 2, "count_silent": True, "entropy_coef": 0.01},
 }  # fmt: skip
 
@@ -48,7 +50,7 @@ def train_all() -> dict[str, Any]:
         model = fr.Decoder(fr.ModelConfig(len(tokenizer), 32, 2, 4, 2, 32))
         model.reset_parameters(0)
         optim = OptimSettings(matrices="adamw", matrix_lr=5e-4, lr=5e-4, schedule="linear", warmup=0.0)
-        given = {"mixture": [PART], "samples": 4, "steps": 4, "max_new_tokens": 8, "optim": optim}
+        given = {"mixture": [PART], "samples": 4, "steps": 4, "max_new_tokens": 8, "truncated": "keep", "optim": optim}
         log = MetricsLog(folder / f"{name}.jsonl")
         reinforce(
             model, tokenizer, PolicySettings(**(given | changes)), seed=1, folder=folder / name, log=log,

@@ -34,6 +34,7 @@ SETTINGS = PolicySettings(
     prompts=4,
     samples=4,
     max_new_tokens=6,
+    truncated="keep",  # random weights end no sample
     kl_coef=0.05,
     epochs=2,
     minibatches=2,
