@@ -64,7 +64,7 @@ def test_a_rank_out_of_range_is_an_error(rank, world_size):
 
 
 def test_indices_of_a_shard_are_checked():
-    with pytest.raises(ValueError, match=r"shard: indices must be integers in 0 .. \d+, got -1"):
+    with pytest.raises(ValueError, match=r"shard: indices must be integers in 0 \.\. 2\*\*62 - 1, got -1"):
         STREAM.shard(1, 2)[[-1]]
     with pytest.raises(ValueError, match="shard: a slice needs an end"):
         STREAM.shard(1, 2)[3:]
