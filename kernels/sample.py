@@ -29,7 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreason import _core, cuda
+from fastreason import _core
+from fastreason.runtime import cuda
 from fastreason.runtime.arguments import INT64_MAX, UINT64_MAX, integer, integers, number
 
 __all__ = ["sample", "sample_ref", "sampling_settings"]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tasks import Mixture, Split, TaskStream
-from .common import RewardFunction, TextReward, questions
+from ..tasks.stream import Mixture, Split, TaskStream
+from .text_reward import RewardFunction, TextReward, questions
 
 try:
     from reasoning_gym.coaching import BaseCurriculum, ScalarAttributeDefinition

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..shards import StreamShard
-from ..tasks import TaskStream
-from ..theme import load_theme
-from ..tokenizer import Tokenizer
-from .common import RewardFunction, TextReward
+from ..tasks.shards import StreamShard
+from ..tasks.stream import TaskStream
+from ..text.theme import load_theme
+from ..text.tokenizer import Tokenizer
 from .datasets import to_datasets
+from .text_reward import RewardFunction, TextReward
 
 if TYPE_CHECKING:
     import datasets

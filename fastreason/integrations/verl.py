@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 # absolute: verl may load this file by its path, outside the package
-from fastreason.integrations.common import RewardFunction, TextReward, questions
-from fastreason.tasks import ProblemBatch
+from fastreason.integrations.text_reward import RewardFunction, TextReward, questions
+from fastreason.tasks.stream import ProblemBatch
 
 DATA_SOURCE = "fastreason"
 
