@@ -27,7 +27,7 @@ from . import checkpoint, distributed
 from .advantages import advantages
 from .curriculum import EdgeCurriculum
 from .grading import grade
-from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, wait_for
+from .metrics import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
 from .model import Decoder
 from .optim import Optimizer
 from .policy_groups import Groups, counted_rewards, has_loss, speaking
@@ -40,7 +40,8 @@ from .policy_statistics import (
     update_statistics,
 )
 from .policy_update import group_loss, policy_step, update
-from .rewards import REWARDS, Reward, reward_function
+from .policy_watch import Watch
+from .rewards import REWARDS, REWARDS_OF_SAMPLES, Reward, reward_function
 from .rollout import Rollout
 from .tasks import Mixture, ProblemBatch, TaskStream
 from .tokenizer import Tokenizer
@@ -130,14 +131,14 @@ def reinforce(
         prompts: instead of `settings.curriculum`.
     Returns:
         The progress that the checkpoint holds: step, tokens (sampled), total_tokens (with prompts), samples, flop,
-        seconds, draws, curriculum, finished.
+        seconds, draws, curriculum, watch, finished.
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
     """
     reward_of = stage_reward(settings) if reward is None else reward_function(reward)
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
-    progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "finished": False}
+    progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "watch": {}, "finished": False}
     optimizer, found = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
     if found:
         progress |= checkpoint.restore(found, model, optimizer)
@@ -147,6 +148,7 @@ def reinforce(
     reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer)
+    watch = Watch(settings.max_new_tokens, progress["watch"])
     log.forget_after("rl", progress["step"])
     clock = Clock(progress["seconds"])
     last_save = progress["seconds"]
@@ -166,7 +168,12 @@ def reinforce(
         stopping, trained = _advance(progress, batch, cost, clock, stop)
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
-        log.write("rl", **_line(progress, batch, history, seconds, trained))
+        line = _line(progress, batch, history, seconds, trained)
+        warnings = watch.look(line)
+        progress["watch"] = watch.state()
+        log.write("rl", **line, **({"warnings": warnings} if warnings else {}))
+        for warning in warnings:
+            tell(f"rl: warning at step {progress['step']}: {warning}")
         bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
         bar.update(min(settings.used(progress), settings.length) - bar.n)
         if progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s:
@@ -185,8 +192,10 @@ def stage_reward(settings: PolicySettings) -> Reward:
     """The reward that the settings name.
 
     Raises:
-        ValueError: it cannot be imported, or takes other arguments.
+        ValueError: it cannot be imported, takes other arguments, or is of whole samples, where a credit has no effect.
     """
+    if settings.credit is not None and settings.reward in REWARDS_OF_SAMPLES:
+        raise ValueError(f"rl: credit has no effect with reward {settings.reward!r}, which is of whole samples")
     weight = {"outcome_weight": settings.outcome_weight} if settings.outcome_weight is not None else {}
     return reward_function(settings.reward, **weight)
 
@@ -290,7 +299,7 @@ def _advantages(groups: Groups, settings: PolicySettings) -> torch.Tensor:
         settings.samples,
         baseline=parts.baseline,
         scale=parts.advantage_scale,
-        credit=settings.credit,
+        credit=settings.credit or "return",
     )
 
 
