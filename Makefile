@@ -49,7 +49,7 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
-	$(BIN)/python -m pytest -q tests/test_study_report.py tests/test_report.py
+	$(BIN)/python -m pytest -q tests/reports/test_study_page.py tests/reports/test_run_page.py
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead.
 check: setup  ## lint, format, types, stubs
@@ -65,10 +65,10 @@ check: setup  ## lint, format, types, stubs
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
 
 audit: setup  ## registers, spills, shared memory and access widths of every kernel on sm_80, sm_90 and sm_100, no GPU needed
-	$(BIN)/python -m bench.audit
+	$(BIN)/python -m bench.kernels.audit
 
 traffic: setup  ## bytes that every kernel moves against the least possible and against Liger-Kernel, no GPU needed
-	$(BIN)/python -m bench.traffic
+	$(BIN)/python -m bench.kernels.traffic
 
 # what requirements-dev.txt has not: transformers and Liger-Kernel are among the development tools
 $(VENV)/.peers: requirements-bench.txt $(VENV)/.tools
@@ -84,8 +84,8 @@ bench-compare: $(VENV)/.peers  ## the same, and what changed since the last run 
 	$(BIN)/fastreason bench $(BENCH) --compare
 
 bench-docs: $(VENV)/.peers  ## scaling plots measured anew, and docs/benchmarks.md from them and runs/bench/latest.json
-	$(BIN)/python -m bench.sweeps
-	$(BIN)/python -m bench.docs $(wildcard runs/bench/latest.json) docs/bench/sweeps.json
+	$(BIN)/python -m bench.sweeps.sweeps
+	$(BIN)/python -m bench.pages.benchmarks_page $(wildcard runs/bench/latest.json) docs/bench/sweeps.json
 
 # A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
 sanitize: setup  ## the core's tests, long comparisons and memory apart, under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -95,7 +95,7 @@ sanitize: setup  ## the core's tests, long comparisons and memory apart, under A
 	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation \
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grade -k "not many_documents and not test_memory"
+	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading -k "not many_documents and not test_memory"
 
 # clang++ brings libFuzzer; where it is missing Debian's is installed
 FUZZ_SECONDS ?= 600
@@ -108,7 +108,7 @@ build/fuzz/grade: tests/fuzz/fuzz_grade.cpp $(CORE)
 fuzz: setup build/fuzz/grade  ## the verifier under libFuzzer for FUZZ_SECONDS, then fresh examples of every property test
 	build/fuzz/grade -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/ -dict=tests/fuzz/grade.dict build/fuzz/corpus tests/fuzz/corpus
-	$(BIN)/python -m pytest -q --hypothesis-profile=random tests/tasks tests/text tests/grade tests/kernels
+	$(BIN)/python -m pytest -q --hypothesis-profile=random tests/tasks tests/text tests/grading tests/kernels
 
 # From the sdist, so that what it lacks is noticed; the manylinux tag is the oldest that this machine's compiler allows.
 define build_wheel
@@ -134,8 +134,8 @@ try-wheel-cpu try-wheel-cuda: try-wheel-%: setup  ## what `make wheel` (`make wh
 	    --cuobjdump "$$($(CURDIR)/$(BIN)/python -c \
 	        "import triton.backends.nvidia as n; print(n.__path__[0] + '/bin/cuobjdump')")"
 
-gpu-check: setup  ## on a GPU: tests of the kernels, and their times against floor and peers, into bench/results
-	$(BIN)/python -m bench.gpu_check
+gpu-check: setup  ## on a GPU: tests of the kernels, and their times against floor and peers, into bench/kernels/results
+	$(BIN)/python -m bench.kernels.gpu_check
 
 clean:  ## everything that was built
 	rm -rf $(VENV) build dist

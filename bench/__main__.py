@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from .collect import Collected, run_suite
-from .counts import count_suite
-from .environment import ROOT, new_run
-from .machine_peaks import age, machine_peaks
-from .questions import Settings
-from .records import Record, write_run
-from .reference import check_reference
-from .show import format_run
+from .harness.environment import ROOT, new_run
+from .harness.machine_peaks import age, machine_peaks
+from .harness.questions import Settings
+from .harness.records import Record, write_run
+from .harness.results_table import format_run
+from .harness.run_suite import Collected, run_suite
+from .kernels.count_suites import count_suite
+from .suites.released_peer import check_reference
 
 SUITES = {
     "tasks": "drawing problems and encoding text",
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(options.threads, options.quick, options.reference and options.reference.resolve())
     path, failed = run(options.names or list(SUITES), settings, options.out, options.fresh_peaks)
     if options.compare is not False:
-        from .compare import main as compare
+        from .regressions.compare import main as compare
 
         return max(failed, compare(path, against=options.compare))
     return failed

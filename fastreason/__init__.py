@@ -7,36 +7,36 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Budget": "budget",
-    "Cell": "tasks",
-    "Mixture": "tasks",
-    "PackedBatch": "tasks",
-    "ProblemBatch": "tasks",
-    "TaskStream": "tasks",
+    "Budget": "training.budget",
+    "Cell": "tasks.stream",
+    "Mixture": "tasks.stream",
+    "PackedBatch": "tasks.stream",
+    "ProblemBatch": "tasks.stream",
+    "TaskStream": "tasks.stream",
     "StreamDataset": "integrations.torch_data",
-    "StreamShard": "shards",
-    "Theme": "theme",
-    "available_themes": "theme",
-    "available_mixtures": "tasks",
-    "Tokenizer": "tokenizer",
+    "StreamShard": "tasks.shards",
+    "Theme": "text.theme",
+    "available_themes": "text.theme",
+    "available_mixtures": "tasks.stream",
+    "Tokenizer": "text.tokenizer",
     "to_datasets": "integrations.datasets",
-    "StepStatus": "grading",
-    "Steps": "grading",
-    "Verdicts": "grading",
-    "grade": "grading",
-    "grade_texts": "grading",
-    "Decoder": "model",
-    "ModelConfig": "model",
-    "Rollout": "rollout",
-    "RolloutOutput": "rollout",
-    "train": "supervised",
-    "reinforce": "policy",
-    "pass_at_k": "passk",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
+    "StepStatus": "grading.verdicts",
+    "Steps": "grading.verdicts",
+    "Verdicts": "grading.verdicts",
+    "grade": "grading.verdicts",
+    "grade_texts": "grading.verdicts",
+    "Decoder": "model.decoder",
+    "ModelConfig": "model.decoder",
+    "Rollout": "sampling.rollout",
+    "RolloutOutput": "sampling.rollout",
+    "train": "training.supervised",
+    "reinforce": "rl.loop",
+    "pass_at_k": "evaluation.pass_at_k",
+    "Recipe": "studies.recipe",
+    "load_recipe": "studies.recipe",
     "run": "runner",
 }
-_MODULES = ("cuda", "rewards", "kernels")
+_MODULES = {"cuda": "runtime.cuda", "rewards": "grading.rewards", "kernels": "kernels"}
 
 __all__ = [*_HOME, *_MODULES]
 
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
 
         return version(__name__)
     if name in _MODULES:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

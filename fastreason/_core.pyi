@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 __version__: str
-# kernels on addresses, for fastreason.kernels.cpu alone
+# kernels on addresses, for fastreason.kernels.cpu_kernels alone
 cpu: Any
 
 class Theme:

@@ -19,19 +19,19 @@ from typing import Any
 
 import torch
 
-from . import distributed
-from .evaluate import evaluate
-from .machine import describe_machine
-from .metrics import Interrupted, MetricsLog, StopRequest, Terminated
-from .model import Decoder
-from .policy import reinforce, stage_prompts, stage_reward
-from .recipe import Recipe, load_recipe
-from .report import write_report
-from .stages import write_atomically
-from .study import is_study, load_study
-from .supervised import train
-from .tokenizer import Tokenizer
-from .workers import run_study
+from .evaluation.evaluate import evaluate
+from .model.decoder import Decoder
+from .reports.run_page import write_report
+from .rl.loop import reinforce, stage_prompts, stage_reward
+from .runtime import distributed
+from .runtime.machine import describe_machine
+from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
+from .studies.recipe import Recipe, load_recipe
+from .studies.run_study import run_study
+from .studies.study import is_study, load_study
+from .studies.work_units import write_atomically
+from .text.tokenizer import Tokenizer
+from .training.supervised import train
 
 
 def run(

@@ -29,9 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import cpu
+from . import cpu_kernels
 from .attention_backward import attention_backward, match_strides
-from .attention_plan import (
+from .attention_tiles import (
     LAYOUT_ARGUMENTS,
     LOG2_E,
     at_token,
@@ -70,8 +70,8 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     """
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
-    if scale > 0 and cpu.suits(q_THD, k_TKD, v_TKD, widths=q_THD.shape[-1:]):
-        return cpu.attention(q_THD, k_TKD, v_TKD, segments, scale)
+    if scale > 0 and cpu_kernels.suits(q_THD, k_TKD, v_TKD, widths=q_THD.shape[-1:]):
+        return cpu_kernels.attention(q_THD, k_TKD, v_TKD, segments, scale)
     if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
     check_head_dim("attention", q_THD.shape[-1])

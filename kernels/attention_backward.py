@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .attention_plan import (
+from .attention_tiles import (
     LAYOUT_ARGUMENTS,
     LOG2_E,
     at_token,

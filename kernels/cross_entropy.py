@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import cpu
+from . import cpu_kernels
 from .launch import launch
-from .rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scalars, scaled
+from .logit_rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scalars, scaled
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["cross_entropy", "cross_entropy_ref"]
@@ -73,9 +73,9 @@ def cross_entropy(
         RuntimeError: backward a second time through one loss that was computed in one pass.
     """
     _check(logits_NV, labels_N, weights_N, z_loss)
-    if cpu.suits(logits_NV):
+    if cpu_kernels.suits(logits_NV):
         shares_N = _shares(labels_N, weights_N, ignore_index, torch.float32)
-        return cpu.cross_entropy(logits_NV, labels_N, shares_N, z_loss)
+        return cpu_kernels.cross_entropy(logits_NV, labels_N, shares_N, z_loss)
     if not runs_triton(logits_NV):
         return cross_entropy_ref(logits_NV, labels_N, weights_N, ignore_index=ignore_index, z_loss=z_loss)
     shares_N = _shares(labels_N, weights_N, ignore_index, torch.float32)

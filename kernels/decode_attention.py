@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .attention_backward import match_strides
-from .attention_plan import LOG2_E, at_token, check_head_dim, load_rows, padded_head_dim, store_rows
+from .attention_tiles import LOG2_E, at_token, check_head_dim, load_rows, padded_head_dim, store_rows
 from .launch import launch
 from .triton_support import runs_triton, tl, triton
 

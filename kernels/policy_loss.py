@@ -19,7 +19,7 @@ clip_high > clip_low); see `token_weights`. gspo gives every token the gradient 
 advantages and weights within a sequence is that of the sequence.
 
 Letters:    N tokens, V vocabulary, S sequences.
-Numerics:   policy_loss_kernel.py.
+Numerics:   policy_loss_triton.py.
 Traffic:    floor N V elements read and N V written (2 N V read with reference logits). One pass up to V = 8,192; of a
             token besides at most 28 bytes read, 11 statistics and logp written, and the statistics read again: 118
             bytes counted without importance, 1.013 at V = 2,200 in bf16. As in cross_entropy, the gradient that arrives
@@ -41,9 +41,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .policy_loss_kernel import NUM_SUMS, STATISTICS
-from .policy_loss_op import policy_loss_op
-from .rows import scalars
+from .logit_rows import scalars
+from .policy_loss_autograd import policy_loss_op
+from .policy_loss_triton import NUM_SUMS, STATISTICS
 from .triton_support import runs_triton
 
 __all__ = ["KLEstimator", "Kind", "PolicyLoss", "policy_loss", "policy_loss_ref"]

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import cpu
+from . import cpu_kernels
 from .launch import launch
-from .rows import alignment, take
+from .logit_rows import alignment, take
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref"]
@@ -62,8 +62,8 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> Tensor:
         ValueError: shapes, dtypes or strides do not fit.
     """
     _check("rms_norm", x_ND, weight_D, eps)
-    if cpu.suits(x_ND, weight_D, widths=weight_D.shape):
-        return cpu.rms_norm(x_ND, weight_D, eps)
+    if cpu_kernels.suits(x_ND, weight_D, widths=weight_D.shape):
+        return cpu_kernels.rms_norm(x_ND, weight_D, eps)
     if not runs_triton(x_ND):
         return rms_norm_ref(x_ND, weight_D, eps)
     return _rms_norm_op(x_ND, None, weight_D, eps)[0]

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import cpu
+from . import cpu_kernels
 from .launch import launch
-from .rows import alignment, take
+from .logit_rows import alignment, take
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["rope", "rope_angles", "rope_ref"]
@@ -64,8 +64,8 @@ def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
         ValueError: shapes, dtypes or devices do not fit.
     """
     _check(x_THD, cos_T1D, sin_T1D)
-    if cpu.suits(x_THD, cos_T1D, sin_T1D):
-        return cpu.rope(x_THD, cos_T1D, sin_T1D)
+    if cpu_kernels.suits(x_THD, cos_T1D, sin_T1D):
+        return cpu_kernels.rope(x_THD, cos_T1D, sin_T1D)
     if not runs_triton(x_THD):
         return rope_ref(x_THD, cos_T1D, sin_T1D)
     return _rope_op(x_THD, cos_T1D, sin_T1D, False)

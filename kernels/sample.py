@@ -30,7 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreason import _core, cuda
+from fastreason import _core
+from fastreason.runtime import cuda
 
 __all__ = ["sample", "sample_ref"]
 

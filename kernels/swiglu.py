@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import cpu
+from . import cpu_kernels
 from .launch import launch
-from .rows import alignment, take
+from .logit_rows import alignment, take
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["swiglu", "swiglu_ref"]
@@ -49,8 +49,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
         raise ValueError(
             f"swiglu: need floating point [..., 2 F] with F >= 1, got {gate_up.dtype} {tuple(gate_up.shape)}"
         )
-    if cpu.suits(gate_up, widths=(gate_up.shape[-1] // 2,)):
-        return cpu.swiglu(gate_up)
+    if cpu_kernels.suits(gate_up, widths=(gate_up.shape[-1] // 2,)):
+        return cpu_kernels.swiglu(gate_up)
     if not runs_triton(gate_up):
         return swiglu_ref(gate_up)
     return _swiglu_op(gate_up)

@@ -61,8 +61,8 @@ def runs_triton(x: Tensor) -> bool:
 def as_if_on(arch: int) -> Iterator[None]:
     """Operations on CPU tensors launch what they would on a GPU of compute capability arch / 10.
 
-    For tools that look at launches (bench/launches.py); what is launched cannot run there. Under the interpreter it
-    selects whose configurations are interpreted.
+    For tools that look at launches (bench/kernels/compile_without_gpu.py); what is launched cannot run there. Under the
+    interpreter it selects whose configurations are interpreted.
     """
     global _arch
     before, _arch = _arch, arch

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 import fastreason as fr
 from fastreason import ops
-from fastreason.pretrained import model_to_hf
+from fastreason.model.hugging_face import model_to_hf
 
 from .conftest import REFERENCE
 

@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 _SCRIPT = """
 import importlib, json, sys
-from fastreason import distributed
+from fastreason.runtime import distributed
 module, function, out, arguments = sys.argv[1:]
 with distributed.process_group():
     result = getattr(importlib.import_module(module), function)(*json.loads(arguments))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastreason.recipe import load_recipe
-from fastreason.theme import Theme
+from fastreason.studies.recipe import load_recipe
+from fastreason.text.theme import Theme
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -40,18 +40,18 @@ def patched(tmp_path):
 
 
 def test_the_theme_and_the_recipe_are_valid(patched):
-    theme = Theme.load(str(patched / "fastreason/themes/harbour.toml"))
+    theme = Theme.load(str(patched / "fastreason/text/themes/harbour.toml"))
     assert theme.style == "published"
-    assert load_recipe(patched / "fastreason/recipes/school.toml").pretrain.tokens == 2_000_000
+    assert load_recipe(patched / "fastreason/studies/recipes/school.toml").pretrain.tokens == 2_000_000
 
 
 def test_the_reward_and_the_kernel_pass_their_tests(patched):
     """As parts of the package: the added function in its module, the added file under fastreason.kernels."""
-    (reward,) = (body for old, path, body in DIFFS if path == "fastreason/rewards.py")
+    (reward,) = (body for old, path, body in DIFFS if path == "fastreason/grading/rewards.py")
     added = "".join(line[1:] for line in reward.splitlines(keepends=True) if line.startswith("+"))
     (patched / "conftest.py").write_text(
-        "import importlib.util, sys, pytest, torch, fastreason.rewards, fastreason.kernels\n"
-        f"exec({added!r}, vars(fastreason.rewards))\n"
+        "import importlib.util, sys, pytest, torch, fastreason.grading.rewards, fastreason.kernels\n"
+        f"exec({added!r}, vars(fastreason.grading.rewards))\n"
         f"spec = importlib.util.spec_from_file_location('fastreason.kernels.squared_relu', "
         f"{str(patched / 'kernels/squared_relu.py')!r})\n"
         "module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)\n"
@@ -60,7 +60,7 @@ def test_the_reward_and_the_kernel_pass_their_tests(patched):
         "def device(): return 'cpu'\n"
     )
     (patched / "tests/kernels/numerics.py").write_text((ROOT / "tests/kernels/numerics.py").read_text())
-    for folder in ("tests", "tests/kernels", "tests/grade"):
+    for folder in ("tests", "tests/kernels", "tests/grading"):
         (patched / folder / "__init__.py").touch()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", patched, patched / "tests"]
     # the interpreter, so that the kernel itself runs

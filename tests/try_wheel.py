@@ -61,7 +61,7 @@ def try_core() -> None:
 
 
 def try_cuda() -> None:
-    from fastreason import cuda
+    from fastreason.runtime import cuda
 
     reason = cuda.why_unavailable()
     if reason is None:

@@ -19,7 +19,7 @@ namespace fastreason {
 
 namespace {
 
-// Tensors come as addresses: kernels/cpu.py, the one caller, has checked what they are of.
+// Tensors come as addresses: kernels/cpu_kernels.py, the one caller, has checked what they are of.
 using Address = std::uintptr_t;
 
 const float* in(Address address) { return reinterpret_cast<const float*>(address); }
@@ -93,7 +93,7 @@ void bind_cpu(py::module_& m) {
       },
       "Makes the allocator keep what is freed, for good. False where it is not glibc's.");
 
-  auto cpu = m.def_submodule("cpu", "Float32 kernels. Arguments are checked by fastreason.kernels.cpu alone.");
+  auto cpu = m.def_submodule("cpu", "Float32 kernels. Arguments are checked by fastreason.kernels.cpu_kernels alone.");
 
   cpu.def(
       "use",

@@ -1,5 +1,5 @@
 // Unicode general categories L (letters) and N (numbers): first and last code point of every range.
-// Made by bench/unicode_ranges.py; the tests compare every code point with Hugging Face `tokenizers`.
+// Made by csrc/text/unicode_ranges.py; the tests compare every code point with Hugging Face `tokenizers`.
 #pragma once
 
 #include <cstdint>

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..shards import StreamShard
-from ..tasks import TaskStream
+from ..tasks.shards import StreamShard
+from ..tasks.stream import TaskStream
 
 if TYPE_CHECKING:
     import datasets

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..shards import StreamShard
-from ..tasks import TaskStream
+from ..tasks.shards import StreamShard
+from ..tasks.stream import TaskStream
 
 _CHUNK = 64  # problems drawn at once
 

@@ -9,16 +9,16 @@ TRL is not imported here: it calls what `reward` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..shards import StreamShard
-from ..tasks import TaskStream
-from ..theme import load_theme
-from ..tokenizer import Tokenizer
-from .common import RewardFunction, TextReward, content_text
+from ..tasks.shards import StreamShard
+from ..tasks.stream import TaskStream
+from ..text.theme import load_theme
+from ..text.tokenizer import Tokenizer
 from .datasets import to_datasets
+from .text_reward import RewardFunction, TextReward
 
 if TYPE_CHECKING:
     import datasets
@@ -39,15 +39,13 @@ def reward(
 
     Args:
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
-        column: of the dataset: the gold solutions; for kind outcome answers alone are enough.
+        column: of the dataset: the gold solutions.
         tokenizer: reads completions from their token ids. TRL drops special tokens from its texts; a tokenizer in which
             `<answer>` is one, as in the released tokenizer, leaves no answer there.
         threads: 0 uses all cores.
         settings: of the reward, such as outcome_weight=0.2.
     Raises:
-        ValueError: no such kind or setting, or, when it is called, a dataset without the column, a gold solution that
-            cannot be read, completions that are neither text nor messages of text, or a function that returns something
-            else than finite numbers [n].
+        ValueError: no such kind or setting, or, when it is called, a dataset without the column.
     """
     return _Reward(TextReward(kind, settings, threads), column, tokenizer)
 
@@ -96,7 +94,7 @@ class _Reward:
         if self.column not in columns:
             raise ValueError(f"trl.reward: the dataset has no column {self.column!r}; there are {', '.join(columns)}")
         if self.tokenizer is None:
-            texts = [_text(completion, i) for i, completion in enumerate(completions)]
+            texts = [_text(completion) for completion in completions]
         elif completion_ids is None:
             raise ValueError("trl.reward: a tokenizer needs completion_ids, which this TRL does not pass")
         else:
@@ -108,16 +106,11 @@ class _Reward:
         return rewards.tolist()
 
 
-def _text(completion: Any, i: int) -> str:
+def _text(completion: Any) -> str:
     """What the model wrote: a text, or the contents of messages one after the other."""
     if isinstance(completion, str):
         return completion
-    messages = [completion] if isinstance(completion, Mapping) else completion
-    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
-        raise ValueError(f"trl.reward: completion {i} must be a text or a list of messages, got {completion!r:.120}")
-    return "".join(
-        content_text(message.get("content"), f"trl.reward: content of completion {i}") for message in messages
-    )
+    return "".join(message["content"] for message in completion if isinstance(message.get("content"), str))
 
 
 def _with_prompt(row: dict[str, Any], symbolic: list[str], conversational: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from bench.questions import Contestant, Done, Question, Settings, Unavailable, Work
+from bench.harness.questions import Contestant, Done, Question, Settings, Unavailable, Work
 
 PARTS = {"first half": 0.25, "second half": 0.75}
 

@@ -6,18 +6,18 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from bench import bench_budget
-from bench.bench_budget import main
-from bench.budget_peers import Compared, missing
-from bench.budget_picture import picture
-from bench.budget_report import page, records
-from bench.budget_study import compute_optimal_weights, load_case
-from bench.environment import new_run
-from bench.records import read_run
-from fastreason.budget import Budget
-from fastreason.metrics import Interrupted
-from fastreason.plan import Rates
-from fastreason.stages import distinct_units, study_runs
+from bench.flop_budget import run as budget_run
+from bench.flop_budget.peers import Compared, missing
+from bench.flop_budget.picture import picture
+from bench.flop_budget.report import page, records
+from bench.flop_budget.run import main
+from bench.flop_budget.study import compute_optimal_weights, load_case
+from bench.harness.environment import new_run
+from bench.harness.records import read_run
+from fastreason.runtime.metrics_log import Interrupted
+from fastreason.studies.dry_run import Rates
+from fastreason.studies.work_units import distinct_units, study_runs
+from fastreason.training.budget import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MINIATURE = {
@@ -64,13 +64,13 @@ def test_what_cannot_be_a_budget_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--splits must be of 100-0-0, 60-40-0, .*, got 'half'"):
         load_case(1e13, only=["half"])
     changed = tmp_path / "budget.toml"
-    changed.write_text(bench_budget.RECIPE.read_text().replace("midtrain = 0.4", "midtrain = 0.5"))
+    changed.write_text(budget_run.RECIPE.read_text().replace("midtrain = 0.4", "midtrain = 0.5"))
     with pytest.raises(ValueError, match="the shares of 60-40-0 must be >= 0 and sum to 1"):
         load_case(1e13, recipe=changed)
 
 
 def test_a_dry_run_says_what_every_budget_buys_up_to_1e19_and_does_nothing(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("fastreason.plan.measured_rates", lambda *arguments: Rates(1e12, 5e11, 1e-5, 256))
+    monkeypatch.setattr("fastreason.studies.dry_run.measured_rates", lambda *arguments: Rates(1e12, 5e11, 1e-5, 256))
     main(["--flop", "1e19", "1e13", "--splits", "100-0-0", "60-30-10", "--dry-run", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     small, large = capsys.readouterr().out.split("1e+19 FLOP")
@@ -101,9 +101,9 @@ def finished(tmp_path_factory):
     command = ["--flop", "1e10", "--seeds", "0,1", "--splits", "100-0-0", "60-30-10", "--peer-steps", "1"]
     command += ["--out", str(out / "budget"), "--docs", str(docs), "--set", json.dumps(MINIATURE)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_budget, "machine_peaks", lambda: PEAKS)
+        patch.setattr(budget_run, "machine_peaks", lambda: PEAKS)
         with patch.context() as stopping:
-            stopping.setattr(bench_budget, "measure", stop)
+            stopping.setattr(budget_run, "measure", stop)
             assert main(command) == 130
         stopped = (docs / "budget.md").read_text()
         assert main(command) == 0
@@ -200,7 +200,7 @@ def made_up():
 def test_the_page_tells_floors_what_is_unfinished_and_the_peers_cost():
     all_results, compared = made_up()
     run = new_run(records(all_results[0], compared), threads=1, peaks=PEAKS)
-    text = page(all_results, run, "budget", bench_budget.on_paper(load_case(1e15, only=["60-0-40"])))
+    text = page(all_results, run, "budget", budget_run.on_paper(load_case(1e15, only=["60-0-40"])))
     small, large = text.split("## 1e+14 FLOP")
     large, paper = large.split("## Budgets that were not run")
     # 6e14 FLOP at 6 P = 14.5 MFLOP a token of 3m, attention more, logits of prompts less

@@ -10,8 +10,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench.audit import BUDGETS
-from bench.cases import MAY_BE_NARROW, OPS, Shape, Unwritten, outputs_of
+from bench.kernels.audit import BUDGETS
+from bench.kernels.operations import MAY_BE_NARROW, OPS, Shape, Unwritten, outputs_of
 
 # float64, and few of everything: what is compared are definitions
 SMALL = {"tokens": 6, "length": 4, "own": 3, "members": 2, "width": 8, "ffn": 8, "heads": 4, "kv_heads": 2}

@@ -1,6 +1,7 @@
 """What changed between runs: simulated ones whose truth is known, recorded ones, and a history on disk.
 
-No test times anything: `python -m bench.compare --self-test` does, and its runs were recorded in real_runs/.
+No test times anything: `python -m bench.regressions.compare --self-test` does, and its runs were recorded in
+real_runs/.
 """
 
 import math
@@ -10,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import history
-from bench.compare import ALLOWED, command, compare, main, report
-from bench.history import MOST_BYTES, add, entries, latest
-from bench.noise import Figure, changes, t_quantile
-from bench.noise_simulation import CPU, WALL, rates
-from bench.records import read_run, write_run
-from bench.self_test import verdict
+from bench.harness.records import read_run, write_run
+from bench.regressions import history
+from bench.regressions.compare import ALLOWED, command, compare, main, report
+from bench.regressions.history import MOST_BYTES, add, entries, latest
+from bench.regressions.noise import Figure, changes, t_quantile
+from bench.regressions.noise_simulation import CPU, WALL, rates
+from bench.regressions.self_test import verdict
 
 from .runs import CLASS, record, run, simulated_runs
 
@@ -33,7 +34,7 @@ def slow(found):
     return [one.new.what for one in found if one.change.slower_by(ALLOWED)]
 
 
-# of 60 seeds; `python -m bench.noise_simulation` gives the shares of more
+# of 60 seeds; `python -m bench.regressions.noise_simulation` gives the shares of more
 @pytest.mark.parametrize(
     "noise, runs, most_false, least_caught",
     [(CPU, (1, 1), 0.07, 0.35), (CPU, (3, 3), 0.04, 0.88), (CPU, (5, 1), 0.07, 0.7), (WALL, (5, 5), 0.05, 0.5)],
@@ -259,7 +260,7 @@ def test_the_latest_of_the_class_and_of_its_commit_is_compared_with(tmp_path, fo
         return add(_written(tmp_path, f"{day}.json", one))
 
     assert main(_written(tmp_path, "new.json", run([record()]))) == 2
-    assert f"bench/history has no run of {CLASS}" in capsys.readouterr().out
+    assert f"bench/regressions/history has no run of {CLASS}" in capsys.readouterr().out
     at(1, "aaaaaaa")
     second, third = at(2, "bbbbbbb"), at(3, "bbbbbbb")
     at(4, "ccccccc", "other-64c")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.docs import PAGE, machine, main, marks, regenerate, section
-from bench.records import read_run, write_run
+from bench.harness.records import read_run, write_run
+from bench.pages.benchmarks_page import PAGE, machine, main, marks, regenerate, section
 
 from .runs import CLASS, record, run
 from .test_sweeps import swept

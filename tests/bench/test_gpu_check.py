@@ -7,10 +7,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench import gpu_check
-from bench.cases import OPS, Shape
-from bench.gpu_check import Device, Peaks, Timing, main, measure_peaks, time_operation
-from bench.peers import Rival
+from bench.kernels import gpu_check
+from bench.kernels.gpu_check import Device, Peaks, Timing, main, measure_peaks, time_operation
+from bench.kernels.operations import OPS, Shape
+from bench.kernels.peers import Rival
 
 # what each operation is timed at here: the code, not the speed
 SMALL = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.records import Record, Run, key, ratio, read_run, write_run
+from bench.harness.records import Record, Run, key, ratio, read_run, write_run
 
 RECORD = Record(
     suite="tasks",

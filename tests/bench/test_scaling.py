@@ -9,12 +9,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from bench import scaling
-from bench.scaling import DOCS, case_of, parser, picture, tables
-from bench.scaling_lengths import imbalance, op_lengths, task_lengths, tokenizer
-from fastreason.communication import Links
-from fastreason.evaluate import PRESETS
-from fastreason.scaling import Phases
+from bench.scaling import page
+from bench.scaling.collectives_model import Links
+from bench.scaling.lengths import imbalance, op_lengths, task_lengths, tokenizer
+from bench.scaling.page import DOCS, case_of, parser, picture, tables
+from bench.scaling.step_model import Phases
+from fastreason.evaluation.evaluate import PRESETS
 
 PHASES = Phases(1e-4, 1e-2, 1e-2, 1e-4, 1e-3, 1e-5, 2e-6, 2e-8, 5e-6, 5e8, 1e9)
 LINKS = Links(per_node=2, node_bytes_per_s=1e9, share=1.0, tree=False)
@@ -79,7 +79,9 @@ def test_the_committed_page_is_what_its_measurement_gives():
     case = case_of(parser().parse_args([]), measured)
     page = (DOCS / "scaling.md").read_text(encoding="utf-8")
     for mark, text in tables(case, measured).items():
-        assert f"<!-- {mark} -->\n\n{text}\n\n<!-- /{mark} -->" in page, f"{mark}: python -m bench.scaling --paper-only"
+        assert f"<!-- {mark} -->\n\n{text}\n\n<!-- /{mark} -->" in page, (
+            f"{mark}: python -m bench.scaling.page --paper-only"
+        )
     assert (DOCS / "bench" / "scaling.svg").read_text(encoding="utf-8") == picture(case)
 
 
@@ -87,11 +89,11 @@ def test_the_command_writes_tables_picture_and_measurement(tmp_path, monkeypatch
     (tmp_path / "bench").mkdir()
     (tmp_path / "scaling.md").write_text((DOCS / "scaling.md").read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "bench" / "scaling.json").write_text(json.dumps(MEASURED), encoding="utf-8")
-    monkeypatch.setattr(scaling, "DOCS", tmp_path)
-    scaling.main(["--paper-only", "--print"])
+    monkeypatch.setattr(page, "DOCS", tmp_path)
+    page.main(["--paper-only", "--print"])
     assert "## training" in capsys.readouterr().out
     assert not (tmp_path / "bench" / "scaling.svg").exists()
-    scaling.main(["--paper-only"])
+    page.main(["--paper-only"])
     assert "A processor" in (tmp_path / "scaling.md").read_text(encoding="utf-8")
     assert (tmp_path / "bench" / "scaling.svg").read_text(encoding="utf-8").count("<polyline") == 8  # and in the legend
 
@@ -113,8 +115,8 @@ def test_rows_are_never_fuller_than_they_are_long():
 def test_slots_are_those_of_the_engine():
     """As many as `Rollout` would decode together with torch, from the memory that it is given."""
     import fastreason as fr
-    from fastreason.slots import Work
-    from fastreason.stopping import Stopping
+    from fastreason.sampling.continuous_batching import Work
+    from fastreason.sampling.stop_sequences import Stopping
 
     case = case_of(parser().parse_args([]), MEASURED)
     words = tokenizer()
@@ -126,11 +128,11 @@ def test_slots_are_those_of_the_engine():
             Stopping(words, None), 0,
         )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fastreason.rollout.TorchDecoding.__init__", lambda self, *args: None)
+            patch.setattr("fastreason.sampling.rollout.TorchDecoding.__init__", lambda self, *args: None)
             _, slots, _ = engine._decoding(work)
         assert case.slots(1024, prompt, samples) == slots
 
 
 def test_the_paper_evaluates_133_parts():
     assert len(case_of(parser().parse_args([]), MEASURED).evaluation_parts_s) == 133
-    assert PRESETS["paper"].problems * PRESETS["paper"].samples * 19 == scaling._evaluated()
+    assert PRESETS["paper"].problems * PRESETS["paper"].samples * 19 == page._evaluated()

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from bench import studies
-from fastreason.stages import study_runs
-from fastreason.study import load_study
-from fastreason.study_report import write_study_report
-from fastreason.workers import conclude, prepare
+from bench.pages import study_pages
+from fastreason.reports.study_page import write_study_report
+from fastreason.studies.run_study import conclude, prepare
+from fastreason.studies.study import load_study
+from fastreason.studies.work_units import study_runs
 from tests.studies.synthetic import write_outcomes
 
 GAIN = {"mixed": {6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
@@ -27,11 +27,11 @@ def written(tmp_path_factory):
     docs = folder / "page.md"
     docs.write_text("<!-- findings -->\n<!-- /findings -->\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.shutil, "which", lambda name: None)
+        patch.setattr(study_pages.shutil, "which", lambda name: None)
         patch.setattr(
             sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), "--note", "A note."]
         )
-        studies.main()
+        study_pages.main()
     return folder, results
 
 
@@ -63,7 +63,7 @@ def test_the_report_is_made_again_from_what_is_kept(written):
     assert len(list((place / "metrics").glob("*.jsonl"))) == 15
     for file in (place / "metrics").glob("*.jsonl"):
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-        assert len(lines) == studies.LINES
+        assert len(lines) == study_pages.LINES
         assert (lines[0]["step"], lines[-1]["step"]) == (1, 100)
 
 
@@ -73,6 +73,6 @@ def test_an_unfinished_study_is_refused(tmp_path, monkeypatch, capsys):
     conclude(study, study_runs(study), tmp_path / "run", tmp_path / "stages")
     monkeypatch.setattr(sys, "argv", ["studies", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
-        studies.main()
+        study_pages.main()
     assert "is not finished" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from bench import workers
-from bench.collect import run_suite
-from bench.environment import new_run
-from bench.questions import Contestant, Done, Settings
-from bench.records import Record
-from bench.show import format_run, table
+from bench.harness import worker_process
+from bench.harness.environment import new_run
+from bench.harness.questions import Contestant, Done, Settings
+from bench.harness.records import Record
+from bench.harness.results_table import format_run, table
+from bench.harness.run_suite import run_suite
 
 SUITE = "tests.bench.small_suite"
 PEAKS = {"matmul_one_core": 2e7, "matmul_all_cores": 1e9}
@@ -144,14 +144,14 @@ def worker(tmp_path, body, threads=1):
     """A worker process with this body."""
     module = tmp_path / "worker_for_test.py"
     module.write_text(body)
-    return workers.contestant(module.stem, steps=3, threads=threads)
+    return worker_process.contestant(module.stem, steps=3, threads=threads)
 
 
 def test_a_worker_does_what_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     contestant = worker(
         tmp_path,
-        "from bench.workers import serve\n"
+        "from bench.harness.worker_process import serve\n"
         "serve(lambda report: (sum(range(10**6)), report.add(2, 5.0, waiting=0.5), print('noise')), warm_up=4)\n",
     )
     work = contestant.start()
@@ -177,9 +177,9 @@ def test_a_worker_that_fails_says_why(tmp_path, monkeypatch):
 
 def test_a_trainer_waits_between_rounds(monkeypatch, capsys):
     """Its callback says when the steps of the warm-up are done, then lets it go on as far as it is asked to."""
-    monkeypatch.setattr(workers, "orders", lambda: iter([2, 1]))
-    report = workers.Report()
-    rounds = workers.rounds_of(object, report, 3)
+    monkeypatch.setattr(worker_process, "orders", lambda: iter([2, 1]))
+    report = worker_process.Report()
+    rounds = worker_process.rounds_of(object, report, 3)
     for _ in range(6):
         rounds.on_step_begin()
         report.add(1.0, 2.0)

@@ -11,12 +11,14 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 
 import bench.__main__ as command
-from bench import counts, environment, machine_peaks, reference, side_by_side
-from bench.collect import Collected
-from bench.questions import Settings, Unavailable
-from bench.records import Record, ratio, read_run
-from fastreason import cli
-from fastreason.cli_bench import bench_command
+from bench.harness import environment, machine_peaks, pytest_plugin
+from bench.harness.questions import Settings, Unavailable
+from bench.harness.records import Record, ratio, read_run
+from bench.harness.run_suite import Collected
+from bench.kernels import count_suites
+from bench.suites import released_peer
+from fastreason.cli import main
+from fastreason.cli.bench import bench_command
 
 PEAKS = {"matmul_one_core": 1e11, "copy_one_core": 1e10}
 
@@ -37,12 +39,14 @@ def suites(monkeypatch):
 
 
 def test_list_names_every_suite(capsys):
-    assert cli.main(["bench", "--list"]) == 0
+    assert main.main(["bench", "--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert listed == list(command.SUITES)
     timed = set(listed) - set(command.COUNTS)
     folder = Path(command.__file__).parent
-    assert {side_by_side.suite_module(name) for name in timed} <= {f"bench.{path.stem}" for path in folder.glob("*.py")}
+    assert {pytest_plugin.suite_module(name) for name in timed} <= {
+        f"bench.suites.{path.stem}" for path in folder.glob("suites/*.py")
+    }
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_list_names_every_suite(capsys):
     ],
 )
 def test_wrong_arguments_are_named(arguments, message, capsys):
-    assert cli.main(["bench", *arguments]) == 2
+    assert main.main(["bench", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"fastreason bench: {message}")
 
 
@@ -88,10 +92,10 @@ def test_all_suites_are_the_latest_run_and_some_are_not(suites, tmp_path, monkey
 
 @pytest.mark.parametrize("arguments, against", [([], None), ([__file__], Path(__file__))])
 def test_compare_decides_about_the_exit_status(suites, tmp_path, monkeypatch, arguments, against):
-    import bench.compare
+    import bench.regressions.compare
 
     seen = []
-    monkeypatch.setattr(bench.compare, "main", lambda path, against: seen.append((path, against)) or 1)
+    monkeypatch.setattr(bench.regressions.compare, "main", lambda path, against: seen.append((path, against)) or 1)
     assert command.main(["tasks", "--out", str(tmp_path / "run.json"), "--compare", *arguments]) == 1
     assert seen == [(tmp_path / "run.json", against)]
 
@@ -159,7 +163,7 @@ def test_a_run_says_what_it_was_made_with():
 
 def checkout(folder, generator="", scorer=""):
     """As much of the released code as a test needs."""
-    for path, text in ((reference.GENERATORS[0], generator), (reference.SCORER, scorer)):
+    for path, text in ((released_peer.GENERATORS[0], generator), (released_peer.SCORER, scorer)):
         if text:
             (folder / path).parent.mkdir(parents=True)
             (folder / path).write_text(text)
@@ -189,38 +193,38 @@ class Graph:
 
 def test_the_released_code_is_run_from_a_checkout(tmp_path, capsys):
     folder = checkout(tmp_path, GENERATOR, SCORER)
-    (folder / reference.GENERATORS[0]).with_name("names_of_test.py").write_text("")
-    reference.check_reference(folder)
+    (folder / released_peer.GENERATORS[0]).with_name("names_of_test.py").write_text("")
+    released_peer.check_reference(folder)
     # an attempt that fails or gives another op is no problem: three for each
-    assert reference.generator(folder, (2, 7), count=3)() == 3.0
+    assert released_peer.generator(folder, (2, 7), count=3)() == 3.0
     assert sys.modules["forward_generator"].calls == [(3, 2)] * 3 + [(10, 7)] * 3 + [(3, 2)] * 3
     assert capsys.readouterr().out == ""
-    assert reference.scorer(folder, ["gold", "other"], ["found", "more"])() == 2.0
+    assert released_peer.scorer(folder, ["gold", "other"], ["found", "more"])() == 2.0
     assert sys.modules["solution_dependency_graph"].Graph.seen == [(["gold"], ["found"]), (["other"], ["more"])]
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is no checkout of the released code; it has none of gsm_infinite"):
-        reference.check_reference(tmp_path)
+        released_peer.check_reference(tmp_path)
 
 
 def test_what_a_checkout_lacks_is_named(tmp_path):
     with pytest.raises(Unavailable, match=r"has no utils/solution_dependency_graph\.py"):
-        reference.scorer(tmp_path, [], [])
+        released_peer.scorer(tmp_path, [], [])
     folder = checkout(tmp_path, "import no_such_module")
-    reference.check_reference(folder)
+    released_peer.check_reference(folder)
     with pytest.raises(Unavailable, match=r"forward_generator\.py needs the module no_such_module"):
-        reference.generator(folder, (2,))
+        released_peer.generator(folder, (2,))
 
 
 def test_traffic_is_bytes_a_token_beside_the_floor_and_liger():
     row = SimpleNamespace(name="op", tokens=10, issued=500, floor=400, liger=900, liger_tokens=5)
-    found = {r.provider: r for r in counts.traffic_records(row)}
+    found = {r.provider: r for r in count_suites.traffic_records(row)}
     assert {name: r.work for name, r in found.items()} == {"fastreason": 50.0, "floor": 40.0, "Liger-Kernel": 180.0}
     assert {r.bytes for r in found.values()} == {40.0}
     assert ratio(found["fastreason"], found["Liger-Kernel"]) == pytest.approx(3.6)
     row.liger = None
-    assert [r.provider for r in counts.traffic_records(row)] == ["fastreason", "floor"]
+    assert [r.provider for r in count_suites.traffic_records(row)] == ["fastreason", "floor"]
 
 
 def test_the_audit_is_of_all_kernels_of_an_operation_beside_their_budgets():
@@ -232,7 +236,7 @@ def test_the_audit_is_of_all_kernels_of_an_operation_beside_their_budgets():
         for name, registers in (("a", 32), ("b", 40))
     ]  # fmt: skip
     budgets = {"op/a/bf16": {"90": {"registers": 30, "shared_bytes": 0, "instructions": 90}}}
-    found = [(r.what, r.provider, r.work) for r in counts.audit_records(kernels, budgets)]
+    found = [(r.what, r.provider, r.work) for r in count_suites.audit_records(kernels, budgets)]
     assert found == [
         ("op: registers", "fastreason", 40),
         ("op: registers", "budget", 30),
@@ -249,17 +253,17 @@ def test_counts_are_read_from_a_process_of_their_own(monkeypatch):
         seen.append((arguments[1:], env.get("TRITON_INTERPRET")))
         return SimpleNamespace(stdout=f"noise\nRECORD {json.dumps(record.to_dict())}\n", stderr="bad", returncode=1)
 
-    monkeypatch.setattr(counts.subprocess, "run", run)
+    monkeypatch.setattr(count_suites.subprocess, "run", run)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    found = [counts.count_suite(name, Settings(quick=True)) for name in ("traffic", "audit")]
+    found = [count_suites.count_suite(name, Settings(quick=True)) for name in ("traffic", "audit")]
     # what the interpreter decorates cannot be compiled
     assert seen == [
-        (["-m", "bench.counts", "traffic", "--quick"], "1"),
-        (["-m", "bench.counts", "audit", "--quick"], None),
+        (["-m", "bench.kernels.count_suites", "traffic", "--quick"], "1"),
+        (["-m", "bench.kernels.count_suites", "audit", "--quick"], None),
     ]
     assert [(each.records, each.failure) for each in found] == [([record], "bad")] * 2
 
 
 def test_without_triton_counts_are_skipped_by_name(monkeypatch):
-    monkeypatch.setattr(counts, "find_spec", lambda name: None)
-    assert counts.count_suite("audit", Settings()) == Collected([], {"audit": "triton is not installed"})
+    monkeypatch.setattr(count_suites, "find_spec", lambda name: None)
+    assert count_suites.count_suite("audit", Settings()) == Collected([], {"audit": "triton is not installed"})

@@ -10,11 +10,11 @@ pytest.importorskip("triton")
 
 from fastreason.kernels.triton_support import INTERPRETED
 
-from bench import bench_kernels, bench_rl, rl_worker, train_worker
 from bench.__main__ import COUNTS, SUITES
-from bench.cases import OPS
-from bench.questions import Done, Settings, Unavailable
-from bench.side_by_side import suite_module
+from bench.harness.pytest_plugin import suite_module
+from bench.harness.questions import Done, Settings, Unavailable
+from bench.kernels.operations import OPS
+from bench.suites import kernels, rl, rl_worker, train_worker
 
 natively = pytest.mark.skipif(INTERPRETED, reason="whole models are not for the interpreter")
 TIMED = [name for name in SUITES if name not in COUNTS]
@@ -62,7 +62,7 @@ def test_contestants_do_their_work(suite, one_thread):
 @natively
 def test_what_all_sample_is_as_much(one_thread):
     """Nobody ends early, so rates of tokens are of the same tokens."""
-    question = next(import_module("bench.bench_rollout").questions(Settings(quick=True)))
+    question = next(import_module("bench.suites.rollout").questions(Settings(quick=True)))
     counted = set()
     for contestant in question.contestants.values():
         if not contestant.missing():
@@ -73,7 +73,7 @@ def test_what_all_sample_is_as_much(one_thread):
 
 def test_shapes_of_reinforcement_learning_are_those_of_its_workers():
     for name, size in rl_worker.SIZES.items():
-        assert bench_rl.SHAPE[name] == {"prompts": size.prompts, "samples": size.samples, "tokens": size.new_tokens}
+        assert rl.SHAPE[name] == {"prompts": size.prompts, "samples": size.samples, "tokens": size.new_tokens}
 
 
 @natively
@@ -111,10 +111,10 @@ def test_contestants_of_training_take_the_same_documents(one_thread):
 
 def test_on_a_gpu_every_operation_is_timed_by_its_clock(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    questions = list(bench_kernels.questions(Settings()))
+    questions = list(kernels.questions(Settings()))
     assert [q.what.partition(",")[0] for q in questions] == list(OPS)
     for question in questions:
         assert question.gpu
         assert question.shape["dtype"] == "bfloat16"
-        assert {each.clock for each in question.contestants.values()} == {bench_kernels.cuda_clock}
+        assert {each.clock for each in question.contestants.values()} == {kernels.cuda_clock}
     assert "flash-attn" in questions[list(OPS).index("attention")].contestants

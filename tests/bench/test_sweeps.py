@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import sweep_points, sweeps
-from bench.charts import Axis, Line, chart
-from bench.records import OURS, read_run
-from bench.sweep_charts import TITLES, pictures
-from bench.sweep_points import SWEEPS, Point
+from bench.harness.charts import Axis, Line, chart
+from bench.harness.records import OURS, read_run
+from bench.sweeps import points, sweeps
+from bench.sweeps.charts import TITLES, pictures
+from bench.sweeps.points import SWEEPS, Point
 
 from .runs import record, run
 
@@ -60,7 +60,7 @@ def test_points_take_turns_and_their_first_call_is_not_counted():
 def single(monkeypatch):
     """A small machine, so that a whole quick sweep takes seconds, and peaks that need no measuring."""
     monkeypatch.setattr(sweeps, "machine_peaks", lambda: {"matmul_one_core": 1e11})
-    monkeypatch.setattr(sweep_points.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(points.os, "cpu_count", lambda: 1)
 
 
 def test_every_sweep_runs_and_every_picture_is_drawn(tmp_path, single):
@@ -74,8 +74,8 @@ def test_every_sweep_runs_and_every_picture_is_drawn(tmp_path, single):
 
 
 def test_the_points_of_every_sweep_have_keys_of_their_own():
-    for name, points in SWEEPS.items():
-        keys = [(p.what, p.provider, tuple(p.shape.items())) for p in points(True)]
+    for name, all_points in SWEEPS.items():
+        keys = [(p.what, p.provider, tuple(p.shape.items())) for p in all_points(True)]
         assert len(set(keys)) == len(keys) >= 4, name
 
 

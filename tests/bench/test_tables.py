@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.tables import KERNEL_DOCS, markdown, put_between_marks, short
+from bench.harness.markdown import KERNEL_DOCS, markdown, put_between_marks, short
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -13,9 +13,9 @@ pytest.importorskip("triton")
 
 from fastreason.kernels.triton_support import INTERPRETED, tl, triton
 
-from bench.cases import OPS, Shape
-from bench.counting import Traffic, counting
-from bench.traffic import main, measure, table
+from bench.kernels.operations import OPS, Shape
+from bench.kernels.traffic import main, measure, table
+from bench.kernels.traffic_meter import Traffic, counting
 
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
 
@@ -131,7 +131,7 @@ def test_refuses_unknown_operations(capsys):
 def test_the_command_starts_the_interpreter_by_itself():
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-m", "bench.traffic", "swiglu"],
+        [sys.executable, "-m", "bench.kernels.traffic", "swiglu"],
         capture_output=True,
         text=True,
         env=environment,

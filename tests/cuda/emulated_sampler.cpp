@@ -1,4 +1,4 @@
-// csrc/cuda/sampler.cu on a CPU, for tests/test_cuda_kernel.py.
+// csrc/cuda/sampler.cu on a CPU, for tests/cuda/test_cuda_kernel.py.
 #include "cuda/sampler.cu"
 
 namespace fastreason {

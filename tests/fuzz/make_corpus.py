@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import fastreason as fr
-from tests.grade.gold import GOLD, REVERSE_GOLD, SYMBOLIC_GOLD
+from tests.grading.gold import GOLD, REVERSE_GOLD, SYMBOLIC_GOLD
 
 CELLS = [("zoo", "forward", 2), ("zoo", "forward", 3), ("zoo", "reverse", 2), ("zoo", "reverse", 3)]
 CELLS += [("symbolic", "forward", 2)]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from fastreason.kernels import Segments, attention
-from fastreason.kernels import attention_plan as plans
+from fastreason.kernels import attention_tiles as plans
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_errors, check_op, relative, value_and_gradients

@@ -13,9 +13,9 @@ pytest.importorskip("triton")
 
 from fastreason.kernels.triton_support import INTERPRETED, tl, triton
 
-from bench.audit import ARCHS, Audited, broken_rules, over_budget, table
-from bench.launches import recorded
-from bench.machine_code import Access, Figures, accesses, figures_of, occupancy, read_code
+from bench.kernels.audit import ARCHS, Audited, broken_rules, over_budget, table
+from bench.kernels.compile_without_gpu import recorded
+from bench.kernels.machine_code import Access, Figures, accesses, figures_of, occupancy, read_code
 
 # the interpreter takes the place of kernels when they are decorated
 needs_compiler = pytest.mark.skipif(INTERPRETED, reason="needs kernels that are compiled")
@@ -24,7 +24,7 @@ needs_compiler = pytest.mark.skipif(INTERPRETED, reason="needs kernels that are 
 def test_kernels_stay_within_their_budgets():
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-m", "bench.audit"],
+        [sys.executable, "-m", "bench.kernels.audit"],
         capture_output=True,
         text=True,
         env=environment,

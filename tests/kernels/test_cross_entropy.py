@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from fastreason.kernels import cross_entropy
 from fastreason.kernels.cross_entropy import cross_entropy_ref
-from fastreason.kernels.rows import scalars
+from fastreason.kernels.logit_rows import scalars
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_errors, check_op, value_and_gradients

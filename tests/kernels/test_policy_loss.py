@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from fastreason.kernels import policy_loss, token_weights
+from fastreason.kernels.logit_rows import scalars
 from fastreason.kernels.policy_loss import policy_loss_ref
-from fastreason.kernels.rows import scalars
 from fastreason.kernels.triton_support import INTERPRETED, runs_triton
 
 from .conftest import needs_triton
@@ -453,7 +453,7 @@ def test_a_schedule_does_not_make_torch_compile_again(device):
 def test_no_batch_and_no_schedule_compiles_a_kernel_again():
     """Rows, scalars, all kernels of one pass and of two; Triton likes 1 and 16 apart."""
     pytest.importorskip("triton")
-    from bench.launches import recorded
+    from bench.kernels.compile_without_gpu import recorded
 
     settings = [
         {"temperature": 1.0, "kl_coef": 0.0, "clip_low": 0.2},

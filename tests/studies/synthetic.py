@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from fastreason.machine import describe_machine
-from fastreason.stages import distinct_units, evaluated_themes, study_runs
+from fastreason.runtime.machine import describe_machine
+from fastreason.studies.work_units import distinct_units, evaluated_themes, study_runs
 
 FAILURES = {"MISSING_STEP": 0.5, "WRONG_PARENTS": 0.3, "WRONG_VALUE": 0.2}
 

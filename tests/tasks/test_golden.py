@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import fastreason as fr
-from fastreason.tasks import MAX_OP, MIN_OP
+from fastreason.tasks.stream import MAX_OP, MIN_OP, MODES
 
 GOLDEN = Path(__file__).with_name("golden.json")
 KINDS = [
-    *((theme, mode, depth) for theme in ("zoo", "school", "festival") for mode in fr.tasks.MODES for depth in (2, 3)),
+    *((theme, mode, depth) for theme in ("zoo", "school", "festival") for mode in MODES for depth in (2, 3)),
     ("symbolic", "forward", 2),
 ]
 

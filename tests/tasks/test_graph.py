@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 import fastreason as fr
-from fastreason.cli import main
-from fastreason.graph_svg import graph_svg
+from fastreason.cli.main import main
+from fastreason.tasks.graph_svg import graph_svg
 from tests import published
 
 KINDS = [("forward", 2), ("forward", 3), ("reverse", 2), ("reverse", 3)]

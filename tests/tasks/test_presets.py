@@ -6,8 +6,8 @@ import warnings
 import pytest
 
 import fastreason as fr
-from fastreason.cli import main
-from fastreason.presets import read_presets
+from fastreason.cli.main import main
+from fastreason.tasks.presets import read_presets
 from tests.conftest import REFERENCE
 
 CONTENT = {

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastreason as fr
+from fastreason.tasks.stream import SPLITS
 from tests import published, symbolic
 
 OPS = range(2, 41)
@@ -136,9 +137,7 @@ def test_seed_and_split_change_the_problems():
 def test_splits_share_no_problem():
     # a million short problems of op 2, few enough that draws meet again
     mix = uniform("symbolic", op=[2], max_sentences=4)
-    hashes = {
-        split: set(fr.TaskStream(mix, seed=0, split=split)[0:250_000].hashes.tolist()) for split in fr.tasks.SPLITS
-    }
+    hashes = {split: set(fr.TaskStream(mix, seed=0, split=split)[0:250_000].hashes.tolist()) for split in SPLITS}
     assert len(hashes["train"]) < 200_000  # problems do repeat within a split
     for a in hashes:
         for b in hashes:
@@ -147,7 +146,7 @@ def test_splits_share_no_problem():
 
 def test_splits_by_graph_share_no_graph_and_no_problem():
     mix = fr.Mixture.uniform(op=[7, 9], themes=["zoo"], modes=["forward", "reverse"], depths=[2, 3])
-    parts = {split: fr.TaskStream(mix, seed=0, split=split, split_by="graph")[0:10_000] for split in fr.tasks.SPLITS}
+    parts = {split: fr.TaskStream(mix, seed=0, split=split, split_by="graph")[0:10_000] for split in SPLITS}
     graphs = {split: set(batch.graph_hashes.tolist()) for split, batch in parts.items()}
     hashes = {split: set(batch.hashes.tolist()) for split, batch in parts.items()}
     for a in parts:

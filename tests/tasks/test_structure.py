@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastreason as fr
-from fastreason.graph import ProblemGraph
+from fastreason.tasks.graph import ProblemGraph
 from tests import published
 
 # Each is a mean of (numerator, denominator) over problems, in this order.

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, pre_tokenizers, trainers
 
 import fastreason as fr
-from bench.tokenizer_agreement import RELEASED, disagreements, every_kind, judge_of
-from fastreason.bpe import byte_characters
+from bench.checks.tokenizer_agreement import RELEASED, disagreements, every_kind, judge_of
+from fastreason.text.bpe import byte_characters
 
 TAGS = ["<question>", "</question>", "<solution>", "</solution>", "<answer>", "</answer>"]
 SPECIALS = ["[UNK]", "[PAD]", "[BOS]", "[EOS]", *TAGS]
@@ -85,7 +85,7 @@ def test_ids_of_documents_are_those_of_tokenizers(name, loaded):
 
 @pytest.mark.parametrize("name", ["our own", "released"])
 def test_ids_of_many_documents_are_those_of_tokenizers(name, loaded):
-    """20,000 of both: `python -m bench.tokenizer_agreement` does a million."""
+    """20,000 of both: `python -m bench.checks.tokenizer_agreement` does a million."""
     ours = fr.Tokenizer.build(["zoo", "school", "festival", "symbolic"]) if name == "our own" else loaded(name)[0]
     judge = judge_of(ours)
     for start in range(0, 20_000, 2000):

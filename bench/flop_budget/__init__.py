@@ -1,0 +1,1 @@
+"""What a fixed budget of FLOP buys and reaches by its split."""

@@ -1,0 +1,1 @@
+"""How suites run and what they leave."""

@@ -1,0 +1,1 @@
+"""Machine code, traffic and times of every kernel."""

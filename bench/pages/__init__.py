@@ -1,0 +1,1 @@
+"""Pages of docs/ from what was measured."""

@@ -1,0 +1,1 @@
+"""What changed since an earlier run of this class of machines."""

@@ -1,0 +1,1 @@
+"""Questions put to us and to peers in turns."""

@@ -1,0 +1,1 @@
+"""The command line: what a command takes and what it prints."""

@@ -1,0 +1,216 @@
+"""The commands `eval` and `edge`: flags to settings, results to the screen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, open_folder
+from ..evaluation.find_edge import EdgeSettings, edge_mixture, edge_table, find_edge
+from ..evaluation.op_ranges import covered, parse_range
+from ..evaluation.pass_table import failure_table, table
+from ..evaluation.sample_files import model_identity
+from ..evaluation.samplers import DEVICES, ENGINES, load_sampler
+from ..runtime import distributed
+from ..runtime.machine import describe_machine
+from ..runtime.metrics_log import StopRequest
+from ..studies.recipe import available_recipes, load_recipe
+from ..tasks.export import write_json
+from ..tasks.stream import DEPTHS, MODES, Mixture
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
+_DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)
+
+
+def evaluate_command(arguments: list[str]) -> int:
+    """`fastreason eval`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="fastreason eval",
+        description="Verified pass@k of a Hugging Face folder, for k = 1 .. samples. Without --preset and --recipe the "
+        "settings are those of the run that the checkpoint lies in, if it lies in one.",
+    )
+    _add_model_flags(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--preset", choices=list(PRESETS), help="paper: op 2-20, 200 problems each, 128 samples")
+    source.add_argument(
+        "--recipe", metavar="NAME", help=f"settings of its evaluation: a .toml file or {', '.join(available_recipes())}"
+    )
+    _add_mixture_flags(parser)
+    parser.add_argument("--problems", type=int, metavar="N", help="of each op")
+    parser.add_argument("--samples", type=int, metavar="N", help="of each problem")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="results.json, and samples/ as Parquet")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
+    parser.add_argument("--texts", action="store_true", help="keep the completions in samples/, too")
+    options = parser.parse_args(arguments)
+    if options.out is None and (options.resume or options.texts):
+        raise ValueError("--resume and --texts need --out DIR")
+    with _session(options) as stop:
+        settings = _settings(options)
+        sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
+        folder = None
+        if options.out is not None:
+            model = model_identity(options.checkpoint)
+            how = {"resume": options.resume, "texts": options.texts}
+            folder = open_folder(options.out, settings, options.seed, model=model, **how)
+        started = time.perf_counter()
+        try:
+            result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)
+        except KeyboardInterrupt:
+            if folder is not None and distributed.is_main():
+                print(f"\nstopped; the same command with --resume goes on from here ({options.out})", file=sys.stderr)
+            return _status(stop)
+        if distributed.is_main():
+            print(table(result), failure_table(result), sep="\n\n")
+            speed = f"{result['samples']:,} samples, {result['tokens']:,} tokens, {time.perf_counter() - started:.1f} s"
+            print(f"\n{speed}" + (f": {options.out / 'results.json'}" if folder is not None else ""))
+            if folder is not None:
+                facts = _facts(options, settings)
+                facts |= {"engine": type(sampler).__name__, "seconds": round(folder.seconds(), 3)}
+                folder.finish({**facts, **result, "machine": describe_machine()})
+    return 0
+
+
+def _status(stop: StopRequest) -> int:
+    """Of a command that was asked to stop."""
+    return 143 if stop.terminated else 130
+
+
+def _facts(options: argparse.Namespace, settings: EvaluateSettings | EdgeSettings) -> dict[str, Any]:
+    return {"checkpoint": str(options.checkpoint), "settings": asdict(settings), "seed": options.seed}
+
+
+def edge_command(arguments: list[str]) -> int:
+    """`fastreason edge`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="fastreason edge",
+        description="pass@1 and pass@k of every op and theme, each labelled mastered, edge or out of reach. Undecided "
+        "cells get more problems until they are decided or the budget ends.",
+    )
+    _add_model_flags(parser)
+    _add_mixture_flags(parser)
+    known = EdgeSettings()
+    parser.add_argument(
+        "--samples", type=int, default=known.samples, metavar="K", help="of each problem: the k of pass@k"
+    )
+    parser.add_argument("--mastered", type=float, default=known.mastered, help="pass@1 above it is mastered")
+    parser.add_argument("--reach", type=float, default=known.reach, help="pass@k below it is out of reach")
+    parser.add_argument("--confidence", type=float, default=known.confidence, help="of a decided label")
+    parser.add_argument("--first", type=int, default=known.first, metavar="N", help="problems of the first look")
+    parser.add_argument("--problems", type=int, default=known.problems, metavar="N", help="most problems of a cell")
+    parser.add_argument(
+        "--budget", type=int, default=known.budget, metavar="N", help="most samples in all; 0: no limit"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    options = parser.parse_args(arguments)
+    chosen = {field.name: getattr(options, field.name) for field in fields(EdgeSettings)}
+    settings = EdgeSettings(**chosen)
+    with _session(options) as stop:
+        base = _base(options)[0]
+        sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
+        sampler = load_sampler(options.checkpoint, replace(base.sampling, **sampling), options.engine, options.device)
+        mixture = Mixture.from_dict(_mixture(base.mixture, options))
+        try:
+            found = find_edge(sampler, mixture, settings, seed=options.seed, stop=stop)
+        except KeyboardInterrupt:
+            return _status(stop)
+        if distributed.is_main():
+            print(edge_table(found, settings.samples))
+            parts = edge_mixture(found)
+            if parts:
+                lines = "".join(f"\n    {_toml(part)}," for part in parts)
+                print(f"\nthe edge as a mixture:\nmixture = [{lines}\n]")
+            if options.out is not None:
+                cells = [cell.to_dict(settings.samples) for cell in found]
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                facts = {**_facts(options, settings), "cells": cells, "edge": parts}
+                write_json(options.out, facts | {"machine": describe_machine()})
+        return _status(stop) if stop.requested else 0
+
+
+def _toml(part: dict[str, Any]) -> str:
+    """An inline table; JSON's values are TOML's here."""
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in part.items()) + " }"
+
+
+def _add_model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a Hugging Face folder")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="our decoder, or transformers' (default auto)"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default auto: a GPU where there is one")
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--top-p", type=float)
+    parser.add_argument("--min-p", type=float)
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="limit of a sample")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of torch; default 0: as torch chooses")
+
+
+def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--op", help="operations: 7, 2-10 or 3,5,9")
+    parser.add_argument("--themes", nargs="+", help="names or .toml files")
+    parser.add_argument("--modes", nargs="+", choices=MODES)
+    parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS)
+    parser.add_argument("--max-value", type=int, metavar="N", help="largest value in a problem")
+
+
+def _settings(options: argparse.Namespace) -> EvaluateSettings:
+    """The settings that the flags start from, changed by the others."""
+    base, ranges = _base(options)
+    changes: dict[str, Any] = {"mixture": _mixture(base.mixture, options)}
+    names = ("problems", "samples", *_SAMPLING)
+    changes |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    samples = changes.get("samples", base.samples)
+    ops = Mixture.from_dict(changes["mixture"]).ops
+    kept = covered(ranges, ops)
+    if not kept and len(ops) > 1:
+        kept = {"all ops": {",".join(map(str, ops)): 1.0}}
+    return replace(base, **changes, k=list(range(1, max(1, samples) + 1)), ranges=kept)
+
+
+def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict[str, float]]]:
+    """Settings of the preset, the recipe, or the run that the checkpoint lies in; and ranges."""
+    if getattr(options, "preset", None):
+        return PRESETS[options.preset], PRESETS[options.preset].ranges
+    name = getattr(options, "recipe", None)
+    beside = options.checkpoint.resolve().parent.parent / "recipe.toml"
+    if name is None and beside.is_file():
+        name = str(beside)
+        if distributed.is_main():
+            print(f"settings of {name}", file=sys.stderr)
+    if name is None:
+        return _DEFAULT, {}
+    recipe = load_recipe(name)
+    return recipe.evaluate, recipe.evaluation_ranges()
+
+
+def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every part with what the flags say of it."""
+    changes: dict[str, Any] = {} if options.op is None else {"op": parse_range(options.op)}
+    names = ("themes", "modes", "depths", "max_value")
+    changes |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return [{**part, **changes} for part in parts]
+
+
+@contextmanager
+def _session(options: argparse.Namespace) -> Iterator[StopRequest]:
+    """Threads, ranks and signals of a command."""
+    if options.threads < 0 or options.seed < 0:
+        raise ValueError(f"need --threads >= 0 and --seed >= 0, got {options.threads} and {options.seed}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads or before)
+    try:
+        with distributed.process_group(), StopRequest.watch() as stop:
+            yield stop
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""pass@k of a model or of files of completions."""

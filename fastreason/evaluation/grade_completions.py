@@ -1,0 +1,300 @@
+"""What `fastreason grade` does: the verdicts of a file of completions as JSONL or Parquet, and a summary.
+
+Files are read, graded and written in chunks, so memory does not grow with the completions. The result is written under
+another name and renamed once it is whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..grading.failure_kinds import FailureKind, failure_kinds
+from ..grading.verdicts import StepStatus, Verdicts, grade_texts
+from ..runtime.metrics_log import progress_bar
+from ..tasks.export import write_whole
+from . import pass_table
+from .completion_files import Chunk, GoldRows, Report, read_completions
+from .op_ranges import PAPER_RANGES, covered
+from .pass_table import SCORES
+
+FORMATS = ("jsonl", "parquet")
+LEVELS = ("answer_correct", "verified", "sound")
+_RELEASED = ("released_verified", "released_process_accuracy", "released_outcome", "released_process_reward")
+COLUMNS = (*LEVELS, "process_accuracy", *_RELEASED)
+"""Fields of `Verdicts` that are written for each completion."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graded:
+    """Some completions with what is written of them: gold row, sample and failure kind of each, and the verdicts."""
+
+    rows: np.ndarray
+    samples: np.ndarray
+    verdicts: Verdicts
+    failures: np.ndarray
+
+    @classmethod
+    def of(cls, chunk: Chunk, gold: GoldRows, threads: int) -> Graded:
+        rows = np.array(chunk.rows)
+        solutions = [gold.solutions[row] for row in _one_of_each_group(rows).tolist()]
+        verdicts = grade_texts(solutions, chunk.texts, threads=threads)
+        return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts))
+
+
+def _one_of_each_group(rows: np.ndarray) -> np.ndarray:
+    """One row of each run of equal ones where all runs have the same length, so that its solution is read once."""
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    size, rest = divmod(len(rows), len(begins))
+    return rows[begins] if rest == 0 and (begins == np.arange(len(begins)) * size).all() else rows
+
+
+class Summary:
+    """Counts of completions by op and by failure kind.
+
+    Args:
+        gold: the rows that are answered.
+
+    Attributes:
+        ops: int64 [ops], rising; -1 stands for rows without one.
+        counts: int64 [ops, failure kinds, 1 + levels]: completions, and those of them that pass each of LEVELS.
+        scores: SCORES [gold rows]: the completions of each row; `tokens` and `stopped` are not known.
+        malformed: how many lines of both files could not be used.
+    """
+
+    def __init__(self, gold: GoldRows) -> None:
+        # -1 for rows without op
+        self.ops, self._op_of_row = np.unique(
+            [-1 if facts["op"] is None else facts["op"] for facts in gold.facts], return_inverse=True
+        )
+        self.counts = np.zeros((len(self.ops), len(FailureKind), 1 + len(LEVELS)), dtype=np.int64)
+        self.malformed = 0
+        self.scores = np.zeros(len(gold), dtype=SCORES)
+        self.scores["op"], self.scores["problem"] = self.ops[self._op_of_row], np.arange(len(gold))
+        self.names = {}
+        for name, fact in (("theme", "template"), ("mode", "mode")):
+            found, self.scores[name] = np.unique([str(facts[fact] or "?") for facts in gold.facts], return_inverse=True)
+            self.names[name] = found.tolist()
+
+    def add(self, graded: Graded) -> None:
+        cells = self._op_of_row[graded.rows] * len(FailureKind) + graded.failures
+        passes = [np.ones(len(cells)), *(getattr(graded.verdicts, level) for level in LEVELS)]
+        size = self.counts[..., 0].size
+        counts = np.stack([np.bincount(cells, weights, minlength=size) for weights in passes], axis=1)
+        self.counts += counts.astype(np.int64).reshape(self.counts.shape)
+        rows = len(self.scores)
+        self.scores["samples"] += np.bincount(graded.rows, minlength=rows)
+        for name, level in pass_table.LEVELS.items():
+            self.scores[name] += np.bincount(graded.rows[getattr(graded.verdicts, level)], minlength=rows)
+        # a sum until all are there
+        self.scores["process_accuracy"] += np.bincount(graded.rows, graded.verdicts.process_accuracy, rows)
+        np.add.at(self.scores["failures"], (graded.rows, graded.failures), 1)
+
+    @property
+    def problems(self) -> int:
+        """How many gold rows have a completion."""
+        return int((self.scores["samples"] > 0).sum())
+
+    def results(self) -> dict[str, Any]:
+        """pass@k as an evaluation gives it, for k up to the fewest completions of a row that has any; the themes are
+        the templates of the gold rows, an op of -1 stands for rows without one."""
+        answered = self.scores[self.scores["samples"] > 0].copy()
+        answered["process_accuracy"] /= answered["samples"]
+        ks = range(1, int(answered["samples"].min()) + 1)
+        ranges = covered(PAPER_RANGES, np.unique(answered["op"]).tolist())
+        found = pass_table.summarise(answered, self.names["theme"], self.names["mode"], ks, ranges)
+        for entries in found.values():
+            for entry in entries.values():
+                del entry["mean_length"], entry["stopped"]
+        return {**found, "samples": int(answered["samples"].sum()), "malformed": self.malformed}
+
+    def table(self) -> str:
+        """Shares in percent, a line for each op and each failure kind."""
+        total = self.counts.sum(0)
+        number = int(total[:, 0].sum())
+        header = f"{'completions':>12}{'share':>8}{'answer':>8}{'verified':>10}{'sound':>8}"
+        lines = [f"{'op':20}{header}"]
+        lines += [
+            _line("?" if op < 0 else str(op), counts.sum(0), number)
+            for op, counts in zip(self.ops.tolist(), self.counts, strict=True)
+            if counts.any()
+        ]
+        lines += [_line("all", total.sum(0), number), "", f"{'failure':20}{header}"]
+        lines += [
+            _line(kind.name.lower().replace("_", " "), total[kind], number) for kind in FailureKind if total[kind, 0]
+        ]
+        if self.scores["samples"][self.scores["samples"] > 0].min() > 1:
+            lines += ["", pass_table.table(self.results())]
+        count = f"{number:,} completions of {self.problems:,} problems; {self.malformed:,} malformed lines skipped"
+        lines += ["", count]
+        return "\n".join(lines)
+
+
+def grade_file(
+    gold: str | Path,
+    completions: str | Path,
+    out: str | Path | None = None,
+    *,
+    format: str | None = None,
+    threads: int = 0,
+) -> Summary:
+    """Grades a file of completions; docs/grading.md says what the files hold.
+
+    Args:
+        gold: JSONL in the published schema, plain or gzip.
+        completions: JSONL, plain or gzip; see `generations`.
+        out: where the verdicts go; None writes none.
+        format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
+        threads: 0 uses all cores.
+    Returns:
+        The summary. Lines that cannot be used have been told on stderr with file, number and reason.
+    Raises:
+        ValueError: a file is missing, holds nothing that can be used, or would be overwritten by `out`.
+        ModuleNotFoundError: Parquet without pyarrow.
+    """
+    gold, completions = Path(gold), Path(completions)
+    path = Path(out) if out is not None else None
+    if path is not None and path.is_dir():
+        raise ValueError(f"grade: {path} is a folder")
+    if path is not None and path.exists() and any(path.samefile(file) for file in (gold, completions) if file.exists()):
+        raise ValueError(f"grade: {path} would be overwritten by its own verdicts")
+    writer = _WRITERS[_format(path, format)]()
+    malformed = 0
+
+    def report(file: Path, line: int, reason: str) -> None:
+        nonlocal malformed
+        malformed += 1
+        print(f"{file}:{line}: {reason}", file=sys.stderr)
+
+    rows = GoldRows(gold, report)
+    summary = Summary(rows)
+    graded = _grade(completions, rows, report, threads, summary)
+    if path is None:
+        for _ in graded:
+            pass
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda temporary: writer.write(temporary, graded, rows))
+    summary.malformed = malformed
+    return summary
+
+
+def _grade(path: Path, gold: GoldRows, report: Report, threads: int, summary: Summary) -> Iterator[Graded]:
+    chunks = read_completions(path, gold, report)
+    first = next(chunks, None)
+    if first is None:
+        raise ValueError(f"{path} has no completion of a gold row")
+    with progress_bar("grade", path.stat().st_size, unit="B") as bar:
+        for chunk in itertools.chain([first], chunks):
+            graded = Graded.of(chunk, gold, threads)
+            summary.add(graded)
+            yield graded
+            bar.update(chunk.bytes_read - bar.n)
+
+
+def _format(path: Path | None, format: str | None) -> str:
+    if format is None:
+        return "parquet" if path is not None and path.suffix == ".parquet" else "jsonl"
+    if format not in FORMATS:
+        raise ValueError(f"grade: format must be one of {', '.join(FORMATS)}, got {format!r}")
+    return format
+
+
+def _line(name: str, counts: np.ndarray, number: int) -> str:
+    samples = int(counts[0])
+    answer, verified, sound = (f"{100 * int(count) / samples:.1f}" for count in counts[1:])
+    return f"{name:20}{samples:>12,}{100 * samples / number:>8.1f}{answer:>8}{verified:>10}{sound:>8}"
+
+
+class _Jsonl:
+    """A line a completion. The texts of a chunk are put together column by column, not through `json.dumps`."""
+
+    _STEPS = np.array([json.dumps(status.name) for status in StepStatus], dtype=object)
+    _FAILURES = np.array([json.dumps(kind.name) for kind in FailureKind], dtype=object)
+
+    def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
+        ids, ops = (np.array([json.dumps(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
+        with path.open("w", encoding="utf-8") as file:
+            for part in graded:
+                file.write(self._text(part, ids, ops))
+
+    def _text(self, graded: Graded, ids: np.ndarray, ops: np.ndarray) -> str:
+        columns = {
+            "row": graded.rows.tolist(),
+            "id": ids[graded.rows].tolist(),
+            "sample": graded.samples.tolist(),
+            "op": ops[graded.rows].tolist(),
+            **{name: _json_numbers(getattr(graded.verdicts, name)) for name in COLUMNS},
+            "failure": self._FAILURES[graded.failures].tolist(),
+            "steps": self._step_lists(graded),
+        }
+        line = "{" + ", ".join(f'"{name}": %s' for name in columns) + "}\n"
+        return "".join([line % values for values in zip(*columns.values(), strict=True)])
+
+    def _step_lists(self, graded: Graded) -> list[str]:
+        names = self._STEPS[graded.verdicts.steps.status].tolist()
+        offsets = graded.verdicts.steps.offsets.tolist()
+        return [f"[{', '.join(names[begin:end])}]" for begin, end in itertools.pairwise(offsets)]
+
+
+def _json_numbers(values: np.ndarray) -> list[Any]:
+    if values.dtype == bool:
+        return np.array(["false", "true"], dtype=object)[values.astype(np.intp)].tolist()
+    # six digits, which are all that float32 holds
+    numbers = np.round(values.astype(np.float64), 6).astype(object)
+    numbers[np.isnan(values)] = "null"
+    return numbers.tolist()
+
+
+class _Parquet:
+    """The same columns; failure kinds and steps as dictionaries of names."""
+
+    def __init__(self) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("Parquet needs pyarrow: pip install 'fastreason[parquet]'") from error
+        self.pa: ModuleType = pyarrow
+
+    def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
+        ids = self.pa.array([None if row["id"] is None else str(row["id"]) for row in gold.facts], self.pa.string())
+        ops = self.pa.array([row["op"] for row in gold.facts], self.pa.int64())
+        first = self._table(next(graded), ids, ops)
+        with self.pa.parquet.ParquetWriter(path, first.schema) as file:
+            file.write_table(first)
+            for part in graded:
+                file.write_table(self._table(part, ids, ops))
+
+    def _table(self, graded: Graded, ids: Any, ops: Any) -> Any:
+        pa, steps = self.pa, graded.verdicts.steps
+        rows = pa.array(graded.rows, pa.int64())
+        columns = {
+            "row": rows,
+            "id": ids.take(rows),
+            "sample": pa.array(graded.samples, pa.int64()),
+            "op": ops.take(rows),
+            # no number is null
+            **{name: pa.array(getattr(graded.verdicts, name), from_pandas=True) for name in COLUMNS},
+            "failure": self._names(graded.failures, FailureKind),
+            "steps": pa.ListArray.from_arrays(
+                pa.array(steps.offsets, pa.int32()), self._names(steps.status, StepStatus)
+            ),
+        }
+        return pa.table(columns)
+
+    def _names(self, values: np.ndarray, kinds: type[IntEnum]) -> Any:
+        names = self.pa.array([kind.name for kind in kinds])
+        return self.pa.DictionaryArray.from_arrays(self.pa.array(values.astype(np.int8)), names)
+
+
+_WRITERS: dict[str, Callable[[], _Jsonl | _Parquet]] = {"jsonl": _Jsonl, "parquet": _Parquet}

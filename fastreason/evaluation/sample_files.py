@@ -1,0 +1,171 @@
+"""What an evaluation leaves on disk, and how a later one goes on from it.
+
+    evaluation.json          what is evaluated: settings, seed, model; a folder of something else is refused
+    samples/op-07-0032.parquet   a row for each sample of some problems: op 7, problem 32 and those after it
+    results.json             the scores, once every problem is done
+
+A file appears under its name when it is whole, so a kill at any moment loses at most the problems in work. Processes
+write their own files; any number of them may go on with what others left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..grading.failure_kinds import FailureKind
+from ..runtime import distributed
+from ..tasks.export import write_json, write_whole
+
+COLUMNS = {
+    "op": np.int16,
+    "problem": np.int64,
+    "theme": np.int32,
+    "mode": np.int32,
+    "depth": np.int8,
+    "sample": np.int32,
+    "answer_correct": np.bool_,
+    "verified": np.bool_,
+    "sound": np.bool_,
+    "process_accuracy": np.float32,
+    "length": np.int32,
+    "stopped": np.bool_,
+    "failure": np.int8,
+}
+"""Of a sample, in memory: names are numbers into their lists, `stopped` stands for the finish reason "stop"."""
+
+_NOTES = b"fastreason"
+
+
+class EvaluationFolder:
+    """The files of one evaluation.
+
+    Args:
+        path: made if missing.
+        identity: what is evaluated, as JSON; what is there must be of the same.
+        themes, modes: the names behind the numbers in columns.
+        resume: go on with what is there.
+    Raises:
+        ValueError: the folder holds something else, or an evaluation and `resume` is not set.
+        ModuleNotFoundError: pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        identity: Mapping[str, Any],
+        themes: Sequence[str],
+        modes: Sequence[str],
+        *,
+        resume: bool = False,
+    ) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("eval: --out needs pyarrow: pip install 'fastreason[parquet]'") from error
+        self.pa: Any = pyarrow
+        self.path, self.samples = Path(path), Path(path) / "samples"
+        self.keeps_texts = bool(identity.get("texts"))
+        self.names = {
+            "theme": list(themes),
+            "mode": list(modes),
+            "failure": [kind.name for kind in FailureKind],
+            "stopped": ["length", "stop"],
+        }
+        # every rank looks before the first one writes
+        self._check(json.loads(json.dumps(identity)), resume)
+        distributed.barrier()
+        if distributed.is_main():
+            self.samples.mkdir(parents=True, exist_ok=True)
+            for left in self.samples.glob("*.new"):
+                left.unlink()
+            write_json(self.path / "evaluation.json", identity)
+        distributed.barrier()
+
+    def _check(self, identity: Mapping[str, Any], resume: bool) -> None:
+        file = self.path / "evaluation.json"
+        if not file.exists():
+            # the first file may be left half-written
+            if self.path.exists() and set(self.path.iterdir()) - {self.samples, self.path / "evaluation.json.new"}:
+                raise ValueError(f"eval: {self.path} is not empty and holds no evaluation; give another --out")
+            return
+        if not resume:
+            raise ValueError(f"eval: {self.path} holds an evaluation; --resume goes on with it, or give another --out")
+        before = json.loads(file.read_text(encoding="utf-8"))
+        for name in sorted(before.keys() | identity.keys()):
+            if before.get(name) != identity.get(name):
+                raise ValueError(
+                    f"eval: {self.path} is of another evaluation: {name} was {before.get(name)!r:.80}, "
+                    f"now it is {identity.get(name)!r:.80}"
+                )
+
+    def _part(self, op: int, first: int) -> Path:
+        return self.samples / f"op-{op:02}-{first:04}.parquet"
+
+    def has(self, op: int, first: int) -> bool:
+        return self._part(op, first).exists()
+
+    def write(
+        self, op: int, first: int, columns: Mapping[str, np.ndarray], notes: Any, texts: Sequence[str] | None = None
+    ) -> None:
+        """Some problems of an op: COLUMNS, something to keep with them as JSON, and the completions."""
+        pa = self.pa
+        arrays = {name: self._named(name, columns[name]) for name in COLUMNS}
+        arrays["finish_reason"] = arrays.pop("stopped")
+        if texts is not None:
+            arrays["completion"] = pa.array(texts, pa.string())
+        table = pa.table(arrays).replace_schema_metadata({_NOTES: json.dumps(notes)})
+        write_whole(self._part(op, first), lambda file: pa.parquet.write_table(table, file, compression="zstd"))
+
+    def _named(self, name: str, values: np.ndarray) -> Any:
+        """An Arrow array; names instead of the numbers that stand for them."""
+        if name not in self.names:
+            return self.pa.array(values.astype(COLUMNS[name]))
+        numbers = self.pa.array(values.astype(np.int32))
+        return self.pa.DictionaryArray.from_arrays(numbers, self.pa.array(self.names[name]))
+
+    def read(self, op: int, first: int) -> tuple[dict[str, np.ndarray], Any]:
+        """What `write` was given, completions apart.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self._part(op, first)
+        try:
+            table = self.pa.parquet.read_table(path)
+            columns = {}
+            for name, dtype in COLUMNS.items():
+                column = table.column("finish_reason" if name == "stopped" else name).combine_chunks()
+                if name in self.names:
+                    number_of = [self.names[name].index(value) for value in column.dictionary.to_pylist()]
+                    columns[name] = np.array(number_of)[column.indices.to_numpy()].astype(dtype)
+                else:
+                    columns[name] = column.to_numpy(zero_copy_only=False).astype(dtype)
+            return columns, json.loads(table.schema.metadata[_NOTES])
+        except (OSError, KeyError, ValueError, self.pa.ArrowException) as error:
+            raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume does it again") from error
+
+    def seconds(self) -> float:
+        """What sampling and grading of all parts took, summed over processes and earlier calls."""
+        notes = [self.pa.parquet.read_schema(path).metadata[_NOTES] for path in self.samples.glob("*.parquet")]
+        return sum(json.loads(note)["seconds"] for note in notes)
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Writes results.json."""
+        write_json(self.path / "results.json", results)
+
+
+def model_identity(folder: str | Path) -> dict[str, str]:
+    """SHA-256 of the files that decide what a model folder answers, by name."""
+    found = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.name in ("config.json", "tokenizer.json") or path.suffix in (".safetensors", ".bin", ".model"):
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

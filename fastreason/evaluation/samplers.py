@@ -1,0 +1,176 @@
+"""Who answers: our decoder through `Rollout`, or any causal language model through transformers.
+
+An evaluation and the search for the edge ask a `Sampler` for graded samples of a batch of problems and do not know what
+stands behind it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from ..grading.verdicts import Verdicts, grade
+from ..model.decoder import Decoder
+from ..runtime.distributed import Device
+from ..sampling.rollout import Rollout
+from ..tasks.stream import ProblemBatch
+from ..text.tokenizer import SPECIALS, Tokenizer
+
+Engine = Literal["auto", "fastreason", "transformers"]
+ENGINES: tuple[Engine, ...] = ("auto", "fastreason", "transformers")
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn."""
+
+    temperature: float = 0.7
+    """Of the softmax; 0 takes the most likely token."""
+    top_k: int = 0
+    """Only the k most likely tokens; 0: all."""
+    top_p: float = 1.0
+    """Only the most likely tokens that hold this share; 1: all."""
+    min_p: float = 0.0
+    """Only tokens with at least this share of the most likely one's probability; 0: all."""
+    max_new_tokens: int = 256
+    """Limit of a sample."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0 or self.max_new_tokens < 1:
+            raise ValueError(
+                "sampling: need temperature >= 0 and max_new_tokens >= 1, "
+                f"got {self.temperature} and {self.max_new_tokens}"
+            )
+        if self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
+            raise ValueError(
+                "sampling: need top_k >= 0, top_p in 0 < p <= 1 and min_p in 0 .. 1, "
+                f"got {self.top_k}, {self.top_p} and {self.min_p}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n samples of each of P problems, graded: rows p * n .. p * n + n - 1 are those of problem p.
+
+    Args:
+        verdicts: of P * n completions.
+        lengths: int64 [P * n] in tokens, the stop token included.
+        stopped: bool [P * n]: the model ended by itself, before the limit.
+        text: the completion of a row.
+    """
+
+    verdicts: Verdicts
+    lengths: np.ndarray
+    stopped: np.ndarray
+    text: Callable[[int], str]
+
+
+class Sampler(Protocol):
+    """Draws and grades samples. The samples of a problem follow from the seed, its op and its index."""
+
+    def check(self, problems: ProblemBatch) -> None:
+        """Raises ValueError for problems that the model cannot be asked."""
+
+    def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples: ...
+
+
+class RolloutSampler:
+    """Our decoder and tokenizer.
+
+    Raises:
+        ValueError: the tokenizer has no end token, or more tokens than the model.
+    """
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, sampling: Sampling) -> None:
+        self.engine, self.tokenizer, self.sampling = Rollout(model, tokenizer), tokenizer, sampling
+        self.stop = _stop(tokenizer)
+
+    def check(self, problems: ProblemBatch) -> None:
+        tokens, offsets = self.tokenizer.core.encode_prompts(problems.core)
+        longest, positions = int(np.diff(offsets).max()), self.engine.model.config.max_position_embeddings
+        if longest >= positions:
+            raise ValueError(f"evaluate: a prompt has {longest} tokens, the model only {positions} positions")
+        if SPECIALS[0] not in self.tokenizer.words:
+            return
+        unknown = np.flatnonzero(tokens == self.tokenizer.id_of(SPECIALS[0]))
+        if unknown.size:
+            problem = int(np.searchsorted(offsets, unknown[0], side="right")) - 1
+            cell = problems.cells[problem]
+            raise ValueError(
+                f"evaluate: the tokenizer does not know every word of theme {cell.theme} with max_value "
+                f"{cell.max_value} (op {cell.op}, problem {problems.indices[problem]}); "
+                "choose the themes and the max_value that the model was trained on"
+            )
+
+    def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples:
+        drawn = self.engine.generate(
+            problems,
+            n,
+            temperature=self.sampling.temperature,
+            top_k=self.sampling.top_k,
+            top_p=self.sampling.top_p,
+            min_p=self.sampling.min_p,
+            stop=self.stop,
+            max_new_tokens=self.sampling.max_new_tokens,
+            seed=seed,
+            prompt_ids=sample_ids(problems),
+        )
+
+        def text(row: int) -> str:
+            return self.tokenizer.decode(drawn.tokens[row, : drawn.lengths[row]])
+
+        verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer)
+        return Samples(verdicts, drawn.lengths, drawn.finished, text)
+
+
+def _stop(tokenizer: Tokenizer) -> list[int | str]:
+    """Where a sample ends: behind `</answer>`, which need not be one token, or at the end token."""
+    try:
+        return [tokenizer.answer_close_id, tokenizer.eos_id]
+    except ValueError:
+        return ["</answer>", tokenizer.eos_id]
+
+
+def sample_ids(problems: ProblemBatch) -> np.ndarray:
+    """int64 [P]: what stands for each problem in the draws: its index, and its op, whose streams all start at 0."""
+    return (problems.ops.astype(np.int64) << 32) + problems.indices
+
+
+def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto", device: Device = "auto") -> Sampler:
+    """Reads a Hugging Face folder.
+
+    Args:
+        folder: with config.json, weights and a tokenizer.
+        engine: "fastreason" is our decoder, "transformers" theirs, which needs that package; "auto" is ours where it
+            can read the model, else theirs, and says so on stderr.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+    Raises:
+        ValueError: no such folder, nothing that can be read, or no GPU where one is asked for.
+        ModuleNotFoundError: transformers is needed and not installed.
+    """
+    folder = Path(folder)
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, cuda only with a GPU, got {device!r}")
+    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
+    if engine != "transformers":
+        try:
+            model = Decoder.from_pretrained(folder).to(place)
+            return RolloutSampler(model, Tokenizer.from_pretrained(folder), sampling)
+        except (ValueError, TypeError) as error:
+            if engine == "fastreason":
+                raise
+            print(f"{folder}: read by transformers, since our decoder does not: {error}", file=sys.stderr)
+    from .transformers_sampler import TransformersSampler
+
+    return TransformersSampler(folder, sampling, place)

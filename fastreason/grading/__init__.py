@@ -1,0 +1,1 @@
+"""Verdicts of completions, kinds of failure, rewards."""

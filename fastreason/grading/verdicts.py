@@ -1,0 +1,292 @@
+"""The step verifier: completions against gold solutions, step by step.
+
+Definitions (arXiv 2512.07783, section 2). For a gold step v: s(v) = 1 iff a predicted step has its name, its set of
+parents and its value. process_accuracy = mean of s over gold steps; verified = process_accuracy is 1 and the answer is
+the gold answer. Extra steps do not matter. `sound` is stricter: nothing that is printed may be wrong. docs/grading.md
+says how text is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import numpy as np
+
+from .. import _core
+from ..tasks.stream import ProblemBatch
+from ..text.tokenizer import Tokenizer
+
+
+class StepStatus(IntEnum):
+    """What the verifier says of one predicted step.
+
+    Where several things are wrong: repeated or extra, undefined variable, wrong parents, wrong operator, arithmetic
+    slip, wrong value, in this order.
+    """
+
+    RIGHT = 0
+    """A gold step: its parents, its definition, every number on the way and its value."""
+    WRONG_VALUE = 1
+    """Defined as in the gold solution and carried out as printed, but from a wrong value."""
+    WRONG_PARENTS = 2
+    """Its set of parents differs from the gold one."""
+    WRONG_OPERATOR = 3
+    """The same parents, but another operator, constant or order of operands."""
+    ARITHMETIC_SLIP = 4
+    """One of its equalities does not hold, or cannot be read."""
+    UNDEFINED_VARIABLE = 5
+    """It uses a variable that nothing before it defines."""
+    REPEATED = 6
+    """A later step has the same name; that one counts."""
+    EXTRA = 7
+    """No gold step has this name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The predicted steps of all completions, one after the other.
+
+    Args:
+        offsets: int64 [n + 1]: the steps of completion i are offsets[i] .. offsets[i + 1] - 1.
+        status: uint8 [steps], a StepStatus.
+        correct: bool [steps]: s(v) of the published measure, whatever its status; at most one step a gold step.
+        gold_step: int32 [steps]: the index of the gold step of the same name, -1 if there is none.
+        name: uint64 [steps]: a hash of the name; equal names have equal ones.
+        value: float64 [steps]: what the step gives, with the unknown put at the answer; not a number if nothing.
+        begin, end: int32 [steps]: where the step stands in the completion: characters of a str, bytes of bytes,
+            characters of the decoded text of token ids.
+        token_begin, token_end: int32 [steps]: the same in tokens; None for texts.
+    """
+
+    offsets: np.ndarray
+    status: np.ndarray
+    correct: np.ndarray
+    gold_step: np.ndarray
+    name: np.ndarray
+    value: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    token_begin: np.ndarray | None = None
+    token_end: np.ndarray | None = None
+
+    @cached_property
+    def completion(self) -> np.ndarray:
+        """int64 [steps]: the completion that each step belongs to."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+@dataclass(frozen=True, eq=False)
+class GoldSteps:
+    """The gold steps of all completions, one after the other.
+
+    Args:
+        offsets: int64 [n + 1]: those of completion i are offsets[i] .. offsets[i + 1] - 1.
+        found: int32 [gold steps]: the predicted step with the same name, counted from the completion's first, -1 if it
+            is missing.
+    """
+
+    offsets: np.ndarray
+    found: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What the verifier says of n completions, as arrays.
+
+    Args:
+        answer_correct: bool [n]: the answer is the gold answer.
+        verified: bool [n]: so it is, and every gold step is correct.
+        sound: bool [n]: verified, and nothing that is printed is wrong: every equality holds, every step is defined as
+            in the gold solution from what was defined before, and the equation of a reverse problem is solved exactly.
+        process_accuracy: float32 [n]: the share of gold steps that are correct.
+        answer: float64 [n]: the number read as the answer; not a number if there is none.
+        num_missing: int32 [n]: gold steps without a step of their name.
+        steps: the predicted steps.
+        gold_steps: which gold steps they are.
+        length: the second dimension of the token ids, None for texts.
+
+    `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
+    (float32 [n]) are the verdicts of the scorer that was released with the paper, defects included, for statements
+    about published numbers. They are computed when first asked for. That scorer reads the published style alone: of
+    gold solutions in which it finds no step the first is False, process accuracy and reward are not a number.
+    """
+
+    answer_correct: np.ndarray
+    verified: np.ndarray
+    sound: np.ndarray
+    process_accuracy: np.ndarray
+    answer: np.ndarray
+    num_missing: np.ndarray
+    steps: Steps
+    gold_steps: GoldSteps
+    length: int | None = None
+    _texts: Callable[[], tuple[list[Any], list[Any]]] | None = field(default=None, repr=False)
+    _threads: int = field(default=0, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.verified)
+
+    @property
+    def released_verified(self) -> np.ndarray:
+        return self._released["released_verified"]
+
+    @property
+    def released_process_accuracy(self) -> np.ndarray:
+        return self._released["released_process_accuracy"]
+
+    @property
+    def released_outcome(self) -> np.ndarray:
+        return self._released["released_outcome"]
+
+    @property
+    def released_process_reward(self) -> np.ndarray:
+        return self._released["released_process_reward"]
+
+    @cached_property
+    def _released(self) -> dict[str, np.ndarray]:
+        assert self._texts is not None, "Verdicts come from grade or grade_texts"
+        arrays = _core.grade_released(*self._texts(), threads=self._threads)
+        unread = arrays["num_gold"] == 0
+        arrays["released_verified"][unread] = False
+        for name in ("released_process_accuracy", "released_process_reward"):
+            arrays[name][unread] = np.nan
+        return arrays
+
+    def token_rewards(
+        self, step_rewards: np.ndarray | None = None, *, at: Literal["every", "last"] = "every"
+    ) -> np.ndarray:
+        """What each step earns, put on the tokens that wrote it: per-token rewards or advantages.
+
+            out[i, t] = step_rewards[s] for the tokens t of step s of completion i, 0 for all others
+
+        Args:
+            step_rewards: float [steps], one for each of `steps`; default 1 for correct steps and 0 for others.
+            at: "every" token of a step gets its reward, or its "last" one alone. A token that two steps share belongs
+                to the later one.
+        Returns:
+            float32 [n, length].
+        Raises:
+            ValueError: the verdicts are of texts, or step_rewards has another shape.
+
+        >>> problems = fr.TaskStream(fr.Mixture.uniform(op=[2], themes=["symbolic"]), seed=0)[0:1]
+        >>> tokenizer = fr.Tokenizer.build(["symbolic"])
+        >>> ids = tokenizer.encode(f" {problems.solutions[0]}")[None]
+        >>> fr.grade(problems, ids, tokenizer=tokenizer).token_rewards(at="last")
+        array([[0., 1., 0., 0., 0., 0., 1., 0., 0., 0., 0.]], dtype=float32)
+        """
+        steps = self.steps
+        if self.length is None or steps.token_begin is None or steps.token_end is None:
+            raise ValueError("token_rewards: these are verdicts of texts; grade token ids to know where tokens are")
+        values = steps.correct.astype(np.float32) if step_rewards is None else np.asarray(step_rewards, np.float32)
+        if values.shape != steps.status.shape:
+            raise ValueError(
+                f"token_rewards: step_rewards must be [{len(steps.status)}], one for each step, got {values.shape}"
+            )
+        out = np.zeros((len(self), self.length), dtype=np.float32)
+        row, begin, end = steps.completion * self.length, steps.token_begin, steps.token_end
+        if at == "last":
+            out.reshape(-1)[row + end - 1] = values
+            return out
+        size = end - begin
+        first = np.cumsum(size) - size  # of each step, among the tokens of all steps
+        token = np.arange(size.sum()) + np.repeat(row + begin - first, size)
+        out.reshape(-1)[token] = np.repeat(values, size)
+        return out
+
+    @classmethod
+    def _from_core(
+        cls,
+        arrays: dict[str, Any],
+        texts: Callable[[], tuple[list[Any], list[Any]]],
+        threads: int,
+        length: int | None = None,
+    ) -> Verdicts:
+        def part(prefix: str) -> dict[str, Any]:
+            return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+        whole = {key: value for key, value in arrays.items() if not key.startswith(("step_", "gold_"))}
+        steps = part("step_")
+        steps["gold_step"] = steps.pop("gold")
+        return cls(
+            **whole,
+            steps=Steps(**steps),
+            gold_steps=GoldSteps(**part("gold_")),
+            length=length,
+            _texts=texts,
+            _threads=threads,
+        )
+
+
+def grade(
+    batch: ProblemBatch,
+    completions: Sequence[str] | Sequence[bytes] | np.ndarray,
+    *,
+    tokenizer: Tokenizer | None = None,
+    threads: int = 0,
+) -> Verdicts:
+    """Grades n completions of each problem of a batch.
+
+    Args:
+        batch: the problems.
+        completions: flat, n for problem 0, then n for problem 1, ...: texts that continue the prompt, or integers
+            [completions, length], rows that end at their first [EOS] or [PAD].
+        tokenizer: whose ids they are; needed for integers only.
+        threads: 0 uses all cores; the verdicts are the same for any number.
+    Returns:
+        Verdicts of len(completions) entries. Any text is graded; none is an error.
+    Raises:
+        ValueError: the number of completions is no multiple of the number of problems, or a tokenizer is missing.
+    """
+    if isinstance(completions, np.ndarray):
+        if tokenizer is None:
+            raise ValueError("grade: token ids need the tokenizer argument")
+        if not np.issubdtype(completions.dtype, np.integer):
+            raise ValueError(f"grade: token ids must be integers, got {completions.dtype}")
+        arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
+        return Verdicts._from_core(
+            arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
+        )
+    texts: list[str | bytes] = list(completions)
+    return Verdicts._from_core(
+        _core.grade_batch(batch.core, texts, threads=threads), partial(_with_solutions, batch, texts), threads
+    )
+
+
+def grade_texts(
+    gold_solutions: Sequence[str] | Sequence[bytes],
+    completions: Sequence[str] | Sequence[bytes],
+    *,
+    threads: int = 0,
+) -> Verdicts:
+    """Grades n completions of each gold solution, for any text in the format of GSM-Infinite or the symbolic style.
+
+    >>> gold = "Define red kite in Alder Field as q; so q = 2. Answer: 2."
+    >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
+    array([ True])
+    """
+    gold: list[str | bytes] = list(gold_solutions)
+    texts: list[str | bytes] = list(completions)
+    return Verdicts._from_core(
+        _core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts), threads
+    )
+
+
+# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts pickle.
+
+
+def _as_they_are(gold: list[Any], texts: list[Any]) -> tuple[list[Any], list[Any]]:
+    return gold, texts
+
+
+def _with_solutions(batch: ProblemBatch, texts: list[Any]) -> tuple[list[Any], list[Any]]:
+    return batch.solutions, texts
+
+
+def _decoded(batch: ProblemBatch, tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[list[Any], list[Any]]:
+    ends = (tokens == tokenizer.eos_id) | (tokens == tokenizer.pad_id)
+    lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), tokens.shape[1])
+    return batch.solutions, [tokenizer.decode(row[:n]) for row, n in zip(tokens, lengths, strict=True)]

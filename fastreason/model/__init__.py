@@ -1,0 +1,1 @@
+"""The decoder, its files in Hugging Face's format, its FLOP."""

@@ -1,0 +1,192 @@
+"""One self-contained HTML page from what a run directory holds: no network, no scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..runtime.metrics_log import MetricsLog
+from .charts import Series, line_chart
+
+STAGE_NAMES = {"pretrain": "pre-training", "midtrain": "mid-training", "rl": "reinforcement learning"}
+
+
+def write_report(folder: str | Path) -> Path:
+    """Writes `report.html` into a run directory, of one run or of a study, and returns its path.
+
+    Raises:
+        ValueError: the directory holds no recipe.toml (of a study: study.toml) or no results.json.
+    """
+    folder = Path(folder)
+    if (folder / "study.toml").is_file():
+        from .study_page import write_study_report
+
+        return write_study_report(folder)
+    for name in ("recipe.toml", "results.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"report: {folder / name} does not exist")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    metrics = MetricsLog(folder / "metrics.jsonl").read()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fastreason.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html").render(
+        results=results,
+        recipe_text=(folder / "recipe.toml").read_text(encoding="utf-8"),
+        stage_names=STAGE_NAMES,
+        pass_chart=_pass_chart(results),
+        reward_chart=_reward_chart(metrics),
+        loss_chart=_loss_chart(metrics),
+        warnings=_warnings(metrics),
+        summary=_summary(results),
+        throughput=_throughput(results, metrics),
+        ks=_ks(results),
+        ops=_ops(results),
+        traces=_traces(results),
+    )
+    path = folder / "report.html"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _ops(results: Mapping[str, Any]) -> list[str]:
+    names = {op for stage in results["stages"].values() for op in stage["ops"]}
+    return sorted(names, key=int)
+
+
+def _ks(results: Mapping[str, Any]) -> list[str]:
+    first = next(iter(results["stages"].values()))["ops"]
+    return list(next(iter(first.values()))["verified"])
+
+
+def _pass_chart(results: Mapping[str, Any]) -> str:
+    """pass@1 with intervals as lines, pass@largest k dashed."""
+    last = _ks(results)[-1]
+    series = []
+    for style, (stage, scores) in enumerate(results["stages"].items()):
+        for k in dict.fromkeys(["1", last]):
+            if k not in next(iter(scores["ops"].values()))["verified"]:
+                continue
+            ops = sorted(scores["ops"], key=int)
+            series.append(
+                Series(
+                    f"{STAGE_NAMES[stage]}, pass@{k}",
+                    [(int(op), scores["ops"][op]["verified"][k]) for op in ops],
+                    style,
+                    dashed=k != "1",
+                    intervals=[scores["ops"][op]["verified_interval"][k] for op in ops] if k == "1" else None,
+                )
+            )
+    return line_chart(
+        series,
+        title="Verified pass@k by number of operations, for each stage",
+        x_label="op (arithmetic operations of the problem)",
+        y_label="verified pass@k",
+        y_range=(0.0, 1.0),
+        integer_x=True,
+    )
+
+
+def _warnings(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the watch of reinforcement learning said, in the order of the steps."""
+    return [
+        {"stage": STAGE_NAMES[entry["stage"]], "step": entry["step"], "text": text}
+        for entry in metrics
+        for text in entry.get("warnings", ())
+    ]
+
+
+def _reward_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
+    steps = [entry for entry in metrics if entry["stage"] == "rl"]
+    lines = {
+        "reward": "reward", "answer_correct": "right answer", "silent_groups": "silent groups", "finished": "finished",
+    }  # fmt: skip
+    points = {key: [(entry["step"], entry[key]) for entry in steps if key in entry] for key in lines}
+    return line_chart(
+        [Series(name, smooth(points[key]), style) for style, (key, name) in enumerate(lines.items()) if points[key]],
+        title="Reward, shares of right answers, of silent groups and of samples that ended by themselves, by step",
+        x_label="step",
+        y_label="mean",
+        y_range=(0.0, 1.0),
+    )
+
+
+def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
+    series = []
+    for style, stage in enumerate(("pretrain", "midtrain")):
+        points = [(entry["tokens"] / 1e6, entry["loss"]) for entry in metrics if entry["stage"] == stage]
+        if points:
+            series.append(Series(STAGE_NAMES[stage], smooth(points), style))
+    highest = max((y for line in series for _, y in line.points[2:]), default=1.0)
+    return line_chart(
+        [Series(line.name, [(x, min(y, highest)) for x, y in line.points], line.style) for line in series],
+        title="Loss over training tokens",
+        x_label="million tokens of the stage",
+        y_label="cross entropy, nats a token",
+        y_range=(0.0, highest),
+    )
+
+
+def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
+    """Means of at most `most` runs of neighbouring points."""
+    size = max(1, -(-len(points) // most))
+    runs = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(run[-1][0], sum(y for _, y in run) / len(run)) for run in runs]
+
+
+def _summary(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mean verified pass@1 of the recipe's ranges after each stage."""
+    ranges = results.get("ranges", {})
+    rows = []
+    for stage, scores in results["stages"].items():
+        row: dict[str, Any] = {"stage": STAGE_NAMES[stage]}
+        for name, ops in ranges.items():
+            values = [scores["ops"][str(op)]["verified"]["1"] for op in ops if str(op) in scores["ops"]]
+            row[name] = sum(values) / len(values) if values else None
+        rows.append(row)
+    return rows
+
+
+def _throughput(results: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for stage in results["stages"]:
+        seconds, tokens = results["seconds"][stage], results["tokens"][stage]
+        rows.append(
+            {
+                "stage": STAGE_NAMES[stage],
+                "seconds": seconds,
+                "tokens": tokens,
+                "tokens_per_s": tokens / seconds if seconds else 0.0,
+                "evaluation_seconds": results["evaluation_seconds"][stage],
+            }
+        )
+    return rows
+
+
+def _traces(results: Mapping[str, Any], most: int = 3) -> list[dict[str, Any]]:
+    """Samples of the last stage, cut into steps and the text between them; failures and hard problems first."""
+    traces = list(results["stages"].values())[-1]["traces"]
+    wrong = [trace for trace in traces if not trace["verified"] and trace["steps"]]
+    right = [trace for trace in traces if trace["verified"]]
+    right.sort(key=lambda trace: -trace["op"])
+    chosen = wrong[:1] + right[:1] + wrong[1:]
+    return [{**trace, "parts": trace_parts(trace)} for trace in (chosen + right[1:])[:most]]
+
+
+def trace_parts(trace: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+    """(status or None, text); offsets of steps count bytes."""
+    data, parts, at = trace["completion"].encode(), [], 0
+    for step in trace["steps"]:
+        parts.append((None, data[at : step["begin"]].decode(errors="replace")))
+        parts.append((step["status"], data[step["begin"] : step["end"]].decode(errors="replace")))
+        at = step["end"]
+    parts.append((None, data[at:].decode(errors="replace")))
+    return [(status, text) for status, text in parts if text]

@@ -1,0 +1,437 @@
+"""What a study gave: results.json from its finished units, and one self-contained page from results.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+from ..runtime.machine import describe_machine
+from ..runtime.metrics_log import MetricsLog
+from ..studies.effects import UNFINISHED, Cells, cells_of, difference, level, verdict
+from ..studies.study import Claim, RangePart, Study
+from ..studies.work_units import Run, code_version, distinct_units
+from .charts import STYLES, Row, Series, interval_chart, line_chart, share_chart
+from .run_page import STAGE_NAMES, smooth, trace_parts
+
+_WIDTH, _HEIGHT = 460, 290
+_CURVES = {
+    "rl": ("reward", "silent_groups", "answer_correct", "verified"),
+    "pretrain": ("loss",),
+    "midtrain": ("loss",),
+}
+
+
+def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
+    """The content of results.json: everything the report says, from units that are finished.
+
+    Returns:
+        {"study": name, "size", "seeds", "code", "machine", "finished": bool,
+        "variants": {NAME: {"note", "samples", "runs": {SEED: {STAGE: {"unit": key, "evaluation": key}}}}},
+        "units": {KEY: what the unit took, and its curve}, "scores": {KEY: what `evaluate` returned}, "claims": [...]}
+    """
+    results: dict[str, Any] = {"study": study.name, "size": study.size, "seeds": study.seeds, "about": study.about}
+    results |= {"code": code_version(), "machine": describe_machine(), "variants": {}, "units": {}, "scores": {}}
+    for name, recipe in study.variants.items():
+        note, samples = study.notes.get(name, ""), recipe.evaluate.samples
+        results["variants"][name] = {"note": note, "samples": samples, "k": recipe.evaluate.k, "runs": {}}
+    for run in runs:
+        keys = {stage: {"unit": a.key, "evaluation": b.key} for stage, (a, b) in run.stages.items()}
+        results["variants"][run.variant]["runs"][str(run.seed)] = keys
+    units = distinct_units(list(runs))
+    for unit in units:
+        done = unit.outcome(stages)
+        if done is None:
+            continue
+        if unit.kind == "evaluate":
+            results["scores"][unit.key] = done.pop("scores")
+        done["machine"] = {name: done["machine"].get(name) for name in ("cpu", "gpu", "threads")}
+        results["units"][unit.key] = {"kind": unit.kind, "seed": unit.seed, **done}
+        if unit.kind in _CURVES:
+            results["units"][unit.key]["curve"] = _curve(stages / unit.key / "metrics.jsonl", unit.kind)
+    results["finished"] = len(results["units"]) == len(units)
+    results["claims"] = [_claim(claim, study, results) for claim in study.claims]
+    return results
+
+
+def _curve(path: Path, kind: str) -> dict[str, list[float]]:
+    """Columns of metrics.jsonl, each the means of 60 runs of lines."""
+    lines, x = MetricsLog(path).read(), "step" if kind == "rl" else "tokens"
+    columns: dict[str, list[float]] = {}
+    for name in _CURVES[kind]:
+        points = smooth([(line[x], line[name]) for line in lines if name in line])
+        columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.4g}") for _, y in points]}
+    return columns
+
+
+def _claim(claim: Claim, study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of a claim, over the seeds whose runs are finished for all of its variants."""
+    table = Scores(study, results)
+    scored: dict[int, list[Cells]] = {}
+    for seed in study.seeds:
+        wanted = [(claim.variant, claim.stage), *((other, claim.against_stage) for other in claim.others)]
+        found = [table.cells(name, seed, claim.range, claim.metric, claim.k, stage) for name, stage in wanted]
+        if all(cells is not None for cells in found):
+            scored[seed] = [cells for cells in found if cells is not None]
+    entry: dict[str, Any] = {"name": claim.name, "text": claim.text, "verdict": UNFINISHED, "effect": None}
+    entry |= {"of": _compared(claim)}
+    entry |= {"bound": claim.at_least if claim.at_least is not None else claim.at_most, "seeds": list(scored)}
+    entry |= {"rule": f"at {'least' if claim.at_least is not None else 'most'}"}
+    if scored:
+        by_variant = list(zip(*scored.values(), strict=True))
+        effect = difference(by_variant[0], by_variant[1:])
+        entry |= {"effect": effect.effect, "interval": list(effect.interval), "by_seed": effect.by_seed}
+        if len(scored) == len(study.seeds):
+            entry["verdict"] = verdict(claim, effect.interval)
+    return entry
+
+
+def _compared(claim: Claim) -> str:
+    """verified pass@32, edge: strict against outcome, steps"""
+    metric = {"verified": "verified", "answer": "right answer", "sound": "sound", "gap": "right answer minus verified"}
+    what = f"{metric[claim.metric]} pass@{claim.k}" if claim.metric in metric else "process accuracy"
+    stage = f" after {STAGE_NAMES[claim.stage]}" if claim.stage is not None else ""
+    others = ", ".join(claim.against) or "itself"
+    others += f" after {STAGE_NAMES[claim.against_stage]}" if claim.against_stage is not None else ""
+    return f"{what}, {claim.range}: {claim.variant}{stage} against {others}"
+
+
+class Scores:
+    """Per-problem values of results.json by variant, seed and stage."""
+
+    def __init__(self, study: Study, results: Mapping[str, Any]) -> None:
+        self.study, self.results = study, results
+
+    def entry(self, variant: str, seed: int, stage: str | None = None) -> dict[str, Any] | None:
+        """What `evaluate` returned after a stage (None: the last), if it is finished."""
+        keys = self.results["variants"][variant]["runs"][str(seed)]
+        key = keys[stage if stage is not None else list(keys)[-1]]["evaluation"]
+        return self.results["scores"].get(key)
+
+    def cells(self, variant: str, seed: int, name: str, metric: str, k: int, stage: str | None = None) -> Cells | None:
+        """Values of the problems of a range, as `cells_of` gives them; None where they are not finished."""
+        scores = self.entry(variant, seed, stage)
+        if scores is None:
+            return None
+        samples = self.results["variants"][variant]["samples"]
+        return cells_of(scores["problems"], self.study.ranges[name], metric, k, samples)
+
+    def by_seed(self, variant: str, name: str, metric: str, k: int, stage: str | None = None) -> list[Cells]:
+        """`cells` of the seeds that are finished."""
+        found = [self.cells(variant, seed, name, metric, k, stage) for seed in self.study.seeds]
+        return [cells for cells in found if cells is not None]
+
+
+def write_study_report(folder: str | Path) -> Path:
+    """Writes `report.html` from study.toml and results.json, and returns its path.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    folder = Path(folder)
+    for name in ("study.toml", "results.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"report: {folder / name} does not exist")
+    study = Study.load(folder / "study.toml")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    scores = Scores(study, results)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fastreason.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("study.html").render(
+        results=results,
+        study=study,
+        ranges={name: _range_text(parts) for name, parts in study.ranges.items()},
+        styles=STYLES,
+        claims=_claims_figure(results),
+        pass_figures=_pass_figures(study, scores),
+        op_figure=_op_figure(study, scores),
+        level_figures=_level_figures(study, scores),
+        failure_figures=_failure_figures(study, scores),
+        curve_figures=_curve_figures(study, results),
+        account=_account(results),
+        saved=_saved(results),
+        traces=_traces(study, scores),
+        recipe_text=(folder / "study.toml").read_text(encoding="utf-8"),
+        stage_names=STAGE_NAMES,
+    )
+    path = folder / "report.html"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _figure(title: str, chart: str, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, str]:
+    """A chart, its heading, and the numbers behind it as a link to a CSV file."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
+    link = "data:text/csv;charset=utf-8," + quote(file.getvalue())
+    return {"title": title, "chart": chart, "file": name + ".csv", "csv": link}
+
+
+def _claims_figure(results: Mapping[str, Any]) -> dict[str, str]:
+    found = [claim for claim in results["claims"] if claim["effect"] is not None]
+    rows = [
+        Row(
+            claim["name"],
+            [("", 100 * claim["effect"], *(100 * end for end in claim["interval"]), 0)],
+            100 * claim["bound"],
+        )
+        for claim in found
+    ]
+    chart = interval_chart(
+        rows,
+        title="Effect of each claim with its 95 % interval",
+        x_label="effect in points; dots: what counts",
+        width=_WIDTH,
+    )
+    header = ["claim", "verdict", "effect", "low", "high", "rule", "bound", "by_seed"]
+    lines = []
+    for claim in found:
+        by_seed = " ".join(f"{value:.6g}" for value in claim["by_seed"])
+        head = [claim[name] for name in ("name", "verdict", "effect")]
+        lines.append([*head, *claim["interval"], claim["rule"], claim["bound"], by_seed])
+    return _figure("Effects", chart, "claims", header, lines)
+
+
+def _variants(study: Study) -> list[tuple[int, str]]:
+    return list(enumerate(study.variants))
+
+
+def _pass_figures(study: Study, scores: Scores) -> list[dict[str, str]]:
+    """Verified pass@k over k, one figure a range, one line a variant."""
+    figures = []
+    for name in study.ranges:
+        series, table = [], []
+        for style, variant in _variants(study):
+            points, intervals = [], []
+            for k in study.variants[variant].evaluate.k:
+                if by_seed := scores.by_seed(variant, name, "verified", k):
+                    found = level(by_seed, resamples=500)
+                    points.append((float(k), found.effect))
+                    intervals.append(found.interval)
+                    table.append([variant, k, found.effect, *found.interval, len(by_seed)])
+            if points:
+                series.append(Series(variant, points, style, intervals=intervals))
+        chart = line_chart(
+            series,
+            title=f"Verified pass@k over k, {name}",
+            x_label="k",
+            y_label="verified pass@k",
+            y_range=(0.0, 1.0),
+            log_x=True,
+            width=_WIDTH,
+            height=_HEIGHT,
+        )
+        header = ["variant", "k", "verified", "low", "high", "seeds"]
+        title = f"{name} ({_range_text(study.ranges[name])})"
+        figures.append(_figure(title, chart, f"pass-at-k-{_file(name)}", header, table))
+    return figures
+
+
+def _op_figure(study: Study, scores: Scores) -> dict[str, str]:
+    """Verified pass@1 by op: the mean over seeds."""
+    series, table = [], []
+    for style, variant in _variants(study):
+        entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
+        points = []
+        for op in sorted(entries[0]["problems"], key=int) if entries else []:
+            samples = study.variants[variant].evaluate.samples
+            values = [mean_share(entry["problems"][op]["verified"], samples) for entry in entries]
+            points.append((float(op), sum(values) / len(values)))
+            table.append([variant, int(op), points[-1][1], min(values), max(values)])
+        if points:
+            series.append(Series(variant, points, style))
+    chart = line_chart(
+        series,
+        title="Verified pass@1 by number of operations",
+        x_label="op (arithmetic operations of the problem)",
+        y_label="verified pass@1",
+        y_range=(0.0, 1.0),
+        integer_x=True,
+        width=_WIDTH,
+        height=_HEIGHT,
+    )
+    return _figure("pass@1 by op", chart, "pass-at-1-by-op", ["variant", "op", "verified", "least", "most"], table)
+
+
+def mean_share(counts: Sequence[int], samples: int) -> float:
+    """pass@1 from counts of samples that pass."""
+    return sum(counts) / len(counts) / samples
+
+
+def _level_figures(study: Study, scores: Scores) -> list[dict[str, str]]:
+    """Right answers against verified and sound samples at k = 1, one figure a range."""
+    figures = []
+    for name in study.ranges:
+        rows, table = [], []
+        for _, variant in _variants(study):
+            values = []
+            for style, (metric, what) in enumerate(
+                {"answer": "right answer", "verified": "verified", "sound": "sound"}.items()
+            ):
+                if by_seed := scores.by_seed(variant, name, metric, 1):
+                    found = level(by_seed, resamples=500)
+                    low, high = found.interval
+                    values.append((what, 100 * found.effect, 100 * low, 100 * high, style))
+                    table.append([variant, metric, found.effect, *found.interval])
+            if values:
+                rows.append(Row(variant, values))
+        chart = interval_chart(
+            rows, title=f"Right answers, verified and sound samples, {name}", x_label="%", width=_WIDTH
+        )
+        header = ["variant", "level", "share", "low", "high"]
+        figures.append(_figure(name, chart, f"levels-{_file(name)}", header, table))
+    return figures
+
+
+def _failure_figures(study: Study, scores: Scores) -> list[dict[str, str]]:
+    """Shares of kinds of failure among all samples of a range, where the evaluation tells them."""
+    figures = []
+    for name, parts in study.ranges.items():
+        if any(part.themes for part in parts):
+            continue  # kinds are told by op alone
+        rows, table = [], []
+        for _, variant in _variants(study):
+            entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
+            shares = _failures([entry["ops"] for entry in entries], parts)
+            if shares:
+                rows.append((variant, list(shares.items())))
+                table += [[variant, kind, share] for kind, share in shares.items()]
+        if rows:
+            chart = share_chart(rows, title=f"Kinds of failure, {name}", width=_WIDTH)
+            figures.append(_figure(name, chart, f"failures-{_file(name)}", ["variant", "kind", "share"], table))
+    return figures
+
+
+def _failures(by_seed: Sequence[Mapping[str, Any]], parts: Sequence[RangePart]) -> dict[str, float]:
+    """Share of each kind; the kind without a failure is left out, so that bars end where success begins."""
+    shares: dict[str, float] = {}
+    total = sum(part.weight for part in parts)
+    for ops in by_seed:
+        for part in parts:
+            for op in part.op:
+                for kind, share in ops[str(op)].get("failures", {}).items():
+                    if kind.lower() != "none":
+                        weight = part.weight / total / len(part.op) / len(by_seed)
+                        kind = kind.lower().replace("_", " ")
+                        shares[kind] = shares.get(kind, 0.0) + weight * share
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _curve_figures(study: Study, results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Reward, silent groups and verified samples over the steps of RL; losses over tokens."""
+    wanted = [
+        ("rl", "reward", "Reward", "mean reward"),
+        ("rl", "silent_groups", "Silent groups: all samples fare alike", "share of groups"),
+        ("rl", "verified", "Verified samples in training", "share of samples"),
+        ("pretrain", "loss", "Loss of pre-training", "nats a token"),
+        ("midtrain", "loss", "Loss of mid-training", "nats a token"),
+    ]
+    return [
+        figure
+        for stage, column, title, label in wanted
+        if (figure := _curves(study, results, stage, column, title, label))
+    ]
+
+
+def _curves(
+    study: Study, results: Mapping[str, Any], stage: str, column: str, title: str, label: str
+) -> dict[str, str] | None:
+    """One figure: the mean over seeds, a line for each variant whose stage is not that of one before it."""
+    series, table, shown = [], [], set()
+    for style, variant in _variants(study):
+        keys = [keys[stage]["unit"] for keys in results["variants"][variant]["runs"].values() if stage in keys]
+        curves = [results["units"][key]["curve"] for key in keys if key in results["units"]]
+        if not curves or keys[0] in shown or not all(curve.get(column) for curve in curves):
+            continue
+        shown.add(keys[0])
+        x, scale = ("step", 1.0) if stage == "rl" else ("tokens", 1e6)
+        size = min(len(curve[column]) for curve in curves)
+        points = [
+            (curves[0][x][i] / scale, sum(curve[column][i] for curve in curves) / len(curves)) for i in range(size)
+        ]
+        series.append(Series(variant, points, style))
+        table += [[variant, at, value] for at, value in points]
+    if not series:
+        return None
+    chart = line_chart(
+        series,
+        title=title,
+        x_label="step" if stage == "rl" else "million tokens of the stage",
+        y_label=label,
+        y_range=(0.0, 1.0) if stage == "rl" else None,
+        width=_WIDTH,
+        height=_HEIGHT,
+    )
+    return _figure(
+        title, chart, f"{stage}-{column}", ["variant", "step" if stage == "rl" else "million_tokens", column], table
+    )
+
+
+def _account(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the stages took, by kind."""
+    rows = []
+    for kind, name in {**STAGE_NAMES, "evaluate": "evaluation"}.items():
+        units = [unit for unit in results["units"].values() if unit["kind"] == kind]
+        if units:
+            total = {column: sum(unit.get(column, 0) for unit in units) for column in ("seconds", "tokens", "flop")}
+            rate = total["tokens"] / total["seconds"] if total["seconds"] else 0.0
+            flop_rate = total["flop"] / total["seconds"] if total["seconds"] else 0.0
+            rows.append({"stage": name, "units": len(units), **total, "tokens_per_s": rate, "flop_per_s": flop_rate})
+    return rows
+
+
+def _saved(results: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds that the runs took together, and would have taken each on its own."""
+    keys = [
+        key
+        for v in results["variants"].values()
+        for run in v["runs"].values()
+        for s in run.values()
+        for key in s.values()
+    ]
+    seconds = {key: unit["seconds"] for key, unit in results["units"].items()}
+    return {"taken": sum(seconds.values()), "apart": sum(seconds.get(key, 0.0) for key in keys)}
+
+
+def _traces(study: Study, scores: Scores, most: int = 4) -> list[dict[str, Any]]:
+    """Samples of the first finished seed, of every variant one that failed or, else, its hardest that is right."""
+    chosen: list[dict[str, Any]] = []
+    for variant in study.variants:
+        entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
+        traces = [trace for trace in entries[0]["traces"] if trace["steps"]] if entries else []
+        wrong = [trace for trace in traces if not trace["verified"]]
+        right = sorted((trace for trace in traces if trace["verified"]), key=lambda trace: -trace["op"])
+        order = (right[:1] + wrong) if len(chosen) % 2 else (wrong[:1] + right)
+        chosen += [{**trace, "variant": variant, "parts": trace_parts(trace)} for trace in order[:1]]
+    return chosen[:most]
+
+
+def _range_text(parts: Sequence[RangePart]) -> str:
+    """op 2-4, 5-7 (20, 80 %), themes zoo"""
+    texts, total = [], sum(part.weight for part in parts)
+    for part in parts:
+        ops = sorted(part.op)
+        plain = len(ops) > 1 and ops == list(range(ops[0], ops[-1] + 1))
+        texts.append(f"{ops[0]}-{ops[-1]}" if plain else ", ".join(map(str, ops)))
+    text = "op " + ", ".join(texts)
+    if len(parts) > 1:
+        text += f" by {', '.join(f'{100 * part.weight / total:.0f}' for part in parts)} %"
+    themes = dict.fromkeys(theme for part in parts for theme in part.themes or [])
+    return text + (f", theme {', '.join(themes)}" if themes else "")
+
+
+def _file(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)

@@ -1,0 +1,206 @@
+"""Groups as reinforcement learning trains on them: arrays of prompts and samples, and their packed layout.
+
+Letters: P prompts, G samples of each, S = P * G samples, L tokens of the longest one; T tokens of a packed batch, N of
+them sampled, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kernels.segments import Segments
+from ..model.decoder import Decoder
+from ..sampling.rollout import RolloutOutput
+from .settings import Truncated
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Prompts and their samples, as they are trained on.
+
+    Args:
+        prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
+        tokens: int32 [S, L]; lengths: int64 [S].
+        logprobs: float32 [S, L], when sampled.
+        rewards: float32 [S], or [S, L] with NaN where a token has none; NaN for samples that are not in the loss.
+        place: int64 [P]: the number of each group among those of all ranks.
+        in_loss: bool [S]: of a sample that is not, one token stays, so that groups keep their shape. It weighs nothing
+            and counts nowhere.
+    """
+
+    prompt_tokens: np.ndarray
+    prompt_offsets: np.ndarray
+    tokens: np.ndarray
+    lengths: np.ndarray
+    logprobs: np.ndarray
+    rewards: Tensor
+    place: np.ndarray
+    in_loss: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        samples: RolloutOutput,
+        rewards: Tensor,
+        place: np.ndarray | None = None,
+        in_loss: np.ndarray | None = None,
+    ) -> Groups:
+        """All groups of a rollout; the default of `place` is 0 .. P - 1, that of `in_loss` all samples."""
+        place = np.arange(len(samples.prompt_offsets) - 1) if place is None else place
+        in_loss = np.ones(len(samples.lengths), dtype=bool) if in_loss is None else in_loss
+        lengths = np.where(in_loss, samples.lengths, 1)
+        return cls(
+            samples.prompt_tokens, samples.prompt_offsets, samples.tokens, lengths, samples.logprobs, rewards, place,
+            in_loss,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    @property
+    def group_size(self) -> int:
+        return len(self.lengths) // len(self) if len(self) else 0
+
+    def take(self, groups: np.ndarray) -> Groups:
+        """Some of the groups, by their indices in rising order."""
+        if len(groups) == len(self):
+            return self
+        rows = (groups[:, None] * self.group_size + np.arange(self.group_size)).reshape(-1)
+        parts = [self.prompt_tokens[self.prompt_offsets[p] : self.prompt_offsets[p + 1]] for p in groups]
+        return Groups(
+            np.concatenate([self.prompt_tokens[:0], *parts]),
+            np.concatenate([[0], np.diff(self.prompt_offsets)[groups].cumsum()]).astype(np.int64),
+            self.tokens[rows],
+            self.lengths[rows],
+            self.logprobs[rows],
+            self.rewards[torch.from_numpy(rows)],
+            self.place[groups],
+            self.in_loss[rows],
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Groups]) -> Groups:
+        """The groups of several draws, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.tokens.shape[1] for part in parts)
+        lengths = np.concatenate([np.diff(part.prompt_offsets) for part in parts])
+        rewards = [part.rewards for part in parts]
+        if rewards[0].ndim == 2:
+            rewards = [_widened(x, width) for x in rewards]
+        return cls(
+            np.concatenate([part.prompt_tokens for part in parts]),
+            np.concatenate([[0], lengths.cumsum()]).astype(np.int64),
+            np.concatenate([np.pad(p.tokens, ((0, 0), (0, width - p.tokens.shape[1]))) for p in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([np.pad(p.logprobs, ((0, 0), (0, width - p.logprobs.shape[1]))) for p in parts]),
+            torch.cat(rewards),
+            np.concatenate([part.place for part in parts]),
+            np.concatenate([part.in_loss for part in parts]),
+        )
+
+
+def _widened(rewards_SL: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(rewards_SL, (0, width - rewards_SL.shape[1]), value=torch.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedGroups:
+    """Groups in the segment layout, and for each sampled token what the loss needs, sample after sample; all on CPU.
+
+    Args:
+        tokens_T, segments: prompt 0, its samples, prompt 1, ...
+        target_N: int64: where the sampled tokens stand.
+        lengths_S: int64: of the samples.
+        in_loss_S: bool: whether a sample counts.
+        group_size: G.
+    """
+
+    tokens_T: Tensor
+    segments: Segments
+    target_N: Tensor
+    lengths_S: Tensor
+    in_loss_S: Tensor
+    group_size: int
+
+    @classmethod
+    def of(cls, groups: Groups) -> PackedGroups:
+        lengths_S = torch.from_numpy(groups.lengths)
+        segments = Segments.from_groups(
+            torch.from_numpy(np.diff(groups.prompt_offsets)), lengths_S.view(len(groups), -1)
+        )
+        is_sampled_T = (segments.prefix >= 0).repeat_interleave(segments.length)
+        tokens_T = torch.empty(segments.num_tokens, dtype=torch.int64)
+        tokens_T[is_sampled_T] = torch.from_numpy(groups.tokens[inside(groups)]).long()
+        tokens_T[~is_sampled_T] = torch.from_numpy(groups.prompt_tokens).long()
+        in_loss_S = torch.from_numpy(groups.in_loss)
+        return cls(tokens_T, segments, is_sampled_T.nonzero().squeeze(1), lengths_S, in_loss_S, groups.group_size)
+
+    @cached_property
+    def _is_first_N(self) -> Tensor:
+        """Whether a token is the first of its sample."""
+        return self.segments.start[self.segments.prefix >= 0].repeat_interleave(self.lengths_S) == self.target_N
+
+    @cached_property
+    def order_N(self) -> Tensor:
+        """The order in which `predictors` has the tokens: the first ones of all samples last."""
+        return torch.cat([(~self._is_first_N).nonzero().squeeze(1), self._is_first_N.nonzero().squeeze(1)])
+
+    def predictors(self, model: Decoder) -> Tensor:
+        """The hidden state that predicts each sampled token, [N, D], in the order `order_N`.
+
+        The first token of a sample is predicted by the last of its prompt, the others by the one before them. The
+        first ones go last, expanded and not indexed: the gradient of an index that repeats is summed in any order.
+        """
+        device = model.embedding.weight.device
+        hidden = model(self.tokens_T.to(device), self.segments)
+        prompt_end_P = (self.segments.start + self.segments.length - 1)[self.segments.prefix < 0]
+        behind_prompts = hidden[prompt_end_P.to(device)][:, None].expand(-1, self.group_size, -1).flatten(0, 1)
+        return torch.cat([hidden[(self.target_N[~self._is_first_N] - 1).to(device)], behind_prompts])
+
+
+def counted_rewards(rewards: np.ndarray, samples: RolloutOutput, truncated: Truncated) -> tuple[np.ndarray, np.ndarray]:
+    """What samples earn when their end is looked at; what stands behind the end of a sample never counts.
+
+    Args:
+        rewards: float32 [S], or [S, L] with NaN where a token has none.
+        truncated: of a sample that ran into its limit: "zero": nothing is worth more than 0, and its last token has a
+            reward. "mask": it is not in the loss. "keep": what the reward says.
+    Returns:
+        The rewards, NaN for samples that are not in the loss; and bool [S]: whether a sample is.
+    """
+    rewards, cut = rewards.copy(), ~samples.finished
+    if rewards.ndim == 2:
+        rewards[np.arange(rewards.shape[1]) >= samples.lengths[:, None]] = np.nan
+    if truncated == "zero":
+        rewards[cut] = np.minimum(rewards[cut], 0.0)
+        if rewards.ndim == 2:
+            last = np.nonzero(cut)[0], samples.lengths[cut] - 1
+            rewards[last] = np.nan_to_num(rewards[last], nan=0.0)
+    elif truncated == "mask":
+        rewards[cut] = np.nan
+    in_loss = samples.finished if truncated == "mask" else np.ones(len(rewards), dtype=bool)
+    return rewards, in_loss
+
+
+def inside(groups: Groups) -> np.ndarray:
+    """bool [S, L]: whether a token belongs to its sample."""
+    return np.arange(groups.tokens.shape[1]) < groups.lengths[:, None]
+
+
+def has_loss(groups: Groups) -> np.ndarray:
+    """bool [P]: whether any sample of a group is in the loss."""
+    return groups.in_loss.reshape(len(groups), -1).any(1) if len(groups) else np.zeros(0, dtype=bool)
+
+
+def speaking(groups: Groups, advantages: Tensor) -> np.ndarray:
+    """bool [P]: whether any token of a group has an advantage."""
+    spread = advantages if advantages.ndim == 1 else advantages.where(torch.from_numpy(inside(groups)), 0.0)
+    by_group = spread.reshape(len(groups), spread.numel() // max(1, len(groups)))  # a rank may have no group
+    return (by_group.abs().sum(1) > 0).numpy()

@@ -1,0 +1,383 @@
+"""Reinforcement learning on verified steps, in the process that holds the weights.
+
+    prompts -> n samples each -> verdicts -> rewards -> advantages -> policy loss on the group layout -> step
+
+By default one update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to
+rounding; the largest difference of log-probabilities is measured at each step. Groups whose samples all fare alike
+carry no gradient and are left out of the update.
+
+The parts: settings.py what can be chosen, grading/rewards.py, advantages.py, update.py losses and updates,
+statistics.py what a step writes down, watch.py what it warns of. Under torchrun every rank samples, grades and trains
+on its share of the prompts, and all ranks make the same steps as one process would.
+
+Letters: P prompts, G samples of each, S = P * G samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..grading.rewards import REWARDS, REWARDS_OF_SAMPLES, Reward, reward_function
+from ..grading.verdicts import grade
+from ..model.decoder import Decoder
+from ..runtime import distributed
+from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
+from ..sampling.rollout import Rollout
+from ..tasks.stream import Mixture, ProblemBatch, TaskStream
+from ..text.tokenizer import Tokenizer
+from ..training import checkpoint
+from ..training.optimizer import Optimizer
+from .advantages import advantages
+from .edge_curriculum import EdgeCurriculum
+from .groups import Groups, counted_rewards, has_loss, speaking
+from .settings import LOSSES, PolicySettings
+from .statistics import (
+    Facts,
+    pass_flop,
+    reward_statistics,
+    speed_statistics,
+    update_statistics,
+)
+from .update import group_loss, policy_step, update
+from .watch import Watch
+
+__all__ = [
+    "CURRICULA", "LOSSES", "REWARDS", "FixedMixture", "Groups", "PolicySettings", "PromptSource", "group_loss",
+    "policy_step", "reinforce", "update",
+]  # fmt: skip
+
+# how far log-probabilities of sampling and training may be apart before something must be wrong; 4e-5 was seen
+_LARGEST_DIFFERENCE: Mapping[torch.dtype, float] = {torch.float64: 1e-3, torch.float32: 1e-2}
+
+
+class PromptSource(Protocol):
+    """Where the prompts of a stage come from. Every rank has one, is asked the same and told the same.
+
+    What it does may depend on its arguments and on what it was told alone, so that a resumed stage draws what an
+    unbroken one would have drawn.
+    """
+
+    def draw(self, step: int) -> ProblemBatch:
+        """The prompts of the next batch, as many as the settings' `prompts`, from the split `rl`.
+
+        Args:
+            step: number of the draw, 0, 1, ...; with dynamic sampling a step of training may take several.
+        """
+        ...
+
+    def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
+        """What the samples of the last draw earned, those of all ranks: float32 [P, G]."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it has learnt, as JSON; part of the checkpoint."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The reverse of `state`."""
+        ...
+
+
+class FixedMixture:
+    """The mixture of the settings, problem after problem."""
+
+    def __init__(self, settings: PolicySettings, seed: int) -> None:
+        self.stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
+        self.prompts = settings.prompts
+
+    def draw(self, step: int) -> ProblemBatch:
+        return self.stream[step * self.prompts : (step + 1) * self.prompts]
+
+    def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def _edge(settings: PolicySettings, seed: int) -> PromptSource:
+    return EdgeCurriculum(Mixture.from_dict(settings.mixture), settings.prompts, seed, settings.edge)
+
+
+CURRICULA: dict[str, Callable[[PolicySettings, int], PromptSource]] = {"fixed": FixedMixture, "edge": _edge}
+"""What `settings.curriculum` may name: makes a source from the settings and the seed of the stage."""
+
+
+def reinforce(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    settings: PolicySettings,
+    *,
+    seed: int,
+    folder: Path,
+    log: MetricsLog,
+    stop: StopRequest,
+    reward: Callable[..., np.ndarray] | None = None,
+    prompts: PromptSource | None = None,
+) -> dict[str, Any]:
+    """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
+
+    Args:
+        reward: instead of `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
+            returns float [S], or [S, L] of tokens; see fastreason.grading.rewards.
+        prompts: instead of `settings.curriculum`.
+    Returns:
+        The progress that the checkpoint holds: step, tokens (sampled), total_tokens (with prompts), samples, flop,
+        seconds, draws, curriculum, watch, finished.
+    Raises:
+        Interrupted: `stop` was requested; the checkpoint continues from here.
+    """
+    reward_of = stage_reward(settings) if reward is None else reward_function(reward)
+    source = stage_prompts(settings, seed) if prompts is None else prompts
+    progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
+    progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "watch": {}, "finished": False}
+    optimizer, found = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
+    if found:
+        progress |= checkpoint.restore(found, model, optimizer)
+        if progress["finished"]:
+            return progress
+        source.restore(progress["curriculum"])
+    reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
+    facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
+    engine = Rollout(model, tokenizer)
+    watch = Watch(settings.max_new_tokens, progress["watch"])
+    log.forget_after("rl", progress["step"])
+    clock = Clock(progress["seconds"])
+    last_save = progress["seconds"]
+    bar = progress_bar("rl", settings.length, settings.used(progress), unit=settings.unit)
+
+    while not progress["finished"]:
+        done = settings.share_done(progress)
+        batch = _sample(engine, tokenizer, source, reward_of, settings, seed, progress["draws"])
+        begin = clock.seconds()
+        advantages_S = _advantages(batch.groups, settings)
+        history = update(model, optimizer, batch.groups, advantages_S, settings, done, reference=reference)
+        _check_on_policy(model, settings, history)
+        wait_for(model.embedding.weight.device)  # once a step; sampling ends with a copy, which waits by itself
+        seconds = {**batch.seconds, "update": clock.seconds() - begin}
+
+        cost = _update_cost(model, batch.groups, advantages_S, settings)
+        stopping, trained = _advance(progress, batch, cost, clock, stop)
+        progress["curriculum"] = source.state()
+        progress["finished"] = settings.share_done(progress) >= 1.0
+        line = _line(progress, batch, history, seconds, trained)
+        warnings = watch.look(line)
+        progress["watch"] = watch.state()
+        log.write("rl", **line, **({"warnings": warnings} if warnings else {}))
+        for warning in warnings:
+            tell(f"rl: warning at step {progress['step']}: {warning}")
+        bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
+        bar.update(min(settings.used(progress), settings.length) - bar.n)
+        if progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s:
+            state = None if progress["finished"] else optimizer
+            with distributed.together():
+                checkpoint.save_checkpoint(folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts)
+            last_save = progress["seconds"]
+        if stopping:
+            bar.close()
+            raise Interrupted("rl")
+    bar.close()
+    return progress
+
+
+def stage_reward(settings: PolicySettings) -> Reward:
+    """The reward that the settings name.
+
+    Raises:
+        ValueError: it cannot be imported, takes other arguments, or is of whole samples, where a credit has no effect.
+    """
+    if settings.credit is not None and settings.reward in REWARDS_OF_SAMPLES:
+        raise ValueError(f"rl: credit has no effect with reward {settings.reward!r}, which is of whole samples")
+    weight = {"outcome_weight": settings.outcome_weight} if settings.outcome_weight is not None else {}
+    return reward_function(settings.reward, **weight)
+
+
+def stage_prompts(settings: PolicySettings, seed: int) -> PromptSource:
+    """The source of prompts that the settings name.
+
+    Raises:
+        ValueError: there is no curriculum of this name.
+    """
+    if settings.curriculum not in CURRICULA:
+        raise ValueError(f"rl: curriculum must be one of {', '.join(CURRICULA)}, got {settings.curriculum!r}")
+    return CURRICULA[settings.curriculum](settings, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step sampled.
+
+    Args:
+        problems: of each draw, those of all ranks.
+        groups: this rank's groups that are trained on.
+        facts: of all samples of all ranks, also of groups that are not trained on.
+        total_tokens, flop: of sampling, on this rank: tokens of all samples with their prompts.
+        seconds: of the phases sample and grade.
+    """
+
+    problems: list[ProblemBatch]
+    groups: Groups
+    facts: Facts
+    total_tokens: int
+    flop: float
+    seconds: dict[str, float]
+
+
+def _sample(
+    engine: Rollout,
+    tokenizer: Tokenizer,
+    source: PromptSource,
+    reward: Reward,
+    settings: PolicySettings,
+    seed: int,
+    first_draw: int,
+) -> Batch:
+    """Draws prompts, samples, grades; with dynamic sampling until enough groups are not silent."""
+    problems: list[ProblemBatch] = []
+    facts: list[Facts] = []
+    own_groups: list[Groups] = []
+    total_tokens, flop, seconds, clock = 0, 0.0, {"sample": 0.0, "grade": 0.0}, Clock()
+    max_draws = settings.parts.max_draws
+    while len(problems) < max_draws and _num_speaking(facts, settings) < settings.prompts:
+        started, number = clock.seconds(), first_draw + len(problems)
+        drawn = source.draw(number)
+        if len(drawn) != settings.prompts:
+            raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
+        place = np.arange(len(drawn))[distributed.share(len(drawn))]
+        own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
+        samples = engine.generate(
+            own,
+            settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=seed,
+            prompt_ids=number * settings.prompts + place,
+        )
+        sampled = clock.seconds()
+        verdicts = grade(own, samples.tokens, tokenizer=tokenizer)
+        rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
+        seconds["grade"] += clock.seconds() - sampled
+        seconds["sample"] += sampled - started
+        facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
+        source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
+        numbers = place + len(problems) * settings.prompts
+        own_groups.append(Groups.of(samples, torch.from_numpy(rewards), numbers, in_loss))
+        problems.append(drawn)
+        prompt_lengths = np.diff(samples.prompt_offsets)
+        total_tokens += samples.num_new_tokens + settings.samples * int(prompt_lengths.sum())
+        flop += pass_flop(engine.model.config, prompt_lengths, samples.lengths.reshape(len(own), -1))
+    joined = Facts.join(facts)
+    groups = _trained(Groups.join(own_groups), joined, settings)
+    return Batch(problems, groups, joined, total_tokens, flop, seconds)
+
+
+def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:
+    return sum(int((1 - part.silent).sum()) for part in facts) // settings.samples
+
+
+def _trained(groups: Groups, facts: Facts, settings: PolicySettings) -> Groups:
+    """With dynamic sampling the first `prompts` groups of all ranks that are not silent, numbered anew; else all."""
+    if settings.parts.max_draws == 1:
+        return groups
+    kept = np.nonzero(facts.silent[:: settings.samples] == 0)[0][: settings.prompts]
+    mine = np.nonzero(np.isin(groups.place, kept))[0]
+    return replace(groups.take(mine), place=np.searchsorted(kept, groups.place[mine]))
+
+
+def _advantages(groups: Groups, settings: PolicySettings) -> torch.Tensor:
+    parts = settings.parts
+    return advantages(
+        groups.rewards,
+        settings.samples,
+        baseline=parts.baseline,
+        scale=parts.advantage_scale,
+        credit=settings.credit or "return",
+    )
+
+
+def _check_on_policy(model: Decoder, settings: PolicySettings, history: Sequence[Mapping[str, float]]) -> None:
+    """The old log-probabilities are those of the sampler: no pass computes them again, so they must be the same."""
+    if history and settings.on_policy:
+        difference = history[0]["max_logprob_difference"]
+        limit = _LARGEST_DIFFERENCE.get(model.embedding.weight.dtype, 0.5)
+        assert difference <= limit, f"sampler and trainer are {difference} apart in a log-probability"
+
+
+def _update_cost(
+    model: Decoder, groups: Groups, advantages_S: torch.Tensor, settings: PolicySettings
+) -> tuple[float, int, int]:
+    """Of this rank's updates: FLOP (three passes, and one of the reference), sampled tokens trained on, groups."""
+    trains = has_loss(groups) if settings.trains_silent else speaking(groups, advantages_S)
+    trained = groups.take(np.nonzero(trains)[0])
+    if not len(trained):
+        return 0.0, 0, 0
+    lengths_PG = trained.lengths.reshape(len(trained), -1)
+    passes = settings.epochs * (4 if settings.kl_coef else 3)
+    flop = passes * pass_flop(model.config, np.diff(trained.prompt_offsets), lengths_PG)
+    return flop, settings.epochs * int(trained.lengths[trained.in_loss].sum()), len(trained)
+
+
+def _advance(
+    progress: dict[str, Any], batch: Batch, cost: tuple[float, int, int], clock: Clock, stop: StopRequest
+) -> tuple[bool, tuple[int, int]]:
+    """Counts the step, the same on every rank.
+
+    Returns:
+        Whether any rank was asked to stop; tokens and groups that all ranks trained on.
+    """
+    flop, tokens, groups = cost
+    seconds = clock.seconds() if distributed.is_main() else 0.0
+    own = [batch.total_tokens, batch.flop + flop, seconds, tokens, groups]
+    of_all = distributed.sum_over_ranks(torch.tensor(own, dtype=torch.float64)).tolist()
+    progress["step"] += 1
+    progress["draws"] += len(batch.problems)
+    progress["tokens"] += int(batch.facts.length.sum())
+    progress["samples"] += len(batch.facts.length)
+    progress["total_tokens"] += int(of_all[0])
+    progress["flop"] += of_all[1]
+    progress["seconds"] = of_all[2]
+    return stop.on_any_rank(), (int(of_all[3]), int(of_all[4]))
+
+
+def _line(
+    progress: Mapping[str, Any],
+    batch: Batch,
+    history: Sequence[Mapping[str, float]],
+    seconds: Mapping[str, float],
+    trained: tuple[int, int],
+) -> dict[str, Any]:
+    """One line of metrics.jsonl; `trained` are tokens and groups."""
+    samples = len(batch.facts.length) // sum(map(len, batch.problems))
+    ops_S = np.concatenate([problems.ops for problems in batch.problems]).repeat(samples)
+    return {
+        **{key: progress[key] for key in ("step", "tokens", "samples", "flop", "seconds", "draws")},
+        **reward_statistics(batch.facts, ops_S),
+        "trained_groups": trained[1],
+        **speed_statistics(seconds, int(batch.facts.length.sum()), trained[0]),
+        **update_statistics(history),
+    }
+
+
+def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool) -> Decoder:
+    """The frozen model of the KL: what the stage began with, kept beside its checkpoint for when it goes on.
+
+    Raises:
+        ValueError: the stage goes on, but its reference is missing.
+    """
+    place = folder.with_name(folder.name + "-reference")
+    with distributed.together():
+        if not goes_on:
+            checkpoint.save_checkpoint(place, model, tokenizer, None, {"step": 0})
+    if checkpoint.find_checkpoint(place) is None:
+        raise ValueError(f"rl: {folder} goes on with a KL to {place}, which is missing; put it back, or begin again")
+    weight = model.embedding.weight
+    return checkpoint.load_model(place).to(weight.device, weight.dtype).requires_grad_(False)

@@ -1,0 +1,234 @@
+"""The settings of reinforcement learning, and what each loss by name stands for.
+
+A loss is a term (kernels/policy_loss.py), the mean that is subtracted from rewards, what they are divided by, how
+tokens are weighed, and a clip. `LOSSES` says which; a setting of the same name replaces one part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args
+
+from ..grading.rewards import REWARDS
+from ..kernels.policy_loss import Kind
+from ..training.budget import Budget
+from ..training.optimizer import OptimSettings
+from .edge_curriculum import BanditSettings
+
+Baseline = Literal["group", "leave_one_out", "batch", "none"]
+Scale = Literal["std", "batch", "none"]
+Aggregation = Literal["token", "sequence", "constant"]
+Credit = Literal["step", "return"]
+Truncated = Literal["zero", "mask", "keep"]
+LossName = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus", "reinforce"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The parts of a loss, under the names of the settings that replace them."""
+
+    kind: Kind
+    baseline: Baseline
+    advantage_scale: Scale
+    aggregation: Aggregation
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    max_draws: int = 1
+
+
+LOSSES: Mapping[str, Loss] = {
+    "grpo": Loss("grpo", "group", "std", "token"),
+    "dr_grpo": Loss("dr_grpo", "group", "none", "constant"),
+    "dapo": Loss("dapo", "group", "std", "token", clip_high=0.28, max_draws=10),
+    "gspo": Loss("gspo", "group", "std", "sequence", clip_low=3e-4, clip_high=4e-4),
+    "cispo": Loss("cispo", "group", "std", "token", clip_low=1.0, clip_high=4.0),
+    "rloo": Loss("reinforce", "leave_one_out", "none", "constant"),
+    "reinforce_plus_plus": Loss("grpo", "batch", "batch", "token"),
+    "reinforce": Loss("reinforce", "batch", "none", "constant"),
+}
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """A reinforcement-learning stage."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    mixture: list[dict[str, Any]]
+    """Parts of the `Mixture` of prompts; they come from the split `rl`."""
+    curriculum: str = "fixed"
+    """Where the prompts of a step come from: fixed, the mixture as it is; edge, its cells that are neither mastered nor
+    out of reach; or another of `policy.CURRICULA`."""
+    edge: BanditSettings = field(default_factory=BanditSettings)
+    """Of curriculum edge."""
+    steps: int | None = None
+    """Batches that are sampled and trained on. 200 if `budget` is not given either."""
+    budget: str | None = None
+    """Length of the stage in another unit, instead of `steps`: "1e15 flop", "1e8 tokens", "600 seconds" or so."""
+    prompts: int = 32
+    """Prompts of a step."""
+    samples: int = 16
+    """Samples of each prompt."""
+    reward: str = "strict"
+    """What a sample earns: outcome, blended, strict or steps of fastreason.grading.rewards, or "module:function"."""
+    outcome_weight: float | None = None
+    """Share of the answer in reward blended; 0.2 if nothing is said."""
+    truncated: Truncated = "zero"
+    """A sample that reaches its limit before its end earns at most 0 ("zero"), leaves the loss ("mask"), or earns what
+    the reward says ("keep")."""
+    credit: Credit | None = None
+    """Of rewards of steps or tokens, which a token is credited with: all that are still to come ("return", if nothing
+    is said), or the next one alone ("step"), under which small models soon write one sure step and stop."""
+    loss: LossName = "grpo"
+    """The loss; see docs/reinforcement.md. The settings marked * replace a part of it."""
+    baseline: Baseline | None = None
+    """* Mean that is subtracted from a reward: of its group, of the others in it, of the batch, or none."""
+    advantage_scale: Scale | None = None
+    """* What advantages are divided by: the standard deviation of their group (GRPO), of the batch, or nothing."""
+    aggregation: Aggregation | None = None
+    """* How tokens are weighed: every token alike, every sequence alike, or a sum over a constant length."""
+    clip_low: float | None = None
+    """* How far below 1 the ratio may pull."""
+    clip_high: float | None = None
+    """* How far above 1 the ratio may pull."""
+    clip_dual: float | None = None
+    """From which ratio on a negative advantage pulls no more (dual clip); > 1, for example 3."""
+    max_draws: int | None = None
+    """* Draws of `prompts` prompts a step at most, until as many groups are not silent (dynamic sampling of DAPO)."""
+    count_silent: bool = False
+    """Whether silent groups count in the mean of the loss, and have their part of KL and entropy."""
+    kl_coef: float = 0.0
+    """Weight of the KL to the reference, the model that the stage began with, in the loss."""
+    kl: Literal["k1", "k2", "k3", "exact"] = "k3"
+    """Estimator of that KL, or the exact one of the whole vocabulary."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy in the loss, as a bonus."""
+    epochs: int = 1
+    """How often a batch is trained on."""
+    minibatches: int = 1
+    """Updates of an epoch, each on its share of the groups."""
+    accumulate: int = 1
+    """Parts of an update that go through the model one after the other, which saves memory; the update is the same."""
+    temperature: float = 1.0
+    """Of sampling and of the trained distribution."""
+    max_new_tokens: int = 128
+    """Limit of a sample."""
+    optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(matrices="adamw", matrix_lr=5e-4, lr=5e-4, schedule="constant")
+    )
+    """Optimizer and schedule."""
+    save_every_s: float = 30.0
+    """Seconds between checkpoints."""
+    keep: int = 1
+    """Newest checkpoints that stay."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.budget is not None:
+            raise ValueError(f"rl: give steps or budget, not both, got {self.steps} and {self.budget!r}")
+        for name, low in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"rl: {name} must be at least {low}, got {value}")
+        for name, allowed in _ONE_OF.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise ValueError(f"rl: {name} must be one of {', '.join(allowed)}, got {value!r}")
+        self.limit  # noqa: B018 - a budget that cannot be read is an error here
+        if self.temperature <= 0:
+            raise ValueError(f"rl: temperature must be > 0, got {self.temperature}")
+        if self.clip_dual is not None and not self.clip_dual > 1:
+            raise ValueError(f"rl: clip_dual must be > 1, got {self.clip_dual}")
+        self._check_reward()
+        self._check_effect()
+
+    def _check_reward(self) -> None:
+        if self.reward not in REWARDS and not re.fullmatch(r"[\w.]+:[\w.]+", self.reward):
+            raise ValueError(
+                f'rl: reward must be one of {", ".join(REWARDS)} or "module:function", got {self.reward!r}'
+            )  # fmt: skip
+        if self.outcome_weight is not None and self.reward != "blended":
+            raise ValueError(f"rl: outcome_weight goes with reward 'blended' alone, got reward {self.reward!r}")
+        if self.outcome_weight is not None and not 0.0 <= self.outcome_weight <= 1.0:
+            raise ValueError(f"rl: outcome_weight must be in 0 .. 1, got {self.outcome_weight}")
+
+    def _check_effect(self) -> None:
+        """A setting that cannot take effect is an error."""
+        if self.curriculum != "edge" and self.edge != BanditSettings():
+            raise ValueError(f"rl: edge has no effect with curriculum {self.curriculum!r}")
+        kind = self.parts.kind
+        if kind == "reinforce":
+            for name in ("clip_low", "clip_high"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"rl: {name} has no effect with loss {self.loss!r}, which has no ratio")
+        if self.clip_dual is not None and kind in ("reinforce", "cispo"):
+            raise ValueError(f"rl: clip_dual has no effect with loss {self.loss!r}")
+        if self.minibatches > self.prompts:
+            raise ValueError(f"rl: minibatches must be at most prompts = {self.prompts}, got {self.minibatches}")
+
+    @property
+    def parts(self) -> Loss:
+        """The loss with the parts that settings replace."""
+
+        def part(name: str, own: _T) -> _T:
+            return own if getattr(self, name) is None else getattr(self, name)
+
+        loss = LOSSES[self.loss]
+        return Loss(
+            loss.kind,
+            part("baseline", loss.baseline),
+            part("advantage_scale", loss.advantage_scale),
+            part("aggregation", loss.aggregation),
+            part("clip_low", loss.clip_low),
+            part("clip_high", loss.clip_high),
+            part("max_draws", loss.max_draws),
+        )
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether a batch is used for one update, so that the policy that is trained is the one that sampled."""
+        return self.epochs == self.minibatches == 1
+
+    @property
+    def trains_silent(self) -> bool:
+        """Whether groups without an advantage have a gradient."""
+        return self.count_silent and (self.kl_coef != 0 or self.entropy_coef != 0)
+
+    @property
+    def limit(self) -> Budget:
+        """When the stage ends; steps count as the samples that they take, each of one draw."""
+        if self.budget is not None:
+            return Budget.parse(self.budget)
+        return Budget(samples=(self.steps or 200) * self.prompts * self.samples)
+
+    @property
+    def unit(self) -> str:
+        """What the length of the stage is counted in."""
+        return self.limit.unit if self.budget is not None else "step"
+
+    @property
+    def length(self) -> float:
+        """The length of the stage in `unit`."""
+        return self.limit.amount if self.budget is not None else float(self.steps or 200)
+
+    def used(self, progress: Mapping[str, Any]) -> float:
+        """How much of `length` the counters say is used; a budget of tokens counts them with their prompts."""
+        return float(progress["total_tokens" if self.unit == "tokens" else self.unit])
+
+    def share_done(self, progress: Mapping[str, Any]) -> float:
+        """How much of the stage is done: 1 or more at its end."""
+        return self.used(progress) / self.length
+
+
+_AT_LEAST: Mapping[str, float] = {
+    "steps": 1, "prompts": 1, "samples": 2, "max_new_tokens": 1, "keep": 1, "max_draws": 1, "epochs": 1,
+    "minibatches": 1, "accumulate": 1, "clip_low": 0, "clip_high": 0, "kl_coef": 0, "entropy_coef": 0,
+}  # fmt: skip
+_ONE_OF: Mapping[str, tuple[str, ...]] = {
+    "loss": get_args(LossName), "baseline": get_args(Baseline), "advantage_scale": get_args(Scale),
+    "aggregation": get_args(Aggregation), "credit": get_args(Credit),
+    "truncated": get_args(Truncated), "kl": ("k1", "k2", "k3", "exact"),
+}  # fmt: skip

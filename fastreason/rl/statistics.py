@@ -1,0 +1,120 @@
+"""What a step of reinforcement learning writes down: rewards by op, how rewards are earned, lengths, ratios, speed.
+
+Letters: P prompts of a step, G samples of each, S = P * G samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from ..grading.verdicts import Verdicts
+from ..model.decoder import ModelConfig
+from ..runtime.distributed import gather_arrays
+from ..sampling.rollout import RolloutOutput
+from ..training.budget import forward_flop
+from .advantages import silent
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of the samples of all ranks, in the order of their prompts; float64 [S] each.
+
+    Args:
+        reward: of the sample; the mean over its rewards if they are of tokens, 0 if it is not in the loss.
+        answer_correct, verified, sound, finished: 0 or 1.
+        length: in tokens.
+        silent: 1 where all rewards of its group are equal.
+    """
+
+    reward: np.ndarray
+    answer_correct: np.ndarray
+    verified: np.ndarray
+    sound: np.ndarray
+    finished: np.ndarray
+    length: np.ndarray
+    silent: np.ndarray
+
+    @classmethod
+    def gather(cls, samples: RolloutOutput, verdicts: Verdicts, rewards: np.ndarray, group_size: int) -> Facts:
+        """Of this rank's samples, with those of the other ranks."""
+        by_group = torch.from_numpy(rewards).reshape(len(rewards) // group_size, -1)
+        table = np.stack(
+            [
+                sample_rewards(rewards),
+                verdicts.answer_correct,
+                verdicts.verified,
+                verdicts.sound,
+                samples.finished,
+                samples.lengths,
+                silent(by_group).numpy().repeat(group_size),
+            ],
+            axis=1,
+        ).astype(np.float64)
+        return cls(*np.concatenate(gather_arrays(table)).T)
+
+    @classmethod
+    def join(cls, parts: Sequence[Facts]) -> Facts:
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def sample_rewards(rewards: np.ndarray) -> np.ndarray:
+    """[S] of [S], or the means of the rewards in each row of [S, L]; 0 without one."""
+    if rewards.ndim == 1:
+        return np.nan_to_num(rewards, nan=0.0)
+    return np.nansum(rewards, 1) / np.maximum(1, (~np.isnan(rewards)).sum(1))
+
+
+def reward_statistics(facts: Facts, ops_S: np.ndarray) -> dict[str, object]:
+    """Means over samples. `answer_only` is the share with the right answer but not every step: what outcome rewards
+    pay for and should not.
+    """
+    by_op = {str(op): float(facts.reward[ops_S == op].astype(np.float32).mean()) for op in np.unique(ops_S).tolist()}
+    right, verified = float(facts.answer_correct.mean()), float(facts.verified.mean())
+    return {
+        "reward": float(facts.reward.astype(np.float32).mean()),
+        "reward_by_op": by_op,
+        "answer_correct": right,
+        "verified": verified,
+        "answer_only": float((facts.answer_correct * (1 - facts.verified)).mean()),
+        "sound": float(facts.sound.mean()),
+        "silent_groups": float(facts.silent.mean()),
+        "mean_length": float(facts.length.mean()),
+        "max_length": int(facts.length.max()),
+        "finished": float(facts.finished.mean()),
+    }
+
+
+def update_statistics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the updates of a step; extremes of the ratio over all of them.
+
+    `max_logprob_difference` is that of the first one, between the policy that sampled and the same weights in training.
+    """
+    if not history:
+        return {}
+    line = {name: float(np.mean([update[name] for update in history])) for name in history[0]}
+    line["ratio_min"] = min(update["ratio_min"] for update in history)
+    line["ratio_max"] = max(update["ratio_max"] for update in history)
+    line["max_logprob_difference"] = history[0]["max_logprob_difference"]
+    return line
+
+
+def speed_statistics(seconds: Mapping[str, float], new_tokens: int, trained_tokens: int) -> dict[str, float]:
+    """Seconds of each phase, its tokens a second, and the share of grading."""
+    whole = max(sum(seconds.values()), 1e-9)
+    return {
+        **{f"{phase}_s": value for phase, value in seconds.items()},
+        "sample_tokens_per_s": new_tokens / max(seconds["sample"], 1e-9),
+        "grade_tokens_per_s": new_tokens / max(seconds["grade"], 1e-9),
+        "update_tokens_per_s": trained_tokens / max(seconds["update"], 1e-9),
+        "grade_percent": 100.0 * seconds["grade"] / whole,
+    }
+
+
+def pass_flop(config: ModelConfig, prompt_lengths_P: np.ndarray, lengths_PG: np.ndarray) -> float:
+    """FLOP of one forward pass over groups: every prompt once, and every sample behind it."""
+    total = forward_flop(config, prompt_lengths_P, num_logits=len(prompt_lengths_P))
+    return total + forward_flop(config, lengths_PG.ravel(), before=prompt_lengths_P.repeat(lengths_PG.shape[1]))

@@ -1,0 +1,1 @@
+"""What every part stands on: ranks, files, logs, the machine."""

@@ -1,0 +1,229 @@
+"""Continuous batching: which sample of which prompt stands in which slot, from prefill to its last token.
+
+Letters: P prompts, n samples of each, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import ops
+from .stop_sequences import Stopping
+
+
+class Decoding(Protocol):
+    """What `CoreDecoding` and `TorchDecoding` have in common; their docstrings say what each does."""
+
+    group: int
+
+    def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]: ...
+    def release(self, prompt: int) -> None: ...
+    def load(self, place: int, prompt: int) -> None: ...
+    def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked for.
+
+    Args:
+        tokens: int32, all prompts in a row, and offsets: int64 [P + 1].
+        ids: int64 [P]: what stands for each prompt in the draws.
+        limits: int64 [P]: most new tokens.
+        n: samples of each prompt.
+        draw: the arguments of ops.sample: seed, temperature and filters.
+        stopping: when a sample ends.
+        pad: fills the space behind the end.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    ids: np.ndarray
+    limits: np.ndarray
+    n: int
+    draw: dict[str, Any]
+    stopping: Stopping
+    pad: int
+
+    @property
+    def prompt_lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def prompt(self, p: int) -> np.ndarray:
+        return self.tokens[self.offsets[p] : self.offsets[p + 1]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples: tokens int32, log-probabilities (full, sampled) float32 [rows, width], lengths and finished [rows]."""
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    sampled_logprobs: np.ndarray
+    lengths: np.ndarray
+    finished: np.ndarray
+
+    @classmethod
+    def empty(cls, count: int, width: int, pad: int) -> Rows:
+        logprobs, sampled = np.zeros((2, count, width), dtype=np.float32)
+        tokens = np.full((count, width), pad, dtype=np.int32)
+        return cls(tokens, logprobs, sampled, np.zeros(count, np.int64), np.zeros(count, dtype=bool))
+
+    def put(self, at: slice | np.ndarray, other: Rows, row: slice | np.ndarray) -> None:
+        """Copies rows of another, as far as both are wide; what lies behind must be padding."""
+        width = min(self.tokens.shape[1], other.tokens.shape[1])
+        self.tokens[at, :width] = other.tokens[row, :width]
+        self.logprobs[at, :width] = other.logprobs[row, :width]
+        self.sampled_logprobs[at, :width] = other.sampled_logprobs[row, :width]
+        self.lengths[at], self.finished[at] = other.lengths[row], other.finished[row]
+
+
+@dataclass
+class PromptMemory:
+    """Bytes that are left for the keys and values of prompts."""
+
+    free: float
+    size_of: Callable[[int], float]
+
+    def take(self, num_tokens: int) -> bool:
+        if self.size_of(num_tokens) > self.free:
+            return False
+        self.free -= self.size_of(num_tokens)
+        return True
+
+    def give(self, num_tokens: int) -> None:
+        self.free += self.size_of(num_tokens)
+
+
+class Slots:
+    """Runs a `Work` to its end, a token of every running sample at each step.
+
+    A place is `decoding.group` slots with one prompt. A slot that gets free takes the next sample of the place's
+    prompt; a place whose samples have all ended takes the next prompt that has any left. Prompts come in their order.
+    """
+
+    def __init__(self, work: Work, decoding: Decoding, slots: int, memory: PromptMemory) -> None:
+        self.work, self.decoding, self.memory = work, decoding, memory
+        P = len(work.limits)
+        self.running = np.zeros(slots, dtype=bool)
+        self.prompt, self.sample, self.length = np.zeros((3, slots), dtype=np.int64)
+        self.held = Rows.empty(slots, int(work.limits.max()), work.pad)
+        self.numbers = np.zeros(P, dtype=np.int64)  # of the prompts that are held, at `decoding`
+        self.first_logits: dict[int, Tensor] = {}  # behind prompts that have samples to start
+        self.started, self.ended = np.zeros((2, P), dtype=np.int64)  # samples
+        self.collected: dict[int, Rows] = {}
+        self.num_entered = 0
+
+    @property
+    def done(self) -> bool:
+        return bool((self.ended == self.work.n).all())
+
+    def step(self) -> list[tuple[int, Rows]]:
+        """One more token for every running sample and the first for those that enter; the prompts that are done."""
+        old = np.flatnonzero(self.running)
+        new = self._enter()
+        old = old[np.argsort(self.prompt[old], kind="stable")]  # those of one prompt next to each other
+        parts = []
+        if len(old):
+            last = self.held.tokens[old, self.length[old] - 1]
+            parts.append(self.decoding.decode(old, self.numbers[self.prompt[old]], self.length[old] - 1, last))
+        if len(new):
+            parts.append(self._first_logits(self.prompt[new]))
+            self.first_logits = {p: x for p, x in self.first_logits.items() if self.started[p] < self.work.n}
+        return self._draw(np.concatenate([old, new]), parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def _enter(self) -> np.ndarray:
+        """Starts samples in the free slots, and returns those slots."""
+        group, n = self.decoding.group, self.work.n
+        by_place = self.running.reshape(-1, group)
+        entered: list[np.ndarray] = []
+        empty = np.flatnonzero(~by_place.any(1))
+        for place in np.flatnonzero(by_place.any(1) & ~by_place.all(1)).tolist():
+            slots = np.arange(place * group, (place + 1) * group)
+            entered.append(self._start(int(self.prompt[slots[0]]), slots[~self.running[slots]]))
+        loads: list[tuple[int, int]] = []
+        fresh: list[int] = []
+        while len(empty) and (p := self._next_prompt(fresh)) is not None:
+            places, empty = np.split(empty, [-(-(n - int(self.started[p])) // group)])
+            slots = (places[:, None] * group + np.arange(group)).flatten()
+            self.prompt[slots] = p
+            entered.append(self._start(p, slots))
+            loads.extend((place, p) for place in places.tolist())
+        if fresh:
+            self._prefill(fresh)
+        for place, p in loads:
+            self.decoding.load(place, int(self.numbers[p]))
+        return np.concatenate(entered) if entered else np.zeros(0, dtype=np.int64)
+
+    def _start(self, p: int, slots: np.ndarray) -> np.ndarray:
+        """Starts the next samples of prompt p in some of its free `slots`, which it returns."""
+        slots = slots[: self.work.n - self.started[p]]
+        self.sample[slots] = self.started[p] + np.arange(len(slots))
+        self.length[slots], self.running[slots] = 0, True
+        self.held.tokens[slots] = self.work.pad
+        self.held.logprobs[slots], self.held.sampled_logprobs[slots] = 0.0, 0.0
+        self.started[p] += len(slots)
+        return slots
+
+    def _next_prompt(self, fresh: list[int]) -> int | None:
+        """The prompt that has samples to start, or the next one, if there is memory for it; `fresh` grows by that."""
+        p = self.num_entered
+        if p and self.started[p - 1] < self.work.n:
+            return p - 1
+        if p == len(self.work.limits) or not self.memory.take(len(self.work.prompt(p))):
+            return None
+        self.num_entered += 1
+        fresh.append(p)
+        return p
+
+    def _prefill(self, prompts: list[int]) -> None:
+        tokens = [self.work.prompt(p) for p in prompts]
+        offsets = np.concatenate([[0], np.cumsum([len(t) for t in tokens])])
+        self.numbers[prompts], logits = self.decoding.prefill(np.concatenate(tokens), offsets)
+        for p, row in zip(prompts, logits, strict=True):
+            self.first_logits[p] = row
+            self.collected[p] = Rows.empty(self.work.n, int(self.work.limits[p]), self.work.pad)
+
+    def _first_logits(self, prompts: np.ndarray) -> Tensor:
+        """[n, V]: the logits behind each prompt, from which its samples start."""
+        distinct, which = np.unique(prompts, return_inverse=True)
+        rows = torch.stack([self.first_logits[p] for p in distinct.tolist()])
+        return rows[torch.from_numpy(which).to(rows.device)]
+
+    def _draw(self, slots: np.ndarray, logits: Tensor) -> list[tuple[int, Rows]]:
+        """Appends a token to each of `slots`, whose logits [n, V] are given, and takes out the samples that end."""
+        prompts, at = self.prompt[slots], self.length[slots]
+        tokens, sampled, full = ops.sample(
+            logits,
+            prompts_N=self.work.ids[prompts],
+            samples_N=self.sample[slots],
+            positions_N=at,
+            **self.work.draw,
+        )
+        self.held.tokens[slots, at] = tokens.cpu().numpy()
+        self.held.logprobs[slots, at] = full.cpu().numpy()
+        self.held.sampled_logprobs[slots, at] = sampled.cpu().numpy()
+        self.length[slots] = at + 1
+        stopped = self.work.stopping.ends(self.held.tokens, slots, at + 1)
+        self.held.lengths[slots], self.held.finished[slots] = at + 1, stopped
+        return self._collect(slots[stopped | (at + 1 == self.work.limits[prompts])])
+
+    def _collect(self, slots: np.ndarray) -> list[tuple[int, Rows]]:
+        """Takes out samples that have ended; returns the prompts that are done by that."""
+        done = []
+        self.running[slots] = False
+        for p in np.unique(self.prompt[slots]).tolist():
+            own = slots[self.prompt[slots] == p]
+            self.collected[p].put(self.sample[own], self.held, own)
+            self.ended[p] += len(own)
+            if self.ended[p] == self.work.n:
+                self.decoding.release(int(self.numbers[p]))
+                self.memory.give(len(self.work.prompt(p)))
+                done.append((p, self.collected.pop(p)))
+        return done

@@ -1,0 +1,112 @@
+"""Decoding in the C++ core: float32 models on CPU, where a step of torch is mostly calls.
+
+One call a token for all sequences, each row of which is computed in an order of its own: a sequence gets the same bits
+whatever else is in the batch. See csrc/decode/forward.h.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _core, ops
+from ..model.decoder import Decoder
+
+
+def runs_in_core(model: Decoder) -> bool:
+    """Whether the core decodes this model: float32 on CPU."""
+    weight = model.embedding.weight
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+class CoreDecoder:
+    """A model's weights in the core; memory for its sequences stays between rollouts.
+
+    Args:
+        model: float32 on CPU.
+        kernel: one of `_core.decode_kernels()`, or "auto" for the fastest.
+    """
+
+    def __init__(self, model: Decoder, kernel: str = "auto") -> None:
+        config, half = model.config, model.config.head_dim // 2
+        positions = torch.arange(config.max_position_embeddings)
+        cos, sin = ops.rope_angles(positions, config.head_dim, config.rope_theta, torch.float32)
+        self.model = model
+        self.core = _core.CpuDecoder(
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            intermediate=config.intermediate_size,
+            vocab=config.vocab_size,
+            eps=config.rms_norm_eps,
+            kernel=kernel,
+            cos=cos[:, 0, :half].contiguous().numpy(),
+            sin=sin[:, 0, half:].contiguous().numpy(),
+        )
+
+    def load(self) -> None:
+        """Takes the weights as they are now."""
+
+        def array(weight: Tensor) -> np.ndarray:
+            return weight.detach().contiguous().numpy()
+
+        embedding, head = self.model.embedding.weight, self.model.head
+        self.core.load(
+            array(embedding),
+            array(embedding if head is None else head.weight),
+            array(self.model.final_norm),
+            [
+                (
+                    array(block.attention_norm),
+                    array(block.qkv.weight),
+                    array(block.qkv.bias),
+                    array(block.out.weight),
+                    array(block.mlp_norm),
+                    array(block.gate_up.weight),
+                    array(block.down.weight),
+                )
+                for block in self.model.blocks
+            ],
+        )
+
+
+class CoreDecoding:
+    """Prompts and sequences of one rollout; a place, see kv_cache.py, is one sequence.
+
+    Args:
+        decoder: with the weights loaded.
+        slots: sequences at a time.
+        capacity: most new tokens of a sequence.
+    """
+
+    group = 1
+
+    def __init__(self, decoder: CoreDecoder, slots: int, capacity: int) -> None:
+        self.core, self.threads = decoder.core, torch.get_num_threads()
+        self.core.reserve(slots, capacity)
+
+    @staticmethod
+    def kv_bytes(decoder: CoreDecoder, tokens: int) -> int:
+        """Bytes of the keys and values of `tokens` tokens."""
+        return decoder.core.kv_bytes(tokens)
+
+    def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]:
+        """Numbers for the prompts, and the logits [P, V] behind each."""
+        numbers, logits = self.core.prefill(tokens, offsets, threads=self.threads)
+        return numbers.tolist(), torch.from_numpy(logits)
+
+    def release(self, prompt: int) -> None:
+        self.core.release(prompt)
+
+    def load(self, place: int, prompt: int) -> None:
+        """Nothing to do: sequences read a prompt where it is."""
+
+    def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor:
+        """Logits [n, V] behind one more token of the sequences `slots`, which have `lengths` tokens of their own.
+
+        Sequences of one prompt attend to it together where they stand next to each other.
+        """
+        return torch.from_numpy(self.core.decode(slots, prompts, lengths, tokens, threads=self.threads))

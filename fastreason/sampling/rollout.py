@@ -1,0 +1,269 @@
+"""Sampling from the policy itself: the same weights that training uses, in the same process, no second engine.
+
+A prompt is prefilled once and its n samples share its keys and values. A sample that ends leaves its slot to the next
+one at once, of the same prompt or of another. A prompt enters only when there is memory for it. What is drawn depends
+on (seed, prompt, sample, position) and the logits alone; in float32 on CPU the logits do not depend on the batch
+either, to the bit, so neither does a sample.
+
+Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L new tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ..model.decoder import Decoder
+from ..tasks.stream import ProblemBatch
+from ..text.tokenizer import Tokenizer
+from .continuous_batching import Decoding, PromptMemory, Rows, Slots, Work
+from .cpp_backend import CoreDecoder, CoreDecoding, runs_in_core
+from .stop_sequences import Stopping
+from .torch_backend import TorchDecoding
+
+Stop = Sequence[int | str] | int | str | None
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutOutput:
+    """Samples of P prompts, n each: rows p * n .. p * n + n - 1 belong to prompt p.
+
+    Args:
+        tokens: int32 [P * n, L], [PAD] behind the end; the token that ended a sample is included.
+        lengths: int64 [P * n].
+        logprobs: float32 [P * n, L]: log-probability of each token under softmax(logits / temperature), which is what
+            training uses as old log-probabilities (softmax(logits) at temperature 0); 0 behind the end.
+        finished: bool [P * n]: a stop sequence was reached, not the limit.
+        prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
+        sampled_logprobs: float32 [P * n, L]: under the distribution that was drawn from, after top-k, top-p and min-p;
+            0 at temperature 0, and behind the end.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    logprobs: np.ndarray
+    finished: np.ndarray
+    prompt_tokens: np.ndarray
+    prompt_offsets: np.ndarray
+    sampled_logprobs: np.ndarray
+
+    @property
+    def num_new_tokens(self) -> int:
+        return int(self.lengths.sum())
+
+    @property
+    def finish_reason(self) -> np.ndarray:
+        """str [P * n]: "stop" or "length"."""
+        return np.where(self.finished, "stop", "length")
+
+
+class Rollout:
+    """Generates with a model and its tokenizer.
+
+    Args:
+        model: used as it is at each call; its weights may change between calls.
+        tokenizer: of the prompts.
+        max_sequences: most sequences that decode together.
+        kv_memory_mb: most memory for keys and values, in MB of 10^6 bytes. Fewer sequences decode together, and prompts
+            wait, where it would not do.
+        backend: "core" (C++, float32 on CPU), "torch" (any dtype and device), or whichever fits.
+    Raises:
+        ValueError: the vocabulary is too small for the tokenizer, a limit is not positive, or the backend does not fit.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        max_sequences: int = 512,
+        kv_memory_mb: float = 2048.0,
+        backend: Literal["auto", "core", "torch"] = "auto",
+    ) -> None:
+        if model.config.vocab_size < len(tokenizer):
+            raise ValueError(
+                f"Rollout: the tokenizer has {len(tokenizer)} tokens, the model only {model.config.vocab_size}"
+            )
+        if max_sequences < 1 or kv_memory_mb <= 0:
+            raise ValueError(
+                f"Rollout: need max_sequences >= 1 and kv_memory_mb > 0, got {max_sequences} and {kv_memory_mb}"
+            )
+        if backend not in ("auto", "core", "torch"):
+            raise ValueError(f'Rollout: backend must be "auto", "core" or "torch", got {backend!r}')
+        if backend == "core" and not runs_in_core(model):
+            weight = model.embedding.weight
+            raise ValueError(f'Rollout: backend "core" needs float32 on CPU, got {weight.dtype} on {weight.device}')
+        self.model, self.tokenizer, self.max_sequences = model, tokenizer, max_sequences
+        self.kv_memory_mb, self.backend = kv_memory_mb, backend
+        self._core: CoreDecoder | None = None
+        self._turn = 0
+
+    def generate(
+        self,
+        prompts: ProblemBatch | Sequence[str],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: Stop = None,
+        max_new_tokens: int = 256,
+        seed: int = 0,
+        prompt_ids: np.ndarray | None = None,
+    ) -> RolloutOutput:
+        """n samples of every prompt.
+
+        Args:
+            prompts: a batch of problems, or texts.
+            n: samples of each prompt.
+            temperature: of the softmax; 0 takes the most likely token.
+            top_k: draw among the k most likely tokens; 0: all.
+            top_p: draw among the fewest most likely tokens that hold this share of the probability; 1: all.
+            min_p: draw among tokens at least this times as likely as the most likely one; 0: all. Filters apply in
+                this order, see `fastreason.kernels.sample`.
+            stop: token ids and strings that end a sample; None: the tokenizer's ` </answer>` and [EOS].
+            max_new_tokens: limit of the new tokens; less where the model's positions leave less behind a prompt.
+            seed: of the draws.
+            prompt_ids: int64 [P]: what stands for the prompt in the draws; default 0 .. P - 1. Give the problem's
+                index to get the same samples whatever batch it is in.
+        Raises:
+            ValueError: a setting is out of range, a prompt is empty or too long for the model, or one sequence does
+                not fit into `kv_memory_mb`.
+        """
+        work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
+        return _joined(work, dict(self._run(work)))
+
+    def stream(
+        self,
+        prompts: ProblemBatch | Sequence[str],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        stop: Stop = None,
+        max_new_tokens: int = 256,
+        seed: int = 0,
+        prompt_ids: np.ndarray | None = None,
+    ) -> Iterator[tuple[int, RolloutOutput]]:
+        """The samples of `generate`, as (p, output of prompt p alone) in the order in which prompts are done.
+
+        The engine works while the iterator is asked, and serves one iterator at a time. Errors come before the first.
+        """
+        work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
+        return ((p, _joined(_only(work, p), {0: rows})) for p, rows in self._run(work))
+
+    def _work(
+        self,
+        prompts: ProblemBatch | Sequence[str],
+        n: int,
+        filters: tuple[float, int, float, float],
+        stop: Stop,
+        max_new_tokens: int,
+        seed: int,
+        prompt_ids: np.ndarray | None,
+    ) -> Work:
+        temperature = filters[0]
+        if n < 1 or max_new_tokens < 1 or not temperature >= 0:
+            raise ValueError(
+                f"generate: need n >= 1, max_new_tokens >= 1 and temperature >= 0, "
+                f"got {n}, {max_new_tokens} and {temperature}"
+            )
+        if isinstance(prompts, ProblemBatch):
+            tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
+        else:
+            tokens, offsets = self.tokenizer.core.encode_batch(list(prompts))
+        limits = np.minimum(max_new_tokens, self._room(np.diff(offsets)))
+        ids = np.arange(len(limits)) if prompt_ids is None else np.asarray(prompt_ids, dtype=np.int64)
+        if ids.shape != limits.shape:
+            raise ValueError(f"generate: prompt_ids must be int64 [{len(limits)}], got shape {ids.shape}")
+        draw = dict(zip(("temperature", "top_k", "top_p", "min_p"), filters, strict=True), seed=seed)
+        return Work(tokens, offsets, ids, limits, n, draw, Stopping(self.tokenizer, stop), self.tokenizer.pad_id)
+
+    def _room(self, prompt_lengths: np.ndarray) -> np.ndarray:
+        """How many new tokens the model's positions leave behind each prompt."""
+        if len(prompt_lengths) == 0 or prompt_lengths.min() == 0:
+            raise ValueError("generate: needs at least one prompt, and no empty one")
+        positions, longest = self.model.config.max_position_embeddings, int(prompt_lengths.max())
+        if longest >= positions:
+            raise ValueError(
+                f"generate: a prompt of {longest} tokens leaves no room in {positions} positions; "
+                f"it is prompt {int(prompt_lengths.argmax())}"
+            )
+        return positions - prompt_lengths
+
+    def _run(self, work: Work) -> Iterator[tuple[int, Rows]]:
+        """Inference mode must not be left on while whoever iterates does something else."""
+        self._turn += 1
+        turn, slots = self._turn, Slots(work, *self._decoding(work))
+        while not slots.done:
+            if turn != self._turn:
+                raise RuntimeError("Rollout: another generate or stream began before this stream had ended")
+            with torch.inference_mode():
+                finished = slots.step()
+            yield from finished
+
+    def _decoding(self, work: Work) -> tuple[Decoding, int, PromptMemory]:
+        """Where sequences decode, how many at a time, and what memory is left for prompts."""
+        in_core = runs_in_core(self.model) if self.backend == "auto" else self.backend == "core"
+        if in_core:
+            self._core = self._core or CoreDecoder(self.model)
+            self._core.load()
+        capacity, longest = int(work.limits.max()), int(work.prompt_lengths.max())
+
+        def kv_bytes(tokens: int) -> int:
+            if in_core:
+                assert self._core is not None
+                return CoreDecoding.kv_bytes(self._core, tokens)
+            return TorchDecoding.kv_bytes(self.model, tokens)
+
+        # torch keeps a prompt twice, and a copy for each `group` sequences
+        group = 1 if in_core else min(work.n, 16, self.max_sequences)
+        of_slot = kv_bytes(capacity) + (0 if in_core else kv_bytes(longest) / group)
+        of_prompt = kv_bytes(longest)
+        budget = self.kv_memory_mb * 1e6
+        # so many slots that their prompts fit beside them
+        fit = int((budget - of_prompt) // (of_slot + of_prompt / work.n))
+        slots = min(fit, self.max_sequences, len(work.limits) * -(-work.n // group) * group)
+        group = max(1, min(group, slots))
+        slots -= slots % group
+        if slots < 1:
+            raise ValueError(
+                f"generate: kv_memory_mb = {self.kv_memory_mb:g} is not enough for one prompt of {longest} tokens and "
+                f"{capacity} new ones, which take {(of_slot + 2 * of_prompt) / 1e6:.3g}"
+            )
+        memory = PromptMemory(budget - slots * of_slot, kv_bytes)
+        if in_core:
+            assert self._core is not None
+            return CoreDecoding(self._core, slots, capacity), slots, memory
+        return TorchDecoding(self.model, slots, group, longest, capacity), slots, memory
+
+
+def _joined(work: Work, rows: dict[int, Rows]) -> RolloutOutput:
+    """All prompts' samples in the order of the prompts, cut to the longest."""
+    P, n = len(work.limits), work.n
+    width = max(int(rows[p].lengths.max()) for p in range(P))
+    joined = Rows.empty(P * n, width, work.pad)
+    for p in range(P):
+        joined.put(slice(p * n, (p + 1) * n), rows[p], slice(None))
+    return RolloutOutput(
+        joined.tokens,
+        joined.lengths,
+        joined.logprobs,
+        joined.finished,
+        work.tokens,
+        work.offsets,
+        joined.sampled_logprobs,
+    )
+
+
+def _only(work: Work, p: int) -> Work:
+    """The part of one prompt."""
+    tokens, one = work.prompt(p), slice(p, p + 1)
+    return replace(work, tokens=tokens, offsets=np.array([0, len(tokens)]), ids=work.ids[one], limits=work.limits[one])

@@ -1,0 +1,68 @@
+"""When a sample ends: at a token, or where its text holds a string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..text.tokenizer import Tokenizer
+
+
+class Stopping:
+    """Stop sequences of a rollout.
+
+    Args:
+        tokenizer: whose ids and texts these are.
+        stop: token ids, each of which ends a sample, and strings, which end it with the token that completes one of
+            them; None for the tokenizer's ` </answer>` and [EOS]. The token that ends a sample belongs to it.
+    Raises:
+        ValueError: an id that the tokenizer does not have, or an empty string.
+        TypeError: something else.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[int | str] | int | str | None = None) -> None:
+        if stop is None:
+            stop = [tokenizer.answer_close_id, tokenizer.eos_id]
+        items = [stop] if isinstance(stop, (int, str, np.integer)) else list(stop)
+        for item in items:
+            if isinstance(item, bool) or not isinstance(item, (int, str, np.integer)):
+                raise TypeError(f"stop: need token ids and strings, got {item!r}")
+            if item == "" or (not isinstance(item, str) and not 0 <= item < len(tokenizer)):
+                raise ValueError(
+                    f"stop: need ids in 0 .. {len(tokenizer) - 1} and strings that are not empty, got {item!r}"
+                )
+        self.tokenizer = tokenizer
+        self.ids = np.array([item for item in items if not isinstance(item, str)], dtype=np.int64)
+        self.strings = [item for item in items if isinstance(item, str)]
+        # a token has at least one byte, so a string that the last token completes lies within so many tokens
+        self.reach = max((len(string.encode()) for string in self.strings), default=0)
+        self.may_complete = self._may_complete() if self.strings else None
+
+    def _may_complete(self) -> np.ndarray:
+        """bool [V]: whether a token can be the last one of a string; only then is the text looked at."""
+        texts = [self.tokenizer.decode([token]) for token in range(len(self.tokenizer))]
+        return np.array([any(_may_complete(text, string) for string in self.strings) for text in texts])
+
+    def ends(self, tokens: np.ndarray, samples: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """bool [n]: whether the last token of each sample ends it.
+
+        Args:
+            tokens: int32 [slots, capacity].
+            samples: int64 [n]: rows of `tokens`; lengths: int64 [n], at least 1, of those rows.
+        """
+        last = tokens[samples, lengths - 1]
+        ended = np.isin(last, self.ids)
+        if self.may_complete is not None:
+            for i in np.flatnonzero(self.may_complete[last] & ~ended):
+                tail = tokens[samples[i], max(0, lengths[i] - self.reach) : lengths[i]]
+                text = self.tokenizer.decode(tail)
+                ended[i] = any(string in text for string in self.strings)
+        return ended
+
+
+def _may_complete(text: str, string: str) -> bool:
+    # a piece of a character reads as U+FFFD
+    if string in text or "\N{REPLACEMENT CHARACTER}" in text:
+        return True
+    return any(text.startswith(string[i:]) for i in range(1, len(string)))

@@ -1,0 +1,162 @@
+"""Decoding with torch, any dtype and device: keys and values in tensors of fixed shapes, one step for all sequences.
+
+A *place* holds a copy of one prompt's keys and values and G sequences behind it, so that they attend to it in one
+matrix product. Sequences of a place may stand at different lengths. Places that are in use move to the front, and steps
+run on the first 1, 2, 4, ... places; lengths round up to multiples of 32: few shapes, and every number that changes
+from step to step lies in a tensor on the device.
+
+Letters: S places of up to L prompt tokens, N = S * G sequences, K key-value heads, D head dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..kernels.segments import Segments
+from ..model.decoder import Decoder
+
+_ROOM = 32  # own tokens come in multiples of this
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of N sequences in decoding: shared prefixes, and what each sequence added.
+
+    Args:
+        prefix: per layer (keys, values) [S, K, L, D].
+        prefix_length_S: int64, at least 1.
+        own: per layer (keys, values) [N, K, most new tokens, D].
+        own_length_N: int64, tokens that are there.
+    """
+
+    prefix: list[tuple[Tensor, Tensor]]
+    prefix_length_S: Tensor
+    own: list[tuple[Tensor, Tensor]]
+    own_length_N: Tensor
+
+
+def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
+    """Hidden states of one new token for every sequence: [N, hidden_size].
+
+    Its keys and values are written behind those of `cache.own`; the lengths are the caller's to raise.
+    """
+    config, length_N = model.config, cache.own_length_N
+    x = model.embedding(tokens_N)
+    positions_N = cache.prefix_length_S.repeat_interleave(len(tokens_N) // len(cache.prefix_length_S)) + length_N
+    cos, sin = model.rope_angles(positions_N, x)
+    row_N = torch.arange(len(tokens_N), device=x.device)
+    for block, (prefix_k, prefix_v), (own_k, own_v) in zip(model.blocks, cache.prefix, cache.own, strict=True):
+        q, k, v = block.project(x, cos, sin)
+        own_k[row_N, :, length_N], own_v[row_N, :, length_N] = k, v
+        attended = ops.decode_attention(
+            q,
+            prefix_k,
+            prefix_v,
+            None,
+            own_k,
+            own_v,
+            prefix_length_P=cache.prefix_length_S,
+            own_length_N=length_N + 1,
+        )
+        x = block.mix(x, attended)
+    return ops.rms_norm(x, model.final_norm, config.rms_norm_eps)
+
+
+class TorchDecoding:
+    """Prompts and sequences of one rollout. Sequence `slot` belongs to place slot // group.
+
+    Args:
+        model: of any dtype and device.
+        slots: N, a multiple of group.
+        group: G, sequences of a place.
+        prompt_room: tokens of the longest prompt.
+        capacity: most new tokens of a sequence.
+    """
+
+    def __init__(self, model: Decoder, slots: int, group: int, prompt_room: int, capacity: int) -> None:
+        self.model, self.group, self.places = model, group, slots // group
+        self.device = model.embedding.weight.device
+        config = model.config
+        prompt_room, capacity = (-(-x // _ROOM) * _ROOM for x in (prompt_room, capacity))
+
+        def layers(count: int, room: int) -> list[tuple[Tensor, Tensor]]:
+            shape = (count, config.num_key_value_heads, room, config.head_dim)
+            return [
+                (model.embedding.weight.new_zeros(shape), model.embedding.weight.new_zeros(shape)) for _ in model.blocks
+            ]
+
+        self.prefix, self.own = layers(self.places, prompt_room), layers(slots, capacity)
+        self.prefix_length = torch.ones(self.places, dtype=torch.int64, device=self.device)
+        self.at = np.arange(self.places)  # where in the tensors each place lies
+        self.prompts: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.next_prompt = 0
+
+    @staticmethod
+    def kv_bytes(model: Decoder, tokens: int) -> int:
+        """Bytes of the keys and values of `tokens` tokens."""
+        config = model.config
+        width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+        return -(-tokens // _ROOM) * _ROOM * width * model.embedding.weight.itemsize
+
+    def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]:
+        """Numbers for the prompts, and the logits [P, V] behind each."""
+        segments = Segments.from_lengths(np.diff(offsets).tolist())
+        hidden, keys_values = self.model.prefill(torch.from_numpy(tokens).long().to(self.device), segments)
+        numbers = list(range(self.next_prompt, self.next_prompt + len(offsets) - 1))
+        self.next_prompt += len(numbers)
+        for number, begin, end in zip(numbers, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            self.prompts[number] = [
+                (k[begin:end].transpose(0, 1).contiguous(), v[begin:end].transpose(0, 1).contiguous())
+                for k, v in keys_values
+            ]
+        last = (segments.start + segments.length - 1).to(self.device)
+        return numbers, self.model.logits(hidden[last])
+
+    def release(self, prompt: int) -> None:
+        del self.prompts[prompt]
+
+    def load(self, place: int, prompt: int) -> None:
+        """Puts a prompt into a place whose sequences are all done."""
+        at = int(self.at[place])
+        for (k, v), (prompt_k, prompt_v) in zip(self.prefix, self.prompts[prompt], strict=True):
+            length = prompt_k.shape[1]
+            k[at, :, :length], v[at, :, :length] = prompt_k, prompt_v
+            self.prefix_length[at] = length
+
+    def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor:
+        """Logits [n, V] behind one more token of the sequences `slots`, which have `lengths` tokens of their own."""
+        width = self._gather(np.unique(slots // self.group))
+        rows = self.at[slots // self.group] * self.group + slots % self.group
+        tokens_N, lengths_N = (torch.zeros(width * self.group, dtype=torch.int64) for _ in range(2))
+        tokens_N[rows], lengths_N[rows] = torch.from_numpy(tokens).long(), torch.from_numpy(lengths)
+        room = min(-(-(int(lengths.max()) + 1) // _ROOM) * _ROOM, self.own[0][0].shape[2])
+        cache = KVCache(
+            [(k[:width], v[:width]) for k, v in self.prefix],
+            self.prefix_length[:width],
+            [(k[: width * self.group, :, :room], v[: width * self.group, :, :room]) for k, v in self.own],
+            lengths_N.to(self.device),
+        )
+        hidden = decode_step(self.model, tokens_N.to(self.device), cache)
+        return self.model.logits(hidden[torch.from_numpy(rows).to(self.device)])
+
+    def _gather(self, active: np.ndarray) -> int:
+        """Moves the places that are in use into the first 1, 2, 4, ... that hold them all, and says how many."""
+        width = min(1 << (len(active) - 1).bit_length(), self.places)
+        outside = active[self.at[active] >= width]
+        if len(outside):
+            free = np.setdiff1d(np.arange(width), self.at[active])[: len(outside)]
+            source, target = torch.from_numpy(self.at[outside]).to(self.device), torch.from_numpy(free).to(self.device)
+            self.prefix_length[target] = self.prefix_length[source]
+            for tensors, group in ((self.prefix, 1), (self.own, self.group)):
+                for pair in tensors:
+                    for x in pair:
+                        by_place = x.view(self.places, group, *x.shape[1:])
+                        by_place[target] = by_place[source]
+            others = np.argsort(self.at)[free]  # the places, not in use, that lay there
+            self.at[others], self.at[outside] = self.at[outside], free
+        return width

@@ -1,0 +1,328 @@
+"""What a run or a study would take: stages, tokens, FLOP, time and disk, before anything of it is done.
+
+FLOP follow `fastreason.training.budget`, for documents as long as the first that each stage would draw and samples as
+long as
+gold solutions, and with no silent group, whose training costs nothing: reinforcement learning is an upper bound. Time
+is FLOP over the rates that this model reaches on this machine, measured here in some seconds on small batches; larger
+batches are faster, other work on the machine slower.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..evaluation.evaluate import EvaluateSettings, streams_of
+from ..model.decoder import Decoder, ModelConfig
+from ..rl.loop import PolicySettings
+from ..runtime.distributed import chosen_device
+from ..runtime.metrics_log import wait_for
+from ..sampling.rollout import Rollout
+from ..tasks.stream import Mixture, TaskStream
+from ..text.tokenizer import Tokenizer
+from ..training.budget import forward_flop, matmul_peak, train_flop, train_flop_per_token
+from ..training.row_batches import count_targets
+from ..training.supervised import SupervisedSettings, supervised_loss
+from .recipe import Recipe
+from .run_study import parse_shard, part_of
+from .study import Study
+from .work_units import Unit, distinct_units, mixtures_of, study_runs
+
+# documents that lengths are taken from
+_DRAWN = 2048
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine does with this model."""
+
+    peak: float
+    """FLOP/s of its fastest matrix product."""
+    train: float
+    """FLOP/s of forward and backward passes."""
+    sample_s: float
+    """Seconds a sampled token, behind the prompt."""
+    sequences: int
+    """How many sequences were sampled at once."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one unit."""
+
+    what: str
+    """Its length in words."""
+    tokens: float
+    """Trained on, or sampled."""
+    flop: float
+    seconds: float
+    disk_bytes: float
+    """That stay."""
+    steps: int
+    """Updates; 0 of an evaluation."""
+    samples: float
+    """Documents trained on, or samples drawn."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Units that differ by their seed alone."""
+
+    kind: str
+    used_by: list[str]
+    units: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study or a run."""
+
+    title: str
+    parameters: int
+    rates: Rates
+    threads: int
+    jobs: int
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def flop(self) -> float:
+        return sum(line.units * line.cost.flop for line in self.lines)
+
+    @property
+    def seconds(self) -> float:
+        return sum(line.units * line.cost.seconds for line in self.lines)
+
+    @property
+    def disk_bytes(self) -> float:
+        """What stays, and two moments of every weight in each process that trains."""
+        kept = sum(line.units * line.cost.disk_bytes for line in self.lines)
+        return kept + self.jobs * (8.0 + 4.0) * self.parameters
+
+
+def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: Rates | None = None) -> Plan:
+    """The units of a study, or of a shard of it; with `rates` nothing is measured."""
+    runs = part_of(study_runs(study), *parse_shard(shard))
+    users: dict[str, list[str]] = {}
+    for run in runs:
+        for unit in run.units:
+            names = users.setdefault(unit.key, [])
+            if run.variant not in names:
+                names.append(run.variant)
+    title = study.name if study.size is None else f"{study.name}, size {study.size}"
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(next(iter(study.variants.values())).threads or os.cpu_count() or 1)
+    try:
+        return _plan(title, distinct_units(runs), users, jobs, rates)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def plan_recipe(recipe: Recipe) -> Plan:
+    """The stages of a run."""
+    study = Study(name=recipe.name, seeds=[recipe.seed], variants={"run": recipe})
+    return plan_study(study)
+
+
+def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int, rates: Rates | None) -> Plan:
+    config, tokenizer = units[0].model, units[0].tokenizer
+    mixture = Mixture.from_dict(mixture_dict(units[0]))
+    if rates is None:
+        rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
+    parameters = Decoder(config).num_parameters
+    plan = Plan(title, parameters, rates, torch.get_num_threads(), jobs)
+    index: dict[Any, int] = {}
+    for unit in units:
+        same = (unit.kind, repr(unit.settings), tuple(users[unit.key]), repr(unit.model))
+        if same in index:
+            line = plan.lines[index[same]]
+            plan.lines[index[same]] = Line(line.kind, line.used_by, line.units + 1, line.cost)
+        else:
+            index[same] = len(plan.lines)
+            plan.lines.append(Line(unit.kind, users[unit.key], 1, unit_cost(unit, rates, parameters)))
+    return plan
+
+
+def mixture_dict(unit: Unit) -> list[dict[str, Any]]:
+    """The last mixture of a unit, as a recipe has it."""
+    settings = unit.settings
+    return settings.phases[-1].mixture if isinstance(settings, SupervisedSettings) else settings.mixture
+
+
+def unit_cost(unit: Unit, rates: Rates, parameters: int) -> Cost:
+    """See the head of this module."""
+    if isinstance(unit.settings, SupervisedSettings):
+        return _supervised(unit, unit.settings, rates, parameters)
+    if isinstance(unit.settings, PolicySettings):
+        return _policy(unit, unit.settings, rates, parameters)
+    return _evaluation(unit, unit.settings, rates)
+
+
+def _lengths(unit: Unit, mixture: Mixture, split: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of prompts and of solutions, the token behind included, of the first problems of a stream."""
+    stream = TaskStream(mixture, seed=unit.seed, split=split)
+    _, cu_seqlens, prompts = stream.encoded(0, _DRAWN, unit.tokenizer)
+    return prompts.astype(np.int64), np.diff(cu_seqlens) - prompts
+
+
+def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, parameters: int) -> Cost:
+    per_token, document, before = 0.0, 0.0, 0.0
+    for phase, mixture in zip(settings.phases, mixtures_of(settings), strict=True):
+        prompts, solutions = _lengths(unit, mixture, "train")
+        lengths = prompts + solutions
+        targets = solutions.sum() if settings.loss_on == "solution" else lengths.sum() - len(lengths)
+        share, before = phase.until - before, phase.until
+        per_token += share * train_flop(unit.model, lengths, int(targets)) / lengths.sum()
+        document += share * lengths.mean()
+    limit = settings.limit
+    of_unit = {"tokens": 1.0, "flop": 1.0 / per_token, "samples": document, "seconds": rates.train / per_token}
+    tokens = limit.amount * of_unit[limit.unit]
+    steps = math.ceil(tokens / settings.batch_tokens)
+    what = f"{_count(tokens)} tokens in {steps:,} steps of {settings.batch_tokens:,}"
+    flop = tokens * per_token
+    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document)
+
+
+def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int) -> Cost:
+    prompts, solutions = _lengths(unit, Mixture.from_dict(settings.mixture), "rl")
+    solutions = np.minimum(solutions, settings.max_new_tokens)
+    group = settings.samples
+    prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
+    sample_flop = forward_flop(unit.model, solutions, before=prompts) / len(prompts)
+    passes = 3.0 * settings.epochs + (1.0 if settings.kl_coef else 0.0)
+    # of one prompt and its samples
+    training = passes * (prompt_flop + group * sample_flop)
+    sampled = group * float(solutions.mean())
+    sampling_s = prompt_flop / rates.train + sampled * rates.sample_s
+    of_unit = {
+        "samples": 1.0 / group,
+        "tokens": 1.0 / (sampled + group * float(prompts.mean())),
+        "flop": 1.0 / (training + prompt_flop + group * sample_flop),
+        "seconds": 1.0 / (sampling_s + training / rates.train),
+    }
+    limit = settings.limit
+    steps = max(1, math.ceil(limit.amount * of_unit[limit.unit] / settings.prompts - 1e-9))
+    num_prompts = steps * settings.prompts
+    what = f"{steps:,} steps x {settings.prompts:,} prompts x {group:,} samples, reward {settings.reward}"
+    seconds = num_prompts * (sampling_s + training / rates.train)
+    flop = num_prompts * (training + prompt_flop + group * sample_flop)
+    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group)
+
+
+def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
+    streams = streams_of(Mixture.from_dict(settings.mixture))
+    flop = tokens = seconds = 0.0
+    for stream in streams.values():
+        prompts, solutions = _lengths(unit, stream.mixture, "test")
+        solutions = np.minimum(solutions, settings.max_new_tokens)
+        prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
+        sampled = settings.samples * float(solutions.mean())
+        sample_flop = settings.samples * forward_flop(unit.model, solutions, before=prompts) / len(prompts)
+        flop += settings.problems * (prompt_flop + sample_flop)
+        tokens += settings.problems * sampled
+        seconds += settings.problems * (prompt_flop / rates.train + sampled * rates.sample_s)
+    problems = settings.problems * len(streams)
+    what = f"{problems:,} problems x {settings.samples:,} samples"
+    return Cost(what, tokens, flop, seconds, 64.0 * problems, 0, problems * settings.samples)
+
+
+def measured_rates(
+    config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture, device: torch.device | str = "cpu"
+) -> Rates:
+    """The rates of a model of this shape on this machine; on CPU at torch's present number of threads."""
+    model = Decoder(config)
+    model.reset_parameters(0)
+    model.to(device)
+    stream = TaskStream(mixture, seed=0)
+    _, cu_seqlens, _ = stream.encoded(0, _DRAWN, tokenizer)
+    longest = int(np.diff(cu_seqlens).max())
+    # half a second at 1e11 FLOP/s, but a whole document at least
+    tokens = int(max(longest, min(3072, 5e10 / train_flop_per_token(config))))
+    batch = stream.packed(0, 1, tokens, tokenizer, threads=1)
+    flop = train_flop(config, batch.lengths, count_targets(batch, "solution"))
+    small = flop < 5e10
+
+    def step() -> None:
+        supervised_loss(model, batch, "solution").backward()
+        model.zero_grad(set_to_none=True)
+        wait_for(device)
+
+    train = flop / _fastest(step, 3 if small else 1)
+    problems, n = (stream[0:16], 16) if small else (stream[0:1], 16)
+    short, long = (4, 20) if small else (2, 18)
+    engine = Rollout(model, tokenizer)
+
+    def sample(limit: int) -> None:
+        engine.generate(problems, n, temperature=1.0, max_new_tokens=limit, seed=0)
+
+    seconds = [_fastest(lambda limit=limit: sample(limit), 3 if small else 1) for limit in (short, long)]
+    sequences = n * len(problems)
+    # a machine that others use may make the longer one look free
+    sample_s = max(seconds[1] - seconds[0], 0.1 * seconds[1]) / (sequences * (long - short))
+    return Rates(matmul_peak(device), train, sample_s, sequences)
+
+
+def _fastest(work: Any, times: int) -> float:
+    best = math.inf
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def format_plan(plan: Plan) -> str:
+    """The plan as a table, with what it rests on below."""
+    lines = [
+        f"{plan.title}: a decoder of {plan.parameters:,} parameters",
+        "",
+        f"{'stage':9} {'times':>5} {'tokens':>9} {'FLOP':>9} {'time':>9} {'disk':>8}  what",
+    ]
+    for line in plan.lines:
+        cost = line.cost
+        lines.append(
+            f"{line.kind:9} {line.units:5} {_count(cost.tokens):>9} {cost.flop:9.2e} {_time(cost.seconds):>9} "
+            f"{_bytes(cost.disk_bytes):>8}  {cost.what}"
+        )
+        lines.append(f"{'':54} of {', '.join(line.used_by)}")
+    rates, jobs = plan.rates, ""
+    if plan.jobs > 1:
+        jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes on cores of their own"
+    lines += [
+        "",
+        f"together: {plan.flop:.2e} FLOP, {_time(plan.seconds)} in one process{jobs}, {_bytes(plan.disk_bytes)} disk",
+        "Columns are of one unit, `times` is how many there are; stages that variants share run once. Samples are",
+        "taken to be as long as gold solutions and no group to be silent: RL is an upper bound.",
+        f"Time: measured now, on {plan.threads} thread{'s' * (plan.threads > 1)}: {rates.train / 1e9:.1f} GFLOP/s in "
+        f"training, {100 * rates.train / rates.peak:.0f} % of a matrix product's {rates.peak / 1e9:.0f},",
+        f"and {1 / rates.sample_s:,.0f} sampled tokens/s in {rates.sequences} sequences at once.",
+    ]
+    return "\n".join(lines)
+
+
+def _count(number: float) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def _time(seconds: float) -> str:
+    for size, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {name}" if seconds < 100 * size else f"{seconds / size:,.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _bytes(number: float) -> str:
+    for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:.0f} B"

@@ -1,0 +1,282 @@
+"""A recipe: everything a run depends on, as one frozen dataclass tree read from TOML.
+
+Fields may be overridden by their dotted names (`rl.steps`); a run saves the resolved recipe. An unknown field or a
+value out of range is an error that names it, before anything is built.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from ..evaluation.evaluate import EvaluateSettings
+from ..evaluation.op_ranges import covered
+from ..model.decoder import ModelConfig
+from ..rl.loop import PolicySettings
+from ..runtime.distributed import Device
+from ..runtime.trackers import TrackerName
+from ..tasks.stream import Mixture, available_mixtures
+from ..training.supervised import SupervisedSettings
+
+_LENGTHS = {"tokens", "steps", "budget"}
+T = TypeVar("T")
+STAGES = ("pretrain", "midtrain", "rl")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which decoder: a preset, and fields that differ from it. The vocabulary follows from the mixtures."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    preset: str = "tiny"
+    """tiny, 10m or 100m."""
+    hidden_size: int | None = None
+    """Width of the residual stream."""
+    num_hidden_layers: int | None = None
+    """Blocks."""
+    num_attention_heads: int | None = None
+    """Query heads."""
+    num_key_value_heads: int | None = None
+    """Key-value heads."""
+    intermediate_size: int | None = None
+    """Width of the feed-forward block."""
+    rope_theta: float | None = None
+    """Base of the rotary angles."""
+
+    def __post_init__(self) -> None:
+        self.config(vocab_size=1)
+
+    def config(self, vocab_size: int) -> ModelConfig:
+        overrides = {k: v for k, v in asdict(self).items() if k != "preset" and v is not None}
+        return ModelConfig.preset(self.preset, vocab_size=vocab_size, **overrides)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages in order, each optional, and how their results are evaluated."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    """Shown in the report."""
+    model: ModelSettings
+    """The decoder."""
+    evaluate: EvaluateSettings
+    """What every stage's result is scored on."""
+    pretrain: SupervisedSettings | None = None
+    """First stage, from random weights."""
+    midtrain: SupervisedSettings | None = None
+    """Second stage: supervised again, on another mixture."""
+    rl: PolicySettings | None = None
+    """Third stage: reinforcement learning."""
+    seed: int = 0
+    """Of weights, problems and samples."""
+    threads: int = 0
+    """Threads of torch on CPU; 0: all cores."""
+    device: Device = "auto"
+    """Where models lie: cpu, cuda, or auto for a GPU where there is one; under torchrun each rank's own."""
+    metrics: list[TrackerName] = field(default_factory=list)
+    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb; their packages must be installed."""
+    in_distribution: list[int] = field(default_factory=list)
+    """Ops that the report calls in-distribution."""
+    edge: list[int] = field(default_factory=list)
+    """Ops that the report calls the edge of competence."""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("recipe: needs at least one of pretrain, midtrain, rl")
+        if not 0 <= self.seed < 2**63 or self.threads < 0:
+            raise ValueError(f"recipe: need seed in 0 .. 2**63 - 1 and threads >= 0, got {self.seed}, {self.threads}")
+        self.mixtures()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+
+    def mixtures(self) -> list[Mixture]:
+        """Every mixture of every stage and of the evaluation."""
+        mixtures = [Mixture.from_dict(self.evaluate.mixture)]
+        for stage in (self.pretrain, self.midtrain):
+            if stage is not None:
+                mixtures += stage.mixtures
+        if self.rl is not None:
+            mixtures.append(Mixture.from_dict(self.rl.mixture))
+        return mixtures
+
+    def evaluation_ranges(self) -> dict[str, dict[str, float]]:
+        """Those of `evaluate`, or else `in_distribution` and `edge`, as far as they are evaluated, all ops alike."""
+        named = {"in-distribution": self.in_distribution, "edge": self.edge}
+        ranges = {name: {",".join(map(str, ops)): 1.0} for name, ops in named.items() if ops}
+        return self.evaluate.ranges or covered(ranges, Mixture.from_dict(self.evaluate.mixture).ops)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; fields that are None are left out."""
+        return without_none(asdict(self))
+
+    def save(self, path: Path) -> None:
+        path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+
+
+def available_recipes() -> tuple[str, ...]:
+    """Names of the recipes that ship."""
+    folder = resources.files("fastreason.studies").joinpath("recipes")
+    return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
+
+
+def load_recipe(
+    name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, *, size: str | None = None
+) -> Recipe:
+    """A recipe that ships or a TOML file, with some fields replaced.
+
+    Args:
+        name_or_path: one of `available_recipes()` or a path that ends in .toml.
+        overrides: values by dotted name, for example {"rl.steps": 10, "pretrain.budget": "600 seconds"}; the length of
+            a stage in one unit replaces that in another.
+        size: one of the recipe's `sizes`, if it has any.
+    Raises:
+        ValueError: no such recipe, an unknown field, or a value of the wrong type or range; the message names it. A
+            recipe with variants is a study (`fastreason.studies.study.load_study`).
+    """
+    values = read_recipe(name_or_path, overrides, size)
+    if "variants" in values:
+        raise ValueError(f"recipe {name_or_path}: it has variants; load_study reads it, and run runs it")
+    return recipe_from_dict(values, source=str(name_or_path))
+
+
+def read_recipe(
+    name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, size: str | None = None
+) -> dict[str, Any]:
+    """The values of a recipe's file: those of the size over the common ones, overrides over both, mixtures spelt out.
+
+    Raises:
+        ValueError: see `load_recipe`.
+    """
+    source = str(name_or_path)
+    try:
+        values = tomllib.loads(_recipe_text(source))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+    sizes = values.pop("sizes", {})
+    if sizes and size is None:
+        raise ValueError(f"recipe {source}: comes in sizes; give size (--size) as one of {', '.join(sizes)}")
+    if size is not None and size not in sizes:
+        known = f"one of {', '.join(sizes)}" if sizes else "left out, as it comes in one size"
+        raise ValueError(f"recipe {source}: size must be {known}, got {size!r}")
+    values = merge(merge(values, sizes.get(size, {})), nested(overrides or {}))
+    mixtures = values.pop("mixtures", {})
+    try:
+        return _spell_mixtures(values, mixtures)
+    except ValueError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+
+
+def _recipe_text(source: str) -> str:
+    if source.endswith(".toml"):
+        if not Path(source).is_file():
+            raise ValueError(f"recipe: no file {source!r}")
+        return Path(source).read_text(encoding="utf-8")
+    if source in available_recipes():
+        return resources.files("fastreason.studies").joinpath("recipes", source + ".toml").read_text(encoding="utf-8")
+    raise ValueError(f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {source!r}")
+
+
+def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables from dotted names.
+
+    >>> nested({"rl.steps": 3, "rl.optim.lr": 0.1, "seed": 1})
+    {'rl': {'steps': 3, 'optim': {'lr': 0.1}}, 'seed': 1}
+    """
+    values: dict[str, Any] = {}
+    for name, value in overrides.items():
+        *sections, last = name.split(".")
+        table = values
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[last] = value
+    return values
+
+
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `values`: tables field by field, lists of named tables name by name, all else replaced.
+
+    A stage has one length: a new one takes the place of the one that was there in another unit.
+
+    >>> merge({"rl": {"steps": 3, "prompts": 8}}, {"rl": {"budget": "1 samples"}})
+    {'rl': {'prompts': 8, 'budget': '1 samples'}}
+    """
+    given = {name for name in _LENGTHS if changes.get(name) is not None}
+    merged = {name: v for name, v in values.items() if not (given and name in _LENGTHS - set(changes))}
+    for name, change in changes.items():
+        before = merged.get(name)
+        if isinstance(before, Mapping) and isinstance(change, Mapping):
+            merged[name] = merge(before, change)
+        elif isinstance(before, list) and _are_named(before) and _are_named(change):
+            merged[name] = _merge_named(before, change)
+        else:
+            merged[name] = change
+    return merged
+
+
+def _are_named(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "name" in v for v in value)
+
+
+def _merge_named(values: list[Any], changes: list[Any]) -> list[Any]:
+    by_name = {value["name"]: value for value in values}
+    for change in changes:
+        by_name[change["name"]] = merge(by_name.get(change["name"], {}), change)
+    return list(by_name.values())
+
+
+def _spell_mixtures(value: Any, mixtures: Mapping[str, Any]) -> Any:
+    """Replaces every `mixture = NAME` by the parts of that mixture, of the recipe's own or of `Mixture.preset`."""
+    if isinstance(value, list):
+        return [_spell_mixtures(item, mixtures) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    spelt = {name: _spell_mixtures(item, mixtures) for name, item in value.items()}
+    if isinstance(spelt.get("mixture"), str):
+        spelt["mixture"] = _mixture_named(spelt["mixture"], mixtures)
+    return spelt
+
+
+def _mixture_named(name: str, mixtures: Mapping[str, Any]) -> Any:
+    known = [*mixtures, *available_mixtures()]
+    if name not in known:
+        raise ValueError(f"mixture must be a list of parts or one of {', '.join(known)}, got {name!r}")
+    parts = mixtures.get(name)
+    # a name of the recipe may stand for one of the library
+    return Mixture.preset_parts(name if parts is None else parts) if parts is None or isinstance(parts, str) else parts
+
+
+def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
+    return validated(Recipe, values, source)
+
+
+def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
+    """An object of a settings class; what does not fit is a ValueError that names the fields."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        ]
+        raise ValueError(f"recipe {source}: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
+
+
+def without_none(value: Any) -> Any:
+    """Tables without the fields that are None, which TOML cannot write; tuples as lists."""
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [without_none(item) for item in value]
+    return value

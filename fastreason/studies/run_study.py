@@ -1,0 +1,279 @@
+"""Runs a study: any number of processes, on one machine or many, that share out its units of work.
+
+    OUT/study.toml    the resolved recipe of every variant, seeds, claims
+    OUT/stages/       units of work, see fastreason.studies.work_units; another folder may be given and shared by
+    several studies OUT/results.json  scores by variant and seed, and the verdicts of the claims, once all is done
+    OUT/report.html   one page
+
+A process looks for a unit whose predecessor is finished and whose lock is free, does it, and looks again, until nothing
+is left. So `--jobs 4`, the same command on several machines with a shared folder, and a restart after a crash are all
+one thing: more processes that look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..reports.study_page import collect, write_study_report
+from ..rl.loop import stage_prompts, stage_reward
+from ..runtime.folder_lock import Lock
+from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
+from .study import Study
+from .work_units import (
+    Run,
+    Unit,
+    check_ranges,
+    code_version,
+    distinct_units,
+    settings_differ,
+    study_runs,
+    work,
+    write_atomically,
+)
+
+_POLL_S = 0.5
+
+
+def run_study(
+    study: Study,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    jobs: int = 1,
+    shard: str | None = None,
+    stages: str | Path | None = None,
+) -> dict[str, Any]:
+    """Runs what is not finished of a study, and returns what results.json holds.
+
+    Args:
+        study: see `load_study`.
+        out: the run directory; default runs/NAME. New or empty, or that of this study: with `resume`, or with `shard`,
+            whose other parts may have made it.
+        resume: go on with what is in the directory.
+        jobs: processes on this machine.
+        shard: "I/N": only runs of part I of N (0 .. N - 1), which other machines complete. What runs of several parts
+            share is done by whoever comes first; the others wait for it.
+        stages: where finished units are looked for and left; default OUT/stages.
+    Raises:
+        ValueError: an argument, or a directory that does not fit.
+        Interrupted, Terminated, KeyboardInterrupt, OSError, FloatingPointError: as in `fastreason.run`.
+        RuntimeError: one of several processes failed; its message is on stderr.
+    """
+    first, count = parse_shard(shard)
+    if jobs < 1:
+        raise ValueError(f"run: jobs must be at least 1, got {jobs}")
+    folder = Path(out) if out is not None else default_folder(study)
+    place = Path(stages) if stages is not None else folder / "stages"
+    check_ranges(study)
+    for recipe in study.variants.values():
+        if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
+            stage_reward(recipe.rl)
+            stage_prompts(recipe.rl, recipe.seed)
+    prepare(folder, study, resume or shard is not None)
+    runs = study_runs(study)
+    mine = part_of(runs, first, count)
+    if jobs == 1:
+        with StopRequest.watch() as stop:
+            try:
+                work_through(study, distinct_units(mine), place, stop)
+            except (Interrupted, KeyboardInterrupt):
+                if stop.terminated:
+                    raise Terminated from None
+                raise
+    else:
+        _start_workers(folder, place, jobs, shard)
+    return conclude(study, runs, folder, place)
+
+
+def default_folder(study: Study) -> Path:
+    """runs/NAME-SIZE"""
+    return Path("runs") / (study.name if study.size is None else f"{study.name}-{study.size}")
+
+
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """(I, N) of "I/N".
+
+    >>> parse_shard("2/8"), parse_shard(None)
+    ((2, 8), (0, 1))
+    """
+    first, _, count = (shard or "0/1").partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ValueError(f"run: shard must have the form I/N with 0 <= I < N, got {shard!r}")
+    return int(first), int(count)
+
+
+def part_of(runs: list[Run], first: int, count: int) -> list[Run]:
+    """Part `first` of `count`: neighbours, which share most, stay together."""
+    return runs[first * len(runs) // count : (first + 1) * len(runs) // count]
+
+
+def prepare(folder: Path, study: Study, resume: bool) -> None:
+    """Makes the directory, or checks that it belongs to this study and this code."""
+    saved, code = folder / "study.toml", folder / "code.json"
+    if saved.exists():
+        if not resume:
+            raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
+        if name := settings_differ(Study.load(saved).to_dict(), study.to_dict()):
+            raise ValueError(f"run: {folder} was started with another recipe; the first field that differs is {name}")
+        before = json.loads(code.read_text(encoding="utf-8"))["code"]
+        if before != code_version():
+            raise ValueError(
+                f"run: {folder} was started with other code ({before}, this is {code_version()}), whose results these "
+                "would not compare with; go on with that code, or give another out (--out)"
+            )
+        return
+    mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
+    if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
+        raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
+    folder.mkdir(parents=True, exist_ok=True)
+    # several shards may start at once: each writes the same, under a name of its own
+    temporary = folder / f"study.new-{os.getpid()}"
+    temporary.write_text(json.dumps({"code": code_version()}) + "\n", encoding="utf-8")
+    temporary.replace(code)
+    study.save(temporary)
+    temporary.replace(saved)
+
+
+def work_through(study: Study, units: Sequence[Unit], stages: Path, stop: StopRequest) -> None:
+    """Does units until all are finished, here or elsewhere.
+
+    Raises:
+        Interrupted: `stop` was requested.
+    """
+    recipe = next(iter(study.variants.values()))
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    try:
+        pending = list(units)
+        while pending := [unit for unit in pending if not _finished(unit, stages)]:
+            if stop.requested:
+                raise Interrupted("between stages")
+            if not any(_try(unit, stages, stop, recipe.metrics) for unit in pending):
+                time.sleep(_POLL_S)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _finished(unit: Unit, stages: Path) -> bool:
+    return (stages / unit.key / "done.json").exists()
+
+
+def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> bool:
+    """Does a unit if it can be done now; whether it did."""
+    if unit.before is not None and not _finished(unit.before, stages):
+        return False
+
+    def stop_work() -> None:
+        stop.requested = True
+
+    lock = Lock.acquire(stages / unit.key, on_lost=stop_work)
+    if lock is None:
+        return False
+    try:
+        if not _finished(unit, stages):  # somebody may have finished it just before the lock was ours
+            started = time.perf_counter()
+            work(unit, stages, stop, metrics)
+            print(f"{unit.key}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    finally:
+        lock.release()
+    return True
+
+
+def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
+    """Writes results.json and the report of what is finished, and returns the former."""
+    results = collect(study, runs, stages)
+    write_atomically(folder / "results.json", json.dumps(results) + "\n")
+    write_study_report(folder)
+    return results
+
+
+def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None) -> None:
+    """Starts processes that work through the study and waits for them; signals are theirs too."""
+    command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    workers: list[subprocess.Popen[bytes]] = []
+    with StopRequest.watch() as stop:
+        try:
+            for _ in range(jobs):
+                # a group of their own: Ctrl-C reaches them once, through us
+                workers.append(subprocess.Popen(command, env=environment, process_group=0))
+            _wait(workers, stop)
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.wait()
+        if stop.terminated:
+            raise Terminated
+        if stop.requested:
+            raise Interrupted("several stages")
+    failed = [worker.returncode for worker in workers if worker.returncode]
+    if failed:
+        raise RuntimeError(
+            f"run: {len(failed)} of {jobs} processes failed (status {failed[0]}); see their messages above"
+        )
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None:
+    passed_on = False
+    while any(worker.poll() is None for worker in workers):
+        if stop.requested and not passed_on:
+            passed_on = True
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+
+
+def _worker(arguments: Sequence[str] | None = None) -> int:
+    """A process of `_start_workers`: not for people."""
+    parser = argparse.ArgumentParser(prog="python -m fastreason.studies.run_study")
+    for name in ("folder", "stages"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("shard")
+    options = parser.parse_args(arguments)
+    study = Study.load(options.folder / "study.toml")
+    units = distinct_units(part_of(study_runs(study), *parse_shard(options.shard)))
+    with StopRequest.watch() as stop:
+        threading.Thread(target=_stop_when_orphaned, args=(stop, os.getppid()), daemon=True).start()
+        try:
+            work_through(study, units, options.stages, stop)
+        except (Interrupted, KeyboardInterrupt):
+            return 128 + signal.SIGTERM
+        except (ValueError, OSError, FloatingPointError) as error:
+            print(f"fastreason run: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _stop_when_orphaned(stop: StopRequest, parent: int) -> None:
+    """A worker ends, with a checkpoint, when the process that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    stop.requested = True
+
+
+def format_verdicts(results: Mapping[str, Any]) -> str:
+    """One line a claim: verdict, effect with its interval, text."""
+    lines = []
+    for claim in results["claims"]:
+        effect = ""
+        if claim["effect"] is not None:
+            low, high = claim["interval"]
+            effect = f"{100 * claim['effect']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
+        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}")
+    return "\n".join(lines) or "no claims"
+
+
+if __name__ == "__main__":
+    sys.exit(_worker())

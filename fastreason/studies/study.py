@@ -1,0 +1,234 @@
+"""A study: one recipe in variants and seeds, and the claims that it puts to the test.
+
+    name = "mine"
+    seeds = [0, 1, 2]
+    [[variants]]                     # each is the recipe with some fields replaced
+    name = "edge"
+    rl.mixture = "edge"
+    [[variants]]
+    name = "none"
+    remove = ["rl"]                  # a stage that this variant leaves out
+    [ranges]
+    edge = [{ op = [6] }]            # what scores are averaged over
+    [[claims]]
+    name = "edge-rises"
+    text = "RL at the edge raises pass@32 there"
+    k = 32
+    range = "edge"
+    variant = "edge"
+    against = ["none"]
+    at_least = 0.05
+
+With `compute = "1e6 tokens"`, a variant's `beta` shares that out between mid-training and RL (`budget.split`). `k = 32`
+is of the claims that give none.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from ..tasks.stream import Mixture
+from ..training.budget import Budget, split
+from .recipe import STAGES, Recipe, merge, read_recipe, validated, without_none
+
+# of a study, not of the recipe that its variants start from
+_STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
+
+
+@dataclass(frozen=True)
+class RangePart:
+    """Some ops, alike, as a part of a range."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    op: list[int]
+    """Operations; each counts the same."""
+    weight: float = 1.0
+    """Of the part, all of its ops together, in the range's mean."""
+    themes: list[str] | None = None
+    """Only problems of these themes; default: all."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is expected of the difference between a variant and others."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    """Short, unique in the study."""
+    text: str
+    """The claim in words."""
+    range: str
+    """Name of a range of the study."""
+    variant: str
+    """The variant that the claim is about."""
+    against: list[str] = field(default_factory=list)
+    """The variants it is compared with; of several, with the one that scores highest. Default: itself, at the stage
+    `against_stage`."""
+    metric: Literal["verified", "answer", "sound", "gap", "process_accuracy"] = "verified"
+    """What is scored. gap: answer minus verified, the share of right answers with a wrong step."""
+    k: int = 1
+    """pass@k; process_accuracy has none."""
+    stage: Literal["pretrain", "midtrain", "rl"] | None = None
+    """After which stage the variant is scored; default: its last."""
+    against_stage: Literal["pretrain", "midtrain", "rl"] | None = None
+    """After which stage the others are scored; default: their last."""
+    at_least: float | None = None
+    """The claim holds if the whole 95 % interval of the difference is at or above this, fails if it is below."""
+    at_most: float | None = None
+    """The other way round."""
+
+    def __post_init__(self) -> None:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"claims: {self.name} needs exactly one of at_least and at_most")
+        if not self.against and self.against_stage is None:
+            raise ValueError(f"claims: {self.name} needs against or against_stage")
+
+    @property
+    def others(self) -> list[str]:
+        return self.against or [self.variant]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Recipes by variant, all run with each seed."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    """Shown in the report."""
+    seeds: list[int]
+    """Each gives every variant a run with its own weights, problems and samples; evaluation problems are the same."""
+    variants: dict[str, Recipe]
+    """The resolved recipe of each variant, in the order of the report."""
+    ranges: dict[str, list[RangePart]] = field(default_factory=dict)
+    """What scores are averaged over."""
+    claims: list[Claim] = field(default_factory=list)
+    """What is tested."""
+    about: str = ""
+    """The question, in a few sentences."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """A line on each variant."""
+    size: str | None = None
+    """Which size of the recipe this is."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"study: seeds must be different numbers >= 0, at least one, got {self.seeds}")
+        if not self.variants:
+            raise ValueError("study: needs at least one of variants")
+        for name in self.variants:
+            if not re.fullmatch(r"[\w.+-]+", name):
+                raise ValueError(f"study: the name of a variant is of letters, digits and . + - _, got {name!r}")
+        if len({claim.name for claim in self.claims}) < len(self.claims):
+            raise ValueError(f"study: claims need different names, got {[claim.name for claim in self.claims]}")
+        for claim in self.claims:
+            self._check(claim)
+
+    def _check(self, claim: Claim) -> None:
+        if claim.range not in self.ranges:
+            raise ValueError(f"claims: {claim.name}: range must be one of {list(self.ranges)}, got {claim.range!r}")
+        for name, stage in [(claim.variant, claim.stage), *((other, claim.against_stage) for other in claim.others)]:
+            if name not in self.variants:
+                raise ValueError(f"claims: {claim.name}: no variant {name!r}; there are {', '.join(self.variants)}")
+            recipe = self.variants[name]
+            if stage is not None and stage not in recipe.stages:
+                raise ValueError(f"claims: {claim.name}: variant {name} has no stage {stage!r}")
+            if not 1 <= claim.k <= recipe.evaluate.samples:
+                raise ValueError(
+                    f"claims: {claim.name}: k must be in 1 .. samples = {recipe.evaluate.samples}, got {claim.k}"
+                )
+            evaluated = set(Mixture.from_dict(recipe.evaluate.mixture).ops)
+            if missing := sorted({op for part in self.ranges[claim.range] for op in part.op} - evaluated):
+                raise ValueError(f"claims: {claim.name}: op {missing[0]} of {claim.range!r} is not evaluated")
+
+    def mixtures(self) -> list[Mixture]:
+        """Every mixture of every variant: they share one vocabulary, so that stages can be shared."""
+        return [mixture for recipe in self.variants.values() for mixture in recipe.mixtures()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; fields that are None are left out."""
+        return without_none(asdict(self))
+
+    def save(self, path: Path) -> None:
+        path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Study:
+        """What `save` wrote."""
+        return validated(cls, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def is_study(name_or_path: str | Path, size: str | None = None) -> bool:
+    """Whether a recipe has variants."""
+    return "variants" in read_recipe(name_or_path, size=size)
+
+
+def load_study(
+    name_or_path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    size: str | None = None,
+    seeds: list[int] | None = None,
+) -> Study:
+    """A study from a recipe with variants.
+
+    Args:
+        name_or_path: one of `available_recipes()` or a path that ends in .toml.
+        overrides: values by dotted name, of the recipe that all variants start from; what a variant sets itself stays.
+        size: one of the recipe's `sizes`, if it has any.
+        seeds: instead of the recipe's.
+    Raises:
+        ValueError: no such recipe, one without variants, or a field that is unknown, of the wrong type or range.
+    """
+    values, source = read_recipe(name_or_path, overrides, size), str(name_or_path)
+    if "variants" not in values:
+        raise ValueError(f"recipe {source}: it has no variants; load_recipe reads it")
+    variants = values["variants"]
+    if not isinstance(variants, list) or not all(isinstance(v, Mapping) and "name" in v for v in variants):
+        raise ValueError(f"recipe {source}: variants must be tables with a name, as in [[variants]]")
+    base = _base(values)
+    study: dict[str, Any] = {name: values[name] for name in ("name", "about", "ranges") if name in values}
+    study["claims"] = [{"k": values["k"], **claim} if "k" in values else claim for claim in values.get("claims", [])]
+    study |= {"seeds": seeds if seeds is not None else values.get("seeds", [0]), "size": size}
+    study["notes"] = {variant["name"]: variant.get("note", "") for variant in variants}
+    try:
+        study["variants"] = {v["name"]: _variant(base, v, values.get("compute")) for v in variants}
+    except ValueError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+    return validated(Study, study, source)
+
+
+def study_base(name_or_path: str | Path, size: str | None = None) -> dict[str, Any]:
+    """The values of the recipe that all variants start from."""
+    return _base(read_recipe(name_or_path, size=size))
+
+
+def _base(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _STUDY_ONLY}
+
+
+def _variant(base: Mapping[str, Any], variant: Mapping[str, Any], compute: str | None) -> dict[str, Any]:
+    """The values of one variant's recipe."""
+    changes = {name: value for name, value in variant.items() if name not in ("name", "note", "remove", "beta")}
+    removed = list(variant.get("remove", []))
+    if unknown := set(removed) - set(STAGES):
+        raise ValueError(
+            f"variants: {variant['name']}: remove must be of {', '.join(STAGES)}, got {sorted(unknown)[0]!r}"
+        )
+    if "beta" in variant:
+        if compute is None:
+            raise ValueError(f"variants: {variant['name']} has a beta, so the recipe needs compute, as '1e6 tokens'")
+        parts = dict(zip(("midtrain", "rl"), split(Budget.parse(compute), variant["beta"]), strict=True))
+        removed += [stage for stage, part in parts.items() if part is None]
+        changes = merge(changes, {stage: {"budget": str(part)} for stage, part in parts.items() if part is not None})
+    values = merge(base, changes)
+    return {name: value for name, value in values.items() if name not in removed}

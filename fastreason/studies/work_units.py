@@ -1,0 +1,241 @@
+"""The stages of a study as units of work, each named by a hash of everything that determines what it gives.
+
+    STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, done.json, owner-0001/
+    STAGES/evaluate-77ab01c9d2ee/   unit.json, done.json, owner-0001/
+
+The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the unit
+before it, and the code that computes. So variants, and studies that are given one folder, share what they have in
+common, and nothing is shared that differs. How often checkpoints are written, and on how many threads, is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import fastreason
+
+from .. import kernels
+from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
+from ..model.decoder import Decoder, ModelConfig
+from ..rl.loop import PolicySettings, reinforce
+from ..runtime import distributed
+from ..runtime.machine import describe_machine, package_version
+from ..runtime.metrics_log import MetricsLog, StopRequest
+from ..tasks.stream import Mixture, TaskStream
+from ..text.tokenizer import Tokenizer
+from ..training.checkpoint import load_model
+from ..training.supervised import SupervisedSettings, train
+from .study import Study
+
+# settings that change what is kept and shown, never what is computed
+_ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
+# rooms and modules that show, choose or start; all others may change a result
+_NOT_COMPUTING = (
+    *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/", "tasks/generate.py"),
+    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/trackers.py"),
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stage of some runs of a study, or the evaluation behind one."""
+
+    kind: str
+    """pretrain, midtrain, rl or evaluate."""
+    settings: SupervisedSettings | PolicySettings | EvaluateSettings
+    """Of the stage."""
+    model: ModelConfig
+    """Of the decoder."""
+    seed: int
+    """Of the run."""
+    tokenizer: Tokenizer
+    """Of the study."""
+    before: Unit | None
+    """Whose weights it starts from; None: new ones."""
+    device: distributed.Device = "auto"
+    """Where it is done, as the recipe says. What auto finds is left out of the name, so that machines may share."""
+
+    @cached_property
+    def determined_by(self) -> dict[str, Any]:
+        """What the name is the hash of."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in _ASIDE}
+        return {
+            "kind": self.kind,
+            "settings": settings,
+            "model": asdict(self.model),
+            "seed": self.seed,
+            "device": self.device,
+            "vocabulary": _digest("\n".join(self.tokenizer.words)),
+            "problems": problems_drawn(self.settings, self.seed),
+            "before": self.before.key if self.before is not None else None,
+            "code": code_version(),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """KIND-HASH: the name of its folder."""
+        return f"{self.kind}-{_digest(json.dumps(self.determined_by, sort_keys=True))}"
+
+    def outcome(self, stages: Path) -> dict[str, Any] | None:
+        """What done.json holds, if the unit is finished."""
+        path = stages / self.key / "done.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant with a seed: its stages in order, each with the evaluation behind it."""
+
+    variant: str
+    seed: int
+    stages: dict[str, tuple[Unit, Unit]]
+
+    @property
+    def units(self) -> Iterator[Unit]:
+        for stage, evaluation in self.stages.values():
+            yield stage
+            yield evaluation
+
+
+def study_runs(study: Study) -> list[Run]:
+    """All runs, seed by seed; units that are the same are equal by `key`."""
+    tokenizer = Tokenizer.for_mixtures(study.mixtures())
+    return [_run(study, name, seed, tokenizer) for seed in study.seeds for name in study.variants]
+
+
+def _run(study: Study, variant: str, seed: int, tokenizer: Tokenizer) -> Run:
+    recipe = study.variants[variant]
+    model = recipe.model.config(len(tokenizer))
+    stages: dict[str, tuple[Unit, Unit]] = {}
+    before = None
+    for name in recipe.stages:
+        before = Unit(name, getattr(recipe, name), model, seed, tokenizer, before, recipe.device)
+        stages[name] = (before, Unit("evaluate", recipe.evaluate, model, seed, tokenizer, before, recipe.device))
+    return Run(variant, seed, stages)
+
+
+def check_ranges(study: Study) -> None:
+    """Draws the problems of every evaluation and looks whether each range has some of each of its ops and themes.
+
+    Raises:
+        ValueError: names what is missing; better now than after days of training.
+    """
+    seen: list[EvaluateSettings] = []
+    for name, recipe in study.variants.items():
+        if recipe.evaluate in seen:
+            continue
+        seen.append(recipe.evaluate)
+        themes = evaluated_themes(recipe.evaluate)
+        for title, parts in study.ranges.items():
+            for part in parts:
+                for op in part.op:
+                    if not themes.get(op, set()) & set(part.themes or themes.get(op, set())):
+                        of = "" if part.themes is None else f" and themes {', '.join(part.themes)}"
+                        raise ValueError(f"ranges: {title}: variant {name} evaluates no problem of op {op}{of}")
+
+
+def evaluated_themes(settings: EvaluateSettings) -> dict[int, set[str]]:
+    """The themes of the problems of each op, as `evaluate` draws them."""
+    streams = streams_of(Mixture.from_dict(settings.mixture))
+    return {op: {cell.theme for cell in stream[0 : settings.problems].cells} for op, stream in streams.items()}
+
+
+def distinct_units(runs: list[Run]) -> list[Unit]:
+    """Every unit once, in an order in which what comes before a unit stands before it."""
+    return list({unit.key: unit for run in runs for unit in run.units}.values())
+
+
+def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> None:
+    """Does a unit, from its last checkpoint if it was begun, and leaves `done.json` behind.
+
+    Raises:
+        Interrupted, KeyboardInterrupt: `stop` was requested; a later call goes on from here.
+        FloatingPointError, OSError: see `supervised.train`.
+    """
+    folder = stages / unit.key
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "unit.json", json.dumps(unit.determined_by, indent=1) + "\n")
+    model = Decoder(unit.model)
+    if unit.before is None:
+        model.reset_parameters(unit.seed)
+    else:
+        model.load_state_dict(load_model(stages / unit.before.key / "checkpoint").state_dict())
+    model.to(distributed.chosen_device(unit.device))
+    started = time.perf_counter()
+    if isinstance(unit.settings, EvaluateSettings):
+        files = folder / "samples" if unit.settings.files else None
+        scores = evaluate(model, unit.tokenizer, unit.settings, seed=unit.seed, name=unit.key, stop=stop, out=files)
+        done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
+    else:
+        with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.key)) as log:
+            progress = _train(unit, model, folder / "checkpoint", log, stop)
+        done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
+    done["machine"] = describe_machine()
+    write_atomically(folder / "done.json", json.dumps(done) + "\n")
+
+
+def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
+    if isinstance(unit.settings, PolicySettings):
+        return reinforce(model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop)
+    assert isinstance(unit.settings, SupervisedSettings)
+    return train(unit.kind, model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop)
+
+
+def mixtures_of(settings: SupervisedSettings | PolicySettings | EvaluateSettings) -> list[Mixture]:
+    """The mixtures that a stage draws from."""
+    if isinstance(settings, SupervisedSettings):
+        return settings.mixtures
+    return [Mixture.from_dict(settings.mixture)]
+
+
+def problems_drawn(settings: SupervisedSettings | PolicySettings | EvaluateSettings, seed: int) -> str:
+    """A hash of the first problems of each mixture: it changes when the law of drawing does, compiled or not."""
+    text = []
+    for mixture in mixtures_of(settings):
+        text += TaskStream(mixture, seed=seed, split="train")[0:16].documents
+    return _digest("\n".join(text))
+
+
+@lru_cache
+def code_version() -> str:
+    """The package's version and a hash of its modules that compute, as they are installed."""
+    package, kernels_folder = Path(fastreason.__file__).parent, Path(kernels.__file__).parent
+    # kernels/ stands inside the package or, installed in place, beside it
+    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    files |= {f"kernels/{path.relative_to(kernels_folder).as_posix()}": path for path in kernels_folder.rglob("*.py")}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        if not name.startswith(_NOT_COMPUTING):
+            digest.update(name.encode() + b"\0" + files[name].read_bytes())
+    return f"{package_version('fastreason')}+{digest.hexdigest()[:12]}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by a whole new one."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def settings_differ(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The dotted name of the first field that differs."""
+    for name in sorted({*before, *now}):
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            if inner := settings_differ(a, b, f"{prefix}{name}."):
+                return inner
+        elif a != b:
+            return prefix + name
+    return None

@@ -1,0 +1,1 @@
+"""Problems: mixtures, streams, packed batches, graphs, files."""

@@ -1,0 +1,250 @@
+"""Problems to a folder of files: Parquet, or token ids that numpy maps into memory.
+
+A folder holds parts of `PART` problems each, written under another name and renamed once whole, so that after a stop at
+any moment every part is either whole or not there; going on writes the missing ones. What a shard's parts hold is
+written down beside them; a folder of something else is refused.
+
+    0000-of-0004.json                 shard 0 of 4: format, mixture, seed, split
+    0000-of-0004-00000.parquet        its first problems, rows in the published schema
+    0000-of-0004-00000.npy            or their token ids, uint16 or int32 [num_tokens] ...
+    0000-of-0004-00000.json           ... with {"num_tokens", "dtype", "first", "step", "cu_seqlens", "prompt_lengths"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ..runtime.metrics_log import progress_bar
+from ..text.tokenizer import Tokenizer
+from .shards import StreamShard
+from .stream import TaskStream
+
+PART = 16_384  # problems of a file
+
+
+def write_parquet(
+    stream: TaskStream, folder: str | Path, count: int, *, shard: int = 0, num_shards: int = 1, part: int = PART
+) -> int:
+    """Writes problems shard, shard + num_shards, ... below `count` as Parquet; goes on with a folder that is there.
+
+    Args:
+        stream: the problems.
+        folder: made if missing.
+        count: problems of all shards together.
+        shard, num_shards: 0 <= shard < num_shards.
+        part: problems of a file.
+    Returns:
+        How many problems the shard has now.
+    Raises:
+        ValueError: an argument out of range, or a folder that holds something else.
+        ModuleNotFoundError: pyarrow is not installed.
+    """
+    return _Parquet(stream, Path(folder), shard, num_shards, part).write(count)
+
+
+def write_tokens(
+    stream: TaskStream,
+    folder: str | Path,
+    count: int,
+    tokenizer: Tokenizer,
+    *,
+    shard: int = 0,
+    num_shards: int = 1,
+    part: int = PART,
+) -> int:
+    """Writes documents as token ids and the tokenizer beside them, for `read_tokens`; else as `write_parquet`."""
+    return _Tokens(stream, Path(folder), shard, num_shards, part, tokenizer).write(count)
+
+
+def read_tokens(header: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One part of a folder of token ids, mapped into memory.
+
+    Args:
+        header: its .json file.
+    Returns:
+        tokens [N], cu_seqlens int64 [documents + 1], prompt_lengths int32 [documents].
+    """
+    facts = json.loads(Path(header).read_text(encoding="utf-8"))
+    tokens = np.load(Path(header).with_suffix(".npy"), mmap_mode="r")
+    return tokens, np.array(facts["cu_seqlens"]), np.array(facts["prompt_lengths"], dtype=np.int32)
+
+
+class _Export(ABC):
+    """What the formats share: which parts there are, which are missing, and whose they are."""
+
+    format: str
+    suffix: str  # of the file whose presence says that a part is whole
+
+    def __init__(self, stream: TaskStream, folder: Path, shard: int, num_shards: int, part: int) -> None:
+        if not 0 <= shard < num_shards or part < 1:
+            raise ValueError(
+                f"generate: need 0 <= shard < num_shards and part >= 1, got {shard}, {num_shards} and {part}"
+            )
+        self.folder, self.part = folder, part
+        self.problems = StreamShard(stream, shard, num_shards)
+        self.name = f"{shard:04}-of-{num_shards:04}"
+
+    @abstractmethod
+    def write_part(self, place: Path, begin: int, end: int) -> None:
+        """Problems begin .. end - 1 of the shard; the file that `suffix` names last."""
+
+    @abstractmethod
+    def size_of(self, place: Path) -> int:
+        """How many problems a whole part has."""
+
+    def write(self, count: int) -> int:
+        if count < 1:
+            raise ValueError(f"generate: need count >= 1, got {count}")
+        # problems of this shard
+        size = max(0, -(-(count - self.problems.rank) // self.problems.world_size))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        begins = range(0, size, self.part)
+        self._refuse_longer(len(begins), size)
+        missing = [begin for begin in begins if not self._is_whole(begin, min(begin + self.part, size), size)]
+        done = size - sum(min(begin + self.part, size) - begin for begin in missing)
+        with progress_bar("generate", size, done, unit="row") as bar:
+            for begin in missing:
+                end = min(begin + self.part, size)
+                self.write_part(self._place(begin // self.part), begin, end)
+                bar.update(end - begin)
+        return size
+
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share to write to one place. The first rows stand for everything that makes a problem."""
+        stream = self.problems.stream
+        rows = json.dumps(self.problems[0:4].rows())
+        return {
+            "format": self.format,
+            "mixture": [asdict(cell) | {"weight": weight} for cell, weight in stream.mixture.weights.items()],
+            "seed": stream.seed,
+            "split": stream.split,
+            "split_by": stream.split_by,
+            "shard": self.problems.rank,
+            "num_shards": self.problems.world_size,
+            "problems_per_part": self.part,
+            "first_rows_sha256": hashlib.sha256(rows.encode()).hexdigest(),
+        }
+
+    def _claim(self) -> None:
+        path, identity = self.folder / f"{self.name}.json", self.identity()
+        if not path.exists():
+            if others := sorted(self.folder.glob(f"{self.name}-*")):
+                raise ValueError(f"generate: {others[0]} is there without {path.name}; give an empty folder")
+            write_whole(path, lambda file: file.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8"))
+        elif json.loads(path.read_text(encoding="utf-8")) != identity:
+            raise ValueError(f"generate: {path} is of another mixture, seed, split, format or tokenizer")
+
+    def _place(self, number: int) -> Path:
+        return self.folder / f"{self.name}-{number:05}"
+
+    def _is_whole(self, begin: int, end: int, size: int) -> bool:
+        place = self._place(begin // self.part)
+        if not place.with_suffix(self.suffix).exists():
+            return False
+        found = self.size_of(place)
+        if begin + found > size:
+            self._refuse(begin + found, size)
+        # the last part of fewer problems is written anew
+        return found == end - begin
+
+    def _refuse_longer(self, num_parts: int, size: int) -> None:
+        beyond = self._place(num_parts)
+        if beyond.with_suffix(self.suffix).exists():
+            self._refuse(num_parts * self.part + self.size_of(beyond), size)
+
+    def _refuse(self, found: int, size: int) -> None:
+        raise ValueError(f"generate: {self.folder} has {found} problems or more, more than the {size} asked for")
+
+
+class _Parquet(_Export):
+    format, suffix = "parquet", ".parquet"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("Parquet needs pyarrow: pip install 'fastreason[parquet]'") from error
+        self.pyarrow, self.parquet = pyarrow, pyarrow.parquet
+
+    def write_part(self, place: Path, begin: int, end: int) -> None:
+        table = self.pyarrow.Table.from_pylist(self.problems[begin:end].rows())
+        write_whole(place.with_suffix(".parquet"), lambda file: self.parquet.write_table(table, file))
+
+    def size_of(self, place: Path) -> int:
+        return self.parquet.read_metadata(place.with_suffix(".parquet")).num_rows
+
+
+class _Tokens(_Export):
+    format, suffix = "tokens", ".json"
+
+    def __init__(
+        self, stream: TaskStream, folder: Path, shard: int, num_shards: int, part: int, tokenizer: Tokenizer
+    ) -> None:
+        super().__init__(stream, folder, shard, num_shards, part)
+        self.tokenizer = tokenizer
+        self.dtype = np.uint16 if len(tokenizer) <= 2**16 else np.int32
+
+    def identity(self) -> dict[str, Any]:
+        with TemporaryDirectory() as folder:
+            self.tokenizer.save_pretrained(folder)
+            content = (Path(folder) / "tokenizer.json").read_bytes()
+        return super().identity() | {"tokenizer_sha256": hashlib.sha256(content).hexdigest()}
+
+    def write(self, count: int) -> int:
+        size = super().write(count)
+        self.tokenizer.save_pretrained(self.folder)
+        return size
+
+    def write_part(self, place: Path, begin: int, end: int) -> None:
+        tokens, cu_seqlens, prompt_lengths = self.problems.encoded(begin, end - begin, self.tokenizer)
+        facts = {
+            "num_tokens": len(tokens),
+            "dtype": np.dtype(self.dtype).name,
+            "first": int(self.problems.rank + begin * self.problems.world_size),
+            "step": self.problems.world_size,
+            "cu_seqlens": cu_seqlens.tolist(),
+            "prompt_lengths": prompt_lengths.tolist(),
+        }
+        place.with_suffix(".json").unlink(missing_ok=True)
+
+        def save(path: Path) -> None:
+            with path.open("wb") as file:
+                np.save(file, tokens.astype(self.dtype))
+
+        write_whole(place.with_suffix(".npy"), save)
+        write_whole(place.with_suffix(".json"), lambda file: file.write_text(json.dumps(facts), encoding="utf-8"))
+
+    def size_of(self, place: Path) -> int:
+        return len(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["prompt_lengths"])
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes under another name and renames, so that the path never names half a file; a failure leaves none behind."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        write(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Supervised training, and what both kinds of training share: optimizer, checkpoints, budgets."""

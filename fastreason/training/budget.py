@@ -1,0 +1,233 @@
+"""What training costs: FLOP of a model, the length of a stage in any unit, and the share of the machine's peak.
+
+Convention: matrix products only, a multiply and an add count as two. Norms, activations, softmax, rotary angles and the
+optimizer are left out; so is the lookup in the embedding, but the head that shares its matrix is a product like any
+other. Attention is causal: position i reads i + 1 keys. A backward pass costs two forward passes; what a kernel
+computes a second time to save memory is not counted.
+
+Letters: P weights that take part in a product, T tokens, H query heads, D head dim, L length.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import ops
+from ..model.decoder import ModelConfig
+
+UNITS = ("flop", "tokens", "seconds", "samples")
+
+
+def block_weights(config: ModelConfig) -> int:
+    """Weights of all blocks that multiply every token: query, key, value, output, gate, up and down projections."""
+    queries = config.num_attention_heads * config.head_dim
+    keys_values = 2 * config.num_key_value_heads * config.head_dim
+    attention = config.hidden_size * (2 * queries + keys_values)
+    return config.num_hidden_layers * (attention + 3 * config.hidden_size * config.intermediate_size)
+
+
+def head_weights(config: ModelConfig) -> int:
+    """Weights of the head: counted where the embedding shares them too, because only the head multiplies."""
+    return config.hidden_size * config.vocab_size
+
+
+def forward_flop(
+    config: ModelConfig, lengths: int | np.ndarray, num_logits: int | None = None, *, before: int | np.ndarray = 0
+) -> float:
+    """FLOP of one forward pass over packed sequences.
+
+        2 block_weights T  +  2 head_weights num_logits  +  4 layers H D sum_s (l_s b_s + l_s (l_s + 1) / 2)
+
+    Args:
+        lengths: integers [sequences] l_s: their tokens.
+        num_logits: how many positions get logits; default: all T.
+        before: tokens b_s in front of each sequence whose keys are there already (a prompt), a number or [sequences].
+
+    >>> config = ModelConfig.preset("100m")
+    >>> round(forward_flop(config, 2048) / 2048 / 1e6, 1)
+    244.0
+    """
+    length = np.atleast_1d(np.asarray(lengths, dtype=np.float64))
+    tokens = float(length.sum())
+    pairs = float((length * before + length * (length + 1) / 2).sum())
+    attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
+    logits = tokens if num_logits is None else num_logits
+    return 2.0 * block_weights(config) * tokens + 2.0 * head_weights(config) * logits + attention
+
+
+def train_flop(config: ModelConfig, lengths: int | np.ndarray, num_logits: int | None = None) -> float:
+    """FLOP of a forward and a backward pass over packed documents: three times `forward_flop`."""
+    return 3.0 * forward_flop(config, lengths, num_logits)
+
+
+def train_flop_per_token(config: ModelConfig, length: int | None = None) -> float:
+    """Training FLOP of a token.
+
+        6 P                                      without `length`: the rule of thumb, attention left out
+        6 P + 6 * layers * H * D * (L + 1)       in documents of L tokens, logits everywhere
+
+    P = block_weights + head_weights: what multiplies, not norms and biases. A convention that lets every position read
+    all L keys (PaLM's) counts the second term twice: 845 instead of 732 MFLOP at 100m and 2,048 tokens.
+
+    Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
+
+    >>> config = ModelConfig.preset("100m")
+    >>> round(train_flop_per_token(config) / 1e6, 1), round(train_flop_per_token(config, 2048) / 1e6)
+    (618.8, 732)
+    """
+    if length is None:
+        return 6.0 * (block_weights(config) + head_weights(config))
+    return train_flop(config, length) / length
+
+
+def equal_compute_tokens(prompts: float, rollouts: float, length: float) -> float:
+    """Supervised tokens that cost as much as reinforcement learning on N prompts with r rollouts of L tokens.
+
+        T_rl = (5 / 3) N r L
+
+    from 10 P FLOP a token of RL (2 P rollout, 2 P reference, 6 P update) against 6 P of supervised training. L counts
+    prompt and response. It is the exchange rate of the paper, which keeps studies comparable; what a stage really
+    costs here (prompts once, no reference model, silent groups left out) is `flop` in metrics.jsonl.
+
+    Source: Zhang et al. 2025, arXiv:2512.07783.
+
+    >>> round(equal_compute_tokens(prompts=1024 * 200, rollouts=6, length=900) / 1e9, 3)
+    1.843
+    """
+    for name, value in (("prompts", prompts), ("rollouts", rollouts), ("length", length)):
+        if not value >= 0:
+            raise ValueError(f"equal_compute_tokens: {name} must be >= 0, got {value}")
+    return 5.0 / 3.0 * prompts * rollouts * length
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of a stage, in exactly one unit.
+
+    >>> Budget(tokens=3_000_000)
+    Budget('3000000 tokens')
+    >>> Budget.parse("600 seconds").share_done({"seconds": 150.0})
+    0.25
+    """
+
+    flop: float | None = None
+    """Floating-point operations by the convention of this module."""
+    tokens: float | None = None
+    """Supervised training: tokens trained on. Reinforcement learning: tokens of all samples, their prompts included."""
+    seconds: float | None = None
+    """Time, checkpoints and validation included. The one unit that makes a run depend on the machine."""
+    samples: float | None = None
+    """Supervised training: documents. Reinforcement learning: samples, `prompts * samples` a step."""
+
+    def __post_init__(self) -> None:
+        given = [unit for unit in UNITS if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError(f"Budget: give exactly one of {', '.join(UNITS)}, got {', '.join(given) or 'none'}")
+        if not 0 < self.amount < math.inf:
+            raise ValueError(f"Budget: {self.unit} must be a positive number, got {self.amount}")
+
+    def __repr__(self) -> str:
+        return f"Budget('{self}')"
+
+    def __str__(self) -> str:
+        amount = int(self.amount) if self.amount == int(self.amount) and self.amount < 1e12 else self.amount
+        return f"{amount} {self.unit}"
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """From a number and a unit: "1e15 flop", "3000000 tokens", "600 seconds", "20_000 samples"."""
+        number, _, unit = text.strip().partition(" ")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = math.nan
+        if unit not in UNITS or not math.isfinite(amount):
+            raise ValueError(f"budget: must be a number and one of {', '.join(UNITS)} (as '600 seconds'), got {text!r}")
+        return cls(**{unit: amount})
+
+    @property
+    def unit(self) -> str:
+        return next(unit for unit in UNITS if getattr(self, unit) is not None)
+
+    @property
+    def amount(self) -> float:
+        return float(getattr(self, self.unit))
+
+    def share_done(self, progress: Mapping[str, Any]) -> float:
+        """How much of the budget is used: counter of its unit over its amount; 1 or more is the end."""
+        return progress[self.unit] / self.amount
+
+
+def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
+    """A budget for mid-training and one for RL that cost together what `budget` buys; RL gets the share `beta`.
+
+    FLOP and seconds are shared out as they are. Tokens are supervised tokens; RL gets (3 / 5) beta of them, by the
+    exchange rate of `equal_compute_tokens`. A part with nothing in it is None: its stage is left out.
+
+    Raises:
+        ValueError: beta outside 0 .. 1, or a budget in samples, which has no exchange rate.
+
+    >>> split(Budget(tokens=1e6), 0.3)
+    (Budget('700000 tokens'), Budget('180000 tokens'))
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"split: beta must be in 0 .. 1, got {beta}")
+    if budget.unit == "samples":
+        raise ValueError("split: a document and a sample of RL do not cost the same; give flop, tokens or seconds")
+    rate = 1.0 / equal_compute_tokens(1, 1, 1) if budget.unit == "tokens" else 1.0
+    parts = ((1.0 - beta) * budget.amount, rate * beta * budget.amount)
+    midtrain, rl = (Budget(**{budget.unit: round(part, 6)}) if part > 0 else None for part in parts)
+    return midtrain, rl
+
+
+def matmul_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """FLOP/s of the fastest square matrix product seen in a third of a second; measured once a process and setting.
+
+    On CPU by either of the libraries that `ops.linear` picks from.
+
+    On CPU with torch's present number of threads. A machine that others use gives a lower peak, and so a higher share.
+    """
+    return _measured_peak(str(device), dtype, torch.get_num_threads())
+
+
+@lru_cache(maxsize=8)
+def _measured_peak(device: str, dtype: torch.dtype, num_threads: int, time_s: float = 0.3) -> float:
+    on_gpu = not device.startswith("cpu")
+    size = 4096 if on_gpu else 768
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    weight = b.clone().requires_grad_()
+    runs, best_s, end = 0, math.inf, time.perf_counter() + time_s
+    while time.perf_counter() < end or best_s == math.inf:
+        started = time.perf_counter()
+        ops.linear(a, weight) if on_gpu or runs % 2 else torch.mm(a, b)
+        runs += 1
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        best_s = min(best_s, time.perf_counter() - started)
+    return 2.0 * size**3 / best_s
+
+
+def account(progress: Mapping[str, Any], peak: float) -> dict[str, float]:
+    """The rates of a stage so far, for a line of metrics.jsonl.
+
+    Args:
+        progress: counters `tokens`, `flop` and `seconds` of the stage.
+        peak: FLOP/s, as from `matmul_peak`.
+    Returns:
+        tokens_per_s, flop_per_s, and peak_percent: flop_per_s as a percentage of `peak`.
+    """
+    seconds = max(progress["seconds"], 1e-9)
+    flop_per_s = progress["flop"] / seconds
+    return {
+        "tokens_per_s": progress["tokens"] / seconds,
+        "flop_per_s": flop_per_s,
+        "peak_percent": 100.0 * flop_per_s / peak,
+    }

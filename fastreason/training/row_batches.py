@@ -1,0 +1,148 @@
+"""What a step of supervised training is fed: packed rows of the stream, shared out to the ranks.
+
+A step takes R rows of whole documents. Row r draws problems r, r + R, r + 2 R, ... of the stream and remembers where it
+stands, so the rows of a step are the same for any number of ranks that divides R, and no rank draws another one's.
+
+Letters: R rows of a step on all ranks, L tokens of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..model.decoder import ModelConfig
+from ..runtime.distributed import share, sum_over_ranks, world_size
+from ..tasks.prefetch import PackedBatches
+from ..tasks.stream import PackedBatch, TaskStream
+from ..text.tokenizer import Tokenizer
+from .budget import train_flop
+
+
+class RowBatches:
+    """This rank's rows of one step after the other, as one batch a step.
+
+    Args:
+        streams: one a phase.
+        length: L.
+        ahead: steps that a thread draws ahead; 0: they are drawn when asked for. The same batches for any number.
+    """
+
+    def __init__(self, streams: Sequence[TaskStream], length: int, tokenizer: Tokenizer, ahead: int) -> None:
+        self.streams, self.length, self.tokenizer, self.ahead = streams, length, tokenizer, ahead
+        self._phase = -1
+        self._drawn: Iterator[PackedBatch] = iter(())
+
+    def draw(self, phase: int, next_index: Sequence[int]) -> tuple[PackedBatch, list[int]]:
+        """The rows of a step.
+
+        Args:
+            phase: which stream; while it stays the same, steps must follow each other.
+            next_index: of all R rows, the first problem of each.
+        Returns:
+            This rank's rows, and where its rows stand behind them, 0 for the rows of other ranks.
+        """
+        mine = share(len(next_index))
+        if phase != self._phase:
+            self.close()
+            self._phase, self._drawn = phase, self._draw_all(self.streams[phase], next_index[mine], len(next_index))
+        rows = [next(self._drawn) for _ in next_index[mine]]
+        behind = [0] * len(next_index)
+        behind[mine] = [row.next_index for row in rows]
+        return join(rows), behind
+
+    def _draw_all(self, stream: TaskStream, starts: Sequence[int], step: int) -> Iterator[PackedBatch]:
+        """Row after row, step after step."""
+        if self.ahead:
+            return stream.batches(starts, 1, self.length, self.tokenizer, step=step, ahead=self.ahead * len(starts))
+        return self._draw_now(stream, list(starts), step)
+
+    def _draw_now(self, stream: TaskStream, starts: list[int], step: int) -> Iterator[PackedBatch]:
+        while True:
+            for row, start in enumerate(starts):
+                batch = stream.packed(start, 1, self.length, self.tokenizer, step=step, threads=1)
+                starts[row] = batch.next_index
+                yield batch
+
+    def close(self) -> None:
+        """Ends the thread."""
+        if isinstance(self._drawn, PackedBatches):
+            self._drawn.close()
+        self._phase, self._drawn = -1, iter(())
+
+
+def check_rows(num_rows: int, wanted: int | None, name: str) -> None:
+    """Raises ValueError where the ranks that take part do not divide the rows of a step, or a stage that goes on was
+    begun with other rows than are `wanted`."""
+    if wanted not in (None, num_rows):
+        raise ValueError(f"{name}: rows = {wanted}, but the checkpoint was begun with {num_rows} rows a step")
+    if num_rows % world_size():
+        raise ValueError(
+            f"{name}: {num_rows} rows a step cannot be shared out to {world_size()} ranks evenly; start a number of "
+            f"ranks that divides {num_rows}, or begin a new run with a multiple of {world_size()} as `rows`"
+        )
+
+
+def join(rows: Sequence[PackedBatch]) -> PackedBatch:
+    """Rows as one batch; `next_index` is the least of theirs."""
+    if len(rows) == 1:
+        return rows[0]
+    offsets = np.cumsum([0, *(len(row.tokens) for row in rows[:-1])])
+    starts = [row.starts + offset for row, offset in zip(rows, offsets, strict=True)]
+    return PackedBatch(
+        rows=sum(row.rows for row in rows),
+        length=rows[0].length,
+        tokens=np.concatenate([row.tokens for row in rows]),
+        positions=np.concatenate([row.positions for row in rows]),
+        loss_mask=np.concatenate([row.loss_mask for row in rows]),
+        starts=np.concatenate(starts).astype(np.int32),
+        lengths=np.concatenate([row.lengths for row in rows]),
+        next_index=min(row.next_index for row in rows),
+    )
+
+
+def split_batch(batch: PackedBatch, parts: int) -> list[PackedBatch]:
+    """The documents of a batch, in order, in `parts` parts of about as many tokens; fewer if there are fewer documents.
+
+    The parts share the batch's arrays, so that nothing is copied.
+    """
+    if parts == 1:
+        return [batch]
+    middle = batch.lengths.cumsum() - batch.lengths / 2
+    part_of = (middle * parts / batch.lengths.sum()).astype(np.int64)
+    return [
+        replace(batch, starts=batch.starts[part_of == i], lengths=batch.lengths[part_of == i])
+        for i in np.unique(part_of)
+    ]
+
+
+def count_targets(batch: PackedBatch, loss_on: str) -> int:
+    """Tokens of the batch's documents that have a loss."""
+    if loss_on == "all":
+        return int(batch.lengths.sum()) - len(batch.lengths)
+    counted = np.concatenate([[0], batch.loss_mask.cumsum(dtype=np.int64)])
+    inside = counted[batch.starts + batch.lengths] - counted[batch.starts]
+    return int(inside.sum()) - int(batch.loss_mask[batch.starts].sum())
+
+
+class StepTotals(NamedTuple):
+    """What a step adds to the counters of its stage, all ranks together."""
+
+    targets: int
+    tokens: int
+    samples: int
+    flop: float
+    next_index: list[int]
+
+    @classmethod
+    def over_ranks(cls, config: ModelConfig, batch: PackedBatch, behind: Sequence[int], loss_on: str) -> StepTotals:
+        """From this rank's batch and where its rows stand behind it; all ranks call it."""
+        targets, tokens = count_targets(batch, loss_on), int(batch.lengths.sum())
+        flop = train_flop(config, batch.lengths, targets)
+        counts = torch.tensor([targets, tokens, len(batch.lengths), flop, *behind], dtype=torch.float64)
+        whole = sum_over_ranks(counts).tolist()  # exact: integers below 2**53
+        return cls(int(whole[0]), int(whole[1]), int(whole[2]), whole[3], [int(index) for index in whole[4:]])

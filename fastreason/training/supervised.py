@@ -1,0 +1,364 @@
+"""Pre-training and mid-training: one loop over the task stream.
+
+    stream -> packed segments -> loss on the solution -> backward -> clip -> step
+
+The state of a stage is its weights, its optimizer and a few counters (step, index of the next problem of every row,
+what is used of the budget), so it continues after a stop with the same batches as if it had not stopped, on any number
+of ranks that divides the rows of a step.
+
+Letters: T tokens of a batch, N of them with a loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from .. import _core, ops
+from ..kernels.linear import ROW_MULTIPLE
+from ..kernels.segments import Segments
+from ..model.decoder import Decoder
+from ..runtime import distributed
+from ..runtime.distributed import Device, Parallel, Replica, chosen_device
+from ..runtime.machine import package_version
+from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
+from ..tasks.stream import Mixture, PackedBatch, TaskStream
+from ..text.tokenizer import Tokenizer
+from . import checkpoint
+from .budget import Budget, account, matmul_peak
+from .optimizer import Optimizer, OptimSettings
+from .row_batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a stage with a mixture of its own."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    until: float
+    """Share of the stage's tokens at which the phase ends; the last phase ends at 1."""
+    mixture: list[dict[str, Any]]
+    """Parts of a `Mixture`, as for `Mixture.from_dict`."""
+
+
+@dataclass(frozen=True)
+class SupervisedSettings:
+    """A pre-training or mid-training stage."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    phases: list[Phase]
+    """What is trained on, one phase after the other."""
+    tokens: int | None = None
+    """Length of the stage: training tokens, prompts included. 10 million if `budget` is not given either."""
+    budget: str | None = None
+    """Length of the stage in another unit, instead of `tokens`: "1e15 flop", "600 seconds" or "20000 samples"."""
+    batch_tokens: int = 3072
+    """Tokens of a step, of all ranks together."""
+    rows: int | None = None
+    """Packed rows of a step, each of batch_tokens / rows tokens; any number of ranks that divides them trains on the
+    same rows. Default: as many as ranks take part when the stage begins."""
+    parallel: Parallel = "ddp"
+    """How several ranks share the work: whole weights on each (ddp), or a part of them (fsdp)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What products are computed in; weights, gradients and updates stay float32. auto: bfloat16 on a GPU."""
+    prefetch: int = 2
+    """Steps that a thread draws ahead; 0: they are drawn when needed. It changes no result."""
+    accumulate: int = 1
+    """Parts of a step that go through the model one after the other, which saves memory; the update is the same."""
+    loss_on: Literal["solution", "all"] = "solution"
+    """Which tokens have a loss."""
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    """Optimizer and schedule."""
+    save_every_s: float = 30.0
+    """Seconds between checkpoints."""
+    keep: int = 1
+    """Newest checkpoints that stay."""
+    validate_every: int = 0
+    """Steps between two losses on the split `val`, the same problems each time; 0: never. The best is kept apart."""
+    validation_tokens: int = 16_384
+    """Tokens of a validation, of the last phase's mixture."""
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.budget is not None:
+            raise ValueError(f"supervised: give tokens or budget, not both, got {self.tokens} and {self.budget!r}")
+        if (self.tokens is not None and self.tokens < 1) or self.batch_tokens < 64:
+            raise ValueError(
+                f"supervised: need tokens >= 1 and batch_tokens >= 64, got {self.tokens} and {self.batch_tokens}"
+            )
+        if self.rows is not None and not 1 <= self.rows <= self.batch_tokens // 64:
+            raise ValueError(
+                f"supervised: rows must be in 1 .. batch_tokens / 64 = {self.batch_tokens // 64}, got {self.rows}"
+            )
+        least = {"prefetch": 0, "accumulate": 1, "keep": 1, "validate_every": 0, "validation_tokens": 64}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"supervised: {name} must be at least {low}, got {getattr(self, name)}")
+        self.limit  # noqa: B018 - a budget that cannot be read is an error here
+        bounds = [phase.until for phase in self.phases]
+        if not bounds or bounds != sorted(bounds) or bounds[0] <= 0 or bounds[-1] != 1.0:
+            raise ValueError(f"supervised: phases must end at rising shares, the last at 1.0, got {bounds}")
+
+    @property
+    def limit(self) -> Budget:
+        """When the stage ends."""
+        return Budget.parse(self.budget) if self.budget is not None else Budget(tokens=self.tokens or 10_000_000)
+
+    @property
+    def mixtures(self) -> list[Mixture]:
+        return [Mixture.from_dict(phase.mixture) for phase in self.phases]
+
+
+def train(
+    name: str,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    settings: SupervisedSettings,
+    *,
+    seed: int,
+    folder: Path,
+    log: MetricsLog,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
+
+    Under torchrun all ranks call it, with the same arguments; rank 0 writes.
+
+    Returns:
+        The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index (of every row),
+        best_loss, finished.
+    Raises:
+        Interrupted: `stop` was requested, on any rank; the checkpoint continues from here.
+        FloatingPointError: the loss or the gradient is not finite. The last checkpoint is kept, and `replay` repeats
+            the step from what was saved of it.
+        ValueError: the rows of a step cannot be shared out to the ranks, or are too short for a document.
+        OSError: a checkpoint could not be written; the last one is kept.
+        OtherRankFailed: rank 0 stopped with an error.
+    """
+    limit = settings.limit
+    progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
+    progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
+    progress |= {"best_loss": None, "finished": False}
+    if found := checkpoint.find_checkpoint(folder):
+        progress |= checkpoint.restore(found, model)
+        if progress["finished"]:
+            return progress
+    check_rows(len(progress["next_index"]), settings.rows, name)
+    replica = Replica(model, settings.parallel)
+    optimizer = Optimizer(replica.trained, settings.optim)
+    if found:
+        checkpoint.load_optimizer(found, optimizer)
+    log.forget_after(name, progress["step"])
+    versions = {package: package_version(package) for package in ("fastreason", "torch")}
+    facts = {"stage": name, "seed": seed, "settings": asdict(settings), "versions": versions}
+    length = settings.batch_tokens // len(progress["next_index"])
+    _core.keep_freed_memory()  # a step frees and takes the same blocks again; giving them back in between costs a fifth
+    streams = [TaskStream(mixture, seed=seed, split="train") for mixture in settings.mixtures]
+    rows = RowBatches(streams, length, tokenizer, settings.prefetch)
+    how = (settings.loss_on, settings.precision)
+    replica.settle(lambda: supervised_loss(replica, streams[0].packed(0, 1, length, tokenizer), *how))
+    validation = list(validation_batches(settings, tokenizer, length)) if settings.validate_every else []
+    peak = distributed.world_size() * matmul_peak(*compute_in(settings.precision, model))
+    clock = Clock(progress["seconds"])
+    last_save = progress["seconds"]
+    bar = progress_bar(name, limit.amount, progress[limit.unit], unit=limit.unit)
+
+    with closing(rows), closing(bar):
+        while not progress["finished"]:
+            done = limit.share_done(progress)
+            phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
+            batch, behind = rows.draw(phase, progress["next_index"])
+            total = StepTotals.over_ranks(model.config, batch, behind, settings.loss_on)
+            if not total.targets:
+                first = min(progress["next_index"])
+                raise ValueError(f"{name}: rows of {length} tokens (batch_tokens) are too short for problem {first}")
+            loss = step_loss(replica, batch, total.targets, settings)
+            try:
+                grad_norm = optimizer.step(done) if math.isfinite(loss) else math.nan
+            except FloatingPointError:
+                grad_norm = math.inf
+            if not math.isfinite(grad_norm):
+                replica.gather()
+                raise _failure(folder, model, tokenizer, facts, progress, phase, loss)
+
+            progress["step"] += 1
+            progress["tokens"] += total.tokens
+            progress["samples"] += total.samples
+            progress["flop"] += total.flop
+            progress["next_index"] = total.next_index
+            progress["seconds"] = distributed.from_main(clock.seconds())
+            progress["finished"] = limit.share_done(progress) >= 1.0
+            stopping = stop.on_any_rank()
+            validating = validation and (progress["step"] % settings.validate_every == 0 or progress["finished"])
+            saving = progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s
+            if validating or saving:
+                replica.gather()
+            line = {"loss": loss, "grad_norm": grad_norm}
+            if validating:
+                line["val_loss"] = validation_loss(model, validation, *how)
+                if line["val_loss"] < (math.inf if progress["best_loss"] is None else progress["best_loss"]):
+                    progress["best_loss"] = line["val_loss"]
+                    best = checkpoint.best_checkpoint(folder)
+                    with distributed.together():
+                        checkpoint.save_checkpoint(best, model, tokenizer, optimizer, progress, facts=facts)
+            if progress["step"] % 10 == 0 or progress["finished"] or validating:
+                rates = account(progress, peak)
+                log.write(name, **_counters(progress), **line, **rates)
+                bar.set_postfix_str(_postfix(loss, rates), refresh=False)
+            bar.update(min(progress[limit.unit], limit.amount) - bar.n)
+            if saving:
+                state = None if progress["finished"] else optimizer
+                with distributed.together():
+                    checkpoint.save_checkpoint(
+                        folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts
+                    )
+                last_save = distributed.from_main(clock.seconds())
+            if stopping:
+                raise Interrupted(name)
+    return progress
+
+
+def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, settings: SupervisedSettings) -> float:
+    """Forward and backward of this rank's rows, part by part; the mean loss over the targets of all ranks.
+
+        loss = sum over ranks and parts of (targets of the part / num_targets) * mean loss of the part
+
+    Behind it every rank has the gradients of that loss, under FSDP its part of them.
+    """
+    parts = split_batch(batch, settings.accumulate)
+    num_parts = distributed.max_over_ranks(len(parts)) if settings.accumulate > 1 else 1
+    loss = 0.0
+    for i in range(num_parts):
+        # a rank with fewer parts goes through its last one again, for nothing: FSDP gathers weights from all ranks
+        part = parts[min(i, len(parts) - 1)]
+        # gradients are averaged over the ranks, so each rank's are that much larger before
+        targets = count_targets(part, settings.loss_on) * distributed.world_size() if i < len(parts) else 0
+        with replica.reducing(i == num_parts - 1):
+            part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision) * (targets / num_targets)
+            part_loss.backward()
+        loss += part_loss.item()
+    losses = distributed.sum_over_ranks(torch.tensor(loss, dtype=torch.float64))
+    return losses.item() / distributed.world_size()
+
+
+def supervised_loss(
+    model: Decoder | Replica[Decoder], batch: PackedBatch, loss_on: str, precision: str = "float32"
+) -> torch.Tensor:
+    """Mean cross entropy of the next token over the batch's solution tokens, or over all of its tokens.
+
+    Returns:
+        float32 scalar; 0 where no token has a loss.
+    """
+    device, dtype = compute_in(precision, model)
+    starts, lengths = torch.from_numpy(batch.starts).long(), torch.from_numpy(batch.lengths).long()
+    token_at = torch.arange(int(lengths.sum())) + (starts - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
+    tokens_T = torch.from_numpy(batch.tokens)[token_at].long()
+    segments = Segments.from_lengths(lengths)
+    if loss_on == "solution":
+        target_T = torch.from_numpy(batch.loss_mask)[token_at].bool()
+    else:
+        target_T = torch.ones(len(tokens_T), dtype=torch.bool)
+    target_T[segments.start] = False  # nothing precedes the first token of a document
+    target_N = target_T.nonzero().squeeze(1)
+    labels_N = tokens_T[target_N]
+    # padding tokens and rows without a loss, so that products have one of few shapes
+    tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
+    spare = -len(target_N) % ROW_MULTIPLE
+    source_N, labels_N = F.pad(target_N - 1, (0, spare)).to(device), F.pad(labels_N, (0, spare), value=-100).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        hidden = model(tokens_T.to(device), segments)
+        return ops.cross_entropy(model.logits(hidden[source_N]), labels_N)
+
+
+def compute_in(precision: str, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:
+    """Where the weights lie, and what products are computed in there."""
+    device = next(iter(model.parameters())).device
+    wide = precision == "float32" or (precision == "auto" and device.type == "cpu")
+    return device, torch.float32 if wide else torch.bfloat16
+
+
+def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer, length: int) -> Iterator[PackedBatch]:
+    """The first problems of the split `val` in rows of `length` tokens, the same for every seed, so that runs compare
+    on the same text."""
+    stream = TaskStream(settings.mixtures[-1], seed=0, split="val")
+    index, tokens = 0, 0
+    while tokens < settings.validation_tokens:
+        batch = stream.packed(index, 1, length, tokenizer, threads=1)
+        index, tokens = batch.next_index, tokens + int(batch.lengths.sum())
+        yield batch
+
+
+@torch.no_grad()
+def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str, precision: str = "float32") -> float:
+    """Mean cross entropy over all targets of the batches, which the ranks share out."""
+    mine = batches[distributed.share(len(batches))]
+    counts = [count_targets(batch, loss_on) for batch in mine]
+    losses = [supervised_loss(model, batch, loss_on, precision).item() for batch in mine]
+    sums = [sum(n * loss for n, loss in zip(counts, losses, strict=True)), sum(counts)]
+    total, targets = distributed.sum_over_ranks(torch.tensor(sums, dtype=torch.float64)).tolist()
+    return total / targets
+
+
+def replay(folder: str | Path, device: Device = "auto") -> tuple[Decoder, PackedBatch, torch.Tensor]:
+    """Repeats the step at which a stage stopped because a number was not finite.
+
+    Args:
+        folder: what the error named.
+        device: where to, as in a recipe.
+    Returns:
+        The model with the weights before the step and the gradients of it (not clipped), the batch (the rows of all
+        ranks), and its loss.
+    """
+    tokenizer, model = Tokenizer.from_pretrained(folder), checkpoint.load_model(folder)
+    model.to(chosen_device(device))
+    failed = checkpoint.load_progress(folder)
+    stream = TaskStream(Mixture.from_dict(failed["mixture"]), seed=failed["seed"], split="train")
+    starts = failed["next_index"]
+    length = failed["batch_tokens"] // len(starts)
+    batch = join([stream.packed(start, 1, length, tokenizer, step=len(starts), threads=1) for start in starts])
+    loss = supervised_loss(model, batch, failed["loss_on"], failed["precision"])
+    loss.backward()
+    return model, batch, loss.detach()
+
+
+def _failure(
+    folder: Path,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    phase: int,
+    loss: float,
+) -> FloatingPointError:
+    """Saves the weights before the step and where its batch begins; returns the error that says so."""
+    settings, place = facts["settings"], folder.with_name(folder.name + "-failed")
+    failed = {key: settings[key] for key in ("batch_tokens", "loss_on", "precision")} | {"seed": facts["seed"]}
+    failed |= {"mixture": settings["phases"][phase]["mixture"], "next_index": progress["next_index"]}
+    what = (
+        f"the norm of the gradients is not finite (loss {loss:.6g})" if math.isfinite(loss) else f"the loss is {loss}"
+    )
+    message = (
+        f"{facts['stage']}: {what} at step {progress['step'] + 1}, whose batch begins at problem "
+        f"{min(progress['next_index'])} of phase {phase}"
+    )
+    try:
+        checkpoint.save_checkpoint(place, model, tokenizer, None, {**failed, "step": progress["step"] + 1}, facts=facts)
+    except OSError as error:
+        return FloatingPointError(f"{message}; it could not be saved: {error}")
+    return FloatingPointError(f"{message}; to repeat it: fastreason.training.supervised.replay({str(place)!r})")
+
+
+def _postfix(loss: float, rates: Mapping[str, float]) -> str:
+    return f"loss {loss:.3f}, {rates['tokens_per_s']:,.0f} tokens/s, {rates['peak_percent']:.0f} % of peak"
+
+
+def _counters(progress: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: progress[key] for key in ("step", "tokens", "samples", "flop", "seconds")}

@@ -1,0 +1,292 @@
+"""The command line: what it prints, and exit status 2 with a message for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from contextlib import contextmanager
+
+import pytest
+
+from fastreason.cli.main import format_results, main
+from fastreason.runtime.metrics_log import StopRequest
+
+
+def test_help_lists_commands_and_recipes(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "run RECIPE" in out
+    assert "report DIR" in out
+    assert main(["run", "--help"]) == 0
+    assert "quickstart, smoke" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
+def test_idle_threads_of_torch_do_not_spin_unless_asked_to(given, used):
+    """Read by OpenMP when torch is loaded, so it has to be set before."""
+    code = (
+        "import sys; from fastreason.cli.main import main; main([]); import os; "
+        "print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == f"False {used}"
+
+
+def test_dry_run_prints_the_resolved_recipe(capsys):
+    assert main(["run", "smoke", "--dry-run", "--rl.steps", "3", "--seed", "9"]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    assert values["rl"]["steps"] == 3
+    assert values["seed"] == 9
+    assert values["pretrain"]["optim"]["matrices"] == "muon"
+
+
+def test_a_budget_takes_the_place_of_tokens(capsys):
+    flags = ["--pretrain.tokens", "None", "--pretrain.budget", "600 seconds", "--metrics", "tensorboard"]
+    assert main(["run", "smoke", "--dry-run", *flags]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    assert values["pretrain"]["budget"] == "600 seconds"
+    assert "tokens" not in values["pretrain"]
+    assert values["metrics"] == ["tensorboard"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "disk full"), FloatingPointError("the loss is nan")])
+def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch, error):
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr("fastreason.runner.run", fail)
+    assert main(["run", "smoke"]) == 1
+    assert capsys.readouterr().err == f"fastreason run: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, themes, bench, info"),
+        (["run", "nothing"], "finding-4-process, quickstart, smoke"),
+        (["report", "/nonexistent"], "recipe.toml does not exist"),
+    ],
+)
+def test_bad_input_is_status_2_and_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "flag, value, message", [("stepz", "3", "stepz"), ("steps", "0", "steps must be at least 1, got 0")]
+)
+def test_a_flag_that_does_not_fit_is_refused(capsys, flag, value, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "smoke", f"--rl.{flag}", value])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_generate_shows_problems(capsys):
+    assert main(["generate", "--show", "2", "--op", "7", "--modes", "reverse", "--depths", "3"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("op 7, forwardreverse, depth 3, theme zoo") == 2
+    assert out.count("\nAnswer: ") == 2
+    assert main(["generate", "--show", "1", "--mixture", "rl-op11-14"]) == 0
+    assert "op 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "need --out FILE or --show N"),
+        (["--out", "x", "--shard", "3"], "--shard must have the form I/N, got '3'"),
+        (["--out", "x", "--shard", "3/2"], "0 <= shard < num_shards, got 1000, 3 and 2"),
+        (["--out", "x", "--op", "two"], "--op must have the form 7, 2-10 or 3,5,9, got 'two'"),
+        (["--out", "x", "--op", "50"], "op must be an integer in 2 .. 40, got 50"),
+    ],
+)
+def test_generate_refuses(capsys, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_themes_are_listed_and_learnt(capsys, tmp_path):
+    assert main(["themes"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "festival",
+        "school",
+        "symbolic",
+        "symbolic-b",
+        "zoo",
+    ]
+    rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "themes")
+    assert main(["generate", "--out", rows, "--count", "400", "--op", "5-9", "--themes", "school"]) == 0
+    assert main(["themes", "learn", rows, "--out", out]) == 0
+    assert main(["generate", "--show", "1", "--themes", f"{out}/school.toml"]) == 0
+    assert main(["themes", "learn", "absent.jsonl", "--out", out]) == 2
+    assert "no file 'absent.jsonl'" in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for name in ("cpu", "cores", "torch", "fastreason"):
+        assert name in out
+
+
+def test_python_m_fastreason():
+    done = subprocess.run([sys.executable, "-m", "fastreason", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: fastreason COMMAND")
+
+
+def test_the_table_has_a_line_for_each_stage_and_k():
+    ops = {"2": {"verified": {"1": 0.5, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}
+    lines = format_results({"stages": {"rl": {"ops": ops}}}).splitlines()
+    assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
+    assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
+    assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
+
+
+# --- eval and edge ---
+
+SYMBOLIC = ["--themes", "symbolic", "--max-value", "99", "--max-new-tokens", "6", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained model in a run directory, whose recipe says what it is evaluated on."""
+    from fastreason import Decoder, ModelConfig, Tokenizer
+    from fastreason.studies.recipe import load_recipe
+
+    run = tmp_path_factory.mktemp("run")
+    recipe = load_recipe("smoke", {"evaluate.problems": 3, "evaluate.samples": 4, "evaluate.k": [1, 4]})
+    recipe.save(run / "recipe.toml")
+    tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
+    model = Decoder(ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
+    model.reset_parameters(0)
+    model.save_pretrained(run / "checkpoints" / "rl", tokenizer)
+    return run / "checkpoints" / "rl"
+
+
+def test_eval_takes_the_settings_of_the_run(capsys, checkpoint, tmp_path):
+    assert main(["eval", str(checkpoint), "--max-new-tokens", "6", "--out", str(tmp_path / "e")]) == 0
+    out, error = capsys.readouterr()
+    assert "recipe.toml" in error
+    assert [line.split()[:2] for line in out.splitlines()[1:4]] == [["op", "2"], ["op", "3"], ["op", "4"]]
+    assert "36 samples" in out
+    results = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert results["settings"]["mixture"][0]["max_sentences"] == 4
+    assert list(results["ops"]["2"]["verified"]) == ["1", "2", "3", "4"]
+    assert list(results["ranges"]) == ["in-distribution", "edge"]
+    assert results["engine"] == "RolloutSampler"
+    assert results["seconds"] > 0
+    assert results["machine"]["cores"]
+
+
+def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
+    flags = [
+        "--op",
+        "2-4",
+        "--problems",
+        "2",
+        "--samples",
+        "3",
+        *SYMBOLIC,
+        "--seed",
+        "5",
+        "--out",
+        str(tmp_path),
+        "--texts",
+    ]
+    assert main(["eval", str(checkpoint), "--preset", "paper", *flags]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    settings = results["settings"]
+    assert settings["mixture"] == [{"op": [2, 3, 4], "themes": ["symbolic"], "max_value": 99}]
+    assert (settings["problems"], settings["samples"], settings["temperature"]) == (2, 3, 0.7)
+    assert settings["k"] == [1, 2, 3]
+    # none of the paper's ranges is covered
+    assert results["ranges"].keys() == {"all ops"}
+    assert results["seed"] == 5
+    capsys.readouterr()
+    assert main(["eval", str(checkpoint), "--preset", "paper", *flags]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert main(["eval", str(checkpoint), "--preset", "paper", *flags, "--resume"]) == 0
+    assert main(["eval", str(checkpoint), "--preset", "paper", *flags, "--resume", "--samples", "4"]) == 2
+    assert "samples was 3, now it is 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--resume"], "--resume and --texts need --out DIR"),
+        (["--samples", "0"], "samples >= 1"),
+        (["--op", "1-2"], "op must be an integer in 2 .. 40, got 1"),
+        (["--themes", "zoo"], "does not know every word of theme zoo"),
+        (["--threads", "-1"], "--threads >= 0"),
+        (["--recipe", "nothing"], "finding-4-process, quickstart, smoke"),
+        (["--temperature", "-1"], "temperature >= 0"),
+    ],
+)
+def test_eval_refuses(capsys, checkpoint, flags, message):
+    assert main(["eval", str(checkpoint), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["eval", "absent"]) == 2
+    assert "no model folder 'absent'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminated, status", [(False, 130), (True, 143)])
+def test_a_stop_is_a_status(capsys, checkpoint, tmp_path, monkeypatch, terminated, status):
+    from ..evaluation.test_find_edge import Known
+
+    class Stopping(Known):
+        def sample(self, problems, n, seed):
+            self.stop.requested, self.stop.terminated = True, terminated
+            return super().sample(problems, n, seed)
+
+    sampler = Stopping()
+    watch = StopRequest.watch
+
+    @contextmanager
+    def spied():
+        with watch() as sampler.stop:
+            yield sampler.stop
+
+    monkeypatch.setattr(StopRequest, "watch", spied)
+    monkeypatch.setattr("fastreason.cli.evaluate.load_sampler", lambda *_: sampler)
+    flags = [str(checkpoint), "--op", "2-8", *SYMBOLIC]
+    assert main(["eval", *flags, "--problems", "1", "--samples", "2", "--out", str(tmp_path)]) == status
+    assert "--resume goes on from here" in capsys.readouterr().err
+    # what is known of the edge is told
+    assert main(["edge", *flags, "--samples", "2", "--first", "1"]) == status
+    assert capsys.readouterr().out.count(" ?") == 7
+
+
+def test_edge_prints_a_mixture_for_a_recipe(capsys, checkpoint, monkeypatch):
+    from ..evaluation.test_find_edge import Known
+
+    monkeypatch.setattr("fastreason.cli.evaluate.load_sampler", lambda *_: Known())
+    assert main(["edge", str(checkpoint), "--op", "2-8", *SYMBOLIC, "--samples", "16"]) == 0
+    text = capsys.readouterr().out
+    (part,) = tomllib.loads(text[text.index("mixture = [") :])["mixture"]
+    assert part["op"] == [4, 5, 6]
+    assert part["themes"] == ["symbolic"]
+
+
+def test_edge_prints_labels_and_writes_json(capsys, checkpoint, tmp_path):
+    out = tmp_path / "deep" / "edge.json"
+    flags = ["--op", "2-3", *SYMBOLIC, "--samples", "4", "--first", "2", "--problems", "64", "--out", str(out)]
+    assert main(["edge", str(checkpoint), *flags]) == 0
+    text = capsys.readouterr().out
+    assert text.count("out of reach") == 2
+    assert "mixture = [" not in text
+    results = json.loads(out.read_text())
+    assert [cell["op"] for cell in results["cells"]] == [2, 3]
+    assert all(cell["label"] == "out of reach" and cell["decided"] for cell in results["cells"])
+    assert results["edge"] == []
+    # two problems decide nothing
+    assert main(["edge", str(checkpoint), *flags, "--problems", "2"]) == 0
+    assert capsys.readouterr().out.count("out of reach ?") == 2
+    assert main(["edge", str(checkpoint), "--mastered", "2"]) == 2
+    assert "0 < reach <= mastered < 1" in capsys.readouterr().err

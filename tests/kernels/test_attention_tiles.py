@@ -1,0 +1,114 @@
+"""How kernels cut a batch: every row and every key once, what each tile sees, longest work first."""
+
+import gc
+
+import pytest
+import torch
+from fastreason.kernels import Segments, attention, decode_attention
+from fastreason.kernels import attention_tiles as plans
+from fastreason.kernels.triton_support import INTERPRETED
+from hypothesis import given
+from hypothesis import strategies as st
+
+GROUPS = st.lists(
+    st.tuples(st.integers(1, 40), st.lists(st.integers(1, 50), max_size=4), st.integers(0, 3)), min_size=1, max_size=5
+)
+
+
+def batch(groups):
+    """Prompts, their responses and padding before each prompt."""
+    start, length, prefix, at = [], [], [], 0
+    for prompt, responses, padding in groups:
+        first, at = len(start), at + padding
+        for size in (prompt, *responses):
+            start.append(at)
+            length.append(size)
+            prefix.append(-1 if len(start) - 1 == first else first)
+            at += size
+    return Segments(*(torch.tensor(x) for x in (start, length, prefix)), at)
+
+
+@given(GROUPS, st.sampled_from([16, 64]), st.sampled_from([1, 5, 6]))
+def test_query_tiles_hold_every_row_once_and_know_its_prefix(groups, block_m, group):
+    segments = batch(groups)
+    plan = plans.work_plan(segments.table, torch.device("cpu"))
+    index = {start: s for s, start in enumerate(segments.start.tolist())}
+    rows, keys = [], []
+    for start, first_row, length, prefix_start, prefix_length in plan.query_tiles(block_m, group).tolist():
+        prefix = int(segments.prefix[index[start]])
+        assert length == segments.length[index[start]]
+        assert prefix_length == (segments.length[prefix] if prefix >= 0 else 0)
+        assert prefix < 0 or prefix_start == segments.start[prefix]
+        end = min(first_row + block_m, length * group)
+        assert first_row % block_m == 0 and first_row < end
+        rows += range(start * group + first_row, start * group + end)
+        keys.append(prefix_length + min(length, (first_row + block_m) // group))
+    tokens = [
+        t for s, n in zip(segments.start.tolist(), segments.length.tolist(), strict=True) for t in range(s, s + n)
+    ]
+    assert sorted(rows) == [t * group + h for t in tokens for h in range(group)]
+    assert keys == sorted(keys, reverse=True)
+    assert plan.num_covered == len(tokens)
+
+
+@given(GROUPS, st.sampled_from([16, 64]))
+def test_key_tiles_hold_every_key_once_and_know_their_viewers(groups, block_n):
+    segments = batch(groups)
+    found = plans.work_plan(segments.table, torch.device("cpu")).key_tiles(block_n)
+    index = {start: s for s, start in enumerate(segments.start.tolist())}
+    keys, queries = [], []
+    for start, first_key, length, first, last in found.tiles.tolist():
+        s = index[start]
+        assert length == segments.length[s]
+        keys += range(start + first_key, start + min(first_key + block_n, length))
+        want = [
+            [int(segments.start[r]), int(segments.length[r])] for r in torch.nonzero(segments.prefix == s).flatten()
+        ]
+        assert found.viewers[first:last].tolist() == want
+        queries.append(length - first_key + sum(size for _, size in want))
+    tokens = [
+        t for s, n in zip(segments.start.tolist(), segments.length.tolist(), strict=True) for t in range(s, s + n)
+    ]
+    assert sorted(keys) == tokens
+    assert queries == sorted(queries, reverse=True)
+
+
+def test_plans_are_kept_as_long_as_their_segments():
+    segments = Segments.from_lengths([5, 3])
+    cpu = torch.device("cpu")
+    plan = plans.work_plan(segments.table, cpu)
+    assert plans.work_plan(segments.table, cpu) is plan
+    assert plan.query_tiles(16, 2) is plan.query_tiles(16, 2)
+    assert plan.key_tiles(16) is plan.key_tiles(16)
+    kept = len(plans._plans)
+    del segments, plan
+    gc.collect()
+    assert len(plans._plans) < kept
+
+
+@pytest.mark.skipif(INTERPRETED, reason="what the interpreter decorates cannot be compiled")
+def test_no_batch_compiles_a_kernel_again():
+    """Every length, number of tokens and cache size runs what was compiled first; Triton likes 1 and 16 apart."""
+    pytest.importorskip("triton")
+    from bench.kernels.compile_without_gpu import recorded
+
+    H, K, D = 2, 1, 16
+
+    def some(*shape):
+        return torch.zeros(shape, dtype=torch.bfloat16)
+
+    with recorded(90) as launches:
+        for lengths in ([1], [15], [16, 16], [3, 30]):
+            layouts = [Segments.from_lengths(lengths), Segments.from_groups([lengths[0]], torch.tensor([lengths]))]
+            for segments in layouts:
+                q, k, v = (some(segments.num_tokens, n, D).requires_grad_() for n in (H, K, K))
+                attention(q, k, v, segments, scale=1.0 / len(lengths)).sum().backward()
+        for L, own, samples in ((1, 1, 1), (16, 16, 2), (33, 5, 3)):
+            cache = some(samples, K, 40, D)[:, :, :own]
+            decode_attention(some(samples, H, D), some(1, K, L, D), some(1, K, L, D), None, cache, cache)
+    codes = {}
+    for launch in launches:
+        codes.setdefault(launch.name, set()).add(id(launch.asm))
+    assert len(launches) == 8 * 3 + 3 * 2
+    assert len(codes) == 5
+    assert all(len(code) == 1 for code in codes.values()), {name: len(code) for name, code in codes.items()}

@@ -1,0 +1,146 @@
+"""The CPU's own kernels against the float64 definitions, with every instruction set that this processor has."""
+
+import pytest
+import torch
+from fastreason.kernels import Segments, cpu_kernels, cross_entropy
+from fastreason.kernels.attention import attention_ref
+from fastreason.kernels.cross_entropy import cross_entropy_ref
+from fastreason.kernels.rms_norm import rms_norm_ref
+from fastreason.kernels.rope import rope_angles, rope_ref
+from fastreason.kernels.swiglu import swiglu_ref
+from fastreason.kernels.triton_support import INTERPRETED
+
+from fastreason import _core
+
+from .numerics import check_errors, value_and_gradients
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"], autouse=True)
+def isa(request):
+    if not _core.cpu.use(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    _core.cpu.use("")
+
+
+def random(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+DOCUMENTS = Segments.from_lengths([1, 17, 64, 100, 3])
+LAYOUTS = {
+    "documents": DOCUMENTS,
+    "padding behind": DOCUMENTS.padded(64),
+    "gaps": Segments(torch.tensor([3, 40]), torch.tensor([20, 50]), torch.tensor([-1, -1]), 100),
+    "groups": Segments.from_groups([20, 33], torch.tensor([[5, 60, 1], [7, 17, 80]])),
+}
+
+
+# one vector a head and several; GQA and none; a scale that is not the usual
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("H, K, D", [(4, 2, 16), (5, 1, 64), (2, 2, 96)])
+def test_attention_is_its_definition(name, H, K, D):
+    segments = LAYOUTS[name]
+    T = segments.num_tokens
+    inputs = [random(T, heads, D, seed=i) for i, heads in enumerate((H, K, K))]
+    check_errors(
+        lambda q, k, v: cpu_kernels.attention(q, k, v, segments, 0.3),
+        lambda q, k, v: attention_ref(q, k, v, segments, 0.3),
+        inputs,
+        [random(T, H, D, seed=3)],
+    )
+
+
+def test_attention_reads_views_and_ignores_what_is_outside():
+    segments, H, K, D = LAYOUTS["gaps"], 4, 2, 16
+    qkv = random(100, (H + 2 * K) * D).unflatten(1, (-1, D))
+    views = qkv.split([H, K, K], dim=1)
+    y = cpu_kernels.attention(*views, segments, 0.25)
+    assert torch.equal(y, cpu_kernels.attention(*(x.contiguous() for x in views), segments, 0.25))
+    assert not y[:3].any() and not y[23:40].any() and not y[90:].any()
+    qkv[:3], qkv[23:40], qkv[90:] = (float("nan"),) * 3
+    assert torch.equal(y, cpu_kernels.attention(*qkv.split([H, K, K], dim=1), segments, 0.25))
+
+
+def test_a_segment_does_not_depend_on_its_batch_nor_on_threads():
+    segments = LAYOUTS["groups"]
+    T, before = segments.num_tokens, torch.get_num_threads()
+    q, k, v = (random(T, heads, 16, seed=i) for i, heads in enumerate((4, 2, 2)))
+    found = {}
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found[threads] = value_and_gradients(
+            lambda *x: cpu_kernels.attention(*x, segments, 0.25), (q, k, v), [random(T, 4, 16, seed=9)]
+        )
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(found[1], found[3], strict=True))
+    alone = Segments.from_groups([20], torch.tensor([[5, 60, 1]]))
+    n = alone.num_tokens
+    assert torch.equal(cpu_kernels.attention(q[:n], k[:n], v[:n], alone, 0.25), found[1][0][:n])
+
+
+@pytest.mark.parametrize("N, D", [(1, 16), (600, 64), (257, 320)])
+def test_rms_norm_is_its_definition(N, D):
+    check_errors(
+        lambda x, w: cpu_kernels.rms_norm(x, w, 1e-6),
+        lambda x, w: rms_norm_ref(x, w, 1e-6),
+        [random(N, D), random(D, seed=1)],
+        [random(N, D, seed=2)],
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (70, 320), (2, 3, 64)])
+def test_swiglu_is_its_definition(shape):
+    cotangent = random(*shape[:-1], shape[-1] // 2, seed=1)
+    check_errors(cpu_kernels.swiglu, swiglu_ref, [random(*shape, scale=3.0)], [cotangent])
+
+
+# halves of one vector, of less and of several; heads of a wider matrix
+@pytest.mark.parametrize("D", [2, 10, 16, 64, 96])
+def test_rope_is_its_definition(D):
+    cos, sin = rope_angles(torch.arange(70) * 7, D, 1000.0, torch.float32)
+    check_errors(
+        lambda x: cpu_kernels.rope(x[:, :6], cos, sin),
+        lambda x: rope_ref(x[:, :6], cos.to(x.dtype), sin.to(x.dtype)),
+        [random(70, 8, D)],
+        [random(70, 6, D, seed=1)],
+    )
+
+
+# widths below, at and above whole vectors
+@pytest.mark.parametrize("V", [1, 16, 283, 2200])
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_cross_entropy_is_its_definition(V, z_loss):
+    labels, weights = torch.randint(0, V, (70,), generator=torch.Generator().manual_seed(1)), random(70, seed=2).abs()
+    labels[3], weights[5] = -100, 0.0
+    logits = random(70, V, scale=4.0)
+    check_errors(
+        lambda x: cross_entropy(x, labels, weights, z_loss=z_loss),
+        lambda x: cross_entropy_ref(x, labels, weights.to(x.dtype), z_loss=z_loss),
+        [logits],
+        [torch.tensor(0.7)],
+    )
+
+
+def test_a_loss_of_logits_that_are_not_finite_is_not_a_number():
+    logits = random(4, 40)
+    logits[2, 7] = float("nan")
+    assert cross_entropy(logits, torch.zeros(4, dtype=torch.int64)).isnan()
+    q = random(8, 2, 16)
+    q[3] = float("inf")
+    assert cpu_kernels.attention(q, q, q, Segments.from_lengths([8]), 1.0).isnan().any()
+
+
+def test_a_label_that_is_no_token_is_an_error():
+    with pytest.raises(IndexError, match=r"labels must be in 0 \.\. 39 or ignore_index"):
+        cpu_kernels.cross_entropy(random(4, 40), torch.tensor([0, 40, 1, 2]), torch.full((4,), 0.25), 0.0)
+
+
+def test_what_does_not_suit_runs_the_definition():
+    x = random(4, 32)
+    assert cpu_kernels.suits(x, widths=(16,)) is not INTERPRETED
+    assert (
+        not cpu_kernels.suits(x, widths=(24,))
+        and not cpu_kernels.suits(x.double())
+        and not cpu_kernels.suits(x.bfloat16())
+    )

@@ -1,0 +1,235 @@
+"""The page of a study: verdicts of outcomes whose truth is known, a CSV behind each plot, and the page in a browser."""
+
+import csv
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from fastreason.reports.run_page import write_report
+from fastreason.studies.run_study import conclude, format_verdicts, prepare
+from fastreason.studies.study import load_study
+from fastreason.studies.work_units import distinct_units
+
+from ..studies.synthetic import write_outcomes
+
+PROBE = Path(__file__).with_name("probe.html")
+# RL at the edge helps there and nowhere else: what the paper found
+TRUTH = {"in-distribution": {4: 0.5, 5: 0.5}, "mixed": {5: 0.5, 6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
+
+
+def study_of(folder, gain, name="finding-1-edge", **more):
+    study = load_study(name, size="laptop", **more)
+    prepare(folder, study, False)
+    runs = write_outcomes(study, folder / "stages", gain)
+    return study, runs, conclude(study, runs, folder, folder / "stages")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "study"
+    return folder, study_of(folder, TRUTH)[2]
+
+
+def test_what_the_paper_found_holds_where_it_is_true(reported):
+    _, results = reported
+    assert {claim["name"]: claim["verdict"] for claim in results["claims"]} == {
+        "edge-rises": "holds",
+        "within-does-not": "holds",
+        "edge-beats-within": "holds",
+        "no-gain-within": "holds",
+        "hard-does-not": "holds",
+    }
+    rises = results["claims"][0]
+    assert rises["effect"] == pytest.approx(sum(rises["by_seed"]) / 3)
+    assert (
+        rises["interval"][0] < min(rises["by_seed"]) <= rises["effect"] <= max(rises["by_seed"]) < rises["interval"][1]
+    )
+    assert "holds " in format_verdicts(results)
+
+
+def test_the_opposite_world_gives_the_opposite_verdicts(tmp_path):
+    """Only RL in distribution moves the edge."""
+    _, _, results = study_of(tmp_path / "run", {"in-distribution": {6: 2.5, 7: 2.0}})
+    verdicts = {claim["name"]: claim["verdict"] for claim in results["claims"]}
+    assert verdicts["edge-rises"] == "does not hold"
+    assert verdicts["within-does-not"] == "does not hold"
+    assert verdicts["edge-beats-within"] == "does not hold"
+
+
+def test_a_small_effect_is_left_undecided(tmp_path):
+    _, _, results = study_of(tmp_path / "run", {"edge": {6: 0.25, 7: 0.25}})
+    assert results["claims"][0]["verdict"] == "undecided at this size"
+
+
+def test_one_seed_is_said_to_be_one(tmp_path):
+    study_of(tmp_path / "run", TRUTH, seeds=[4])
+    assert "here one seed" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_an_unfinished_study_says_so_and_counts_the_seeds_it_has(tmp_path):
+    study, runs, _ = study_of(tmp_path / "run", TRUTH)
+    for unit in distinct_units(runs):
+        if unit.seed == 2:
+            (tmp_path / "run" / "stages" / unit.key / "done.json").unlink()
+    results = conclude(study, runs, tmp_path / "run", tmp_path / "run" / "stages")
+    claim = results["claims"][0]
+    assert (claim["verdict"], claim["seeds"]) == ("not finished", [0, 1])
+    assert claim["effect"] is not None
+    assert "<strong>not finished</strong>" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["finding-2-context", "finding-3-midtrain", "finding-4-process"])
+def test_every_finding_ends_in_a_page(tmp_path, name):
+    _, _, results = study_of(tmp_path / "run", {}, name)
+    page = (tmp_path / "run" / "report.html").read_text()
+    for claim in results["claims"]:
+        assert html.escape(claim["text"], quote=False) in html.unescape(page).replace("&#39;", "'")
+        assert claim["verdict"] != "not finished"
+
+
+class _Page(HTMLParser):
+    """Collects links and text, and checks that elements nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.points, self.text = [], {}, 0, []
+
+    def handle_starttag(self, tag, attributes):
+        if tag != "meta":
+            self.open.append(tag)
+        found = dict(attributes)
+        assert tag not in ("script", "link", "img", "iframe", "object"), tag
+        if "href" in found:
+            self.links[found.get("download")] = found["href"]
+        self.points += found.get("class") == "point"
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(folder):
+    page = _Page()
+    page.feed((folder / "report.html").read_text())
+    assert page.open == []
+    return page
+
+
+def test_the_page_is_whole_and_needs_no_network(reported):
+    folder, _ = reported
+    page, text = read(folder), (folder / "report.html").read_text()
+    assert all(link.startswith("data:text/csv") for link in page.links.values())
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)", text)
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
+    said = " ".join(" ".join(page.text).split())
+    for heading in (
+        "Claims",
+        "Variants",
+        "Verified pass@k by range",
+        "Right answers, verified, sound",
+        "How samples fail",
+        "Training",
+        "Throughput and compute",
+        "Traces",
+        "Recipe",
+    ):
+        assert heading in said
+    assert page.points > 100
+
+
+def test_a_csv_stands_behind_every_plot(reported):
+    folder, results = reported
+    page = read(folder)
+    assert set(page.links) >= {
+        "claims.csv",
+        "pass-at-k-edge.csv",
+        "pass-at-1-by-op.csv",
+        "levels-edge.csv",
+        "failures-edge.csv",
+        "rl-reward.csv",
+        "rl-silent_groups.csv",
+        "pretrain-loss.csv",
+    }
+    assert (folder / "report.html").read_text().count("<figure>") == len(page.links)
+    tables = {
+        name: list(csv.DictReader(io.StringIO(unquote(link.split(",", 1)[1])))) for name, link in page.links.items()
+    }
+    effects = {row["claim"]: float(row["effect"]) for row in tables["claims.csv"]}
+    assert effects["edge-rises"] == pytest.approx(results["claims"][0]["effect"], rel=1e-5)
+    curve = {(row["variant"], row["k"]): float(row["verified"]) for row in tables["pass-at-k-edge.csv"]}
+    assert curve["edge", "32"] - curve["none", "32"] == pytest.approx(effects["edge-rises"], abs=1e-5)
+    shares = [float(row["share"]) for row in tables["failures-edge.csv"] if row["variant"] == "none"]
+    assert sum(shares) == pytest.approx(1 - curve["none", "1"], abs=1e-3)
+
+
+def test_traces_mark_each_step(reported):
+    folder, _ = reported
+    text = (folder / "report.html").read_text()
+    assert '<span\nclass="step right"' in text
+    assert "✗ wrong value" in text
+
+
+def test_the_account_counts_shared_stages_once(reported):
+    folder, _ = reported
+    said = " ".join(" ".join(read(folder).text).split())
+    # 3 seeds of 1 pretrain, 4 rl and 5 evaluations; apart, each of 5 variants would pre-train and be evaluated twice
+    taken, apart = 3 * (5 * 60 + 5 * 20), 3 * (5 * (60 + 20) + 4 * (60 + 20))
+    assert f"{taken} s of work instead of {apart} s" in said
+
+
+def test_report_of_a_study_is_written_again(reported, tmp_path):
+    folder, _ = reported
+    before = (folder / "report.html").read_text()
+    assert write_report(folder).read_text() == before
+    (tmp_path / "study.toml").write_text((folder / "study.toml").read_text())
+    with pytest.raises(ValueError, match=r"results\.json does not exist"):
+        write_report(tmp_path)
+
+
+# in Chromium
+
+
+def look(tmp_path, page, width, dark):
+    """What the page does in Chromium at this width."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed (make test-report installs Debian's)")
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.read_text().replace("WIDTH", str(width)).replace("PAGE", html.escape(page)))
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=4000"]
+    command += [f"--window-size={width + 40},1000", "--dump-dom", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_in_a_browser(reported, tmp_path, width, dark):
+    folder, _ = reported
+    found = look(tmp_path, (folder / "report.html").read_text(), width, dark)
+    assert found["overflow"] <= 0 and found["wide"] == []
+    assert found["small"] == 0
+    assert found["requests"] == 0
+    # a point is silent until it has the focus, and says its value then
+    assert (found["before"], found["after"], found["active"]) == (False, True, True)
+    assert re.fullmatch(r"edge-rises: [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)", found["label"])
+    assert found["order"] > 100
+    # WCAG AA for text
+    assert found["least"] >= 4.5
+    assert (found["back"] < 0.1) == dark

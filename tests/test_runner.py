@@ -1,0 +1,251 @@
+"""The whole path: the contract of the run directory, and a run that is stopped or killed again and again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+import fastreason as fr
+from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest
+from fastreason.studies.recipe import load_recipe
+from fastreason.training import checkpoint
+
+STAGES = ["pretrain", "midtrain", "rl"]
+# the smoke recipe, smaller still
+SHORT = {"pretrain.tokens": 40_000, "midtrain.tokens": 10_000, "rl.steps": 3, "evaluate.problems": 4}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted smoke run."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    return folder, fr.run("smoke", folder)
+
+
+def test_the_run_directory_keeps_its_contract(finished):
+    folder, results = finished
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "metrics.jsonl",
+        "recipe.toml",
+        "report.html",
+        "results.json",
+    ]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == sorted(STAGES)
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert list(results["stages"]) == STAGES
+    for scores in results["stages"].values():
+        assert list(scores["ops"]) == ["2", "3", "4"]
+        for entry in scores["ops"].values():
+            values = [*entry["verified"].values(), entry["answer"]["1"], entry["process_accuracy"]]
+            assert entry["verified"].keys() == {"1", "8"}
+            assert all(0.0 <= value <= 1.0 for value in values)
+            assert entry["verified"]["1"] <= entry["verified"]["8"]
+            assert entry["verified"]["1"] <= entry["answer"]["1"] + 1e-12
+    for table in ("seconds", "tokens"):
+        assert list(results[table]) == STAGES
+        assert all(value > 0 for value in results[table].values())
+    assert results["machine"]["cores"] == os.cpu_count()
+    assert load_recipe(folder / "recipe.toml") == load_recipe("smoke")
+
+
+def test_pretraining_learns(finished):
+    _, results = finished
+    assert results["stages"]["pretrain"]["ops"]["2"]["verified"]["1"] > 0.1
+
+
+def test_every_checkpoint_is_finished_and_loads(finished):
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+    folder, results = finished
+    for stage in STAGES:
+        place = folder / "checkpoints" / stage
+        progress = checkpoint.load_progress(place)
+        assert progress["finished"]
+        assert progress["tokens"] == results["tokens"][stage]
+        assert Qwen2ForCausalLM.from_pretrained(place).num_parameters() == checkpoint.load_model(place).num_parameters
+        assert len(PreTrainedTokenizerFast.from_pretrained(place)) == len(fr.Tokenizer.from_pretrained(place))
+
+
+def test_metrics_tell_the_whole_story(finished):
+    folder, _ = finished
+    lines = MetricsLog(folder / "metrics.jsonl").read()
+    assert [line["stage"] for line in lines] == sorted((line["stage"] for line in lines), key=STAGES.index)
+    rl = [line for line in lines if line["stage"] == "rl"]
+    assert [line["step"] for line in rl] == list(range(1, 9))
+    wanted = {"reward", "reward_by_op", "silent_groups", "mean_length", "sample_s", "grade_s", "update_s"}
+    assert wanted <= rl[0].keys()
+    assert max(line.get("max_logprob_difference", 0.0) for line in rl) < 1e-3
+
+
+class _Page(HTMLParser):
+    """Collects what a page refers to, and checks that its elements nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag != "meta":
+            self.open.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_is_one_whole_page(finished):
+    folder, results = finished
+    page = _Page()
+    page.feed((folder / "report.html").read_text())
+    assert page.open == []
+    assert page.links == []
+    text = " ".join(" ".join(page.text).split())
+    for heading in (
+        "In short",
+        "Verified pass@k by op and stage",
+        "Reward",
+        "Throughput",
+        "Traces after the last stage",
+    ):
+        assert heading in text
+    value = results["stages"]["rl"]["ops"]["2"]["verified"]["1"]
+    assert f"{value:.3f}" in text
+    assert f"{100 * value:.1f} %" in text
+    assert (folder / "report.html").read_text().count('class="trace"') == 3
+
+
+def test_a_finished_run_is_not_done_again(finished):
+    folder, results = finished
+    times = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*") if path.is_file()}
+    # settings that change no result may change
+    assert fr.run("smoke", folder, resume=True, overrides={"pretrain.prefetch": 0, "rl.keep": 2}) == results
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
+    folder, _ = finished
+    with pytest.raises(ValueError, match="holds a run; give resume=True"):
+        fr.run("smoke", folder)
+    with pytest.raises(ValueError, match=r"started with another recipe; the first field that differs is rl\.steps"):
+        fr.run("smoke", folder, resume=True, overrides={"rl.steps": 9})
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        fr.run("smoke", tmp_path)
+    with pytest.raises(ValueError, match="overrides need a recipe by name"):
+        fr.run(load_recipe("smoke"), tmp_path / "x", overrides={"seed": 1})
+
+
+def comparable(results):
+    """What must not depend on how often a run was stopped."""
+    return {stage: scores["ops"] for stage, scores in results["stages"].items()}, results["tokens"]
+
+
+def test_stopping_at_every_step_changes_nothing(tmp_path):
+    whole = fr.run("smoke", tmp_path / "whole", overrides=SHORT)
+    recipe = tmp_path / "parts" / "recipe.toml"
+    stops = 0
+    with pytest.MonkeyPatch.context() as patch:
+        looks = 0
+
+        def requested(self):
+            nonlocal looks
+            looks += 1
+            return looks % 9 == 0
+
+        patch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
+        while True:
+            try:
+                parts = fr.run("smoke", tmp_path / "parts", resume=recipe.exists(), overrides=SHORT)
+                break
+            except (Interrupted, KeyboardInterrupt):
+                stops += 1
+                assert stops < 200
+    assert stops >= 5
+    assert comparable(parts) == comparable(whole)
+    for stage in STAGES:
+        a, b = (
+            (tmp_path / name / "checkpoints" / stage / "model.safetensors").read_bytes() for name in ("whole", "parts")
+        )
+        assert a == b
+
+
+def _start(folder, *flags):
+    flags = [f"--{name} {value}" for name, value in SHORT.items()] + list(flags)
+    command = [sys.executable, "-m", "fastreason", "run", "smoke", "--out", str(folder), "--resume"]
+    return subprocess.Popen(
+        command + " ".join(flags).split(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_killed_again_and_again_finishes(tmp_path, sent):
+    """Signals at moments that do not follow the steps: start-up, training, evaluation, writing."""
+    folder = tmp_path / "run"
+    for delay in (0.05, 2.5, 3.7, 4.9, 6.1):
+        process = _start(folder)
+        time.sleep(delay)
+        process.send_signal(sent)
+        process.communicate()
+        if sent == signal.SIGINT:
+            # 130 from the command itself, -2 while Python is still starting
+            assert process.returncode in (0, 130, -signal.SIGINT)
+    last = _start(folder)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["stages"]) == STAGES
+    assert (folder / "report.html").exists()
+
+
+def _wait_for(path, process):
+    for _ in range(1200):
+        if path.exists() and path.stat().st_size:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written")
+
+
+@pytest.mark.parametrize("sent, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent, status):
+    folder = tmp_path / "run"
+    process = _start(folder, "--pretrain.tokens 100000000", "--pretrain.save-every-s 1e9")
+    _wait_for(folder / "metrics.jsonl", process)
+    assert not (folder / "checkpoints").exists()
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "the same command with --resume goes on from here" in errors
+    place = folder / "checkpoints" / "pretrain"
+    assert checkpoint.find_checkpoint(place) == place
+    assert checkpoint.load_progress(place)["step"] >= 10
+
+
+def test_sigterm_ends_a_script_with_143(tmp_path):
+    code = (
+        f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={{'pretrain.tokens': 10**9}})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    _wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    process.terminate()
+    assert process.wait(timeout=120) == 143
+
+
+def test_a_crash_before_the_recipe_is_written_can_be_resumed(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.new").write_text("half a re")
+    results = fr.run("smoke", folder, resume=True, overrides=SHORT)
+    assert list(results["stages"]) == STAGES
