@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fastreason as fr
-from fastreason.evaluation.completion_files import GoldRows, read_completions
+from fastreason.evaluation.completion_files import GoldRows, Skip, read_completions
 from fastreason.evaluation.grade_completions import grade_file
 
 from ..harness.questions import Contestant, Question, Settings, Work
@@ -53,7 +53,7 @@ def files(count: int, samples: int) -> Path:
 
 
 def reading(folder: Path, threads: int) -> Work:
-    def refuse(path: Path, line: int, reason: str) -> None:
+    def refuse(path: Path, line: int, reason: str, kind: Skip) -> None:
         raise AssertionError(f"{path}:{line}: {reason}")
 
     def read() -> float:

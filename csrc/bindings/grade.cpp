@@ -34,6 +34,7 @@ py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   }
   out["gold_offsets"] = to_array(std::move(verdicts.gold_offsets));
   out["gold_found"] = to_array(std::move(verdicts.gold_found));
+  out["gold_answer"] = to_array(std::move(verdicts.gold_answer));
   return out;
 }
 

@@ -28,6 +28,7 @@ BatchVerdicts allocate(std::size_t n) {
   out.num_missing = Array<std::int32_t>(n);
   out.step_offsets = Array<std::int64_t>(n + 1);
   out.gold_offsets = Array<std::int64_t>(n + 1);
+  out.gold_answer = Array<double>(n);
   return out;
 }
 
@@ -55,6 +56,7 @@ void grade_one(Grader& grader, const Completion& completion, std::size_t j, Bloc
   out.num_missing[j] = verdict.num_missing;
   out.step_offsets[j + 1] = verdict.num_steps;
   out.gold_offsets[j + 1] = static_cast<std::int64_t>(grader.num_gold_steps());
+  out.gold_answer[j] = grader.gold_answer();
   const std::span steps = std::span(block.steps).subspan(first);
   for (const StepVerdict& step : steps)
     if (!completion.token_ends.empty())

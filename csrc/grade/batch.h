@@ -51,6 +51,7 @@ struct BatchVerdicts {
 
   Array<std::int64_t> gold_offsets;
   Array<std::int32_t> gold_found;  // counted from the completion's own first step
+  Array<double> gold_answer;       // of each completion's problem; not a number: none can be read
 };
 
 // The same for any number of threads (0: all cores).

@@ -52,6 +52,9 @@ class Grader {
   // Steps of the gold solution.
   std::size_t num_gold_steps() const { return gold_.steps.size(); }
 
+  // Not a number: it has none.
+  double gold_answer() const { return gold_.has_answer ? gold_.answer : Quantity::kNone; }
+
   // Appends the verdicts of the predicted steps to `steps`, and to `found` for every gold step the index among the
   // predicted steps of the one with its name, -1 where there is none.
   Verdict grade(std::string_view completion, std::vector<StepVerdict>& steps, std::vector<std::int32_t>& found);

@@ -202,6 +202,7 @@ def _edge(arguments: list[str]) -> int:
 
 
 def _grade(arguments: list[str]) -> int:
+    from ..evaluation.completion_files import Skip
     from ..evaluation.grade_completions import FORMATS, grade_file
     from ..tasks.export import write_json
 
@@ -228,7 +229,7 @@ def _grade(arguments: list[str]) -> int:
     if options.results is not None:
         files = {"gold": str(options.gold), "completions": str(options.completions)}
         write_json(options.results, files | summary.results())
-    return 0
+    return 1 if summary.skipped[Skip.UNREADABLE_GOLD] else 0
 
 
 def _themes(arguments: list[str]) -> int:

@@ -87,10 +87,12 @@ class GoldSteps:
         offsets: int64 [n + 1]: those of completion i are offsets[i] .. offsets[i + 1] - 1.
         found: int32 [gold steps]: the predicted step with the same name, counted from the completion's first, -1 if it
             is missing.
+        answer: float64 [n]: the gold answer of each completion; not a number if none can be read.
     """
 
     offsets: np.ndarray
     found: np.ndarray
+    answer: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,11 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.verified)
+
+    @property
+    def gold_readable(self) -> np.ndarray:
+        """bool [n]: the gold solution has an answer and steps that can be read. Where not, the verdicts say nothing."""
+        return ~np.isnan(self.gold_steps.answer) & (np.diff(self.gold_steps.offsets) > 0)
 
     @property
     def released_verified(self) -> np.ndarray:
@@ -260,9 +267,19 @@ def grade_texts(
     gold_solutions: Sequence[str] | Sequence[bytes],
     completions: Sequence[str] | Sequence[bytes],
     *,
+    unreadable_gold: Literal["error", "mark"] = "error",
     threads: int = 0,
 ) -> Verdicts:
     """Grades n completions of each gold solution, for any text in the format of GSM-Infinite or the symbolic style.
+
+    Args:
+        gold_solutions: what completions are compared with.
+        completions: flat, n for gold solution 0, then n for gold solution 1, ...
+        unreadable_gold: a gold solution in which no answer or no step can be read is an "error"; or "mark" leaves it to
+            the caller, who finds its completions where `gold_readable` of the verdicts is False.
+        threads: 0 uses all cores.
+    Raises:
+        ValueError: a gold solution cannot be read, or completions do not go with the gold solutions in number.
 
     >>> gold = "Define red kite in Alder Field as q; so q = 2. Answer: 2."
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
@@ -270,9 +287,17 @@ def grade_texts(
     """
     gold: list[str | bytes] = list(gold_solutions)
     texts: list[str | bytes] = list(completions)
-    return Verdicts._from_core(
+    if unreadable_gold not in ("error", "mark"):
+        raise ValueError(f'grade_texts: unreadable_gold must be "error" or "mark", got {unreadable_gold!r}')
+    verdicts = Verdicts._from_core(
         _core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts), threads
     )
+    if unreadable_gold == "error" and not verdicts.gold_readable.all():
+        first = int(verdicts.gold_readable.argmin())
+        index = first * len(gold) // len(texts)
+        what = "answer" if np.isnan(verdicts.gold_steps.answer[first]) else "step"
+        raise ValueError(f"grade_texts: gold_solutions[{index}] has no {what} that can be read: {gold[index]!r:.80}")
+    return verdicts
 
 
 # What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts pickle.

@@ -146,7 +146,8 @@ FRAGMENTS = [
 @given(text=st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=5)), max_size=60).map("".join))
 def test_any_text_gets_a_verdict(text):
     for gold in (GOLD, SYMBOLIC_GOLD):
-        verdict = fr.grade_texts([gold, gold, text], [text, text.encode("utf-8", "surrogatepass"), gold])
+        texts = [text, text.encode("utf-8", "surrogatepass"), gold]
+        verdict = fr.grade_texts([gold, gold, text], texts, unreadable_gold="mark")
         assert ((verdict.process_accuracy >= 0) & (verdict.process_accuracy <= 1)).all()
         assert verdict.verified[0] == verdict.verified[1]
         steps = verdict.steps

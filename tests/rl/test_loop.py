@@ -325,7 +325,7 @@ def test_a_reward_of_steps_stands_at_the_ends_of_steps(tokenizer):
 
 def test_tokens_are_credited_with_all_that_is_still_to_come_unless_told_otherwise(tokenizer, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(policy, "advantages", lambda *_, credit, **__: seen.append(credit) or torch.zeros(16))
+    monkeypatch.setattr(loop, "advantages", lambda *_, credit, **__: seen.append(credit) or torch.zeros(16))
     for credit in (None, "return", "step"):
         folder = tmp_path / str(credit)
         folder.mkdir()
