@@ -158,7 +158,7 @@ def grade_file(
 
     Args:
         gold: JSONL in the published schema, plain or gzip.
-        completions: JSONL, plain or gzip; see `generations`.
+        completions: JSONL, plain or gzip; see `completion_files`.
         out: where the verdicts go; None writes none.
         format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
         threads: 0 uses all cores.
