@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import _core
+from ..runtime.arguments import integers
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 
@@ -251,8 +252,7 @@ def grade(
     if isinstance(completions, np.ndarray):
         if tokenizer is None:
             raise ValueError("grade: token ids need the tokenizer argument")
-        if not np.issubdtype(completions.dtype, np.integer):
-            raise ValueError(f"grade: token ids must be integers, got {completions.dtype}")
+        completions = integers("grade: token ids", completions, -(2**31), 2**31 - 1).astype(np.int32, copy=False)
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
         return Verdicts._from_core(
             arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]

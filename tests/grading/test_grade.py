@@ -212,7 +212,15 @@ def test_ten_thousand_steps_and_numbers_of_a_thousand_digits():
         (lambda b: fr.grade(b, np.zeros((3, 4))), "token ids need the tokenizer argument"),
         (
             lambda b: fr.grade(b, np.zeros((3, 4)), tokenizer=fr.Tokenizer.build(["zoo"])),
-            "must be integers, got float64",
+            r"token ids must be integers in -2\*\*31 \.\. 2\*\*31 - 1, got float64",
+        ),
+        (
+            lambda b: fr.grade(b, np.full((3, 4), 2**32 + 5), tokenizer=fr.Tokenizer.build(["zoo"])),
+            "token ids must be integers in .*, got 4294967301",
+        ),
+        (
+            lambda b: fr.grade(b, np.ones((3, 4), dtype=bool), tokenizer=fr.Tokenizer.build(["zoo"])),
+            "token ids must be integers in .*, got bool",
         ),
         (lambda b: fr.grade_texts(["a", "b"], ["a"]), "got 1 completions for 2 gold solutions"),
     ],
