@@ -71,7 +71,7 @@ class Summary:
         ops: int64 [ops], rising; -1 stands for rows without one.
         counts: int64 [ops, failure kinds, 1 + levels]: completions, and those of them that pass each of LEVELS.
         scores: SCORES [gold rows]: the completions of each row; `tokens` and `stopped` are not known.
-        skipped: how many lines could not be used, by the kind of `generations.Skip`.
+        skipped: how many lines could not be used, by the kind of `completion_files.Skip`.
     """
 
     def __init__(self, gold: GoldRows) -> None:
@@ -162,7 +162,7 @@ def grade_file(
 
     Args:
         gold: JSONL in the published schema, plain or gzip.
-        completions: JSONL, plain or gzip; see `generations`.
+        completions: JSONL, plain or gzip; see `completion_files`.
         out: where the verdicts go; None writes none.
         format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
         answer_may_end_text: of `grade`, for all texts; those of `gen_solution_answer` may anyway.
