@@ -20,6 +20,7 @@ _HOME = {
     "available_mixtures": "tasks.stream",
     "Tokenizer": "text.tokenizer",
     "to_datasets": "integrations.datasets",
+    "Ending": "grading.verdicts",
     "StepStatus": "grading.verdicts",
     "Steps": "grading.verdicts",
     "Verdicts": "grading.verdicts",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from . import kernels as kernels
     from .evaluation.pass_at_k import pass_at_k as pass_at_k
     from .grading import rewards as rewards
+    from .grading.verdicts import Ending as Ending
     from .grading.verdicts import Steps as Steps
     from .grading.verdicts import StepStatus as StepStatus
     from .grading.verdicts import Verdicts as Verdicts
