@@ -56,7 +56,7 @@ auto gold_of(const ProblemBatch& batch) {
   };
 }
 
-using Flags = std::optional<InputArray<bool>>;
+using Flags = std::optional<py::array_t<bool, py::array::c_style | py::array::forcecast>>;
 
 // What the caller says of the ends of n completions.
 class Ends {

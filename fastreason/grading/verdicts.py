@@ -345,7 +345,7 @@ def _ends(
     may_be_open = np.asarray(answer_may_end_text, dtype=bool)
     return {
         "finished": None if finished is None else np.asarray(finished, dtype=bool),
-        "answer_may_end_text": np.broadcast_to(may_be_open, n) if may_be_open.ndim == 0 else may_be_open,
+        "answer_may_end_text": np.full(n, may_be_open) if may_be_open.ndim == 0 else may_be_open,
     }
 
 
