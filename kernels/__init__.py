@@ -11,7 +11,7 @@ if __name__ == "fastreason.kernels":
     from .policy_loss import PolicyLoss, policy_loss
     from .rms_norm import rms_norm
     from .rope import rope, rope_angles
-    from .sample import sample
+    from .sample import sample, sampling_settings
     from .segments import Segments
     from .swiglu import swiglu
 
@@ -28,6 +28,7 @@ __all__ = [
     "rope",
     "rope_angles",
     "sample",
+    "sampling_settings",
     "swiglu",
     "token_weights",
 ]

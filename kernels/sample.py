@@ -25,16 +25,17 @@ import math
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastreason import _core
 from fastreason.runtime import cuda
+from fastreason.runtime.arguments import INT64_MAX, UINT64_MAX, integer, integers, number
 
-__all__ = ["sample", "sample_ref"]
+__all__ = ["sample", "sample_ref", "sampling_settings"]
 
+LEAST_TEMPERATURE = 1e-6
 TILE = 512
 _UNIT = 2.0**-40
 # LogitType of csrc/cuda/sampler.h
@@ -192,12 +193,13 @@ def sample(
     >>> sample(logits, seed=0, prompts_N=[0], samples_N=[0], positions_N=[0], top_k=1)
     (tensor([1]), tensor([0.]), tensor([-0.0247]))
     """
-    _check(logits_NV, seed, temperature, top_k, top_p, min_p)
+    _check_logits(logits_NV)
+    filters = sampling_settings(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    seed = filters.pop("seed")
     keys = [
         _as_key(logits_NV, name, x)
         for name, x in (("prompts_N", prompts_N), ("samples_N", samples_N), ("positions_N", positions_N))
     ]
-    filters = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     if not logits_NV.is_cuda:
         return _sample_on_cpu(logits_NV, seed, keys, **filters)
     module = _cuda_module() if logits_NV.shape[1] <= 2**18 else None
@@ -206,7 +208,33 @@ def sample(
             stream = torch.cuda.current_stream().cuda_stream
             return _launch(module, logits_NV.detach(), seed, keys, stream, **filters)
     uniform_N = torch.from_numpy(_core.uniform(seed, *(key.cpu().numpy() for key in keys))).to(logits_NV.device)
-    return sample_ref(logits_NV, uniform_N, **filters)  # type: ignore[arg-type]
+    return sample_ref(logits_NV, uniform_N, **filters)
+
+
+def sampling_settings(
+    what: str = "sample",
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> dict[str, Any]:
+    """These arguments as `sample` takes them, for whoever wants to know before there are logits.
+
+    Raises:
+        ValueError: one is out of range, or no number; it begins with `what`.
+    """
+    temperature = number(f"{what}: temperature", temperature, 0)
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"{what}: temperature must be 0 or at least {LEAST_TEMPERATURE:g}, got {temperature}")
+    return {
+        "seed": integer(f"{what}: seed", seed, 0, UINT64_MAX),
+        "temperature": temperature,
+        "top_k": min(integer(f"{what}: top_k", top_k, 0), 2**31 - 1),
+        "top_p": number(f"{what}: top_p", top_p, 0, 1, above_low=True),
+        "min_p": number(f"{what}: min_p", min_p, 0, 1),
+    }
 
 
 @functools.cache
@@ -262,7 +290,7 @@ def _sample_on_cpu(logits: Tensor, seed: int, keys: list[Tensor], **filters: Any
 
 
 def _as_key(logits: Tensor, name: str, x: Any) -> Tensor:
-    key = x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x, dtype=np.int64))
+    key = x if isinstance(x, Tensor) else torch.from_numpy(integers(f"sample: {name}", x, -INT64_MAX))
     if key.dtype != torch.int64 or key.shape != logits.shape[:1]:
         raise ValueError(
             f"sample: {name} must be int64 [N] = [{logits.shape[0]}], got {key.dtype} {list(key.shape)}"
@@ -270,18 +298,8 @@ def _as_key(logits: Tensor, name: str, x: Any) -> Tensor:
     return key
 
 
-def _check(logits: Tensor, seed: int, temperature: float, top_k: int, top_p: float, min_p: float) -> None:
+def _check_logits(logits: Tensor) -> None:
     if logits.ndim != 2 or logits.shape[1] < 1 or not logits.is_floating_point():
         raise ValueError(
             f"sample: logits must be floating point [N, V] with V >= 1, got {logits.dtype} {list(logits.shape)}"
         )
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"sample: seed must be in 0 .. 2^64 - 1, got {seed}")
-    if not (temperature == 0 or 1e-6 <= temperature < math.inf):
-        raise ValueError(f"sample: temperature must be 0 or at least 1e-6, got {temperature}")
-    if top_k < 0:
-        raise ValueError(f"sample: top_k must be at least 0, got {top_k}")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"sample: top_p must be above 0 and at most 1, got {top_p}")
-    if not 0 <= min_p <= 1:
-        raise ValueError(f"sample: min_p must be in 0 .. 1, got {min_p}")

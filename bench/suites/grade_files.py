@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fastreason as fr
-from fastreason.evaluation.completion_files import GoldRows, read_completions
+from fastreason.evaluation.completion_files import GoldRows, Skip, read_completions
 from fastreason.evaluation.grade_completions import grade_file
 
 from ..harness.questions import Contestant, Question, Settings, Work
@@ -45,7 +45,10 @@ def files(count: int, samples: int) -> Path:
     batch = fr.TaskStream(fr.Mixture.uniform(op=range(2, 21), themes=["zoo"]), seed=0, split="test")[0:count]
     rows = list(batch.rows())
     (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    texts = [document.removeprefix(prompt) for document, prompt in zip(batch.documents, batch.prompts, strict=True)]
+    texts = [
+        document.removeprefix(prompt).removesuffix("[EOS]")
+        for document, prompt in zip(batch.documents, batch.prompts, strict=True)
+    ]
     with (folder / "completions.jsonl").open("w", encoding="utf-8") as file:
         for row, text in zip(rows, texts, strict=True):
             file.write((json.dumps({"id": row["id"], "completion": text}) + "\n") * samples)
@@ -53,7 +56,7 @@ def files(count: int, samples: int) -> Path:
 
 
 def reading(folder: Path, threads: int) -> Work:
-    def refuse(path: Path, line: int, reason: str) -> None:
+    def refuse(path: Path, line: int, reason: str, kind: Skip) -> None:
         raise AssertionError(f"{path}:{line}: {reason}")
 
     def read() -> float:

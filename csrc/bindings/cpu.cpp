@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <limits>
 #include <memory>
@@ -28,8 +29,11 @@ float* out(Address address) { return reinterpret_cast<float*>(address); }
 // Rows that one thread takes at a time. Fixed, because partial sums over them decide bits.
 constexpr std::int64_t kGrain = 256;
 
-const Kernels* chosen = nullptr;
-const Kernels& table() { return chosen ? *chosen : kernels(); }
+std::atomic<const Kernels*> chosen{nullptr};
+const Kernels& table() {
+  const Kernels* const kernel = chosen.load(std::memory_order_relaxed);
+  return kernel ? *kernel : kernels();
+}
 
 using Strides = std::array<std::int64_t, 2>;  // of tokens and heads
 

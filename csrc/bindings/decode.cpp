@@ -11,6 +11,9 @@ namespace {
 
 using FloatArray = py::array_t<float, py::array::c_style>;
 
+// Whose size in bytes is no overflow.
+constexpr std::int64_t kMostFloats = std::int64_t{1} << 60;
+
 const float* checked(const FloatArray& array, const char* name, std::int64_t rows, std::int64_t columns) {
   if (array.size() != rows * columns)
     throw py::value_error(std::string("CpuDecoder: ") + name + " must hold " + std::to_string(rows) + " x " +
@@ -37,6 +40,7 @@ std::unique_ptr<CpuDecoder> make_decoder(std::int64_t hidden, std::int64_t layer
 
 void load(CpuDecoder& decoder, const FloatArray& embedding, const FloatArray& head, const FloatArray& final_norm,
           const std::vector<std::array<FloatArray, 7>>& layers) {
+  const OneAtATime::Turn turn(decoder.turns());
   const DecoderShape& s = decoder.shape();
   if (std::ssize(layers) != s.layers)
     throw py::value_error("CpuDecoder: need " + std::to_string(s.layers) + " layers, got " +
@@ -55,9 +59,23 @@ void load(CpuDecoder& decoder, const FloatArray& embedding, const FloatArray& he
   decoder.load(weights);
 }
 
-template <class T>
-std::span<const T> span_of(const InputArray<T>& array) {
-  return {array.data(), static_cast<std::size_t>(array.size())};
+void reserve(CpuDecoder& decoder, std::int64_t slots, std::int64_t capacity) {
+  const OneAtATime::Turn turn(decoder.turns());
+  const DecoderShape& s = decoder.shape();
+  if (capacity < 0 || capacity > s.positions)
+    throw py::value_error("CpuDecoder: capacity must be in 0 .. " + std::to_string(s.positions) + ", got " +
+                          std::to_string(capacity));
+  const std::int64_t most = kMostFloats / s.kv_floats(round_up(capacity + 1));
+  if (slots < 0 || slots > most)
+    throw py::value_error("CpuDecoder: slots must be in 0 .. " + std::to_string(most) + ", got " +
+                          std::to_string(slots));
+  decoder.reserve(slots, capacity);
+}
+
+void release(CpuDecoder& decoder, std::int64_t prompt) {
+  const OneAtATime::Turn turn(decoder.turns());
+  if (!decoder.holds(prompt)) throw py::value_error("CpuDecoder: no prompt " + std::to_string(prompt));
+  decoder.release(prompt);
 }
 
 void check_tokens(const CpuDecoder& decoder, std::span<const std::int32_t> tokens) {
@@ -69,38 +87,44 @@ void check_tokens(const CpuDecoder& decoder, std::span<const std::int32_t> token
 
 py::tuple prefill(CpuDecoder& decoder, const InputArray<std::int32_t>& tokens, const InputArray<std::int64_t>& offsets,
                   int threads) {
-  const auto borders = span_of(offsets);
-  if (borders.empty() || borders.front() != 0 || borders.back() != tokens.size())
+  const OneAtATime::Turn turn(decoder.turns());
+  // what is checked must stay as it is, whatever other threads do to the arrays
+  const std::vector<std::int32_t> ids = copy_of(tokens);
+  const std::vector<std::int64_t> borders = copy_of(offsets);
+  if (borders.empty() || borders.front() != 0 || borders.back() != std::ssize(ids))
     throw py::value_error("CpuDecoder: offsets must go from 0 to the number of tokens");
   for (std::size_t p = 1; p < borders.size(); ++p)
     if (borders[p] <= borders[p - 1] || borders[p] - borders[p - 1] > decoder.shape().positions)
       throw py::value_error("CpuDecoder: prompts must have 1 .. " + std::to_string(decoder.shape().positions) +
                             " tokens");
-  check_tokens(decoder, span_of(tokens));
+  check_tokens(decoder, ids);
+  if (!decoder.is_loaded()) throw py::value_error("CpuDecoder: load weights first");
   FloatArray logits({std::ssize(borders) - 1, static_cast<py::ssize_t>(decoder.shape().vocab)});
   float* const to = logits.mutable_data();
-  std::vector<std::int64_t> ids;
-  {
-    py::gil_scoped_release release;
-    ids = decoder.prefill(span_of(tokens), borders, to, threads);
-  }
-  return py::make_tuple(to_array(std::move(ids)), logits);
+  auto numbers = without_gil([&] { return decoder.prefill(ids, borders, to, threads); });
+  return py::make_tuple(to_array(std::move(numbers)), logits);
 }
 
 FloatArray decode(CpuDecoder& decoder, const InputArray<std::int64_t>& slots, const InputArray<std::int64_t>& prompts,
                   const InputArray<std::int64_t>& lengths, const InputArray<std::int32_t>& tokens, int threads) {
-  const py::ssize_t n = slots.size();
-  if (prompts.size() != n || lengths.size() != n || tokens.size() != n)
+  const OneAtATime::Turn turn(decoder.turns());
+  const std::vector<std::int64_t> in_slot = copy_of(slots), behind = copy_of(prompts), own = copy_of(lengths);
+  const std::vector<std::int32_t> ids = copy_of(tokens);
+  if (behind.size() != in_slot.size() || own.size() != in_slot.size() || ids.size() != in_slot.size())
     throw py::value_error("CpuDecoder: slots, prompts, lengths and tokens must be of one length");
-  for (py::ssize_t i = 0; i < n; ++i)
-    if (slots.data()[i] < 0 || slots.data()[i] >= decoder.slots() || !decoder.holds(prompts.data()[i]) ||
-        !decoder.has_room(prompts.data()[i], lengths.data()[i]))
+  std::vector<bool> taken(static_cast<std::size_t>(decoder.slots()));
+  for (std::size_t i = 0; i < in_slot.size(); ++i) {
+    if (in_slot[i] < 0 || in_slot[i] >= decoder.slots() || !decoder.holds(behind[i]) ||
+        !decoder.has_room(behind[i], own[i]))
       throw py::value_error("CpuDecoder: sequence " + std::to_string(i) + " has no slot, no prompt or no room");
-  check_tokens(decoder, span_of(tokens));
-  FloatArray logits({n, static_cast<py::ssize_t>(decoder.shape().vocab)});
+    if (taken[static_cast<std::size_t>(in_slot[i])])
+      throw py::value_error("CpuDecoder: two sequences in slot " + std::to_string(in_slot[i]));
+    taken[static_cast<std::size_t>(in_slot[i])] = true;
+  }
+  check_tokens(decoder, ids);
+  FloatArray logits({std::ssize(ids), static_cast<py::ssize_t>(decoder.shape().vocab)});
   float* const to = logits.mutable_data();
-  py::gil_scoped_release release;
-  decoder.decode(span_of(slots), span_of(prompts), span_of(lengths), span_of(tokens), to, threads);
+  without_gil([&] { decoder.decode(in_slot, behind, own, ids, to, threads); });
   return logits;
 }
 
@@ -123,7 +147,7 @@ void bind_decode(py::module_& m) {
       .def("load", &load, py::arg("embedding").noconvert(), py::arg("head").noconvert(),
            py::arg("final_norm").noconvert(), py::arg("layers"),
            "Copies the weights; a layer is (attention_norm, qkv, qkv_bias, out, mlp_norm, gate_up, down).")
-      .def("reserve", &CpuDecoder::reserve, py::arg("slots"), py::arg("capacity"),
+      .def("reserve", &reserve, py::arg("slots"), py::arg("capacity"),
            "Room for `slots` sequences of `capacity` new tokens; forgets all prompts.")
       .def(
           "kv_bytes",
@@ -131,13 +155,7 @@ void bind_decode(py::module_& m) {
           py::arg("tokens"), "Bytes of the keys and values of one sequence or prompt.")
       .def("prefill", &prefill, py::arg("tokens"), py::arg("offsets"), py::kw_only(), py::arg("threads") = 0,
            "int64 [P], the prompts' numbers, and float32 [P, V], the logits behind each.")
-      .def(
-          "release",
-          [](CpuDecoder& decoder, std::int64_t prompt) {
-            if (!decoder.holds(prompt)) throw py::value_error("CpuDecoder: no prompt " + std::to_string(prompt));
-            decoder.release(prompt);
-          },
-          py::arg("prompt"), "Frees a prompt.")
+      .def("release", &release, py::arg("prompt"), "Frees a prompt.")
       .def("decode", &decode, py::arg("slots"), py::arg("prompts"), py::arg("lengths"), py::arg("tokens"),
            py::kw_only(), py::arg("threads") = 0,
            "float32 [N, V]: logits behind one more token of each sequence, which stands in slots[i] behind prompts[i]\n"

@@ -24,6 +24,13 @@ py::array_t<float> uniform(std::uint64_t seed, const InputArray<std::int64_t>& p
 PYBIND11_MODULE(_core, m) {
   m.doc() = "C++ core of fastreason: task stream, tokenizer and step verifier.";
   m.attr("__version__") = FASTREASON_VERSION;
+  // what the handler of the signal raised is set already
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const Interrupted&) {
+    }
+  });
   bind_tasks(m);
   bind_text(m);
   bind_grade(m);

@@ -85,8 +85,7 @@ py::dict grade_released(const py::list& gold_solutions, const py::list& completi
   const std::int64_t per_problem = completions_per_problem(gold.size(), texts.size(), "gold solutions");
   Columns columns(texts.size());
   std::vector<ReleasedDetail> details(static_cast<std::size_t>(detail ? texts.size() : 0));
-  {
-    py::gil_scoped_release release;
+  without_gil([&] {
     parallel_blocks(texts.size(), threads, kGrain, [&](std::int64_t begin, std::int64_t end) {
       ReleasedScorer scorer;
       std::int64_t problem = -1;
@@ -95,7 +94,7 @@ py::dict grade_released(const py::list& gold_solutions, const py::list& completi
         columns.write(j, scorer.score(texts[j], detail ? &details[static_cast<std::size_t>(j)] : nullptr));
       }
     });
-  }
+  });
   py::dict out = columns.to_dict();
   if (!detail) return out;
   add_names(out, "missing", details, &ReleasedDetail::missing);

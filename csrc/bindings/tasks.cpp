@@ -15,7 +15,9 @@ template <class Append>
 py::list list_of(const ProblemBatch& batch, Append&& append) {
   py::list out(batch.size());
   std::string text;
+  SignalCounter next_text;
   for (std::int64_t i = 0; i < batch.size(); ++i) {
+    next_text();
     text.clear();
     append(i, text);
     out[static_cast<std::size_t>(i)] = py::str(text);
@@ -66,13 +68,17 @@ SplitBy parse_split_by(const std::string& name) {
 py::dict count_attempts(const Cell& cell, std::int64_t attempts, std::uint64_t seed) {
   const Beginnings beginnings(cell.spec);
   std::int64_t with_op = 0, accepted = 0;
-  ProblemSampler sampler;
-  Rng rng(seed, 0, /*purpose=*/4);
-  for (std::int64_t i = 0; i < attempts && !beginnings.empty(); ++i) {
-    if (!sampler.attempt_graph(cell.spec, beginnings, rng)) continue;
-    ++with_op;
-    if (sampler.assign_values(rng)) ++accepted;
-  }
+  without_gil([&] {
+    ProblemSampler sampler;
+    Rng rng(seed, 0, /*purpose=*/4);
+    InterruptionCounter next_attempt;
+    for (std::int64_t i = 0; i < attempts && !beginnings.empty(); ++i) {
+      next_attempt();
+      if (!sampler.attempt_graph(cell.spec, beginnings, rng)) continue;
+      ++with_op;
+      if (sampler.assign_values(rng)) ++accepted;
+    }
+  });
   py::dict out;
   out["mass"] = beginnings.mass();
   out["with_op"] = with_op;
@@ -194,18 +200,23 @@ void bind_tasks(py::module_& m) {
   py::class_<TaskStream, std::shared_ptr<TaskStream>>(m, "TaskStream", "Problem i of (mixture, seed, split).")
       .def(py::init([](const std::vector<std::shared_ptr<Theme>>& themes, const std::vector<Cell>& cells,
                        std::uint64_t seed, const std::string& split, const std::string& split_by) {
-             return std::make_shared<TaskStream>(
-                 std::vector<std::shared_ptr<const Theme>>(themes.begin(), themes.end()), cells, seed,
-                 parse_split(split), parse_split_by(split_by));
+             return without_gil([&] {
+               return std::make_shared<TaskStream>(
+                   std::vector<std::shared_ptr<const Theme>>(themes.begin(), themes.end()), cells, seed,
+                   parse_split(split), parse_split_by(split_by));
+             });
            }),
            py::arg("themes"), py::arg("cells"), py::arg("seed"), py::arg("split"), py::arg("split_by"))
       .def(
           "batch",
           [](const std::shared_ptr<TaskStream>& stream, const InputArray<std::int64_t>& indices, int threads) {
             if (indices.ndim() != 1) throw py::value_error("indices must be 1-D");
-            std::vector<std::int64_t> list(indices.data(), indices.data() + indices.size());
-            py::gil_scoped_release release;
-            return std::make_shared<ProblemBatch>(stream, std::move(list), threads);
+            for (py::ssize_t i = 0; i < indices.size(); ++i)
+              if (indices.data()[i] < 0)
+                throw py::value_error("indices must be >= 0, got " + std::to_string(indices.data()[i]));
+            return without_gil([&, list = copy_of(indices)]() mutable {
+              return std::make_shared<ProblemBatch>(stream, std::move(list), threads);
+            });
           },
           py::arg("indices"), py::kw_only(), py::arg("threads") = 0,
           "The problems at these indices. The same bytes for any `threads` (0: all cores).");

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
+#include "bindings/texts.h"
 #include "text/byte_pair_tokenizer.h"
 #include "text/packing.h"
 #include "text/pattern.h"
@@ -19,10 +20,13 @@ template <class TextAt>
 py::tuple encode_all(const Tokenizer& tokenizer, std::int64_t n, TextAt&& text_at) {
   std::vector<std::int32_t> ids;
   std::vector<std::int64_t> offsets = {0};
-  for (std::int64_t i = 0; i < n; ++i) {
-    tokenizer.encode(text_at(i), ids);
-    offsets.push_back(static_cast<std::int64_t>(ids.size()));
-  }
+  without_gil([&] {
+    for (std::int64_t i = 0; i < n; ++i) {
+      interruption_point();
+      tokenizer.encode(text_at(i), ids);
+      offsets.push_back(static_cast<std::int64_t>(ids.size()));
+    }
+  });
   return py::make_tuple(to_array(std::move(ids)), to_array(std::move(offsets)));
 }
 
@@ -64,9 +68,14 @@ void bind_text(py::module_& m) {
   m.def(
       "split_pattern",
       [](const std::string& pattern, const std::string& text) {
+        std::vector<std::string_view> found;
+        without_gil([&] {
+          Pattern(pattern).split(text, [&](std::size_t begin, std::size_t end) {
+            found.push_back(std::string_view(text).substr(begin, end - begin));
+          });
+        });
         std::vector<py::bytes> pieces;
-        Pattern(pattern).split(
-            text, [&](std::size_t begin, std::size_t end) { pieces.emplace_back(text.substr(begin, end - begin)); });
+        for (const std::string_view piece : found) pieces.emplace_back(piece.data(), piece.size());
         return pieces;
       },
       py::arg("pattern"), py::arg("text"), "Matches of a regular expression and what lies between them, in order.");
@@ -77,15 +86,15 @@ void bind_text(py::module_& m) {
           "encode",
           [](const Tokenizer& tokenizer, const std::string& text) {
             std::vector<std::int32_t> ids;
-            tokenizer.encode(text, ids);
+            without_gil([&] { tokenizer.encode(text, ids); });
             return to_array(std::move(ids));
           },
           py::arg("text"), "int32 ids of a text.")
       .def(
           "encode_batch",
-          [](const Tokenizer& tokenizer, const std::vector<std::string>& texts) {
-            return encode_all(tokenizer, static_cast<std::int64_t>(texts.size()),
-                              [&](std::int64_t i) -> std::string_view { return texts[static_cast<std::size_t>(i)]; });
+          [](const Tokenizer& tokenizer, const py::list& list) {
+            const Texts texts(list);
+            return encode_all(tokenizer, texts.size(), [&](std::int64_t i) { return texts[i]; });
           },
           py::arg("texts"), "(int32 ids of all texts in a row, int64 offsets of length n + 1).")
       .def(
@@ -143,12 +152,7 @@ void bind_text(py::module_& m) {
           [](const Packer& packer, std::int64_t start, std::int64_t rows, std::int64_t length, std::int64_t step,
              int threads) {
             check_rows("pack", start, step, rows, length);
-            PackedRows packed;
-            {
-              py::gil_scoped_release release;
-              packed = packer.pack(start, step, rows, length, threads);
-            }
-            return batch_of(std::move(packed));
+            return batch_of(without_gil([&] { return packer.pack(start, step, rows, length, threads); }));
           },
           py::arg("start"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
           py::arg("threads") = 0,
@@ -160,11 +164,7 @@ void bind_text(py::module_& m) {
               throw py::value_error("encode: need start >= 0, step >= 1 and count >= 0, got start " +
                                     std::to_string(start) + ", step " + std::to_string(step) + ", count " +
                                     std::to_string(count));
-            EncodedDocuments encoded;
-            {
-              py::gil_scoped_release release;
-              encoded = packer.encode(start, step, count, threads);
-            }
+            EncodedDocuments encoded = without_gil([&] { return packer.encode(start, step, count, threads); });
             return py::make_tuple(to_array(std::move(encoded.tokens)), to_array(std::move(encoded.cu_seqlens)),
                                   to_array(std::move(encoded.prompt_lengths)));
           },
@@ -185,12 +185,7 @@ void bind_text(py::module_& m) {
       .def(
           "next",
           [](Prefetcher& prefetcher) {
-            PackedRows packed;
-            {
-              py::gil_scoped_release release;
-              packed = prefetcher.next();
-            }
-            return batch_of(std::move(packed));
+            return batch_of(without_gil([&] { return prefetcher.next(); }));
           },
           "What Packer.pack returns for the next batch; the lanes, one a start, take turns.")
       .def("close", &Prefetcher::close, py::call_guard<py::gil_scoped_release>(), "Ends the thread.");

@@ -10,12 +10,13 @@
 
 namespace fastreason {
 
-// The bytes of a list of str or bytes. A str with lone surrogates is encoded as Python's "surrogatepass" does.
+// The bytes of a list of str or bytes. A str with lone surrogates is encoded as Python's "surrogatepass" does. Holds the
+// texts, whatever other threads do to the list.
 class Texts {
  public:
-  explicit Texts(const py::list& list) {
-    items_.reserve(list.size());
-    for (const py::handle item : list) {
+  explicit Texts(const py::list& list) : texts_(list) {
+    items_.reserve(texts_.size());
+    for (const py::handle item : texts_) {
       if (PyBytes_Check(item.ptr())) {
         add_bytes(item, false);
       } else if (PyUnicode_Check(item.ptr())) {
@@ -52,6 +53,7 @@ class Texts {
     items_.push_back({{PyBytes_AS_STRING(bytes.ptr()), size}, is_wide});
   }
 
+  py::tuple texts_;
   std::vector<Item> items_;
   std::vector<py::object> owned_;
 };

@@ -183,8 +183,8 @@ cudaError_t launch(const DeviceSampleCall& call, cudaStream_t stream) {
   const bool copies = filtered && with_copy <= static_cast<std::size_t>(limit);
   const std::size_t bytes = copies ? with_copy : fixed;
   if (bytes > 48 * 1024) {
-    error =
-        cudaFuncSetAttribute(sampler_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    // always the most there is: a smaller number could stand there when another thread's launch needs more
+    error = cudaFuncSetAttribute(sampler_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
     if (error != cudaSuccess) return error;
   }
   const int warps = num_tiles(call.V) < 2 ? 2 : num_tiles(call.V) < 16 ? num_tiles(call.V) : 16;

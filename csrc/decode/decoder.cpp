@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 
 namespace fastreason {
@@ -117,6 +118,7 @@ void CpuDecoder::load(const ModelWeights& weights) {
 
 void CpuDecoder::reserve(std::int64_t slots, std::int64_t capacity) {
   prompts_.clear();
+  slots_ = capacity_ = 0;  // until there is memory for them
   const std::int64_t size = slots * shape_.kv_floats(round_up(capacity));
   if (size > own_.size()) {
     own_ = AlignedFloats();  // the old memory goes before the new one comes
@@ -130,25 +132,30 @@ std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> toke
                                               std::span<const std::int64_t> offsets, float* logits, int threads) {
   const std::int64_t count = std::ssize(offsets) - 1;
   std::vector<std::int64_t> ids;
-  for (std::int64_t id = 0; std::ssize(ids) < count; ++id) {
-    if (id == std::ssize(prompts_)) prompts_.emplace_back();
-    Prompt& prompt = prompts_[static_cast<std::size_t>(id)];
-    if (prompt.length != 0) continue;
-    const auto p = ids.size();
-    prompt.length = offsets[p + 1] - offsets[p];
-    const std::int64_t capacity = round_up(prompt.length);
-    prompt.memory = AlignedFloats(shape_.kv_floats(capacity));
-    prompt.kv = {prompt.memory.data(), capacity};
-    ids.push_back(id);
-  }
-  parallel_blocks(count, threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const auto p = static_cast<std::size_t>(i);
-      const auto first = static_cast<std::size_t>(offsets[p]), last = static_cast<std::size_t>(offsets[p + 1]);
-      prefill_one(prompts_[static_cast<std::size_t>(ids[p])], tokens.subspan(first, last - first),
-                  logits + i * shape_.vocab);
+  try {
+    for (std::int64_t id = 0; std::ssize(ids) < count; ++id) {
+      if (id == std::ssize(prompts_)) prompts_.emplace_back();
+      Prompt& prompt = prompts_[static_cast<std::size_t>(id)];
+      if (prompt.length != 0) continue;
+      const auto p = ids.size();
+      ids.push_back(id);
+      const std::int64_t length = offsets[p + 1] - offsets[p], capacity = round_up(length);
+      prompt.memory = AlignedFloats(shape_.kv_floats(capacity));
+      prompt.kv = {prompt.memory.data(), capacity};
+      prompt.length = length;
     }
-  });
+    parallel_blocks(count, threads, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const auto p = static_cast<std::size_t>(i);
+        const auto first = static_cast<std::size_t>(offsets[p]), last = static_cast<std::size_t>(offsets[p + 1]);
+        prefill_one(prompts_[static_cast<std::size_t>(ids[p])], tokens.subspan(first, last - first),
+                    logits + i * shape_.vocab);
+      }
+    });
+  } catch (...) {
+    for (const std::int64_t id : ids) release(id);
+    throw;
+  }
   return ids;
 }
 
@@ -157,6 +164,7 @@ void CpuDecoder::prefill_one(Prompt& prompt, std::span<const std::int32_t> token
   AlignedFloats workspace = take_workspace(length);
   std::vector<Row> rows;
   for (std::int64_t begin = 0; begin < length; begin += kTileRows) {
+    interruption_point();
     const std::int64_t end = std::min(length, begin + kTileRows);
     rows.clear();
     for (std::int64_t t = begin; t < end; ++t)

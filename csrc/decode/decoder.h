@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "common/one_at_a_time.h"
 #include "decode/forward.h"
 
 namespace fastreason {
@@ -53,8 +54,12 @@ class CpuDecoder {
 
   const DecoderShape& shape() const { return shape_; }
 
+  // What everything below needs, held by the caller.
+  OneAtATime& turns() { return turns_; }
+
   // Copies and packs.
   void load(const ModelWeights& weights);
+  bool is_loaded() const { return !layers_.empty(); }
 
   // Room for `slots` sequences of up to `capacity` new tokens; forgets all prompts.
   void reserve(std::int64_t slots, std::int64_t capacity);
@@ -62,7 +67,7 @@ class CpuDecoder {
   std::int64_t capacity() const { return capacity_; }
 
   // Fills a cache for each prompt, tokens offsets[p] .. offsets[p + 1] - 1; logits behind its last token: [P][vocab].
-  // Returns the prompts' numbers, which are used again once released.
+  // Returns the prompts' numbers, which are used again once released. Where it throws, none is held.
   std::vector<std::int64_t> prefill(std::span<const std::int32_t> tokens, std::span<const std::int64_t> offsets,
                                     float* logits, int threads);
   void release(std::int64_t prompt);
@@ -86,6 +91,7 @@ class CpuDecoder {
   AlignedFloats take_workspace(std::int64_t context);
   void return_workspace(AlignedFloats workspace);
 
+  OneAtATime turns_{"CpuDecoder"};
   DecoderShape shape_;
   ForwardTile forward_;
   AlignedFloats angles_, weights_, own_;

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "tasks/canonical.h"
 #include "tasks/schedule.h"
@@ -90,8 +91,11 @@ bool TaskStream::is_reachable(const Cell& cell, const Beginnings& beginnings, in
   if (beginnings.empty()) return false;
   Rng rng(0, 0, kProbePurpose);
   Sample sample;
-  for (int i = 0; i < attempts; ++i)
+  InterruptionCounter next_attempt;
+  for (int i = 0; i < attempts; ++i) {
+    next_attempt();
     if (attempt(cell, beginnings, rng, sample)) return true;
+  }
   return false;
 }
 
@@ -112,7 +116,9 @@ void TaskStream::generate(std::uint64_t index, Sample& sample) const {
   const Cell& cell = cells_[static_cast<std::size_t>(sample.cell)];
   const Theme& theme = theme_of(sample);
   const Beginnings& beginnings = *beginnings_[static_cast<std::size_t>(sample.cell)];
+  InterruptionCounter next_attempt;
   for (int tries = 0; tries < kMaxAttempts; ++tries) {
+    next_attempt();
     if (!attempt(cell, beginnings, rng, sample)) continue;
     sample.sampler.finish(rng, sample.problem);
     theme.draw_names(rng, sample.problem);

@@ -5,9 +5,13 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "common/interrupt.h"
+
 namespace fastreason {
 
 namespace {
+
+constexpr std::size_t kMaxPatterns = 64;  // one is applied within the pieces of the one before, by recursion
 
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
@@ -49,12 +53,17 @@ BytePairTokenizer::BytePairTokenizer(BytePairSpec spec)
   for (auto& list : specials_)
     std::stable_sort(list.begin(), list.end(),
                      [&](std::int32_t a, std::int32_t b) { return word(a).size() > word(b).size(); });
+  if (spec.patterns.size() > kMaxPatterns)
+    throw std::invalid_argument("at most " + std::to_string(kMaxPatterns) + " patterns may cut a text, got " +
+                                std::to_string(spec.patterns.size()));
   for (const std::string& pattern : spec.patterns) patterns_.emplace_back(pattern);
 }
 
 void BytePairTokenizer::encode(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::size_t begin = 0;
+  InterruptionCounter next_place;
   for (std::size_t at = 0; at < text.size();) {
+    next_place();
     const std::int32_t special = special_at(text, at);
     if (special < 0) {
       ++at;
@@ -114,7 +123,9 @@ void BytePairTokenizer::merge(std::string_view piece, std::vector<std::int32_t>&
     if (const Merge* merge = find_merge(left, right)) waiting.push({merge->rank, at, behind, left, right});
   };
   for (int at = 0; at < static_cast<int>(symbols.size()); ++at) consider(at);
+  InterruptionCounter next_candidate;
   while (!waiting.empty()) {
+    next_candidate();
     const Candidate best = waiting.top();
     waiting.pop();
     Symbol& left = symbol(best.at);

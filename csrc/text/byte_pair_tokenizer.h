@@ -42,7 +42,7 @@ class BytePairTokenizer final : public Tokenizer {
     std::int32_t rank, result;
   };
 
-  std::string_view unknown_word() const override { return ""; }
+  std::string_view unknown_word() const override { return "\xEF\xBF\xBD"; }  // U+FFFD
   // The special token that begins at `at`, or -1.
   std::int32_t special_at(std::string_view text, std::size_t at) const;
   void cut(std::size_t pattern, std::string_view text, std::vector<std::int32_t>& ids) const;

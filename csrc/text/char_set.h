@@ -56,9 +56,11 @@ class CharSet {
 
   // Of sorted sets.
   bool meets(const CharSet& other) const {
-    for (const auto& [first, last] : ranges_)
-      for (const auto& [other_first, other_last] : other.ranges_)
-        if (first <= other_last && other_first <= last) return true;
+    auto mine = ranges_.begin(), theirs = other.ranges_.begin();
+    while (mine != ranges_.end() && theirs != other.ranges_.end()) {
+      if (mine->first <= theirs->second && theirs->first <= mine->second) return true;
+      mine->second < theirs->second ? ++mine : ++theirs;
+    }
     return false;
   }
   bool holds_any_from(std::uint32_t code) const { return !ranges_.empty() && ranges_.back().second >= code; }

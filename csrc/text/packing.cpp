@@ -1,8 +1,10 @@
 #include "text/packing.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "common/parallel.h"
@@ -17,6 +19,11 @@ void write_prompt(const Theme& theme, const Sample& sample, Sink& sink) {
   write_asked_problem(theme, sample.problem, sink);
   sink.piece(kQuestionClose);
   sink.piece(kSolutionOpen);
+}
+
+// The last i for which problem first + i * step exists.
+std::int64_t last_step(std::int64_t first, std::int64_t step) {
+  return (std::numeric_limits<std::int64_t>::max() - first) / step;
 }
 
 // Without the end token.
@@ -79,6 +86,9 @@ void Packer::write_all(std::int64_t first, std::int64_t step, std::vector<Docume
 }
 
 EncodedDocuments Packer::encode(std::int64_t first, std::int64_t step, std::int64_t count, int threads) const {
+  if (count > 0 && count - 1 > last_step(first, step))
+    throw std::invalid_argument("problem " + std::to_string(first) + " is the first and " + std::to_string(step) +
+                                " the step of more documents than end at problem 2**63 - 1: " + std::to_string(count));
   std::vector<Document> documents(static_cast<std::size_t>(count));
   write_all(first, step, documents, threads);
   EncodedDocuments out;
@@ -120,6 +130,8 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t step, std::int64_t rows
     used += size;
     ++num_documents;
     num_tokens += size;
+    if (last_step(packed.next_index, step) < 1)
+      throw std::invalid_argument("the rows go beyond problem 2**63 - 1, the last one of a stream");
     packed.next_index += step;
     return true;
   };
@@ -128,8 +140,9 @@ PackedRows Packer::pack(std::int64_t first, std::int64_t step, std::int64_t rows
     // ask for about as many documents as still fit, so that few are written in vain
     const std::int64_t left = (rows - row) * length - used;
     const std::int64_t mean = num_documents ? num_tokens / num_documents + 1 : 256;
-    documents.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(left / mean, 1, 4096)));
     const std::int64_t base = packed.next_index;
+    const std::int64_t most = std::min<std::int64_t>(4095, last_step(base, step)) + 1;
+    documents.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(left / mean, 1, most)));
     write_all(base, step, documents, threads);
     for (const Document& document : documents)
       if (!place(document)) break;

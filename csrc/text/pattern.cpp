@@ -15,7 +15,7 @@ namespace fastreason {
 namespace {
 
 constexpr int kUnlimited = std::numeric_limits<int>::max();
-constexpr std::size_t kMaxOps = 10'000, kMaxAlternatives = 64;
+constexpr std::size_t kMaxOps = 10'000, kMaxAlternatives = 64, kMaxSource = 1 << 16;
 constexpr int kMaxDepth = 50;
 
 template <std::size_t N>
@@ -46,6 +46,10 @@ class PatternParser {
   PatternParser(std::string_view source, Pattern& out) : source_(source), out_(out) {}
 
   void parse() {
+    if (source_.size() > kMaxSource) {
+      source_ = source_.substr(0, 40);  // of the message
+      refuse("more than 65536 bytes");
+    }
     const auto alternatives = parse_alternatives(0);
     if (at_ < source_.size()) refuse("')' without '('");
     if (alternatives.size() > kMaxAlternatives) refuse("more than 64 alternatives");
@@ -71,7 +75,7 @@ class PatternParser {
 
   [[noreturn]] void refuse(const std::string& what) const {
     throw std::invalid_argument("regular expression: " + what + " is not supported (at byte " + std::to_string(at_) +
-                                " of " + std::string(source_) + ")");
+                                " of " + std::string(source_.substr(0, 200)) + ")");
   }
 
   bool next_is(std::string_view text) const { return source_.substr(at_).starts_with(text); }
@@ -92,11 +96,15 @@ class PatternParser {
   std::vector<Fragment> parse_alternatives(int depth) {
     if (depth > kMaxDepth) refuse("nesting deeper than 50");
     std::vector<Fragment> found(1);
+    std::size_t size = 0;
     while (at_ < source_.size() && !next_is(")")) {
-      if (take("|"))
+      if (take("|")) {
+        size += found.back().size() + 2;  // a choice adds two ops
         found.emplace_back();
-      else
+      } else {
         append(found.back(), parse_repeated(depth));
+      }
+      if (size + found.back().size() > kMaxOps) refuse("so long an expression");
     }
     return found;
   }
@@ -360,17 +368,26 @@ class PatternParser {
 
 Pattern::Pattern(std::string_view source) { PatternParser(source, *this).parse(); }
 
-std::size_t Pattern::match(std::string_view text, std::size_t at, Stack& stack) const {
+void Pattern::Search::take(std::uint64_t steps) {
+  if (steps > steps_left)
+    throw std::runtime_error(
+        "regular expression: it goes back and forth over this text without end, as (a+)+b does over aaaa; the pattern of "
+        "the tokenizer must be written so that it does not");
+  steps_left -= steps;
+}
+
+std::size_t Pattern::match(std::string_view text, std::size_t at, Search& search) const {
   std::uint64_t candidates = candidates_[static_cast<unsigned char>(text[at])];
   for (; candidates != 0; candidates &= candidates - 1) {
     const auto start = starts_[static_cast<std::size_t>(std::countr_zero(candidates))];
-    if (const std::size_t end = run(start, text, at, stack); end != kNone) return end;
+    if (const std::size_t end = run(start, text, at, search); end != kNone) return end;
   }
   return kNone;
 }
 
 // As many characters as there are up to op.max; kNone if fewer than op.min. `least`: the end of the first op.min.
-std::size_t Pattern::repeat(const Op& op, std::string_view text, std::size_t at, std::size_t& least) const {
+std::size_t Pattern::repeat(const Op& op, std::string_view text, std::size_t at, std::size_t& least,
+                            Search& search) const {
   const CharSet& set = sets_[static_cast<std::size_t>(op.set)];
   int count = 0;
   for (; count < op.max && at < text.size(); ++count) {
@@ -380,13 +397,17 @@ std::size_t Pattern::repeat(const Op& op, std::string_view text, std::size_t at,
     if (!set.contains(found.code)) break;
     at += found.size;
   }
+  search.take(static_cast<std::uint64_t>(count));
   if (count <= op.min) least = at;
   return count < op.min ? kNone : at;
 }
 
-std::size_t Pattern::run(int op_index, std::string_view text, std::size_t at, Stack& stack) const {
+std::size_t Pattern::run(int op_index, std::string_view text, std::size_t at, Search& search) const {
+  std::vector<Frame>& stack = search.stack;
   const std::size_t base = stack.size();
   for (;;) {
+    search.take(1);
+    search.next_op();
     const Op& op = ops_[static_cast<std::size_t>(op_index)];
     bool failed = false;
     switch (op.kind) {
@@ -395,7 +416,7 @@ std::size_t Pattern::run(int op_index, std::string_view text, std::size_t at, St
         return at;
       case Kind::kRun: {
         std::size_t least = at;
-        const std::size_t end = repeat(op, text, at, least);
+        const std::size_t end = repeat(op, text, at, least, search);
         failed = end == kNone;
         if (failed) break;
         ++op_index;
@@ -411,7 +432,7 @@ std::size_t Pattern::run(int op_index, std::string_view text, std::size_t at, St
         op_index += op.first;
         break;
       case Kind::kLook:
-        failed = (run(op_index + 1, text, at, stack) != kNone) == op.flag;
+        failed = (run(op_index + 1, text, at, search) != kNone) == op.flag;
         op_index += op.first;
         break;
       case Kind::kBehind: {

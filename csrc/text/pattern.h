@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/interrupt.h"
 #include "text/char_set.h"
 
 namespace fastreason {
@@ -22,13 +23,15 @@ class Pattern {
   // Throws std::invalid_argument that says what of `source` is not supported.
   explicit Pattern(std::string_view source);
 
-  // Calls body(begin, end) for every match in the text and for every stretch between matches, in order.
+  // Calls body(begin, end) for every match in the text and for every stretch between matches, in order. Throws
+  // std::runtime_error where the pattern goes back and forth for more than kStepsPerByte steps a byte: what matches at
+  // all in such a number is never quadratic, let alone exponential.
   template <class Body>
   void split(std::string_view text, Body&& body) const {
-    Stack stack;
+    Search search{.steps_left = kStepsPerByte * (text.size() + kFreeBytes)};
     std::size_t rest = 0;
     for (std::size_t at = 0; at < text.size();) {
-      const std::size_t end = match(text, at, stack);
+      const std::size_t end = match(text, at, search);
       if (end == kNone) {
         at += char_at(text, at).size;
         continue;
@@ -43,6 +46,8 @@ class Pattern {
  private:
   friend class PatternParser;
   static constexpr std::size_t kNone = ~std::size_t{0};
+  // Patterns in use take 2 to 10 steps a byte; short texts have the steps of kFreeBytes more.
+  static constexpr std::uint64_t kStepsPerByte = 1000, kFreeBytes = 1000;
 
   enum class Kind : std::uint8_t { kRun, kSplit, kJump, kLook, kBehind, kMatch };
   struct Op {
@@ -57,12 +62,18 @@ class Pattern {
     int op;
     std::size_t at, least;
   };
-  using Stack = std::vector<Frame>;
+  struct Search {
+    std::uint64_t steps_left;  // an op done or a character read is one
+    std::vector<Frame> stack;
+    InterruptionCounter next_op;
+
+    void take(std::uint64_t steps);
+  };
 
   // The end of the match that begins at `at`, or kNone.
-  std::size_t match(std::string_view text, std::size_t at, Stack& stack) const;
-  std::size_t run(int op, std::string_view text, std::size_t at, Stack& stack) const;
-  std::size_t repeat(const Op& op, std::string_view text, std::size_t at, std::size_t& least) const;
+  std::size_t match(std::string_view text, std::size_t at, Search& search) const;
+  std::size_t run(int op, std::string_view text, std::size_t at, Search& search) const;
+  std::size_t repeat(const Op& op, std::string_view text, std::size_t at, std::size_t& least, Search& search) const;
 
   std::vector<CharSet> sets_;
   std::vector<Op> ops_;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -9,6 +10,8 @@
 #include <stdexcept>
 #include <thread>
 #include <utility>
+
+#include "common/interrupt.h"
 
 namespace fastreason {
 
@@ -19,7 +22,7 @@ struct Prefetcher::Shared {
   std::condition_variable changed;
   std::deque<PackedRows> ready;
   std::exception_ptr error;  // behind the last of `ready`
-  bool closed = false;
+  std::atomic<bool> closed{false};
   std::thread thread;
 };
 
@@ -36,6 +39,7 @@ Prefetcher::Prefetcher(std::shared_ptr<const Packer> packer, std::vector<std::in
   const auto draw = [shared, packer = std::move(packer), next = std::move(starts), step, rows, length,
                      ahead]() mutable {
     try {
+      const Interruptible scope(&shared->closed);
       for (std::size_t lane = 0;; lane = (lane + 1) % next.size()) {
         PackedRows batch = packer->pack(next[lane], step, rows, length, /*threads=*/1);
         next[lane] = batch.next_index;
@@ -80,7 +84,12 @@ PackedRows Prefetcher::next() {
   if (is_forked_child())
     throw std::runtime_error("the batches were begun in another process; begin them anew behind a fork");
   std::unique_lock lock(shared_->mutex);
-  shared_->changed.wait(lock, [&] { return shared_->closed || shared_->error || !shared_->ready.empty(); });
+  while (!shared_->changed.wait_for(
+      lock, kCheckEvery, [&] { return shared_->closed || shared_->error || !shared_->ready.empty(); })) {
+    lock.unlock();  // asking may take a while
+    interruption_point();
+    lock.lock();
+  }
   if (shared_->closed) throw std::runtime_error("the batches were closed");
   if (shared_->ready.empty()) std::rethrow_exception(shared_->error);
   PackedRows batch = std::move(shared_->ready.front());

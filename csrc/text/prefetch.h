@@ -15,7 +15,7 @@ class Prefetcher {
   // The lanes take turns. At most `ahead` batches wait.
   Prefetcher(std::shared_ptr<const Packer> packer, std::vector<std::int64_t> starts, std::int64_t step,
              std::int64_t rows, std::int64_t length, std::int64_t ahead);
-  // Ends the thread, which finishes the batch it is at.
+  // Ends the thread, which leaves the batch it is at.
   ~Prefetcher();
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;

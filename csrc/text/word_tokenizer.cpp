@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/hash.h"
+#include "common/interrupt.h"
 
 namespace fastreason {
 
@@ -109,7 +110,9 @@ std::int32_t WordTokenizer::find(std::string_view text) const {
 }
 
 void WordTokenizer::encode(std::string_view text, std::vector<std::int32_t>& ids) const {
+  InterruptionCounter next_word;
   for (std::size_t at = 0; at < text.size();) {
+    next_word();
     const std::size_t end = word_end(text, at);
     ids.push_back(find(text.substr(at, end - at)));
     at = end;

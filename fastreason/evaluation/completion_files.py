@@ -10,7 +10,9 @@ of completions are JSON objects too; either file may be gzip. The text is `compl
              else the row of that number among those of its op, round and round, as the released scorer counts
     order    if the first line has none of these: line k belongs to gold row k // n, with n lines a row
 
-A line that cannot be used is reported and left out; it keeps its place in the order.
+A text is whole unless `finish_reason` is "length"; `gen_solution_answer` is cut off in front of `</answer>`.
+A line that cannot be used is reported and left out; it keeps its place in the order. A gold row in which no answer or
+no step can be read is reported and counted apart, and so is what answers it.
 """
 
 from __future__ import annotations
@@ -22,33 +24,63 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+
+from ..grading.verdicts import grade_texts
 
 _FACTS = ("id", "op", "template", "mode", "d")
 TEXT_FIELDS = ("completion", "response", "output", "text", "gen_solution_answer")
 _CHUNK_TEXTS, _CHUNK_CHARACTERS = 8192, 1 << 24
 _ANSWER = re.compile(r"Answer:\s*(.*?)\.?\s*$", re.S)
 
-Report = Callable[[Path, int, str], None]
-"""Called with the file, the number of the line from 1 on, and the reason."""
+
+class Skip(StrEnum):
+    """Why a line is left out."""
+
+    MALFORMED = "malformed"
+    """A line of completions that says no text or no gold row."""
+    UNREADABLE_GOLD = "unreadable_gold"
+    """A gold row without a solution that can be read."""
+    WITHOUT_GOLD = "without_gold"
+    """A line of completions that answers such a row."""
+
+
+Report = Callable[[Path, int, str, Skip], None]
+"""Called with the file, the number of the line from 1 on, the reason and its kind."""
 
 
 class _Unusable(ValueError):
     """Why a line cannot be used."""
 
+    kind = Skip.MALFORMED
+
+
+class _WithoutGold(_Unusable):
+    kind = Skip.WITHOUT_GOLD
+
 
 @dataclass
 class Chunk:
-    """Some completions: gold row, number among the completions of that row, and text of each."""
+    """Some completions: gold row, number among the completions of that row, and text of each, whether it is finished,
+    and whether `</answer>` is cut off its end."""
 
     rows: list[int] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    finished: list[bool] = field(default_factory=list)
+    cut_off: list[bool] = field(default_factory=list)
     num_characters: int = 0
     bytes_read: int = 0
 
-    def add(self, row: int, first_sample: int, texts: list[str], bytes_read: int) -> None:
+    def add(
+        self, row: int, first_sample: int, texts: list[str], *, finished: bool, cut_off: bool, bytes_read: int
+    ) -> None:
+        self.finished += [finished] * len(texts)
+        self.cut_off += [cut_off] * len(texts)
         self.rows += [row] * len(texts)
         self.samples += range(first_sample, first_sample + len(texts))
         self.texts += texts
@@ -64,7 +96,8 @@ class GoldRows:
 
     Args:
         path: JSONL, plain or gzip.
-        report: is told of lines that cannot be used; they keep their numbers, with an empty solution.
+        report: is told of lines that cannot be used and of solutions in which no answer or no step can be read; they
+            keep their numbers, with an empty solution.
     Raises:
         ValueError: no such file, or no line of it can be used.
     """
@@ -73,21 +106,34 @@ class GoldRows:
         self.path = path
         self.solutions: list[str] = []
         self.facts: list[dict[str, Any]] = []
-        for number, line, _ in _lines(path, report):
+        numbers = []
+        for number, line, _ in _lines(path, report, Skip.UNREADABLE_GOLD):
             try:
                 solution, facts = _gold(_parse(line))
             except _Unusable as error:
-                report(path, number, str(error))
+                report(path, number, str(error), Skip.UNREADABLE_GOLD)
                 solution, facts = "", dict.fromkeys(_FACTS)
+            numbers.append(number)
             self.solutions.append(solution)
             self.facts.append(facts)
+        self._forget_unreadable(numbers, report)
         if not any(self.solutions):
-            raise ValueError(f"{path} has no row with a solution")
+            raise ValueError(f"{path} has no row with a solution that can be read")
         self._rows_of_id = self._rows_by("id")
         self._rows_of_op = self._rows_by("op")
 
     def __len__(self) -> int:
         return len(self.solutions)
+
+    def _forget_unreadable(self, numbers: list[int], report: Report) -> None:
+        found = [row for row, solution in enumerate(self.solutions) if solution]
+        if not found:
+            return
+        verdicts = grade_texts([self.solutions[row] for row in found], [""] * len(found), unreadable_gold="mark")
+        for i in np.flatnonzero(~verdicts.gold_readable).tolist():
+            what = "answer" if np.isnan(verdicts.gold_steps.answer[i]) else "step"
+            report(self.path, numbers[found[i]], f"solution has no {what} that can be read", Skip.UNREADABLE_GOLD)
+            self.solutions[found[i]] = ""
 
     def _rows_by(self, name: str) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -101,7 +147,7 @@ class GoldRows:
         if not 0 <= row < len(self):
             raise _Unusable(f"row {row} is not in 0 .. {len(self) - 1}")
         if not self.solutions[row]:
-            raise _Unusable(f"gold row {row} has no solution")
+            raise _WithoutGold(f"gold row {row} has no solution that can be read")
 
     def find(self, record: dict[str, Any]) -> int | None:
         """The row that a line of completions names; None if it names none."""
@@ -151,10 +197,10 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
     next_sample = [0] * len(gold)
     lines_per_row: int | None = None
     chunk = Chunk()
-    for place, (number, line, bytes_read) in enumerate(_lines(path, report)):
+    for place, (number, line, bytes_read) in enumerate(_lines(path, report, Skip.MALFORMED)):
         try:
             record = _parse(line)
-            row, texts = gold.find(record), _texts(record)
+            row, (texts, name) = gold.find(record), _texts(record)
             if row is None:
                 if lines_per_row is None:
                     lines_per_row = _lines_per_row(path, gold) if not any(next_sample) else 0
@@ -163,13 +209,20 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
                 row = place // lines_per_row
             gold.check(row)
         except _Unusable as error:
-            report(path, number, str(error))
+            report(path, number, str(error), error.kind)
             continue
         # the completions of a row stay together, unless they are too many
         if chunk.is_full() and (row != chunk.rows[-1] or chunk.is_full(times=4)):
             yield chunk
             chunk = Chunk()
-        chunk.add(row, next_sample[row], texts, bytes_read)
+        chunk.add(
+            row,
+            next_sample[row],
+            texts,
+            finished=record.get("finish_reason") != "length",
+            cut_off=name == "gen_solution_answer",
+            bytes_read=bytes_read,
+        )
         next_sample[row] += len(texts)
     if chunk.texts:
         chunk.bytes_read = path.stat().st_size
@@ -177,7 +230,7 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
 
 
 def _lines_per_row(path: Path, gold: GoldRows) -> int:
-    count = sum(1 for _ in _lines(path, lambda *_: None))
+    count = sum(1 for _ in _lines(path, lambda *_: None, Skip.MALFORMED))
     if count % len(gold):
         raise ValueError(
             f"{path} has {count} lines without row, id or __idx, which are not the same number for each of "
@@ -199,17 +252,18 @@ def _gold(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return solution, facts
 
 
-def _texts(record: dict[str, Any]) -> list[str]:
+def _texts(record: dict[str, Any]) -> tuple[list[str], str]:
+    """The texts of a line, and the field that they come from."""
     if isinstance(record.get("completions"), list):
         if not record["completions"]:
             raise _Unusable("completions is empty")
         for i, text in enumerate(record["completions"]):
             if not isinstance(text, str):
                 raise _Unusable(f"completions[{i}] must be a text, got {text!r:.50}")
-        return record["completions"]
+        return record["completions"], "completions"
     for name in TEXT_FIELDS:
         if isinstance(record.get(name), str):
-            return [record[name]]
+            return [record[name]], name
     raise _Unusable(f"no text; need completions, {', '.join(TEXT_FIELDS)}")
 
 
@@ -232,7 +286,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _lines(path: Path, report: Report) -> Iterator[tuple[int, bytes, int]]:
+def _lines(path: Path, report: Report, kind: Skip) -> Iterator[tuple[int, bytes, int]]:
     """Number from 1 on, bytes, and bytes of the file read so far, of every line that is not blank."""
     if not path.is_file():
         raise ValueError(f"no file {str(path)!r}")
@@ -248,4 +302,4 @@ def _lines(path: Path, report: Report) -> Iterator[tuple[int, bytes, int]]:
                 if not line.isspace():
                     yield number, line, raw.tell()
         except (EOFError, OSError, zlib.error) as error:
-            report(path, number + 1, f"the file cannot be read on from here: {error}")
+            report(path, number + 1, f"the file cannot be read on from here: {error}", kind)

@@ -23,7 +23,7 @@ from ..grading.verdicts import StepStatus, Verdicts, grade_texts
 from ..runtime.metrics_log import progress_bar
 from ..tasks.export import write_whole
 from . import pass_table
-from .completion_files import Chunk, GoldRows, Report, read_completions
+from .completion_files import Chunk, GoldRows, Report, Skip, read_completions
 from .op_ranges import PAPER_RANGES, covered
 from .pass_table import SCORES
 
@@ -44,10 +44,13 @@ class Graded:
     failures: np.ndarray
 
     @classmethod
-    def of(cls, chunk: Chunk, gold: GoldRows, threads: int) -> Graded:
+    def of(cls, chunk: Chunk, gold: GoldRows, answer_may_end_text: bool, threads: int) -> Graded:
         rows = np.array(chunk.rows)
         solutions = [gold.solutions[row] for row in _one_of_each_group(rows).tolist()]
-        verdicts = grade_texts(solutions, chunk.texts, threads=threads)
+        may_end = np.array(chunk.cut_off) | answer_may_end_text
+        verdicts = grade_texts(
+            solutions, chunk.texts, finished=chunk.finished, answer_may_end_text=may_end, threads=threads
+        )
         return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts))
 
 
@@ -68,7 +71,7 @@ class Summary:
         ops: int64 [ops], rising; -1 stands for rows without one.
         counts: int64 [ops, failure kinds, 1 + levels]: completions, and those of them that pass each of LEVELS.
         scores: SCORES [gold rows]: the completions of each row; `tokens` and `stopped` are not known.
-        malformed: how many lines of both files could not be used.
+        skipped: how many lines could not be used, by the kind of `completion_files.Skip`.
     """
 
     def __init__(self, gold: GoldRows) -> None:
@@ -77,7 +80,7 @@ class Summary:
             [-1 if facts["op"] is None else facts["op"] for facts in gold.facts], return_inverse=True
         )
         self.counts = np.zeros((len(self.ops), len(FailureKind), 1 + len(LEVELS)), dtype=np.int64)
-        self.malformed = 0
+        self.skipped = dict.fromkeys(Skip, 0)
         self.scores = np.zeros(len(gold), dtype=SCORES)
         self.scores["op"], self.scores["problem"] = self.ops[self._op_of_row], np.arange(len(gold))
         self.names = {}
@@ -115,7 +118,11 @@ class Summary:
         for entries in found.values():
             for entry in entries.values():
                 del entry["mean_length"], entry["stopped"]
-        return {**found, "samples": int(answered["samples"].sum()), "malformed": self.malformed}
+        return {
+            **found,
+            "samples": int(answered["samples"].sum()),
+            **{kind.value: n for kind, n in self.skipped.items()},
+        }
 
     def table(self) -> str:
         """Shares in percent, a line for each op and each failure kind."""
@@ -134,8 +141,11 @@ class Summary:
         ]
         if self.scores["samples"][self.scores["samples"] > 0].min() > 1:
             lines += ["", pass_table.table(self.results())]
-        count = f"{number:,} completions of {self.problems:,} problems; {self.malformed:,} malformed lines skipped"
-        lines += ["", count]
+        malformed = self.skipped[Skip.MALFORMED]
+        lines += ["", f"{number:,} completions of {self.problems:,} problems; {malformed:,} malformed lines skipped"]
+        if unreadable := self.skipped[Skip.UNREADABLE_GOLD]:
+            lost = self.skipped[Skip.WITHOUT_GOLD]
+            lines.append(f"{unreadable:,} gold rows cannot be read; {lost:,} lines that answer them have no verdict")
         return "\n".join(lines)
 
 
@@ -145,15 +155,17 @@ def grade_file(
     out: str | Path | None = None,
     *,
     format: str | None = None,
+    answer_may_end_text: bool = False,
     threads: int = 0,
 ) -> Summary:
     """Grades a file of completions; docs/grading.md says what the files hold.
 
     Args:
         gold: JSONL in the published schema, plain or gzip.
-        completions: JSONL, plain or gzip; see `generations`.
+        completions: JSONL, plain or gzip; see `completion_files`.
         out: where the verdicts go; None writes none.
         format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
+        answer_may_end_text: of `grade`, for all texts; those of `gen_solution_answer` may anyway.
         threads: 0 uses all cores.
     Returns:
         The summary. Lines that cannot be used have been told on stderr with file, number and reason.
@@ -168,34 +180,35 @@ def grade_file(
     if path is not None and path.exists() and any(path.samefile(file) for file in (gold, completions) if file.exists()):
         raise ValueError(f"grade: {path} would be overwritten by its own verdicts")
     writer = _WRITERS[_format(path, format)]()
-    malformed = 0
+    skipped = dict.fromkeys(Skip, 0)
 
-    def report(file: Path, line: int, reason: str) -> None:
-        nonlocal malformed
-        malformed += 1
+    def report(file: Path, line: int, reason: str, kind: Skip) -> None:
+        skipped[kind] += 1
         print(f"{file}:{line}: {reason}", file=sys.stderr)
 
     rows = GoldRows(gold, report)
     summary = Summary(rows)
-    graded = _grade(completions, rows, report, threads, summary)
+    graded = _grade(completions, rows, report, answer_may_end_text, threads, summary)
     if path is None:
         for _ in graded:
             pass
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda temporary: writer.write(temporary, graded, rows))
-    summary.malformed = malformed
+    summary.skipped = skipped
     return summary
 
 
-def _grade(path: Path, gold: GoldRows, report: Report, threads: int, summary: Summary) -> Iterator[Graded]:
+def _grade(
+    path: Path, gold: GoldRows, report: Report, answer_may_end_text: bool, threads: int, summary: Summary
+) -> Iterator[Graded]:
     chunks = read_completions(path, gold, report)
     first = next(chunks, None)
     if first is None:
         raise ValueError(f"{path} has no completion of a gold row")
     with progress_bar("grade", path.stat().st_size, unit="B") as bar:
         for chunk in itertools.chain([first], chunks):
-            graded = Graded.of(chunk, gold, threads)
+            graded = Graded.of(chunk, gold, answer_may_end_text, threads)
             summary.add(graded)
             yield graded
             bar.update(chunk.bytes_read - bar.n)

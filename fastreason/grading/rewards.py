@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..sampling.rollout import RolloutOutput
     from ..tasks.stream import ProblemBatch
 
+LARGEST_REWARD = 1e15
+"""In absolute value: the squares of larger ones leave float32, in which the statistics of a group are computed."""
+
 Reward = Callable[["ProblemBatch", "RolloutOutput", Verdicts], np.ndarray]
 """What reinforcement learning calls: float [n], or [n, length] with NaN where a token has no reward of its own."""
 
@@ -73,6 +76,9 @@ REWARDS: Mapping[str, Callable[..., np.ndarray]] = {
 }
 """Those with a name in recipes."""
 
+REWARDS_OF_SAMPLES = frozenset({"outcome", "blended", "strict"})
+"""Those of them that give a number to each sample, and none to its tokens."""
+
 
 def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -> Reward:
     """A reward as reinforcement learning calls it, with what it returns checked.
@@ -123,15 +129,48 @@ def _checked(
     verdicts: Verdicts,
 ) -> np.ndarray:
     given = (verdicts,) if num_arguments == 1 else (problems, samples, verdicts)
-    rewards = np.asarray(function(*given), dtype=np.float32)
-    if rewards.shape not in (samples.lengths.shape, samples.tokens.shape):
+    return checked_rewards(function(*given), name, len(samples.lengths), samples.tokens.shape[1]).astype(np.float32)
+
+
+def checked_rewards(returned: Any, name: str, num_samples: int, length: int | None = None) -> np.ndarray:
+    """What a reward function returned.
+
+    Args:
+        returned: whatever it is.
+        name: of the function.
+        num_samples, length: one number for each sample is wanted; if there is a length, or for each token.
+    Returns:
+        float64 [num_samples] or [num_samples, length], NaN only where a token has no reward of its own.
+    Raises:
+        ValueError: it is something else: no real numbers, of another shape, not finite or beyond LARGEST_REWARD. The
+            message names the function and what it returned.
+    """
+    try:
+        found = np.asarray(returned)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"reward {name}: must return an array of numbers, got {returned!r:.80} ({error})") from None
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"reward {name}: must return real numbers, got {found.dtype} such as {found.flat[:1]!r:.80}")
+    if found.shape != (num_samples,) and (length is None or found.shape != (num_samples, length)):
+        of_tokens = "" if length is None else f", or [{num_samples}, {length}] of them for each token"
         raise ValueError(
-            f"reward {name}: must return one number for each of the {len(samples.lengths)} samples, or "
-            f"{list(samples.tokens.shape)} of them for each token, got shape {rewards.shape}"
+            f"reward {name}: must return one number for each of the {num_samples} samples{of_tokens}, "
+            f"got shape {found.shape}"
         )
-    if np.isinf(rewards).any() or (rewards.ndim == 1 and np.isnan(rewards).any()):
-        raise ValueError(f"reward {name}: must return finite numbers, got {rewards[~np.isfinite(rewards)][0]}")
+    rewards = found.astype(np.float64)
+    wrong = np.isinf(rewards) | (np.isnan(rewards) & (rewards.ndim == 1))
+    _refuse(wrong, rewards, f"reward {name}: must return finite numbers")
+    _refuse(
+        np.abs(rewards) > LARGEST_REWARD, rewards, f"reward {name}: must return numbers of at most {LARGEST_REWARD:g}"
+    )
     return rewards
+
+
+def _refuse(wrong: np.ndarray, rewards: np.ndarray, message: str) -> None:
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = f"sample {where[0]}" + (f", token {where[1]}" if len(where) == 2 else "")
+        raise ValueError(f"{message}, got {rewards[where]:g} for {place}")
 
 
 def silent_groups(rewards: np.ndarray, group_size: int) -> float:

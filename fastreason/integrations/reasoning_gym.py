@@ -9,13 +9,12 @@ score = data.score_answer(answer, entry=data[0])
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..tasks.stream import Mixture, Split, TaskStream
-from .text_reward import RewardFunction, TextReward, questions
+from .text_reward import RewardFunction, TextReward, as_answer, content_text, questions
 
 try:
     from reasoning_gym.coaching import BaseCurriculum, ScalarAttributeDefinition
@@ -26,7 +25,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 DATASET_NAME = "fastreason"
-_NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 
 @dataclass
@@ -97,12 +95,20 @@ class FastreasonDataset(ProceduralDataset):
             },
         }
 
-    def score_answer(self, answer: str | None, entry: dict[str, Any]) -> float:
-        """The reward of an answer in [0, 1]; a number alone is an answer without steps, None earns 0."""
-        if not isinstance(answer, str):
+    def score_answer(self, answer: Any, entry: dict[str, Any]) -> float:
+        """The reward of an answer in [0, 1]; a number alone is an answer without steps, None earns 0.
+
+        Args:
+            answer: a text, also as a list of parts, as the content of a message may be.
+            entry: its metadata's `solution` is the gold solution; without one its `answer` is.
+        Raises:
+            ValueError: the gold solution cannot be read, or the answer is no text.
+        """
+        if answer is None:
             return 0.0
-        text = f"Answer: {answer}" if _NUMBER.fullmatch(answer) else answer
-        return float(self.text_reward.score([entry["metadata"]["solution"]], [text])[0][0])
+        text = as_answer(content_text(answer, "fastreason.score_answer: answer"))
+        gold = entry.get("metadata", {}).get("solution") or entry.get("answer")
+        return float(self.text_reward.score([gold], [text])[0][0])
 
 
 class FastreasonCurriculum(BaseCurriculum):

@@ -1,9 +1,11 @@
-"""What the adapters share: rewards by name with settings or as functions of a `Verdicts`, and prompts without tags."""
+"""What the adapters share: rewards by name with settings or as functions of a `Verdicts`, texts of messages, prompts
+without tags."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from ..tasks.stream import ProblemBatch
 
 RewardFunction = Callable[..., np.ndarray]
 KINDS = ("outcome", "blended", "strict", "steps")
+_NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class TextReward:
     Args:
         kind: one of KINDS, or a function from `Verdicts` to float [n] in [0, 1].
         settings: keyword arguments of that reward, such as {"outcome_weight": 0.2}.
+        answer_may_end_text: of `grade`, for tools that stop at `</answer>` and cut it off.
         threads: 0 uses all cores.
     Raises:
         ValueError: no such kind, or settings that it does not have.
@@ -32,6 +36,7 @@ class TextReward:
     kind: str | RewardFunction = "strict"
     settings: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    answer_may_end_text: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.kind) and self.kind not in KINDS:
@@ -49,10 +54,73 @@ class TextReward:
     def function(self) -> RewardFunction:
         return getattr(rewards, self.kind) if isinstance(self.kind, str) else self.kind
 
-    def score(self, solutions: Sequence[str], completions: Sequence[str]) -> tuple[np.ndarray, Verdicts]:
-        """float [n], and the verdicts behind it."""
-        verdicts = grade_texts(solutions, completions, threads=self.threads)
-        return np.asarray(self.function(verdicts, **self.settings)), verdicts
+    def score(self, golds: Sequence[Any], completions: Sequence[str]) -> tuple[np.ndarray, Verdicts]:
+        """float64 [n], and the verdicts behind it.
+
+        Args:
+            golds: a gold solution for each completion; for kind "outcome" its answer alone, a number as text or as an
+                integer, is enough.
+        Raises:
+            ValueError: a gold cannot be read, or the reward returns something else than finite numbers [n].
+        """
+        solutions = [self._solution(gold, i) for i, gold in enumerate(golds)]
+        verdicts = grade_texts(
+            solutions,
+            completions,
+            unreadable_gold="mark",
+            answer_may_end_text=self.answer_may_end_text,
+            threads=self.threads,
+        )
+        unread = np.isnan(verdicts.gold_steps.answer) if self.kind == "outcome" else ~verdicts.gold_readable
+        if unread.any():
+            raise self._unreadable(golds, int(unread.argmax()), verdicts)
+        returned = self.function(verdicts, **self.settings)
+        return rewards.checked_rewards(returned, self.name, len(verdicts)), verdicts
+
+    def _solution(self, gold: Any, i: int) -> str:
+        if isinstance(gold, int | np.integer) and not isinstance(gold, bool):
+            return as_answer(str(gold))
+        if isinstance(gold, str):
+            return as_answer(gold)
+        raise ValueError(f"reward {self.name}: gold {i} must be a text or an integer, got {gold!r:.80}")
+
+    def _unreadable(self, golds: Sequence[Any], i: int, verdicts: Verdicts) -> ValueError:
+        if np.isnan(verdicts.gold_steps.answer[i]):
+            return ValueError(f"reward {self.name}: gold {i} has no answer that can be read: {golds[i]!r:.80}")
+        return ValueError(
+            f"reward {self.name}: gold {i} has no step that can be read: {golds[i]!r:.80}; "
+            "give the whole gold solution, or use kind 'outcome', which needs the answer alone"
+        )
+
+
+def as_answer(text: str) -> str:
+    """A number alone as an answer without steps; any other text as it is."""
+    return f"Answer: {text.strip()}" if _NUMBER.fullmatch(text) else text
+
+
+def content_text(content: Any, where: str) -> str:
+    """The text of a message's content: a text, nothing, or a list of parts that are texts.
+
+    Raises:
+        ValueError: it is something else; `where` says in the message what it was.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    parts = [_part_text(part) for part in content] if isinstance(content, list | tuple) else [None]
+    if None in parts:
+        raise ValueError(
+            f"{where} must be a text or a list of parts {{'type': 'text', 'text': ...}}, got {content!r:.120}"
+        )
+    return "".join(part for part in parts if part is not None)
+
+
+def _part_text(part: Any) -> str | None:
+    if isinstance(part, str):
+        return part
+    is_text = isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+    return part["text"] if is_text else None
 
 
 def questions(batch: ProblemBatch) -> list[str]:

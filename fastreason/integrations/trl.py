@@ -9,7 +9,7 @@ TRL is not imported here: it calls what `reward` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ..tasks.stream import TaskStream
 from ..text.theme import load_theme
 from ..text.tokenizer import Tokenizer
 from .datasets import to_datasets
-from .text_reward import RewardFunction, TextReward
+from .text_reward import RewardFunction, TextReward, content_text
 
 if TYPE_CHECKING:
     import datasets
@@ -29,6 +29,7 @@ def reward(
     *,
     column: str = "solution",
     tokenizer: Tokenizer | None = None,
+    answer_may_end_text: bool = False,
     threads: int = 0,
     **settings: Any,
 ) -> Callable[..., list[float]]:
@@ -39,15 +40,18 @@ def reward(
 
     Args:
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
-        column: of the dataset: the gold solutions.
+        column: of the dataset: the gold solutions; for kind outcome answers alone are enough.
         tokenizer: reads completions from their token ids. TRL drops special tokens from its texts; a tokenizer in which
             `<answer>` is one, as in the released tokenizer, leaves no answer there.
+        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
         threads: 0 uses all cores.
         settings: of the reward, such as outcome_weight=0.2.
     Raises:
-        ValueError: no such kind or setting, or, when it is called, a dataset without the column.
+        ValueError: no such kind or setting, or, when it is called, a dataset without the column, a gold solution that
+            cannot be read, completions that are neither text nor messages of text, or a function that returns something
+            else than finite numbers [n].
     """
-    return _Reward(TextReward(kind, settings, threads), column, tokenizer)
+    return _Reward(TextReward(kind, settings, threads, answer_may_end_text), column, tokenizer)
 
 
 def prompts(
@@ -94,11 +98,11 @@ class _Reward:
         if self.column not in columns:
             raise ValueError(f"trl.reward: the dataset has no column {self.column!r}; there are {', '.join(columns)}")
         if self.tokenizer is None:
-            texts = [_text(completion) for completion in completions]
+            texts = [_text(completion, i) for i, completion in enumerate(completions)]
         elif completion_ids is None:
             raise ValueError("trl.reward: a tokenizer needs completion_ids, which this TRL does not pass")
         else:
-            texts = [self.tokenizer.decode(ids) for ids in completion_ids]
+            texts = [_decoded(ids, self.tokenizer) for ids in completion_ids]
         rewards, verdicts = self.text_reward.score(columns[self.column], texts)
         if log_metric is not None and len(verdicts):
             for name in ("answer_correct", "verified", "process_accuracy"):
@@ -106,11 +110,22 @@ class _Reward:
         return rewards.tolist()
 
 
-def _text(completion: Any) -> str:
+def _decoded(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Up to the end token."""
+    ends = (i for i, token in enumerate(ids) if token in (tokenizer.eos_id, tokenizer.pad_id))
+    return tokenizer.decode(ids[: next(ends, len(ids))])
+
+
+def _text(completion: Any, i: int) -> str:
     """What the model wrote: a text, or the contents of messages one after the other."""
     if isinstance(completion, str):
         return completion
-    return "".join(message["content"] for message in completion if isinstance(message.get("content"), str))
+    messages = [completion] if isinstance(completion, Mapping) else completion
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        raise ValueError(f"trl.reward: completion {i} must be a text or a list of messages, got {completion!r:.120}")
+    return "".join(
+        content_text(message.get("content"), f"trl.reward: content of completion {i}") for message in messages
+    )
 
 
 def _with_prompt(row: dict[str, Any], symbolic: list[str], conversational: bool) -> dict[str, Any]:

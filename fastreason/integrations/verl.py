@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # absolute: verl may load this file by its path, outside the package
-from fastreason.integrations.text_reward import RewardFunction, TextReward, questions
+from fastreason.integrations.text_reward import RewardFunction, TextReward, as_answer, questions
 from fastreason.tasks.stream import ProblemBatch
 
 DATA_SOURCE = "fastreason"
@@ -23,10 +23,11 @@ DATA_SOURCE = "fastreason"
 def compute_score(
     data_source: str,
     solution_str: str,
-    ground_truth: str | dict[str, Any],
+    ground_truth: str | int | dict[str, Any],
     extra_info: dict[str, Any] | None = None,
     *,
     kind: str | RewardFunction = "strict",
+    answer_may_end_text: bool = False,
     **settings: Any,
 ) -> dict[str, float]:
     """The reward of one completion.
@@ -34,33 +35,38 @@ def compute_score(
     Args:
         data_source: not used.
         solution_str: the completion.
-        ground_truth: the gold solution, or a mapping with the key `solution`, as the released data have it.
-        extra_info: where `gold_solution` is looked for if ground_truth has none.
+        ground_truth: the gold solution, or a mapping with the key `solution`, as the released data have it. For kind
+            outcome the answer alone is enough.
+        extra_info: where `gold_solution` is looked for if ground_truth has none, or is an answer alone.
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
+        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
         settings: of the reward, such as outcome_weight=0.2.
     Returns:
         score, and beside it what verl logs: answer_correct, verified, process_accuracy.
     Raises:
-        ValueError: no gold solution, no such kind or setting.
+        ValueError: no gold solution or one that cannot be read, no such kind or setting, a function that returns
+            something else than a finite number.
     """
     del data_source
-    return _scores([solution_str], [_gold(ground_truth, extra_info)], kind, settings, threads=1)[0]
+    text_reward = TextReward(kind, settings, 1, answer_may_end_text)
+    return _scores([solution_str], [_gold(ground_truth, extra_info)], text_reward)[0]
 
 
 def compute_scores(
     data_sources: Sequence[str],
     solution_strs: Sequence[str],
-    ground_truths: Sequence[str | dict[str, Any]],
+    ground_truths: Sequence[str | int | dict[str, Any]],
     extra_infos: Sequence[dict[str, Any] | None] | None = None,
     *,
     kind: str | RewardFunction = "strict",
+    answer_may_end_text: bool = False,
     **settings: Any,
 ) -> list[dict[str, float]]:
     """`compute_score` for verl's batch reward manager: all completions in one call on all cores."""
     del data_sources
     extras = [None] * len(solution_strs) if extra_infos is None else extra_infos
-    golds = [_gold(truth, extra) for truth, extra in zip(ground_truths, extras, strict=True)]
-    return _scores(solution_strs, golds, kind, settings, threads=0)
+    golds = [_gold(truth, extra, f" {i}") for i, (truth, extra) in enumerate(zip(ground_truths, extras, strict=True))]
+    return _scores(solution_strs, golds, TextReward(kind, settings, 0, answer_may_end_text))
 
 
 def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
@@ -81,10 +87,8 @@ def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
     ]
 
 
-def _scores(
-    texts: Sequence[str], golds: list[str], kind: str | RewardFunction, settings: dict[str, Any], threads: int
-) -> list[dict[str, float]]:
-    rewards, verdicts = TextReward(kind, settings, threads).score(golds, texts)
+def _scores(texts: Sequence[str], golds: list[str | int], text_reward: TextReward) -> list[dict[str, float]]:
+    rewards, verdicts = text_reward.score(golds, texts)
     columns = {
         "score": rewards,
         "answer_correct": verdicts.answer_correct,
@@ -95,12 +99,14 @@ def _scores(
     return [dict(zip(columns, row, strict=True)) for row in values]
 
 
-def _gold(ground_truth: str | dict[str, Any], extra_info: dict[str, Any] | None) -> str:
+def _gold(ground_truth: Any, extra_info: dict[str, Any] | None, number: str = "") -> str | int:
     gold = ground_truth.get("solution") if isinstance(ground_truth, dict) else ground_truth
-    gold = gold or (extra_info or {}).get("gold_solution")
-    if not isinstance(gold, str) or not gold:
+    is_whole = isinstance(gold, str) and gold and as_answer(gold) == gold
+    if not is_whole:
+        gold = (extra_info or {}).get("gold_solution") or gold
+    if gold == "" or isinstance(gold, bool) or not isinstance(gold, str | int):
         raise ValueError(
-            "verl.compute_score: ground_truth must be the gold solution or a mapping with the key 'solution', "
+            f"verl.compute_score: ground_truth{number} must be the gold solution or a mapping with the key 'solution', "
             f"got {ground_truth!r}"
         )
     return gold

@@ -196,7 +196,8 @@ def inside(groups: Groups) -> np.ndarray:
 
 def has_loss(groups: Groups) -> np.ndarray:
     """bool [P]: whether any sample of a group is in the loss."""
-    return groups.in_loss.reshape(len(groups), -1).any(1) if len(groups) else np.zeros(0, dtype=bool)
+    by_group = groups.in_loss.reshape(len(groups), groups.group_size)  # a rank may have no group
+    return np.asarray(by_group.any(axis=1))
 
 
 def speaking(groups: Groups, advantages: Tensor) -> np.ndarray:

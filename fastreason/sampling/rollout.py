@@ -10,6 +10,7 @@ Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,7 +18,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ..kernels import sampling_settings
 from ..model.decoder import Decoder
+from ..runtime.arguments import INT64_MAX, integer, integers, number
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from .continuous_batching import Decoding, PromptMemory, Rows, Slots, Work
@@ -62,7 +65,7 @@ class RolloutOutput:
 
 
 class Rollout:
-    """Generates with a model and its tokenizer.
+    """Generates with a model and its tokenizer. Threads that call `generate` of one engine take turns.
 
     Args:
         model: used as it is at each call; its weights may change between calls.
@@ -88,10 +91,8 @@ class Rollout:
             raise ValueError(
                 f"Rollout: the tokenizer has {len(tokenizer)} tokens, the model only {model.config.vocab_size}"
             )
-        if max_sequences < 1 or kv_memory_mb <= 0:
-            raise ValueError(
-                f"Rollout: need max_sequences >= 1 and kv_memory_mb > 0, got {max_sequences} and {kv_memory_mb}"
-            )
+        max_sequences = integer("Rollout: max_sequences", max_sequences, 1)
+        kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)
         if backend not in ("auto", "core", "torch"):
             raise ValueError(f'Rollout: backend must be "auto", "core" or "torch", got {backend!r}')
         if backend == "core" and not runs_in_core(model):
@@ -101,6 +102,8 @@ class Rollout:
         self.kv_memory_mb, self.backend = kv_memory_mb, backend
         self._core: CoreDecoder | None = None
         self._turn = 0
+        # of what a decoder holds; a stream takes it for a step at a time, so that who asks late gets an error, no wait
+        self._lock = threading.RLock()
 
     def generate(
         self,
@@ -136,7 +139,8 @@ class Rollout:
                 not fit into `kv_memory_mb`.
         """
         work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
-        return _joined(work, dict(self._run(work)))
+        with self._lock:
+            return _joined(work, dict(self._run(work)))
 
     def stream(
         self,
@@ -154,7 +158,9 @@ class Rollout:
     ) -> Iterator[tuple[int, RolloutOutput]]:
         """The samples of `generate`, as (p, output of prompt p alone) in the order in which prompts are done.
 
-        The engine works while the iterator is asked, and serves one iterator at a time. Errors come before the first.
+        The engine works while the iterator is asked, and serves one iterator at a time: the next step of this one is a
+        RuntimeError once another `generate` or `stream` has begun, in this thread or another. Errors of arguments come
+        before the first sample.
         """
         work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
         return ((p, _joined(_only(work, p), {0: rows})) for p, rows in self._run(work))
@@ -169,22 +175,24 @@ class Rollout:
         seed: int,
         prompt_ids: np.ndarray | None,
     ) -> Work:
-        temperature = filters[0]
-        if n < 1 or max_new_tokens < 1 or not temperature >= 0:
-            raise ValueError(
-                f"generate: need n >= 1, max_new_tokens >= 1 and temperature >= 0, "
-                f"got {n}, {max_new_tokens} and {temperature}"
-            )
+        n = integer("generate: n", n, 1)
+        max_new_tokens = integer("generate: max_new_tokens", max_new_tokens, 1)
+        temperature, top_k, top_p, min_p = filters
+        draw = sampling_settings("generate", seed=seed, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        stopping = Stopping(self.tokenizer, stop, self.model.config.vocab_size)
         if isinstance(prompts, ProblemBatch):
             tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
+        elif isinstance(prompts, str | bytes):
+            raise ValueError(f"generate: prompts must be a batch of problems or a list of texts, got {prompts[:40]!r}")
         else:
             tokens, offsets = self.tokenizer.core.encode_batch(list(prompts))
         limits = np.minimum(max_new_tokens, self._room(np.diff(offsets)))
-        ids = np.arange(len(limits)) if prompt_ids is None else np.asarray(prompt_ids, dtype=np.int64)
+        ids = np.arange(len(limits))
+        if prompt_ids is not None:
+            ids = integers("generate: prompt_ids", prompt_ids, -INT64_MAX)
         if ids.shape != limits.shape:
             raise ValueError(f"generate: prompt_ids must be int64 [{len(limits)}], got shape {ids.shape}")
-        draw = dict(zip(("temperature", "top_k", "top_p", "min_p"), filters, strict=True), seed=seed)
-        return Work(tokens, offsets, ids, limits, n, draw, Stopping(self.tokenizer, stop), self.tokenizer.pad_id)
+        return Work(tokens, offsets, ids, limits, n, draw, stopping, self.tokenizer.pad_id)
 
     def _room(self, prompt_lengths: np.ndarray) -> np.ndarray:
         """How many new tokens the model's positions leave behind each prompt."""
@@ -199,13 +207,14 @@ class Rollout:
         return positions - prompt_lengths
 
     def _run(self, work: Work) -> Iterator[tuple[int, Rows]]:
-        """Inference mode must not be left on while whoever iterates does something else."""
-        self._turn += 1
-        turn, slots = self._turn, Slots(work, *self._decoding(work))
+        """Neither the lock nor inference mode must be left on while whoever iterates does something else."""
+        with self._lock:
+            self._turn += 1
+            turn, slots = self._turn, Slots(work, *self._decoding(work))
         while not slots.done:
-            if turn != self._turn:
-                raise RuntimeError("Rollout: another generate or stream began before this stream had ended")
-            with torch.inference_mode():
+            with self._lock, torch.inference_mode():
+                if turn != self._turn:
+                    raise RuntimeError("Rollout: another generate or stream began before this stream had ended")
                 finished = slots.step()
             yield from finished
 

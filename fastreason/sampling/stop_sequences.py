@@ -16,21 +16,29 @@ class Stopping:
         tokenizer: whose ids and texts these are.
         stop: token ids, each of which ends a sample, and strings, which end it with the token that completes one of
             them; None for the tokenizer's ` </answer>` and [EOS]. The token that ends a sample belongs to it.
+        vocab_size: of the model, at least as many tokens as the tokenizer has, which is the default. Those that the
+            tokenizer does not know end a sample only by their id.
     Raises:
-        ValueError: an id that the tokenizer does not have, or an empty string.
+        ValueError: an id that the model does not have, or an empty string.
         TypeError: something else.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[int | str] | int | str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[int | str] | int | str | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        self.vocab_size = len(tokenizer) if vocab_size is None else vocab_size
         if stop is None:
             stop = [tokenizer.answer_close_id, tokenizer.eos_id]
         items = [stop] if isinstance(stop, (int, str, np.integer)) else list(stop)
         for item in items:
             if isinstance(item, bool) or not isinstance(item, (int, str, np.integer)):
                 raise TypeError(f"stop: need token ids and strings, got {item!r}")
-            if item == "" or (not isinstance(item, str) and not 0 <= item < len(tokenizer)):
+            if item == "" or (not isinstance(item, str) and not 0 <= item < self.vocab_size):
                 raise ValueError(
-                    f"stop: need ids in 0 .. {len(tokenizer) - 1} and strings that are not empty, got {item!r}"
+                    f"stop: need ids in 0 .. {self.vocab_size - 1} and strings that are not empty, got {item!r}"
                 )
         self.tokenizer = tokenizer
         self.ids = np.array([item for item in items if not isinstance(item, str)], dtype=np.int64)
@@ -41,8 +49,11 @@ class Stopping:
 
     def _may_complete(self) -> np.ndarray:
         """bool [V]: whether a token can be the last one of a string; only then is the text looked at."""
-        texts = [self.tokenizer.decode([token]) for token in range(len(self.tokenizer))]
-        return np.array([any(_may_complete(text, string) for string in self.strings) for text in texts])
+        found = np.zeros(self.vocab_size, dtype=bool)
+        for token in range(len(self.tokenizer)):
+            text = self.tokenizer.decode([token])
+            found[token] = any(_may_complete(text, string) for string in self.strings)
+        return found
 
     def ends(self, tokens: np.ndarray, samples: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """bool [n]: whether the last token of each sample ends it.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime.arguments import INT64_MAX, indices, integer, integers
 from .stream import PackedBatch, ProblemBatch, TaskStream
 
 if TYPE_CHECKING:
@@ -36,23 +37,19 @@ class StreamShard:
     """
 
     def __init__(self, stream: TaskStream, rank: int, world_size: int) -> None:
-        if not (isinstance(rank, int) and isinstance(world_size, int) and 0 <= rank < world_size):
-            raise ValueError(f"shard: need 0 <= rank < world_size, got rank {rank!r} and world_size {world_size!r}")
-        self.stream, self.rank, self.world_size = stream, rank, world_size
+        self.stream = stream
+        self.world_size = integer("shard: world_size", world_size, 1)
+        self.rank = integer("shard: rank", rank, 0, self.world_size - 1)
+        self._last = (INT64_MAX - self.rank) // self.world_size
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
-        """The problems at an index, a slice with an end, or a list of indices; all counted within the shard."""
-        if not isinstance(key, slice):
-            return self.batch(np.atleast_1d(np.asarray(key, dtype=np.int64)))
-        if key.stop is None or (key.start or 0) < 0 or key.stop < 0:
-            raise ValueError(f"shard: a slice needs an end and no negative bound, got {key}")
-        return self.batch(np.arange(key.start or 0, key.stop, key.step or 1))
+        """The problems that `TaskStream` takes for such a key; all counted within the shard."""
+        return self.batch(indices("shard", key, self._last))
 
-    def batch(self, indices: np.ndarray, *, threads: int = 0) -> ProblemBatch:
+    def batch(self, indices: Sequence[int] | np.ndarray, *, threads: int = 0) -> ProblemBatch:
         """The problems at these indices of the shard; see `TaskStream.batch`."""
-        if len(indices) and np.min(indices) < 0:
-            raise ValueError(f"shard: indices must be >= 0, got {np.min(indices)}")
-        return self.stream.batch(np.asarray(indices) * self.world_size + self.rank, threads=threads)
+        wanted = integers("shard: indices", indices, 0, self._last)
+        return self.stream.batch(wanted * self.world_size + self.rank, threads=threads)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the published schema, without end."""
@@ -68,7 +65,7 @@ class StreamShard:
 
     def packed(self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0) -> PackedBatch:
         """The shard's problems start, start + 1, ... in rows of token ids; `next_index` counts within the shard."""
-        first = start * self.world_size + self.rank
+        first = integer("packed: start", start, 0, self._last) * self.world_size + self.rank
         packed = self.stream.packed(first, rows, length, tokenizer, step=self.world_size, threads=threads)
         return replace(packed, next_index=(packed.next_index - self.rank) // self.world_size)
 
@@ -76,5 +73,5 @@ class StreamShard:
         self, start: int, count: int, tokenizer: Tokenizer, *, threads: int = 0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`count` documents of the shard as token ids; see `TaskStream.encoded`."""
-        first = start * self.world_size + self.rank
+        first = integer("encoded: start", start, 0, self._last) * self.world_size + self.rank
         return self.stream.encoded(first, count, tokenizer, step=self.world_size, threads=threads)

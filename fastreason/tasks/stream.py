@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import _core
+from ..runtime.arguments import UINT64_MAX, indices, integer, integers, number
 from ..text.theme import load_theme
 
 if TYPE_CHECKING:
@@ -62,18 +63,20 @@ class Cell:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("op", MIN_OP, MAX_OP),
+            ("depth", min(DEPTHS), max(DEPTHS)),
             ("number_range", 3, 100),
             ("max_value", 1, 1_000_000),
             ("max_sentences", 1, 50),
             ("context", 0, 10_000_000),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"mixture: {name} must be an integer in {low} .. {high}, got {value!r}")
+            # what numpy counts with is kept as a plain int: equal cells are one cell
+            object.__setattr__(self, name, integer(f"mixture: {name}", getattr(self, name), low, high))
+        if not isinstance(self.circular_distractors, bool):
+            raise ValueError(f"mixture: circular_distractors must be True or False, got {self.circular_distractors!r}")
         if self.mode not in MODES:
             raise ValueError(f"mixture: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
-        if self.depth not in DEPTHS:
-            raise ValueError(f"mixture: depth must be 2 or 3, got {self.depth!r}")
+        if not isinstance(self.theme, str):
+            raise ValueError(f"mixture: theme must be a name or a path, got {self.theme!r}")
         if load_theme(self.theme).style == "symbolic" and (self.mode, self.depth) != ("forward", 2):
             raise ValueError(
                 f"mixture: theme {self.theme} has the symbolic style, which needs mode 'forward' and depth 2, "
@@ -91,9 +94,10 @@ class Mixture:
 
     def __init__(self, weights: Mapping[Cell, float]) -> None:
         for cell, weight in weights.items():
-            if not isinstance(cell, Cell) or not weight >= 0:
+            if not isinstance(cell, Cell):
                 raise ValueError(f"mixture: weights must be numbers >= 0 by Cell, got {cell!r}: {weight!r}")
-        self.weights = {cell: float(weight) for cell, weight in weights.items() if weight > 0}
+        numbers = {cell: number("mixture: a weight", weight, 0.0) for cell, weight in weights.items()}
+        self.weights = {cell: weight for cell, weight in numbers.items() if weight > 0}
         if not self.weights:
             raise ValueError("mixture: needs at least one cell with a positive weight")
 
@@ -107,6 +111,9 @@ class Mixture:
         **settings: Any,
     ) -> Mixture:
         """All combinations with equal weights that sum to 1; `settings` are further fields of `Cell`."""
+        for name, values in (("op", op), ("themes", themes), ("modes", modes), ("depths", depths)):
+            if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+                raise ValueError(f"mixture: {name} must be a list, got {values!r}")
         cells = [
             Cell(op=o, theme=theme, mode=mode, depth=depth, **settings)
             for o in op
@@ -130,8 +137,7 @@ class Mixture:
         for part in [parts] if isinstance(parts, Mapping) else parts:
             arguments = dict(part)
             weight = arguments.pop("weight", 1.0)
-            if not isinstance(weight, int | float) or not weight > 0:
-                raise ValueError(f"mixture: weight must be a number > 0, got {weight!r}")
+            weight = number("mixture: weight", weight, 0.0, above_low=True)
             allowed = {"op", "themes", "modes", "depths", "number_range", "max_value", "max_sentences"}
             allowed |= {"circular_distractors", "context"}
             if unknown := set(arguments) - allowed:
@@ -198,8 +204,7 @@ class Mixture:
         return Mixture(weights)
 
     def __rmul__(self, factor: float) -> Mixture:
-        if not factor > 0:
-            raise ValueError(f"mixture: the factor must be > 0, got {factor!r}")
+        factor = number("mixture: the factor", factor, 0.0, above_low=True)
         return Mixture({cell: factor * weight for cell, weight in self.weights.items()})
 
     __mul__ = __rmul__
@@ -260,8 +265,7 @@ class TaskStream:
     def __init__(
         self, mixture: Mixture, seed: int = 0, split: Split = "train", *, split_by: SplitBy = "problem"
     ) -> None:
-        if not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise ValueError(f"TaskStream: seed must be an integer in 0 .. 2**64 - 1, got {seed!r}")
+        seed = integer("TaskStream: seed", seed, 0, UINT64_MAX)
         if split not in SPLITS:
             raise ValueError(f"TaskStream: split must be one of {', '.join(SPLITS)}, got {split!r}")
         if split_by not in ("problem", "graph"):
@@ -286,20 +290,17 @@ class TaskStream:
         return partial(TaskStream, split_by=self.split_by), (self.mixture, self.seed, self.split)
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
-        """The problems at an index, a slice with an end, or a list of indices."""
-        if isinstance(key, slice):
-            if key.stop is None or (key.start or 0) < 0 or key.stop < 0:
-                raise ValueError(f"TaskStream: a slice needs an end and no negative bound, got {key}")
-            indices = np.arange(key.start or 0, key.stop, key.step or 1)
-        else:
-            indices = np.atleast_1d(np.asarray(key, dtype=np.int64))
-        return self.batch(indices)
+        """The problems at an index, a slice with an end, a list of indices, or those that a mask of bools selects.
 
-    def batch(self, indices: np.ndarray, *, threads: int = 0) -> ProblemBatch:
+        Raises:
+            ValueError: anything else; an index outside 0 .. 2**63 - 1.
+        """
+        return self.batch(indices("TaskStream", key))
+
+    def batch(self, indices: Sequence[int] | np.ndarray, *, threads: int = 0) -> ProblemBatch:
         """The problems at these indices, drawn on `threads` threads (0: all cores); the same for any number."""
-        if len(indices) and np.min(indices) < 0:
-            raise ValueError(f"TaskStream: indices must be >= 0, got {np.min(indices)}")
-        return ProblemBatch(self, self._core.batch(indices, threads=threads))
+        wanted = integers("TaskStream: indices", indices, 0)
+        return ProblemBatch(self, self._core.batch(wanted, threads=check_threads(threads)))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows in the published schema, without end."""
@@ -318,8 +319,10 @@ class TaskStream:
         self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
     ) -> PackedBatch:
         """Problems start, start + step, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
-        core = self._packer(tokenizer)
-        return PackedBatch(rows, length, **core.pack(start, rows, length, step=step, threads=threads))
+        numbers = {"start": start, "rows": rows, "length": length, "step": step}
+        numbers = {name: integer(f"packed: {name}", value) for name, value in numbers.items()}
+        packed = self._packer(tokenizer).pack(**numbers, threads=check_threads(threads))
+        return PackedBatch(numbers["rows"], numbers["length"], **packed)
 
     def batches(
         self,
@@ -352,7 +355,9 @@ class TaskStream:
         """
         from .prefetch import PackedBatches
 
-        starts = [start] if isinstance(start, int | np.integer) else list(start)
+        starts = [integer("batches: start", first) for first in np.atleast_1d(np.asarray(start, dtype=object))]
+        rows, length = integer("batches: rows", rows), integer("batches: length", length)
+        step, ahead = integer("batches: step", step), integer("batches: ahead", ahead)
         return PackedBatches(self._packer(tokenizer), starts, rows, length, step=step, ahead=ahead)
 
     def encoded(
@@ -363,7 +368,9 @@ class TaskStream:
         Returns:
             tokens int32 [N]; cu_seqlens int64 [count + 1], where each document begins; prompt_lengths int32 [count].
         """
-        return self._packer(tokenizer).encode(start, count, step=step, threads=threads)
+        start, step = integer("encoded: start", start, 0), integer("encoded: step", step, 1)
+        count = integer("encoded: count", count, 0)
+        return self._packer(tokenizer).encode(start, count, step=step, threads=check_threads(threads))
 
     def _packer(self, tokenizer: Tokenizer) -> _core.Packer:
         key = id(tokenizer.core)
@@ -374,6 +381,11 @@ class TaskStream:
     @cached_property
     def _packers(self) -> dict[int, tuple[_core.Packer, _core.Tokenizer]]:
         return {}
+
+
+def check_threads(threads: int) -> int:
+    """Of the core: 0 for all cores."""
+    return integer("threads", threads, 0, 1 << 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -466,7 +478,7 @@ class ProblemBatch:
         """The quantities of problem i of this batch and how each follows from others."""
         from .graph import ProblemGraph
 
-        return ProblemGraph.of(self, i)
+        return ProblemGraph.of(self, integer("graph: i", i))
 
     @property
     def cells(self) -> list[Cell]:

@@ -15,6 +15,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from .. import _core
+from ..runtime.arguments import integer, integers
 from ..runtime.json_files import check_fields, read_json, shown, to_json
 from ..tasks.stream import Mixture
 from .theme import load_theme
@@ -114,6 +115,7 @@ class Tokenizer:
             max_value: the largest number that a symbolic text may hold; at most 999 get a token of their own. Published
                 texts get all groups of 1-3 digits, with and without leading blank.
         """
+        max_value = integer("Tokenizer.build: max_value", max_value, 0)
         words = dict.fromkeys(SPECIALS + TAGS)
         published = max_value > 999
         for name in themes:
@@ -221,11 +223,20 @@ class Tokenizer:
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """int32 ids; a word outside a closed vocabulary is [UNK]. Bytes need not be UTF-8."""
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"encode: text must be str or bytes, got {type(text).__name__}")
         return self.core.encode(text)
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
-        """The text; what is no UTF-8, such as the first half of a character, reads as U+FFFD."""
-        return self.core.decode(np.asarray(ids, dtype=np.int32))
+        """The text; what is no UTF-8, such as the first half of a character, reads as U+FFFD.
+
+        Ids beyond the vocabulary, which a model with more tokens may draw, read as [UNK], or as U+FFFD where the
+        vocabulary is open.
+
+        Raises:
+            ValueError: not integers that fit into 32 bits.
+        """
+        return self.core.decode(integers("decode: ids", ids, -(2**31), 2**31 - 1).astype(np.int32))
 
 
 def tokenizer_of(content: Mapping[str, Any], config: Mapping[str, Any] | None) -> Tokenizer:

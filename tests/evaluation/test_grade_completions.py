@@ -22,7 +22,10 @@ from fastreason.grading.failure_kinds import FailureKind
 STREAM = fr.TaskStream(fr.Mixture.uniform(op=[2, 5, 11], themes=["zoo", "symbolic"]), seed=4, split="test")
 BATCH = STREAM[0:12]
 GOLD = BATCH.rows()
-RIGHT = [document.removeprefix(prompt) for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)]
+RIGHT = [
+    document.removeprefix(prompt).removesuffix("[EOS]")
+    for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)
+]
 
 
 def samples_of(i: int) -> list[str]:
@@ -67,7 +70,7 @@ def test_a_line_says_all_of_a_completion(files):
         assert row["id"] == GOLD[row["row"]]["id"]
         assert row["op"] == GOLD[row["row"]]["op"]
         assert row["steps"] == [StepStatus(s).name for s in status[offsets[i] : offsets[i + 1]]]
-    assert (summary.problems, summary.malformed) == (12, 0)
+    assert (summary.problems, *summary.skipped.values()) == (12, 0, 0, 0)
 
 
 def test_the_table_counts_by_op_and_by_kind(files, capsys):
@@ -162,7 +165,7 @@ def test_a_line_that_cannot_be_used_keeps_its_place_in_the_order(files, capsys):
     rows, summary = verdicts_of(files(lines))
     assert all(row["failure"] == "NONE" for row in rows)
     assert [row["row"] for row in rows] == [i for k, i in enumerate(np.repeat(range(12), 2).tolist()) if k != 5]
-    assert summary.malformed == 1
+    assert summary.skipped["malformed"] == 1
     assert "completions.jsonl:6: not UTF-8 at byte 0" in capsys.readouterr().err
 
 
@@ -267,7 +270,7 @@ def test_lines_that_cannot_be_used_are_told_and_nothing_else_is_lost(files, caps
     rows, summary = verdicts_of(paths)
     assert len(rows) == len(good)
     assert all(row["failure"] == "NONE" for row in rows)
-    assert summary.malformed == len(UNUSABLE)
+    assert summary.skipped["malformed"] == len(UNUSABLE)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith(str(paths[1]))]
     for i, (line, (_, reason)) in enumerate(zip(told, UNUSABLE, strict=True)):
         assert line.startswith(f"{paths[1]}:{2 + 2 * i}: {reason}")
@@ -275,7 +278,9 @@ def test_lines_that_cannot_be_used_are_told_and_nothing_else_is_lost(files, caps
 
 def test_gold_rows_that_cannot_be_used(files, capsys):
     gold = [GOLD[0], b"{", {**GOLD[2], "solution": ""}, {**GOLD[3], "op": "x"}, b" ", GOLD[4], {**GOLD[5], "op": 2**70}]
+    gold += [{**GOLD[6], "solution": "Answer: 7."}, {**GOLD[7], "solution": GOLD[7]["solution"].split("Answer")[0]}]
     lines = [{"row": i, "completion": "a"} for i in (0, 1)] + [{"row": 4, "completion": RIGHT[4]}]
+    lines.append({"row": 6, "completion": "Answer: 7."})
     paths = files(lines, gold)
     rows, summary = verdicts_of(paths)
     assert [row["row"] for row in rows] == [0, 4]
@@ -286,10 +291,29 @@ def test_gold_rows_that_cannot_be_used(files, capsys):
         "gold.jsonl:3: no solution",
         "gold.jsonl:4: op must be an integer, got 'x'",
         "gold.jsonl:7: op must be in 0 .. 2**31 - 1",
-        "completions.jsonl:2: gold row 1 has no solution",
+        "gold.jsonl:8: solution has no step that can be read",
+        "gold.jsonl:9: solution has no answer that can be read",
+        "completions.jsonl:2: gold row 1 has no solution that can be read",
+        "completions.jsonl:4: gold row 6 has no solution that can be read",
     ):
         assert error.count(line) == 1
-    assert summary.malformed == 5
+    assert list(summary.skipped.values()) == [0, 6, 2]
+
+
+def test_a_gold_row_that_cannot_be_read_is_status_1(files, capsys):
+    """The others have their verdicts; lines of completions that cannot be used alone are status 0."""
+    gold = [*GOLD[:11], {**GOLD[11], "solution": "7"}]
+    paths = files([{"row": i, "completion": RIGHT[i]} for i in range(12)] + [b"{"], gold)
+    arguments = ["grade", "--gold", str(paths[0]), "--completions", str(paths[1])]
+    results = paths[0].with_name("results.json")
+    assert main([*arguments, "--results", str(results)]) == 1
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last[0] == "11 completions of 11 problems; 1 malformed lines skipped"
+    assert last[1] == "1 gold rows cannot be read; 1 lines that answer them have no verdict"
+    content = json.loads(results.read_text())
+    assert [content[name] for name in ("samples", "malformed", "unreadable_gold", "without_gold")] == [11, 1, 1, 1]
+    files([{"row": i, "completion": RIGHT[i]} for i in range(11)] + [b"{"])
+    assert main(arguments) == 0
 
 
 def test_gold_rows_need_only_a_solution(files):
@@ -311,7 +335,7 @@ def test_gzip_whole_and_cut_off(files, capsys):
     rows, summary = verdicts_of(paths)
     assert 0 < len(rows) < 600
     assert rows == wanted[: len(rows)]
-    assert summary.malformed == 1
+    assert summary.skipped["malformed"] == 1
     assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read on from here" in capsys.readouterr().err
 
 
@@ -439,7 +463,7 @@ def test_memory_does_not_grow_with_the_completions(files, tmp_path, suffix):
     peaks_kib = {}
     for count in (20_000, 100_000):
         paths = files([])
-        lines = [json.dumps({"row": i, "completion": RIGHT[i] + " so" * 150}) + "\n" for i in range(12)]
+        lines = [json.dumps({"row": i, "completion": RIGHT[i] + " so" * 160}) + "\n" for i in range(12)]
         with paths[1].open("w", encoding="utf-8") as file:
             file.writelines(lines[i % 12] for i in range(count))
         command = [sys.executable, "-c", MEASURE, *map(str, paths), str(tmp_path / f"out.{suffix}")]

@@ -1,9 +1,15 @@
 """Rewards, and what groups of samples say."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 import fastreason as fr
+from fastreason.integrations import trl, verl
+from fastreason.integrations.text_reward import TextReward
+from fastreason.rl.advantages import advantages
 from tests.grading.gold import GOLD, SYMBOLIC_GOLD
 
 RIGHT = GOLD
@@ -64,6 +70,59 @@ def test_any_function_of_verdicts_is_a_reward(verdicts):
         return v.sound / np.maximum(np.diff(v.steps.offsets), 1)
 
     np.testing.assert_allclose(shorter_is_better(verdicts), [1 / 3, 0, 0, 0])
+
+
+NOT_REWARDS = [
+    (lambda v: np.full(len(v), np.nan), "must return finite numbers, got nan for sample 0"),
+    (lambda v: np.where(np.arange(len(v)) == 1, -np.inf, 0), "must return finite numbers, got -inf for sample 1"),
+    # the square of 3e38 is infinite in float32: deviations would be, too, and advantages 0
+    (lambda v: [0.0, 3e38] * (len(v) // 2), r"must return numbers of at most 1e\+15, got 3e\+38 for sample 1"),
+    (lambda v: -1e300 * np.ones(len(v)), r"must return numbers of at most 1e\+15, got -1e\+300 for sample 0"),
+    (lambda v: np.zeros(3), r"must return one number for each of the \d+ samples.*got shape \(3,\)"),
+    (lambda v: np.zeros((len(v), 1)), r"must return one number for each of .* got shape \(\d+, 1\)"),
+    (lambda v: 1.0, r"must return one number for each of .* got shape \(\)"),
+    (lambda v: np.ones(len(v)) * 1j, "must return real numbers, got complex128 such as"),
+    (lambda v: ["1.0"] * len(v), "must return real numbers, got <U3 such as"),
+    (lambda v: [None] * len(v), "must return real numbers, got object such as"),
+    (lambda v: None, "must return real numbers, got object such as"),
+    (lambda v: [[0.0]] + [[0.0, 1.0]] * (len(v) - 1), "must return an array of numbers, got"),
+    (lambda v: torch.ones(len(v), requires_grad=True), "must return an array of numbers, got"),
+]
+
+
+@pytest.mark.parametrize("function, message", NOT_REWARDS)
+def test_what_is_no_reward_is_an_error_that_names_the_function(function, message):
+    """In the loop of reinforcement learning and in every adapter: the same check."""
+    gold, samples = [GOLD] * 4, SimpleNamespace(lengths=np.ones(4, int), tokens=np.zeros((4, 7), np.int32))
+    calls = [
+        lambda: fr.rewards.reward_function(function)(None, samples, fr.grade_texts(gold, gold)),
+        lambda: trl.reward(function)(gold, gold, solution=gold),
+        lambda: verl.compute_scores(gold, gold, gold, kind=function),
+        lambda: TextReward(function).score(gold, gold),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"reward \S*<lambda>: {message}"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "returned", [np.ones(4, bool), np.arange(4, dtype=np.uint64), [1, 0.5, 0, 1e15], torch.ones(4, dtype=torch.float16)]
+)
+def test_any_real_numbers_are_rewards(returned):
+    samples = SimpleNamespace(lengths=np.ones(4, int), tokens=np.zeros((4, 7), np.int32))
+    got = fr.rewards.reward_function(lambda v: returned)(None, samples, fr.grade_texts([GOLD], [GOLD] * 4))
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, np.asarray(returned, np.float32))
+
+
+def test_the_largest_reward_still_has_an_advantage():
+    most = fr.rewards.LARGEST_REWARD
+    rewards = torch.tensor([most, -most] * 8)
+    for scale in ("std", "batch"):
+        for baseline in ("group", "leave_one_out", "batch"):
+            got = advantages(rewards, 16, baseline=baseline, scale=scale)
+            assert got.isfinite().all()
+            assert 0.9 < got[0] < 1.1
 
 
 def test_the_released_scorer_is_asked_when_its_verdict_is_read(verdicts):

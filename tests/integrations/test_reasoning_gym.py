@@ -68,6 +68,21 @@ def test_scores(answer, outcome, blended, strict):
     assert half.score_answer("7", entry) == 0.5
 
 
+def test_an_answer_in_parts_and_an_entry_without_a_solution():
+    gold = "Ba: 2. Be: 3 + Ba = 3 + 2 = 5. B: Ba + Be = 2 + 5 = 7. Answer: 7."
+    entry = {"question": "", "answer": "7", "metadata": {"solution": gold}}
+    parts = [{"type": "text", "text": gold[:20]}, {"type": "text", "text": gold[20:]}]
+    assert dataset(reward="strict").score_answer(parts, entry) == 1.0
+    bare = {"question": "", "answer": "7", "metadata": {}}
+    assert [dataset().score_answer(answer, bare) for answer in ("7", "8", gold, None)] == [1.0, 0.0, 1.0, 0.0]
+    with pytest.raises(ValueError, match="gold 0 has no step that can be read: '7'"):
+        dataset(reward="strict").score_answer(gold, bare)
+    with pytest.raises(ValueError, match="gold 0 has no answer that can be read: 'seven'"):
+        dataset().score_answer(gold, {"answer": "seven"})
+    with pytest.raises(ValueError, match="answer must be a text or a list of parts"):
+        dataset().score_answer(7, entry)
+
+
 def test_a_part_of_a_composite_and_a_curriculum():
     parts = [DatasetSpec("fastreason", 1.0, {"op": 5}), DatasetSpec("chain_sum", 1.0, {})]
     with warnings.catch_warnings():

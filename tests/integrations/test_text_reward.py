@@ -9,7 +9,10 @@ from fastreason.integrations.trl import reward
 from fastreason.integrations.verl import compute_score, compute_scores
 
 BATCH = fr.TaskStream(fr.Mixture.uniform(op=[3, 4], themes=["zoo", "symbolic"]), seed=5, split="rl")[0:4]
-TEXTS = [document.removeprefix(prompt) for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)]
+TEXTS = [
+    document.removeprefix(prompt).removesuffix("[EOS]")
+    for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)
+]
 
 
 def test_messages_are_read_as_text():
@@ -74,6 +77,70 @@ def test_verl_in_one_call_and_one_by_one():
     ]
     assert compute_scores(["any"] * 4, texts, BATCH.solutions, **settings) == one_by_one
     assert [row["score"] for row in one_by_one] == [1.0, 1.0, 0.0, 0.75]
+
+
+def test_contents_in_parts_are_read_as_text():
+    parts = [[{"type": "text", "text": text[:9]}, {"type": "text", "text": text[9:]}] for text in TEXTS]
+    messages = [[{"role": "assistant", "content": content}] for content in parts]
+    assert reward("strict")(BATCH.prompts, messages, solution=BATCH.solutions) == [1.0] * 4
+    plain = [{"role": "assistant", "content": [text]} for text in TEXTS]  # one message, parts that are texts
+    assert reward("strict")(BATCH.prompts, plain, solution=BATCH.solutions) == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    "content", [[{"type": "image", "image": "x"}], [{"type": "text"}], {"text": "Answer: 7."}, 7, [7], [None]]
+)
+def test_contents_that_are_no_text_are_an_error(content):
+    messages = [[{"role": "assistant", "content": text}] for text in TEXTS]
+    messages[2][0]["content"] = content
+    with pytest.raises(ValueError, match="content of completion 2 must be a text or a list of parts"):
+        reward("outcome")(BATCH.prompts, messages, solution=BATCH.solutions)
+    for completion in (7, [7], None):
+        with pytest.raises(ValueError, match="completion 0 must be a text or a list of messages"):
+            reward("outcome")(BATCH.prompts, [completion, *TEXTS[1:]], solution=BATCH.solutions)
+
+
+def test_an_answer_alone_is_gold_enough_for_the_outcome():
+    texts = [TEXTS[0], TEXTS[1].split("</solution>")[1], "", TEXTS[3].replace("<answer> ", "<answer> 1")]
+    answers = BATCH.answers.tolist()
+    for golds in (
+        answers,
+        [str(a) for a in answers],
+        [f" {a}. " for a in answers],
+        [f"Answer: {a}." for a in answers],
+    ):
+        assert reward("outcome")(BATCH.prompts, texts, solution=golds) == [1.0, 1.0, 0.0, 0.0]
+        scores = compute_scores(["any"] * 4, texts, golds, kind="outcome")
+        assert [row["score"] for row in scores] == [1.0, 1.0, 0.0, 0.0]
+        assert [compute_score("any", *pair, kind="outcome") for pair in zip(texts, golds, strict=True)] == scores
+
+
+@pytest.mark.parametrize("kind", ["strict", "blended", "steps", lambda v: v.process_accuracy])
+def test_without_gold_steps_there_is_no_reward_of_steps(kind):
+    golds = [*BATCH.solutions[:2], "7", "Answer: 7."]
+    message = r"gold 2 has no step that can be read: '7'; give the whole gold solution, or use kind 'outcome'"
+    with pytest.raises(ValueError, match=message):
+        reward(kind)(BATCH.prompts, TEXTS, solution=golds)
+    with pytest.raises(ValueError, match=message):
+        compute_scores(["any"] * 4, TEXTS, golds, kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["outcome", "strict", lambda v: v.answer_correct])
+@pytest.mark.parametrize(
+    "gold", ["", "seven", "Define red kite in Alder Field as q; so q = 2.", "7 or 9", 7.5, None, True]
+)
+def test_a_gold_that_cannot_be_read_is_an_error(kind, gold):
+    golds = [BATCH.solutions[0], gold, *BATCH.solutions[2:]]
+    with pytest.raises(ValueError, match=r"gold 1 (has no answer that can be read|must be a text or an integer)"):
+        reward(kind)(BATCH.prompts, TEXTS, solution=golds)
+    with pytest.raises(ValueError, match=r"ground_truth 1 must be|gold 1 has no answer that can be read"):
+        compute_scores(["any"] * 4, TEXTS, golds, kind=kind)
+
+
+def test_verl_looks_beside_an_answer_alone():
+    extra = {"gold_solution": BATCH.solutions[0]}
+    assert compute_score("any", TEXTS[0], str(BATCH.answers[0]), extra)["score"] == 1.0
+    assert compute_score("any", TEXTS[0], int(BATCH.answers[0]), extra)["score"] == 1.0
 
 
 def test_a_reward_of_the_users_own():

@@ -374,21 +374,54 @@ def test_prompts_may_be_texts_and_positions_set_the_limit(tokenizer):
     assert np.array_equal(a.lengths, np.minimum(256, config.max_position_embeddings - lengths).repeat(2))
 
 
+@pytest.mark.parametrize("backend", ["core", "torch"])
+@pytest.mark.parametrize("stop", ["3.", ["Be", 5], ["[UNK]"], None], ids=repr)
+def test_tokens_beyond_the_tokenizer_end_nothing(tokenizer, backend, stop):
+    """A vocabulary padded to a round number, whose padding is drawn often here."""
+    size = len(tokenizer)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=size + 200), torch.float32, seed=4)
+    problems = fr.TaskStream(MIX, seed=9)[0:6]
+    out = fr.Rollout(model, tokenizer, backend=backend).generate(problems, 8, max_new_tokens=40, stop=stop)
+    last = np.take_along_axis(out.tokens, out.lengths[:, None] - 1, axis=1)[:, 0]
+    assert (out.tokens >= size).any() and (last[out.finished] < size).all()
+    row = out.tokens[(out.tokens >= size).any(1)][0]
+    assert tokenizer.decode(row).count("[UNK]") >= (row >= size).sum() > 0
+    assert len(fr.grade(problems, out.tokens, tokenizer=tokenizer)) == 48
+
+
+def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
+    size = len(tokenizer)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=size + 200), torch.float32, seed=4)
+    engine, problems = fr.Rollout(model, tokenizer), fr.TaskStream(MIX, seed=9)[0:6]
+    beyond = list(range(size, size + 200))
+    out = engine.generate(problems, 4, max_new_tokens=40, stop=beyond)
+    assert out.finished.any() and (out.tokens < size + 200).all()
+    with pytest.raises(ValueError, match=rf"stop: need ids in 0 \.\. {size + 199} .* got {size + 200}"):
+        engine.generate(problems, stop=[size + 200])
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda e, p: e.generate(p, 0), "need n >= 1, .* got 0, 256 and 1.0"),
-        (lambda e, p: e.generate(p, temperature=-1.0), "temperature >= 0"),
+        (lambda e, p: e.generate(p, 0), "generate: n must be an integer >= 1, got 0"),
+        (lambda e, p: e.generate(p, temperature=-1.0), "generate: temperature must be a number >= 0, got -1.0"),
         (lambda e, p: e.generate([]), "at least one prompt"),
         (lambda e, p: e.generate([""]), "no empty one"),
         (lambda e, p: e.generate(["a", "a " * 600]), "leaves no room in 512 positions; it is prompt 1"),
-        (lambda e, p: e.generate(p, top_p=0.0), "top_p must be above 0"),
-        (lambda e, p: e.generate(p, top_k=-1), "top_k must be at least 0"),
-        (lambda e, p: e.generate(p, min_p=2.0), "min_p must be in 0 .. 1"),
+        (lambda e, p: e.generate(p, top_p=0.0), "top_p must be a number > 0"),
+        (lambda e, p: e.generate(p, top_k=-1), "top_k must be an integer >= 0"),
+        (lambda e, p: e.generate(p, min_p=2.0), "min_p must be a number in 0 .. 1"),
         (lambda e, p: e.generate(p, prompt_ids=np.arange(2)), r"prompt_ids must be int64 \[1\], got shape \(2,\)"),
         (lambda e, p: e.generate(p, stop=[100000]), "need ids in 0 .. .* got 100000"),
         (lambda e, p: e.generate(p, stop=""), "strings that are not empty"),
-        (lambda e, p: e.stream(p, 0), "need n >= 1"),
+        (lambda e, p: e.stream(p, 0), "n must be an integer >= 1"),
+        (lambda e, p: e.generate(p, max_new_tokens=2.5), "max_new_tokens must be an integer >= 1, got 2.5"),
+        (lambda e, p: e.generate(p, n=True), "n must be an integer >= 1, got True"),
+        (lambda e, p: e.generate(p, temperature=float("nan")), "temperature must be a number >= 0, got nan"),
+        (lambda e, p: e.generate(p, temperature=1e-7), "temperature must be 0 or at least 1e-06"),
+        (lambda e, p: e.generate(p, seed=0.5), "seed must be an integer in"),
+        (lambda e, p: e.generate(p, prompt_ids=[0.5]), r"prompt_ids must be integers, got float64 \[0.5\]"),
+        (lambda e, p: e.generate("a prompt"), "prompts must be a batch of problems or a list of texts"),
     ],
 )
 def test_bad_calls(model, tokenizer, call, message):
@@ -399,8 +432,10 @@ def test_bad_calls(model, tokenizer, call, message):
 def test_bad_engines(model, tokenizer):
     with pytest.raises(ValueError, match="the model only 10"):
         fr.Rollout(fr.Decoder(fr.ModelConfig(vocab_size=10)), tokenizer)
-    with pytest.raises(ValueError, match="need max_sequences >= 1 and kv_memory_mb > 0, got 0 and 2048"):
+    with pytest.raises(ValueError, match="Rollout: max_sequences must be an integer >= 1, got 0"):
         fr.Rollout(model, tokenizer, max_sequences=0)
+    with pytest.raises(ValueError, match="Rollout: kv_memory_mb must be a number > 0, got nan"):
+        fr.Rollout(model, tokenizer, kv_memory_mb=float("nan"))
     with pytest.raises(ValueError, match=r"backend must be .* got 'gpu'"):
         fr.Rollout(model, tokenizer, backend="gpu")
     with pytest.raises(TypeError, match=r"need token ids and strings, got 1\.5"):

@@ -60,4 +60,4 @@ def test_uniform_stays_below_one_for_the_last_word():
 
 def test_uniform_rejects_arrays_of_different_length():
     with pytest.raises(ValueError, match="of one length, got 2, 1 and 2"):
-        _core.uniform(0, np.zeros(2), np.zeros(1), np.zeros(2))
+        _core.uniform(0, np.zeros(2, int), np.zeros(1, int), np.zeros(2, int))

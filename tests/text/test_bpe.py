@@ -116,7 +116,8 @@ def test_any_text_is_as_in_tokenizers(name, loaded, text):
 def test_any_ids_decode_as_in_tokenizers(loaded, ids):
     ours, judge = loaded("gpt2")
     assert ours.decode(ids) == judge.decode(ids, skip_special_tokens=False)
-    assert ours.decode([*ids, -1, 10**6]) == ours.decode(ids)
+    # what no token stands for leaves a mark, where `tokenizers` leaves nothing
+    assert ours.decode([*ids, -1, 10**6]) == ours.decode(ids) + 2 * "\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("name", ALL)

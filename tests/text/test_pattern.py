@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
+from fastreason import _core
 from fastreason._core import split_pattern
 
 PATTERNS = [
@@ -87,3 +88,44 @@ def test_a_long_text_needs_no_deep_stack():
 def test_what_is_not_understood_is_named(pattern, message):
     with pytest.raises(ValueError, match=message):
         split_pattern(pattern, "a")
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(?:a+)+b", r"(?:a|aa)+b", r"(?:a+a+)+b", r"(?:(?:a|a)*[ab])+c", r"(?=(?:a+)+b)a", r"a+a+a+a+a+b"]
+)
+def test_a_pattern_without_end_is_an_error(pattern):
+    """The first three take 2^n steps over n letters, the last n^5 and, from every place on, n^6."""
+    with pytest.raises(RuntimeError, match="regular expression: it goes back and forth over this text without end"):
+        split_pattern(pattern, "a" * 5000)
+    assert split_pattern(pattern, "aab") and split_pattern(pattern, "c" * 5000)
+
+
+@pytest.mark.parametrize(
+    "pattern, message",
+    [
+        ("a" * 70_000, "more than 65536 bytes is not supported"),
+        ("(?:" + "a|" * 20_000 + "b)", "so long an expression"),
+        ("a|" * 20_000 + "b", "so long an expression"),
+        ("(?:" * 3 + "ab" + "){1,999}" * 3, "so long an expression"),
+        ("(?=" * 60 + "a" + ")" * 60, "nesting deeper than 50"),
+        ("[" * 60 + "a" + "]" * 60, "nesting deeper than 50"),
+        ("a{99999999999999999999}", "such an interval"),
+    ],
+)
+def test_an_expression_too_large_is_refused(pattern, message):
+    with pytest.raises(ValueError, match=message):
+        split_pattern(pattern, "a")
+
+
+def test_many_classes_are_read_in_time():
+    """Of 4,000 ranges each: what one run could read of the other is found in one pass over both."""
+    odd = "".join(chr(0x4E00 + 2 * i) for i in range(4000))
+    even = "".join(chr(0x4E01 + 2 * i) for i in range(4000))
+    assert split_pattern(f"[{odd}]+[{even}]+", odd[:2] + even[:2])[0].decode() == odd[:2] + even[:2]
+
+
+def test_so_many_patterns_are_refused():
+    """Each cuts the pieces of the one before, by recursion."""
+    parts = dict(words=[b"a"], byte_ids=[0] * 256, merges=[], specials=[], padding_id=-1, end_id=-1)
+    with pytest.raises(ValueError, match="at most 64 patterns may cut a text, got 100000"):
+        _core.BytePairTokenizer(**parts, patterns=["a"] * 100_000)

@@ -1,0 +1,154 @@
+"""Numbers that a user hands over, taken as they are or refused: never cast, rounded or wrapped.
+
+Every error is a ValueError that names the argument, what is allowed and the value. Integers are Python's and numpy's,
+and tensors of one; a bool is none, nor is a float that happens to be whole. No number is not a number.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, NoReturn
+
+import numpy as np
+
+INT64_MAX = 2**63 - 1
+UINT64_MAX = 2**64 - 1
+_MOST_OF_SLICE = 2**40
+
+
+def integer(name: str, value: Any, low: int = -INT64_MAX, high: int = INT64_MAX) -> int:
+    """`value` as an int of low .. high.
+
+    >>> integer("n", np.int32(3), 1)
+    3
+    >>> integer("n", 2.0, 1)
+    Traceback (most recent call last):
+    ValueError: n must be an integer >= 1, got 2.0
+    """
+    allowed = f"an integer {_interval(low, high)}"
+    if isinstance(value, bool | np.bool_):
+        _refuse(name, allowed, value)
+    try:
+        found = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # the last two are torch's, of a tensor of floats or of many numbers
+        _refuse(name, allowed, value)
+    if not low <= found <= high:
+        _refuse(name, allowed, value)
+    return found
+
+
+def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndarray:
+    """int64 array of the shape of `values`, an array, a tensor or nested lists of integers of low .. high.
+
+    >>> integers("ids", [1, 2], 0)
+    array([1, 2])
+    >>> integers("ids", [1.9], 0)
+    Traceback (most recent call last):
+    ValueError: ids must be integers >= 0, got float64 [1.9]
+    """
+    allowed = f"integers {_interval(low, high)}"
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors on a GPU, or with a gradient
+        _refuse(name, allowed, values)
+    if array.size == 0 and array.dtype.kind == "f":  # an empty list
+        return np.zeros(array.shape, dtype=np.int64)
+    hidden_bools = isinstance(values, list | tuple) and any(isinstance(x, bool | np.bool_) for x in values)
+    if array.dtype.kind not in "iu" or hidden_bools:
+        # Python's integers beyond 64 bits are an array of objects
+        _refuse(name, allowed, array, array.dtype)
+    if array.size and not low <= int(array.min()) <= int(array.max()) <= high:
+        outside = int(array.min()) if int(array.min()) < low else int(array.max())
+        _refuse(name, allowed, outside)
+    return array.astype(np.int64, copy=False)
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above_low: bool = False) -> float:
+    """`value` as a finite float of low .. high, `low` itself left out with `above_low`.
+
+    >>> number("top_p", 0.5, 0, 1, above_low=True)
+    0.5
+    >>> number("temperature", float("nan"), 0)
+    Traceback (most recent call last):
+    ValueError: temperature must be a number >= 0, got nan
+    """
+    interval = f"> {low:g}" + ("" if high == math.inf else f" and <= {high:g}") if above_low else _interval(low, high)
+    allowed = f"a number {interval}".rstrip()
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        _refuse(name, allowed, value)
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        _refuse(name, allowed, value)
+    if not math.isfinite(found) or not low <= found <= high or (above_low and found == low):
+        _refuse(name, allowed, value)
+    return found
+
+
+def indices(name: str, key: Any, most: int = INT64_MAX) -> np.ndarray:
+    """int64 [n] of the things in 0 .. most that a subscript asks for, in its order.
+
+    Args:
+        key: an index; a slice with an end; a 1-D array or a list of indices, or of bools, of which the true ones count.
+    Raises:
+        ValueError: something else, an index out of range, a step of 0.
+
+    >>> indices("rows", [True, False, True]), indices("rows", slice(2, 7, 2))
+    (array([0, 2]), array([2, 4, 6]))
+    """
+    if isinstance(key, slice):
+        return _of_slice(name, key, most)
+    array = key if isinstance(key, np.ndarray) else None
+    if isinstance(key, list | tuple) and key and all(isinstance(x, bool | np.bool_) for x in key):
+        array = np.asarray(key)
+    if array is None and hasattr(key, "__array__") and not np.isscalar(key):
+        array = np.asarray(key)
+    if array is not None and array.dtype == np.bool_ and array.ndim == 1:
+        return np.flatnonzero(array)
+    if not isinstance(key, list | tuple) and (array is None or array.ndim == 0):
+        return np.array([integer(f"{name}: an index", key, 0, most)], dtype=np.int64)
+    found = integers(f"{name}: indices", key, 0, most)
+    if found.ndim != 1:
+        raise ValueError(f"{name}: indices must be 1-D, got shape {list(found.shape)}")
+    return found
+
+
+def _of_slice(name: str, key: slice, most: int) -> np.ndarray:
+    if key.stop is None:
+        raise ValueError(f"{name}: a slice needs an end, got {key}")
+    start = 0 if key.start is None else integer(f"{name}: the start of a slice", key.start, 0, most + 1)
+    stop = integer(f"{name}: the end of a slice", key.stop, 0, most + 1)
+    step = 1 if key.step is None else integer(f"{name}: the step of a slice", key.step, -INT64_MAX)
+    if step == 0:
+        raise ValueError(f"{name}: the step of a slice must not be 0, got {key}")
+    if step < 0 and start > most:
+        raise ValueError(f"{name}: the start of a slice must be an integer {_interval(0, most)}, got {start}")
+    wanted = range(start, stop, step)
+    if not wanted:
+        return np.zeros(0, dtype=np.int64)
+    count = (wanted[-1] - start) // step + 1
+    if count > _MOST_OF_SLICE:
+        raise ValueError(f"{name}: a slice of {count} is more than any memory holds, got {key}")
+    return start + step * np.arange(count, dtype=np.int64)
+
+
+def _interval(low: float, high: float) -> str:
+    if high in (INT64_MAX, math.inf):
+        return "" if low in (-INT64_MAX, -math.inf) else f">= {_power(low)}"
+    return f"in {_power(low)} .. {_power(high)}"
+
+
+def _power(n: float) -> str:
+    """2**63 - 1 and -2**31 as they are written."""
+    if isinstance(n, int) and n >= 2**31 - 1 and (n + 1) & n == 0:
+        return f"2**{(n + 1).bit_length() - 1} - 1"
+    if isinstance(n, int) and n <= -(2**31) and -n & (-n - 1) == 0:
+        return f"-2**{(-n).bit_length() - 1}"
+    return f"{n:g}" if isinstance(n, float) else str(n)
+
+
+def _refuse(name: str, allowed: str, value: Any, dtype: Any = None) -> NoReturn:
+    text = np.array2string(value, threshold=8, edgeitems=2) if isinstance(value, np.ndarray) else repr(value)
+    kind = f"{dtype} " if dtype is not None else ""
+    raise ValueError(f"{name} must be {allowed.strip()}, got {kind}{' '.join(text.split())[:100]}")
