@@ -12,9 +12,10 @@ import math
 import os
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 MAX_MB = 16
 """Largest file that is read unless more is allowed; in MB of 10^6 bytes."""
@@ -93,6 +94,8 @@ def check_fields(schema: Any, content: Any, source: str) -> None:
     Raises:
         ValueError: names the field, what it must be and what it is.
     """
+    from pydantic import ValidationError
+
     try:
         _adapter(schema).validate_python(content, strict=True)
     except ValidationError as errors:
@@ -117,6 +120,8 @@ _WORDS |= {"a n ": "an ", "a valid ": "a "}
 
 @functools.cache
 def _adapter(schema: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # takes long, and who writes needs it not
+
     return TypeAdapter(schema)
 
 
