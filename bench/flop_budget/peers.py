@@ -35,6 +35,7 @@ from fastreason.evaluation.evaluate import EvaluateSettings, streams_of
 from fastreason.evaluation.samplers import RolloutSampler
 from fastreason.grading.verdicts import grade
 from fastreason.rl.advantages import advantages
+from fastreason.rl.groups import counted_rewards
 from fastreason.rl.loop import Groups, PolicySettings, stage_reward, update
 from fastreason.rl.statistics import pass_flop
 from fastreason.runtime.distributed import Replica, chosen_device
@@ -158,8 +159,9 @@ def reinforcement(
             problems, settings.samples, temperature=settings.temperature, max_new_tokens=settings.max_new_tokens
         )
         verdicts = grade(problems, samples.tokens, tokenizer=tokenizer)
-        rewards = torch.from_numpy(reward_of(problems, samples, verdicts))
-        groups = Groups.of(samples, rewards)
+        counted, in_loss = counted_rewards(reward_of(problems, samples, verdicts), samples, settings.truncated)
+        rewards = torch.from_numpy(counted)
+        groups = Groups.of(samples, rewards, in_loss=in_loss)
         update(model, optimizer, groups, advantages(rewards, settings.samples), settings, 0.5)
         lengths.append(float(samples.lengths.mean()))
         silent.append(float((groups.rewards.reshape(settings.prompts, -1).std(1) == 0).float().mean()))

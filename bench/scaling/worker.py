@@ -32,7 +32,9 @@ from ..suites.rl_worker import speaking_reward
 
 MIXTURE = {"op": [2, 3, 4, 5], "themes": ["zoo"]}
 # about 1.1 M parameters: a step of a second or less on a core, and gradients of some MB
-SIZE = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=384)
+SIZE: dict[str, Any] = dict(
+    hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=384
+)
 BATCH_TOKENS, ROWS = 4096, 4
 PROMPTS, SAMPLES, NEW_TOKENS = 8, 8, 64
 STEPS = 7

@@ -45,7 +45,10 @@ def files(count: int, samples: int) -> Path:
     batch = fr.TaskStream(fr.Mixture.uniform(op=range(2, 21), themes=["zoo"]), seed=0, split="test")[0:count]
     rows = list(batch.rows())
     (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    texts = [document.removeprefix(prompt) for document, prompt in zip(batch.documents, batch.prompts, strict=True)]
+    texts = [
+        document.removeprefix(prompt).removesuffix("[EOS]")
+        for document, prompt in zip(batch.documents, batch.prompts, strict=True)
+    ]
     with (folder / "completions.jsonl").open("w", encoding="utf-8") as file:
         for row, text in zip(rows, texts, strict=True):
             file.write((json.dumps({"id": row["id"], "completion": text}) + "\n") * samples)

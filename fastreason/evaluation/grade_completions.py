@@ -44,10 +44,13 @@ class Graded:
     failures: np.ndarray
 
     @classmethod
-    def of(cls, chunk: Chunk, gold: GoldRows, threads: int) -> Graded:
+    def of(cls, chunk: Chunk, gold: GoldRows, answer_may_end_text: bool, threads: int) -> Graded:
         rows = np.array(chunk.rows)
         solutions = [gold.solutions[row] for row in _one_of_each_group(rows).tolist()]
-        verdicts = grade_texts(solutions, chunk.texts, threads=threads)
+        may_end = np.array(chunk.cut_off) | answer_may_end_text
+        verdicts = grade_texts(
+            solutions, chunk.texts, finished=chunk.finished, answer_may_end_text=may_end, threads=threads
+        )
         return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts))
 
 
@@ -68,7 +71,7 @@ class Summary:
         ops: int64 [ops], rising; -1 stands for rows without one.
         counts: int64 [ops, failure kinds, 1 + levels]: completions, and those of them that pass each of LEVELS.
         scores: SCORES [gold rows]: the completions of each row; `tokens` and `stopped` are not known.
-        skipped: how many lines could not be used, by the kind of `generations.Skip`.
+        skipped: how many lines could not be used, by the kind of `completion_files.Skip`.
     """
 
     def __init__(self, gold: GoldRows) -> None:
@@ -152,15 +155,17 @@ def grade_file(
     out: str | Path | None = None,
     *,
     format: str | None = None,
+    answer_may_end_text: bool = False,
     threads: int = 0,
 ) -> Summary:
     """Grades a file of completions; docs/grading.md says what the files hold.
 
     Args:
         gold: JSONL in the published schema, plain or gzip.
-        completions: JSONL, plain or gzip; see `generations`.
+        completions: JSONL, plain or gzip; see `completion_files`.
         out: where the verdicts go; None writes none.
         format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
+        answer_may_end_text: of `grade`, for all texts; those of `gen_solution_answer` may anyway.
         threads: 0 uses all cores.
     Returns:
         The summary. Lines that cannot be used have been told on stderr with file, number and reason.
@@ -183,7 +188,7 @@ def grade_file(
 
     rows = GoldRows(gold, report)
     summary = Summary(rows)
-    graded = _grade(completions, rows, report, threads, summary)
+    graded = _grade(completions, rows, report, answer_may_end_text, threads, summary)
     if path is None:
         for _ in graded:
             pass
@@ -194,14 +199,16 @@ def grade_file(
     return summary
 
 
-def _grade(path: Path, gold: GoldRows, report: Report, threads: int, summary: Summary) -> Iterator[Graded]:
+def _grade(
+    path: Path, gold: GoldRows, report: Report, answer_may_end_text: bool, threads: int, summary: Summary
+) -> Iterator[Graded]:
     chunks = read_completions(path, gold, report)
     first = next(chunks, None)
     if first is None:
         raise ValueError(f"{path} has no completion of a gold row")
     with progress_bar("grade", path.stat().st_size, unit="B") as bar:
         for chunk in itertools.chain([first], chunks):
-            graded = Graded.of(chunk, gold, threads)
+            graded = Graded.of(chunk, gold, answer_may_end_text, threads)
             summary.add(graded)
             yield graded
             bar.update(chunk.bytes_read - bar.n)

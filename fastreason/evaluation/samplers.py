@@ -63,7 +63,7 @@ class Samples:
         verdicts: of P * n completions.
         lengths: int64 [P * n] in tokens, the stop token included.
         stopped: bool [P * n]: the model ended by itself, before the limit.
-        text: the completion of a row.
+        text: the completion of a row, without an end token.
     """
 
     verdicts: Verdicts
@@ -124,9 +124,10 @@ class RolloutSampler:
         )
 
         def text(row: int) -> str:
-            return self.tokenizer.decode(drawn.tokens[row, : drawn.lengths[row]])
+            tokens = drawn.tokens[row, : drawn.lengths[row]]
+            return self.tokenizer.decode(tokens[:-1] if tokens[-1] == self.tokenizer.eos_id else tokens)
 
-        verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer)
+        verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer, finished=drawn.finished)
         return Samples(verdicts, drawn.lengths, drawn.finished, text)
 
 

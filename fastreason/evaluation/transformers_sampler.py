@@ -77,7 +77,7 @@ class TransformersSampler:
         kept = [row[:-1] if len(row) and row[-1] in self.eos_ids else row for row in kept]
         texts = [self._decode(row) for row in kept]
         lengths, stopped = (np.array(column) for column in zip(*ends, strict=True))
-        return Samples(grade(problems, texts), lengths, stopped, texts.__getitem__)
+        return Samples(grade(problems, texts, finished=stopped), lengths, stopped, texts.__getitem__)
 
     def _generate(self, prompt: str, count: int, key: tuple[int, ...]) -> np.ndarray:
         """New tokens [count, length] of `count` samples of one prompt: a function of the key alone."""

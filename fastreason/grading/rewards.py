@@ -76,6 +76,9 @@ REWARDS: Mapping[str, Callable[..., np.ndarray]] = {
 }
 """Those with a name in recipes."""
 
+REWARDS_OF_SAMPLES = frozenset({"outcome", "blended", "strict"})
+"""Those of them that give a number to each sample, and none to its tokens."""
+
 
 def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -> Reward:
     """A reward as reinforcement learning calls it, with what it returns checked.

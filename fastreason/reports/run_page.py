@@ -43,6 +43,7 @@ def write_report(folder: str | Path) -> Path:
         pass_chart=_pass_chart(results),
         reward_chart=_reward_chart(metrics),
         loss_chart=_loss_chart(metrics),
+        warnings=_warnings(metrics),
         summary=_summary(results),
         throughput=_throughput(results, metrics),
         ks=_ks(results),
@@ -94,16 +95,24 @@ def _pass_chart(results: Mapping[str, Any]) -> str:
     )
 
 
+def _warnings(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the watch of reinforcement learning said, in the order of the steps."""
+    return [
+        {"stage": STAGE_NAMES[entry["stage"]], "step": entry["step"], "text": text}
+        for entry in metrics
+        for text in entry.get("warnings", ())
+    ]
+
+
 def _reward_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     steps = [entry for entry in metrics if entry["stage"] == "rl"]
-    lines = {"reward": "reward", "answer_correct": "right answer", "silent_groups": "silent groups"}
+    lines = {
+        "reward": "reward", "answer_correct": "right answer", "silent_groups": "silent groups", "finished": "finished",
+    }  # fmt: skip
+    points = {key: [(entry["step"], entry[key]) for entry in steps if key in entry] for key in lines}
     return line_chart(
-        [
-            Series(name, smooth([(entry["step"], entry[key]) for entry in steps]), style)
-            for style, (key, name) in enumerate(lines.items())
-            if steps
-        ],
-        title="Reward, share of right answers and share of silent groups over the steps of reinforcement learning",
+        [Series(name, smooth(points[key]), style) for style, (key, name) in enumerate(lines.items()) if points[key]],
+        title="Reward, shares of right answers, of silent groups and of samples that ended by themselves, by step",
         x_label="step",
         y_label="mean",
         y_range=(0.0, 1.0),

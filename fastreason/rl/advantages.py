@@ -24,7 +24,7 @@ def advantages(
     *,
     baseline: Baseline = "group",
     scale: Scale = "std",
-    credit: Credit = "step",
+    credit: Credit = "return",
     eps: float = 1e-6,
 ) -> Tensor:
     """Advantages of samples or of tokens.
@@ -37,8 +37,8 @@ def advantages(
             "batch": the mean of all. "none": 0.
         scale: "std": the group's standard deviation + eps. "batch": that of all that is left after the baseline.
             "none": 1. Both divide by their number - 1 inside.
-        credit: with rewards of tokens, "step": a token has the advantage of the first reward at it or behind it;
-            "return": the sum of the advantages of all of them. Tokens behind the last reward have 0.
+        credit: with rewards of tokens, "return": a token has the sum of the advantages of all rewards at it or behind
+            it; "step": that of the first of them. Tokens behind the last reward have 0.
         eps: in the unit of the rewards.
     Returns:
         float32 [P * G] or [P * G, L]; of a group whose rewards are all equal exactly 0, unless the baseline is "batch"

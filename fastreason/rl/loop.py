@@ -6,9 +6,9 @@ By default one update a batch, so the policy that is trained is the one that sam
 rounding; the largest difference of log-probabilities is measured at each step. Groups whose samples all fare alike
 carry no gradient and are left out of the update.
 
-The parts: policy_settings.py what can be chosen, rewards.py, advantages.py, policy_update.py losses and updates,
-policy_statistics.py what a step writes down. Under torchrun every rank samples, grades and trains on its share of the
-prompts, and all ranks make the same steps as one process would.
+The parts: settings.py what can be chosen, grading/rewards.py, advantages.py, update.py losses and updates,
+statistics.py what a step writes down, watch.py what it warns of. Under torchrun every rank samples, grades and trains
+on its share of the prompts, and all ranks make the same steps as one process would.
 
 Letters: P prompts, G samples of each, S = P * G samples.
 """
@@ -23,11 +23,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..grading.rewards import REWARDS, Reward, reward_function
+from ..grading.rewards import REWARDS, REWARDS_OF_SAMPLES, Reward, reward_function
 from ..grading.verdicts import grade
 from ..model.decoder import Decoder
 from ..runtime import distributed
-from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, wait_for
+from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
 from ..sampling.rollout import Rollout
 from ..tasks.stream import Mixture, ProblemBatch, TaskStream
 from ..text.tokenizer import Tokenizer
@@ -45,6 +45,7 @@ from .statistics import (
     update_statistics,
 )
 from .update import group_loss, policy_step, update
+from .watch import Watch
 
 __all__ = [
     "CURRICULA", "LOSSES", "REWARDS", "FixedMixture", "Groups", "PolicySettings", "PromptSource", "group_loss",
@@ -131,14 +132,14 @@ def reinforce(
         prompts: instead of `settings.curriculum`.
     Returns:
         The progress that the checkpoint holds: step, tokens (sampled), total_tokens (with prompts), samples, flop,
-        seconds, draws, curriculum, finished.
+        seconds, draws, curriculum, watch, finished.
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
     """
     reward_of = stage_reward(settings) if reward is None else reward_function(reward)
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
-    progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "finished": False}
+    progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "watch": {}, "finished": False}
     optimizer, found = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
     if found:
         progress |= checkpoint.restore(found, model, optimizer)
@@ -148,6 +149,7 @@ def reinforce(
     reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer)
+    watch = Watch(settings.max_new_tokens, progress["watch"])
     log.forget_after("rl", progress["step"])
     clock = Clock(progress["seconds"])
     last_save = progress["seconds"]
@@ -167,7 +169,12 @@ def reinforce(
         stopping, trained = _advance(progress, batch, cost, clock, stop)
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
-        log.write("rl", **_line(progress, batch, history, seconds, trained))
+        line = _line(progress, batch, history, seconds, trained)
+        warnings = watch.look(line)
+        progress["watch"] = watch.state()
+        log.write("rl", **line, **({"warnings": warnings} if warnings else {}))
+        for warning in warnings:
+            tell(f"rl: warning at step {progress['step']}: {warning}")
         bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
         bar.update(min(settings.used(progress), settings.length) - bar.n)
         if progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s:
@@ -186,8 +193,10 @@ def stage_reward(settings: PolicySettings) -> Reward:
     """The reward that the settings name.
 
     Raises:
-        ValueError: it cannot be imported, or takes other arguments.
+        ValueError: it cannot be imported, takes other arguments, or is of whole samples, where a credit has no effect.
     """
+    if settings.credit is not None and settings.reward in REWARDS_OF_SAMPLES:
+        raise ValueError(f"rl: credit has no effect with reward {settings.reward!r}, which is of whole samples")
     weight = {"outcome_weight": settings.outcome_weight} if settings.outcome_weight is not None else {}
     return reward_function(settings.reward, **weight)
 
@@ -254,7 +263,7 @@ def _sample(
             prompt_ids=number * settings.prompts + place,
         )
         sampled = clock.seconds()
-        verdicts = grade(own, samples.tokens, tokenizer=tokenizer)
+        verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
         rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
         seconds["grade"] += clock.seconds() - sampled
         seconds["sample"] += sampled - started
@@ -291,7 +300,7 @@ def _advantages(groups: Groups, settings: PolicySettings) -> torch.Tensor:
         settings.samples,
         baseline=parts.baseline,
         scale=parts.advantage_scale,
-        credit=settings.credit,
+        credit=settings.credit or "return",
     )
 
 

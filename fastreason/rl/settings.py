@@ -80,8 +80,9 @@ class PolicySettings:
     truncated: Truncated = "zero"
     """A sample that reaches its limit before its end earns at most 0 ("zero"), leaves the loss ("mask"), or earns what
     the reward says ("keep")."""
-    credit: Credit = "step"
-    """Rewards of steps or tokens: each one's own advantage ("step"), or the sum of those still to come ("return")."""
+    credit: Credit | None = None
+    """Of rewards of steps or tokens, which a token is credited with: all that are still to come ("return", if nothing
+    is said), or the next one alone ("step"), under which small models soon write one sure step and stop."""
     loss: LossName = "grpo"
     """The loss; see docs/reinforcement.md. The settings marked * replace a part of it."""
     baseline: Baseline | None = None

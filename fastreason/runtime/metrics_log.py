@@ -151,6 +151,12 @@ def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok")
     )
 
 
+def tell(text: str) -> None:
+    """A line on stderr beside the progress bars; of several ranks only rank 0's."""
+    if distributed.is_main():
+        tqdm.write(text, file=sys.stderr)
+
+
 def wait_for(device: torch.device | str) -> None:
     """Waits until a GPU has done what it was asked for; a CPU has."""
     if torch.device(device).type == "cuda":

@@ -323,6 +323,24 @@ def test_a_reward_of_steps_stands_at_the_ends_of_steps(tokenizer):
     assert len(verdicts.steps.status) >= 6
 
 
+def test_tokens_are_credited_with_all_that_is_still_to_come_unless_told_otherwise(tokenizer, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(loop, "advantages", lambda *_, credit, **__: seen.append(credit) or torch.zeros(16))
+    for credit in (None, "return", "step"):
+        folder = tmp_path / str(credit)
+        folder.mkdir()
+        run_stage(small_model(tokenizer), tokenizer, settings(steps=1, reward="steps", credit=credit), folder)
+    assert seen == ["return", "return", "step"]
+
+
+@pytest.mark.parametrize("reward", ["strict", "blended", "outcome"])
+def test_a_credit_of_rewards_of_whole_samples_is_refused_before_a_run_begins(tmp_path, reward):
+    message = f"rl: credit has no effect with reward '{reward}', which is of whole samples"
+    with pytest.raises(ValueError, match=message):
+        fr.run("smoke", tmp_path / "run", overrides={"rl.reward": reward, "rl.credit": "return"})
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("credit", ["step", "return"])
 def test_steps_are_trained_on(tmp_path, tokenizer, credit):
     model = small_model(tokenizer)

@@ -261,7 +261,7 @@ def settings(**changes) -> PolicySettings:
 def advantages_by(groups: Groups, chosen: PolicySettings) -> torch.Tensor:
     parts = chosen.parts
     return advantages(
-        groups.rewards, G, baseline=parts.baseline, scale=parts.advantage_scale, credit=chosen.credit
+        groups.rewards, G, baseline=parts.baseline, scale=parts.advantage_scale, credit=chosen.credit or "return"
     )  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def test_advantages_of_steps_are_normalised_in_their_group(setting, credit):
 def test_leave_one_out_of_steps_leaves_the_whole_sample_out():
     nan = float("nan")
     rewards = torch.tensor([[1.0, nan, 0.0], [nan, 0.5, nan], [1.0, 1.0, 0.0]])
-    got = advantages(rewards, 3, baseline="leave_one_out", scale="none")
+    got = advantages(rewards, 3, baseline="leave_one_out", scale="none", credit="step")
     others = [np.mean([0.5, 1, 1, 0]), np.mean([1, 0, 1, 1, 0]), np.mean([1, 0, 0.5])]
     want = torch.tensor(
         [
