@@ -237,7 +237,8 @@ def change_header(random: Random, files: Files, name: str) -> str:
         return f"header length of {name}"
     with contextlib.suppress(ValueError):
         header = _parsed(content[8 : 8 + size])
-        tensors = [key for key in header if key != "__metadata__"]
+        entries = header if isinstance(header, dict) else {}
+        tensors = [key for key in entries if key != "__metadata__" and isinstance(entries[key], dict)]
         if tensors and random.random() < 0.5:
             _change_tensor(random, header, random.choice(tensors))
         else:
