@@ -45,7 +45,7 @@ from fastreason.text.bpe import BytePairTokenizer, byte_characters
 from fastreason.text.tokenizer import TAGS
 from tests.qwen2_oracle import drawn_model
 
-LIMIT_S = 20
+LIMIT_S = 60
 LIMIT_MB = 3000
 JSON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
