@@ -172,6 +172,14 @@ class Decoder(nn.Module):
         tied = config.tie_word_embeddings
         self.head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
+    def __repr__(self) -> str:
+        weight, config = self.embedding.weight, self.config
+        return (
+            f"Decoder({self.num_parameters:,} parameters: {config.num_hidden_layers} blocks of width "
+            f"{config.hidden_size}, {config.vocab_size:,} tokens; {str(weight.dtype).removeprefix('torch.')} on "
+            f"{weight.device})"
+        )
+
     def reset_parameters(self, seed: int) -> None:
         """Draws every weight anew: a pure function of config and seed on one platform.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import integer, integers
+from ..runtime.arguments import integer, integers, listed
 from ..tasks.stream import Mixture
 from .theme import load_theme
 
@@ -47,7 +47,7 @@ class Tokenizer:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        words = tuple(words)
+        words = tuple(listed("Tokenizer: words", words))
         self.core: _core.Tokenizer = _core.WordTokenizer(words)
         self.words = words
 
@@ -63,7 +63,7 @@ class Tokenizer:
         max_value = integer("Tokenizer.build: max_value", max_value, 0)
         words = dict.fromkeys(SPECIALS + TAGS)
         published = max_value > 999
-        for name in themes:
+        for name in listed("Tokenizer.build: themes", themes):
             theme = load_theme(name)
             published |= theme.style == "published"
             for piece in theme.core.pieces():
@@ -139,6 +139,9 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} tokens)"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.words == other.words
