@@ -11,6 +11,7 @@ _HOME = {
     "Cell": "tasks.stream",
     "Mixture": "tasks.stream",
     "PackedBatch": "tasks.stream",
+    "Problem": "tasks.stream",
     "ProblemBatch": "tasks.stream",
     "TaskStream": "tasks.stream",
     "StreamDataset": "integrations.torch_data",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from .tasks.stream import Cell as Cell
     from .tasks.stream import Mixture as Mixture
     from .tasks.stream import PackedBatch as PackedBatch
+    from .tasks.stream import Problem as Problem
     from .tasks.stream import ProblemBatch as ProblemBatch
     from .tasks.stream import TaskStream as TaskStream
     from .tasks.stream import available_mixtures as available_mixtures

@@ -8,7 +8,6 @@ found.json. Cases: ddp, fsdp, rl, and links, which times exchanges alone.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ import fastreason as fr
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
 from fastreason.runtime.distributed import Parallel
+from fastreason.runtime.json_files import to_json
 from fastreason.runtime.metrics_log import MetricsLog, StopRequest
 from fastreason.training.optimizer import OptimSettings
 from fastreason.training.supervised import Phase, SupervisedSettings, train
@@ -145,7 +145,7 @@ def main() -> None:
     with distributed.process_group():
         found = {name: CASES[name](folder) for name in names}
         if distributed.is_main():
-            (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+            (folder / "found.json").write_text(to_json(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

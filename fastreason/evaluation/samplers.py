@@ -17,6 +17,7 @@ import torch
 
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
+from ..model.hugging_face import WeightsMismatch
 from ..runtime.distributed import Device
 from ..sampling.rollout import Rollout
 from ..tasks.stream import ProblemBatch
@@ -164,14 +165,19 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if not (folder / "config.json").is_file():
         raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
+    why = ""
     if engine != "transformers":
         try:
             model = Decoder.from_pretrained(folder).to(place)
             return RolloutSampler(model, Tokenizer.from_pretrained(folder), sampling)
-        except (ValueError, TypeError) as error:
-            if engine == "fastreason":
+        except ValueError as error:
+            if engine == "fastreason" or isinstance(error, WeightsMismatch):
                 raise
-            print(f"{folder}: read by transformers, since our decoder does not: {error}", file=sys.stderr)
+            why = str(error)
+            print(f"{folder}: read by transformers, since our decoder does not: {why}", file=sys.stderr)
     from .transformers_sampler import TransformersSampler
 
-    return TransformersSampler(folder, sampling, place)
+    try:
+        return TransformersSampler(folder, sampling, place)
+    except ValueError as error:
+        raise ValueError(f"{error}; our decoder does not either: {why}" if why else str(error)) from error

@@ -29,6 +29,7 @@ import torch
 from ..reports.study_page import collect, write_study_report
 from ..rl.loop import stage_prompts, stage_reward
 from ..runtime.folder_lock import Lock
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
 from .study import Study
 from .work_units import (
@@ -140,7 +141,7 @@ def prepare(folder: Path, study: Study, resume: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # several shards may start at once: each writes the same, under a name of its own
     temporary = folder / f"study.new-{os.getpid()}"
-    temporary.write_text(json.dumps({"code": code_version()}) + "\n", encoding="utf-8")
+    temporary.write_text(to_json({"code": code_version()}) + "\n", encoding="utf-8")
     temporary.replace(code)
     study.save(temporary)
     temporary.replace(saved)
@@ -194,7 +195,7 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
     """Writes results.json and the report of what is finished, and returns the former."""
     results = collect(study, runs, stages)
-    write_atomically(folder / "results.json", json.dumps(results) + "\n")
+    write_atomically(folder / "results.json", to_json(results) + "\n")
     write_study_report(folder)
     return results
 
