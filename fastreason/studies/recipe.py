@@ -21,6 +21,7 @@ from ..evaluation.op_ranges import covered
 from ..model.decoder import ModelConfig
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
+from ..runtime.field_docs import explain_fields
 from ..runtime.trackers import TrackerName
 from ..tasks.stream import Mixture, available_mixtures
 from ..training.supervised import SupervisedSettings
@@ -30,6 +31,7 @@ T = TypeVar("T")
 STAGES = ("pretrain", "midtrain", "rl")
 
 
+@explain_fields
 @dataclass(frozen=True)
 class ModelSettings:
     """Which decoder: a preset, and fields that differ from it. The vocabulary follows from the mixtures."""
@@ -59,6 +61,7 @@ class ModelSettings:
         return ModelConfig.preset(self.preset, vocab_size=vocab_size, **overrides)
 
 
+@explain_fields
 @dataclass(frozen=True, repr=False)
 class Recipe:
     """Stages in order, each optional, and how their results are evaluated."""

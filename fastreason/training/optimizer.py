@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.distributed import shared_like, whole
+from ..runtime.field_docs import explain_fields
 
 
+@explain_fields
 @dataclass(frozen=True)
 class OptimSettings:
     """How weights are updated."""
