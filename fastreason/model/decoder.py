@@ -9,6 +9,7 @@ Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -54,7 +55,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("head_dim", "tie_word_embeddings") and not value > 0:
+            if field.name not in ("head_dim", "tie_word_embeddings") and not 0 < value < math.inf:
                 raise ValueError(f"ModelConfig: {field.name} must be positive, got {value}")
         if self.head_dim < 0 or self.head_dim % 2:
             raise ValueError(f"ModelConfig: head_dim must be even and positive, or 0, got {self.head_dim}")
