@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize fuzz
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -95,7 +95,16 @@ sanitize: setup  ## the core's tests, long comparisons and memory apart, under A
 	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation \
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading -k "not many_documents and not test_memory"
+	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading tests/sampling/test_cpp_backend.py \
+	    tests/kernels/test_cpu.py tests/runtime/test_arguments.py tests/runtime/test_threads.py \
+	    -k "not many_documents and not test_memory"
+
+sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer
+	$(BIN)/cmake -S . -B build/threads -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTREASON_SANITIZE=THREADS \
+	    -DFASTREASON_CUDA=OFF -DSKBUILD_PROJECT_NAME=fastreason -DSKBUILD_PROJECT_VERSION=0 \
+	    -DPYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/threads --target core_threads
+	TSAN_OPTIONS=halt_on_error=1 build/threads/core_threads
 
 # clang++ brings libFuzzer; where it is missing Debian's is installed
 FUZZ_SECONDS ?= 600

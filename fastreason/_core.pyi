@@ -108,12 +108,30 @@ class Prefetcher:
 def keep_freed_memory() -> bool: ...
 def split_words(text: str) -> list[str]: ...
 def split_pattern(pattern: str, text: str | bytes) -> list[bytes]: ...
-def grade_batch(batch: ProblemBatch, completions: Sequence[str | bytes], *, threads: int = 0) -> dict[str, Any]: ...
+def grade_batch(
+    batch: ProblemBatch,
+    completions: Sequence[str | bytes],
+    *,
+    finished: npt.ArrayLike | None = None,
+    answer_may_end_text: npt.ArrayLike | None = None,
+    threads: int = 0,
+) -> dict[str, Any]: ...
 def grade_tokens(
-    batch: ProblemBatch, tokens: npt.ArrayLike, tokenizer: Tokenizer, *, threads: int = 0
+    batch: ProblemBatch,
+    tokens: npt.ArrayLike,
+    tokenizer: Tokenizer,
+    *,
+    finished: npt.ArrayLike | None = None,
+    answer_may_end_text: npt.ArrayLike | None = None,
+    threads: int = 0,
 ) -> dict[str, Any]: ...
 def grade_texts(
-    gold_solutions: Sequence[str | bytes], completions: Sequence[str | bytes], *, threads: int = 0
+    gold_solutions: Sequence[str | bytes],
+    completions: Sequence[str | bytes],
+    *,
+    finished: npt.ArrayLike | None = None,
+    answer_may_end_text: npt.ArrayLike | None = None,
+    threads: int = 0,
 ) -> dict[str, Any]: ...
 def grade_released(
     gold_solutions: Sequence[str | bytes],

@@ -24,6 +24,7 @@ from .model.decoder import Decoder
 from .reports.run_page import write_report
 from .rl.loop import reinforce
 from .runtime import distributed
+from .runtime.json_files import to_json
 from .runtime.machine import describe_machine
 from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
 from .studies.preflight import preflight
@@ -131,7 +132,7 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
         results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
         with distributed.together():
             if distributed.is_main():
-                write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+                write_atomically(folder / "results.json", to_json(results, indent=1) + "\n")
                 write_report(folder)
     return results
 

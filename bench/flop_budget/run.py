@@ -23,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
+from fastreason.runtime.json_files import to_json
 from fastreason.runtime.machine import package_version
 from fastreason.runtime.metrics_log import Interrupted, Terminated
 from fastreason.studies.dry_run import Rates, plan_study
@@ -163,7 +164,7 @@ def measure(case: Case, folder: Path, steps: int) -> None:
     found = compare(recipe, _weights(pretrain, stages), starts, pretrain.tokenizer, steps)
     skipped = {PEERS[one.kind]: why for one in found if (why := missing(one.kind)) is not None}
     content = {"key": key, "skipped": skipped, "compared": [asdict(one) for one in found]}
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    write_atomically(path, to_json(content, indent=1) + "\n")
 
 
 def _before(run: Run) -> Unit:
@@ -211,7 +212,7 @@ def write(cases: Sequence[Case], out: Path, docs: Path | None) -> None:
     write_atomically(docs / f"{NAME}.svg", picture(finished))
     facts: dict[str, Any] = {"date": run.date, "commit": run.commit, "machine": run.machine, "versions": run.versions}
     facts |= {"budgets": finished}
-    write_atomically(docs / NAME / "results.json", json.dumps(facts, indent=1) + "\n")
+    write_atomically(docs / NAME / "results.json", to_json(facts, indent=1) + "\n")
     for case in cases:
         if (saved := out / f"{case.flop:g}" / "study.toml").exists():
             write_atomically(docs / NAME / f"{case.flop:g}.toml", saved.read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from fastreason.runtime.json_files import to_json
 from fastreason.runtime.metrics_log import StopRequest
 from fastreason.studies.recipe import STAGES, merge, read_recipe, validated
 from fastreason.studies.run_study import prepare, run_study, work_through
@@ -189,4 +190,4 @@ def _cpu_seconds_noted(unit: Unit, stages: Path) -> Iterator[None]:
         yield
     finally:
         if path.parent.is_dir():
-            write_atomically(path, json.dumps({"cpu_s": before + time.process_time() - begin}) + "\n")
+            write_atomically(path, to_json({"cpu_s": before + time.process_time() - begin}) + "\n")

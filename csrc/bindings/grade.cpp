@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <memory>
+#include <optional>
 #include <string>
 
 #include "bindings/bindings.h"
@@ -14,6 +14,7 @@ namespace {
 
 py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   py::dict out;
+  out["ending"] = to_array(std::move(verdicts.ending));
   out["answer_correct"] = to_array(std::move(verdicts.answer_correct));
   out["verified"] = to_array(std::move(verdicts.verified));
   out["sound"] = to_array(std::move(verdicts.sound));
@@ -34,6 +35,7 @@ py::dict to_dict(BatchVerdicts&& verdicts, bool has_tokens) {
   }
   out["gold_offsets"] = to_array(std::move(verdicts.gold_offsets));
   out["gold_found"] = to_array(std::move(verdicts.gold_found));
+  out["gold_readable"] = to_array(std::move(verdicts.gold_readable));
   out["gold_answer"] = to_array(std::move(verdicts.gold_answer));
   return out;
 }
@@ -54,33 +56,66 @@ auto gold_of(const ProblemBatch& batch) {
   };
 }
 
-auto completions_of(const Texts& texts) {
-  return [&texts](std::int64_t j, TextMemory&) { return Completion{texts[j], texts.is_wide(j), {}}; };
+using Flags = std::optional<py::array_t<bool, py::array::c_style | py::array::forcecast>>;
+
+// What the caller says of the ends of n completions.
+class Ends {
+ public:
+  Ends(const Flags& finished, const Flags& may_be_open, std::int64_t n)
+      : finished_(data_of(finished, "finished", n)), may_be_open_(data_of(may_be_open, "answer_may_end_text", n)) {}
+
+  // `unsaid`: what holds where the caller does not say.
+  TextEnd of(std::int64_t j, TextEnd::Kind unsaid) const {
+    const TextEnd::Kind kind = finished_ == nullptr ? unsaid : finished_[j] ? TextEnd::kWhole : TextEnd::kCut;
+    return {kind, may_be_open_ != nullptr && may_be_open_[j]};
+  }
+
+ private:
+  static const bool* data_of(const Flags& flags, const char* name, std::int64_t n) {
+    if (!flags) return nullptr;
+    if (flags->ndim() != 1 || flags->shape(0) != n)
+      throw py::value_error(std::string(name) + " must be bool [" + std::to_string(n) + "], one for each completion");
+    return flags->data();
+  }
+
+  const bool* finished_;
+  const bool* may_be_open_;
+};
+
+auto completions_of(const Texts& texts, const Ends& ends) {
+  return [&](std::int64_t j, TextMemory&) {
+    return Completion{texts[j], texts.is_wide(j), {}, ends.of(j, TextEnd::kWhole)};
+  };
 }
 
-py::dict grade_problems(const ProblemBatch& batch, const py::list& completions, int threads) {
+py::dict grade_problems(const ProblemBatch& batch, const py::list& completions, const Flags& finished,
+                        const Flags& may_be_open, int threads) {
   const Texts texts(completions);
+  const Ends ends(finished, may_be_open, texts.size());
   const std::int64_t per_problem = completions_per_problem(batch.size(), texts.size());
-  return grade({batch.size(), per_problem, false, gold_of(batch), completions_of(texts)}, threads);
+  return grade({batch.size(), per_problem, false, gold_of(batch), completions_of(texts, ends)}, threads);
 }
 
-py::dict grade_texts(const py::list& gold_solutions, const py::list& completions, int threads) {
+py::dict grade_texts(const py::list& gold_solutions, const py::list& completions, const Flags& finished,
+                     const Flags& may_be_open, int threads) {
   const Texts gold(gold_solutions), texts(completions);
   const std::int64_t per_problem = completions_per_problem(gold.size(), texts.size(), "gold solutions");
   const auto gold_at = [&](std::int64_t i, TextMemory&) {
     const bool published = gold[i].find("Define ") != std::string_view::npos;
     return std::pair(gold[i], published ? Style::kPublished : Style::kSymbolic);
   };
-  return grade({gold.size(), per_problem, false, gold_at, completions_of(texts)}, threads);
+  const Ends ends(finished, may_be_open, texts.size());
+  return grade({gold.size(), per_problem, false, gold_at, completions_of(texts, ends)}, threads);
 }
 
 py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>& tokens, const Tokenizer& tokenizer,
-                      int threads) {
+                      const Flags& finished, const Flags& may_be_open, int threads) {
   if (tokens.ndim() != 2)
     throw py::value_error("token completions must be 2-D [completions, length], got " + std::to_string(tokens.ndim()) +
                           "-D");
   const std::int64_t length = tokens.shape(1);
   const std::int64_t per_problem = completions_per_problem(batch.size(), tokens.shape(0));
+  const Ends ends(finished, may_be_open, tokens.shape(0));
   const std::int32_t* ids = tokens.data();
   const auto completion_at = [&](std::int64_t j, TextMemory& memory) {
     const std::int32_t* begin = ids + j * length;
@@ -91,7 +126,8 @@ py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>&
       tokenizer.decode({id, 1}, memory.text);
       memory.token_ends.push_back(static_cast<std::uint32_t>(memory.text.size()));
     }
-    return Completion{memory.text, true, memory.token_ends};
+    const auto unsaid = end < begin + length ? TextEnd::kWhole : TextEnd::kUnknown;
+    return Completion{memory.text, true, memory.token_ends, ends.of(j, unsaid)};
   };
   return grade({batch.size(), per_problem, true, gold_of(batch), completion_at}, threads);
 }
@@ -99,12 +135,15 @@ py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>&
 }  // namespace
 
 void bind_grade(py::module_& m) {
-  m.def("grade_batch", &grade_problems, py::arg("batch"), py::arg("completions"), py::kw_only(), py::arg("threads") = 0,
-        "Verdicts of n completions per problem as arrays. The same for any `threads` (0: all cores).");
+  const auto finished = py::arg("finished") = py::none(), may_be_open = py::arg("answer_may_end_text") = py::none();
+  const auto threads = py::arg("threads") = 0;
+  m.def("grade_batch", &grade_problems, py::arg("batch"), py::arg("completions"), py::kw_only(), finished, may_be_open,
+        threads, "Verdicts of n completions per problem as arrays. The same for any `threads` (0: all cores).");
   m.def("grade_tokens", &grade_tokens, py::arg("batch"), py::arg("tokens"), py::arg("tokenizer"), py::kw_only(),
-        py::arg("threads") = 0, "grade_batch of int32 [completions, length]; a row ends at its first [EOS] or [PAD].");
-  m.def("grade_texts", &grade_texts, py::arg("gold_solutions"), py::arg("completions"), py::kw_only(),
-        py::arg("threads") = 0, "grade_batch with the gold solutions as texts.");
+        finished, may_be_open, threads,
+        "grade_batch of int32 [completions, length]; a row ends at its first [EOS] or [PAD].");
+  m.def("grade_texts", &grade_texts, py::arg("gold_solutions"), py::arg("completions"), py::kw_only(), finished,
+        may_be_open, threads, "grade_batch with the gold solutions as texts.");
 }
 
 }  // namespace fastreason

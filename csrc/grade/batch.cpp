@@ -20,6 +20,7 @@ struct Block {
 
 BatchVerdicts allocate(std::size_t n) {
   BatchVerdicts out;
+  out.ending = Array<std::uint8_t>(n);
   out.answer_correct = Array<bool>(n);
   out.verified = Array<bool>(n);
   out.sound = Array<bool>(n);
@@ -29,6 +30,7 @@ BatchVerdicts allocate(std::size_t n) {
   out.step_offsets = Array<std::int64_t>(n + 1);
   out.gold_offsets = Array<std::int64_t>(n + 1);
   out.gold_answer = Array<double>(n);
+  out.gold_readable = Array<bool>(n);
   return out;
 }
 
@@ -47,7 +49,8 @@ void allocate_steps(std::size_t num_steps, std::size_t num_gold, bool has_tokens
 // Grades completion j, and leaves in the offsets how many steps and gold steps it has.
 void grade_one(Grader& grader, const Completion& completion, std::size_t j, Block& block, BatchVerdicts& out) {
   const std::size_t first = block.steps.size();
-  const Verdict verdict = grader.grade(completion.text, block.steps, block.found);
+  const Verdict verdict = grader.grade(completion.text, completion.end, block.steps, block.found);
+  out.ending[j] = static_cast<std::uint8_t>(verdict.ending);
   out.answer_correct[j] = verdict.answer_correct;
   out.verified[j] = verdict.verified;
   out.sound[j] = verdict.sound;
@@ -57,6 +60,7 @@ void grade_one(Grader& grader, const Completion& completion, std::size_t j, Bloc
   out.step_offsets[j + 1] = verdict.num_steps;
   out.gold_offsets[j + 1] = static_cast<std::int64_t>(grader.num_gold_steps());
   out.gold_answer[j] = grader.gold_answer();
+  out.gold_readable[j] = grader.gold_is_readable();
   const std::span steps = std::span(block.steps).subspan(first);
   for (const StepVerdict& step : steps)
     if (!completion.token_ends.empty())

@@ -19,6 +19,7 @@ struct Completion {
   bool count_characters = false;  // spans are characters of UTF-8, not bytes
   // Where each token of `text` ends, in bytes. With it, steps have spans of tokens too.
   std::span<const std::uint32_t> token_ends;
+  TextEnd end;
 };
 
 // Memory that a source of texts may use for one text.
@@ -36,6 +37,7 @@ struct GradeInput {
 
 // Of completion j the steps are step_offsets[j] .. step_offsets[j + 1] - 1, its gold steps likewise by gold_offsets.
 struct BatchVerdicts {
+  Array<std::uint8_t> ending;
   Array<bool> answer_correct, verified, sound;
   Array<float> process_accuracy;
   Array<double> answer;
@@ -52,6 +54,7 @@ struct BatchVerdicts {
   Array<std::int64_t> gold_offsets;
   Array<std::int32_t> gold_found;  // counted from the completion's own first step
   Array<double> gold_answer;       // of each completion's problem; not a number: none can be read
+  Array<bool> gold_readable;       // likewise, see Grader::set_gold
 };
 
 // The same for any number of threads (0: all cores).

@@ -1,6 +1,7 @@
 // Classes of bytes and small searches that both readers share. Bytes above 127 belong to no class.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <string_view>
 
@@ -29,6 +30,24 @@ inline bool has_word(std::string_view text, std::size_t at, std::string_view wor
   for (std::size_t i = 0; i < word.size(); ++i)
     if (lower(text[at + i]) != word[i]) return false;
   return true;
+}
+
+// Bytes of the tag of a document that stands at `at`, 0 if none does.
+inline std::size_t tag_size(std::string_view text, std::size_t at) {
+  static constexpr std::array<std::string_view, 6> kTags = {"<question>",  "</question>", "<solution>",
+                                                            "</solution>", "<answer>",    "</answer>"};
+  for (const std::string_view tag : kTags)
+    if (text.substr(at, tag.size()) == tag) return tag.size();
+  return 0;
+}
+
+// The first of `marks` from `from` on, but for a point between two digits; npos if there is none.
+inline std::size_t find_stop(std::string_view text, std::size_t from, std::string_view marks) {
+  std::size_t at = text.find_first_of(marks, from);
+  while (at != std::string_view::npos && text[at] == '.' && at > 0 && is_digit(text[at - 1]) && at + 1 < text.size() &&
+         is_digit(text[at + 1]))
+    at = text.find_first_of(marks, at + 1);
+  return at;
 }
 
 // Where `phrase` ends if it stands at `at` with any blanks for each of its own, else npos.

@@ -16,8 +16,9 @@
 
 namespace fastreason {
 
-// What an expression is worth: `value` with the unknown x put at the answer, and slope * x + constant as it stands.
-// A slope that is no number: no such form (a square, a division by x, an undefined name).
+// What an expression is worth: `value` with the unknown x put at the answer, and slope * x + constant as it stands, in
+// integers up to 2**53 that are exact on the way too. A slope or constant that is no number: there is no such form (a
+// square, a quotient that is no integer, an undefined name).
 struct Quantity {
   double value = 0.0, slope = 0.0, constant = 0.0;
 
@@ -29,23 +30,29 @@ struct Quantity {
 
   friend Quantity operator-(const Quantity& a) { return {-a.value, -a.slope, -a.constant}; }
   friend Quantity operator+(const Quantity& a, const Quantity& b) {
-    return {a.value + b.value, a.slope + b.slope, a.constant + b.constant};
+    return {a.value + b.value, exact(a.slope + b.slope), exact(a.constant + b.constant)};
   }
   friend Quantity operator-(const Quantity& a, const Quantity& b) { return a + -b; }
   friend Quantity operator*(const Quantity& a, const Quantity& b) {
-    const double slope = a.slope * b.constant + a.constant * b.slope;
-    return {a.value * b.value, a.slope * b.slope == 0.0 ? slope : kNone, a.constant * b.constant};
+    const double slope = exact(exact(a.slope * b.constant) + exact(a.constant * b.slope));
+    return {a.value * b.value, a.slope * b.slope == 0.0 ? slope : kNone, exact(a.constant * b.constant)};
   }
   friend Quantity operator/(const Quantity& a, const Quantity& b) {
-    return {a.value / b.value, b.slope == 0.0 ? a.slope / b.constant : kNone, a.constant / b.constant};
+    return {a.value / b.value, b.slope == 0.0 ? quotient(a.slope, b.constant) : kNone,
+            quotient(a.constant, b.constant)};
   }
   bool is_zero() const { return value == 0.0; }
+  bool has_form() const { return slope == slope && constant == constant; }
 
-  // Whether both print the same: exact up to 2**53, and nothing beyond is taken for equal.
-  friend bool same_form(const Quantity& a, const Quantity& b) {
-    constexpr double kExact = 9007199254740992.0;
-    return a.slope == b.slope && a.constant == b.constant && a.constant <= kExact && a.constant >= -kExact;
+  // Whether both print the same.
+  friend bool same_form(const Quantity& a, const Quantity& b) { return a.slope == b.slope && a.constant == b.constant; }
+
+ private:
+  static double exact(double n) {
+    constexpr double kExact = 9007199254740991.0;
+    return std::abs(n) <= kExact ? n : kNone;
   }
+  static double quotient(double n, double by) { return std::trunc(n / by) * by == n ? n / by : kNone; }
 };
 
 // How an expression is made, up to the order of terms and factors and the parentheses among them: sums and products are
@@ -165,8 +172,8 @@ struct Definition {
 };
 
 // Recursive descent over + - * / ( ), integers and names; `lookup(name, operand)` says whether a name means anything.
-// Fails on anything else: powers, a number or name right behind another, a division by zero, more than 64 nested
-// parentheses.
+// Fails on anything else: powers, two signs in a row, a number that is none, a number or name right behind another, a
+// division by zero, more than 64 nested parentheses.
 template <class Operand, class Lookup>
 class ExpressionReader {
  public:
@@ -201,22 +208,24 @@ class ExpressionReader {
   }
 
   bool factor(Operand& result) {
-    bool negative = false;
-    while (const char sign = next_of('+', '-')) negative ^= sign == '-';
+    const bool negative = next_of('+', '-') == '-';
+    at_ = skip_blanks(text_, at_);
     if (!atom(result)) return false;
     if (negative) result = -result;
     return true;
   }
 
   bool atom(Operand& result) {
-    // next_of has skipped the blanks
+    // the blanks are skipped
     if (at_ == text_.size()) return false;
     const char c = text_[at_];
     if (is_digit(c)) {
-      double value = c - '0';
-      for (++at_; at_ < text_.size() && is_digit(text_[at_]); ++at_) value = 10.0 * value + (text_[at_] - '0');
+      double value = 0.0;
+      const std::size_t end = read_number(text_, at_, value);
+      if (end == std::string_view::npos) return false;
+      at_ = end;
       result = Operand::number(value);
-      return at_ == text_.size() || !is_word(text_[at_]);
+      return true;
     }
     if (is_alpha(c)) {
       const std::size_t begin = at_++;

@@ -10,8 +10,6 @@ namespace fastreason {
 
 namespace {
 
-constexpr std::array<std::string_view, 6> kTags = {"<question>",  "</question>", "<solution>",
-                                                   "</solution>", "<answer>",    "</answer>"};
 constexpr auto kNowhere = std::string_view::npos;
 
 std::size_t letter_index(char c) { return static_cast<std::size_t>(c >= 'a' ? 26 + c - 'a' : c - 'A'); }
@@ -30,11 +28,11 @@ std::size_t find_body_end(std::string_view text, std::size_t from, std::size_t l
 // last part is one nearly always, and needs no reader of expressions.
 std::size_t lone_number(std::string_view text, std::size_t at, Quantity& number) {
   at = skip_blanks(text, at);
-  const std::size_t begin = at;
   double value = 0.0;
-  for (; at < text.size() && is_digit(text[at]); ++at) value = 10.0 * value + (text[at] - '0');
+  at = read_number(text, at, value);
+  if (at == kNowhere) return kNowhere;
   const std::size_t end = skip_blanks(text, at);
-  if (at == begin || (end < text.size() && text[end] != '=' && text[end] != ';' && text[end] != '.')) return kNowhere;
+  if (end < text.size() && text[end] != '=' && text[end] != ';' && text[end] != '.') return kNowhere;
   number = Quantity::number(value);
   return end;
 }
@@ -65,7 +63,7 @@ class PublishedReader::Lookup {
       found = {{Quantity::undefined(), Shape()}, Shape()};
     }
     const Quantity& quantity = found.printed.quantity;
-    has_values = has_values && quantity.constant == quantity.constant;
+    has_values = has_values && (quantity.has_form() || quantity.value == quantity.value);
     // the latest value of a letter may be that of another step's clause; such texts are read the long way
     return !source.known || source.value == quantity.value;
   }
@@ -86,11 +84,11 @@ class PublishedReader::Lookup {
   int step_;
 };
 
-void PublishedReader::read(std::string_view text, NameTable& names, Trace& trace) {
+void PublishedReader::read(std::string_view text, TextEnd end_of_text, NameTable& names, Trace& trace) {
   names_ = &names;
   trace_ = &trace;
   trace.clear();
-  trace.has_answer = find_answer(text, trace.answer);
+  trace.answer = read_answer(text, end_of_text);
   reset(text);
   StepHeader header, following;
   bool is_plain = is_plain_step_header(text_, 0, header);
@@ -135,15 +133,14 @@ void PublishedReader::remove_tags(std::string_view text) {
   untagged_.clear();
   std::size_t kept = 0;
   for (; at != kNowhere; at = text.find('<', at)) {
-    const auto tag =
-        std::find_if(kTags.begin(), kTags.end(), [&](std::string_view t) { return text.substr(at, t.size()) == t; });
-    if (tag == kTags.end()) {
+    const std::size_t size = tag_size(text, at);
+    if (size == 0) {
       ++at;
       continue;
     }
     untagged_.append(text.substr(kept, at - kept));
-    removals_.push_back({untagged_.size(), tag->size()});
-    at += tag->size();
+    removals_.push_back({untagged_.size(), size});
+    at += size;
     kept = at;
   }
   untagged_.append(text.substr(kept));
@@ -187,12 +184,13 @@ void PublishedReader::end_step(std::size_t end) {
   while (is_blank(text_[end - 1])) --end;  // at the semicolon of its header at the latest
   step_.end = original_offset(end);
   if (unknown_) {  // in reverse problems it stands for the answer
-    step_.has_value = trace_->has_answer;
-    step_.value = trace_->answer;
+    const Answer& answer = trace_->answer;
+    step_.has_value = answer.is_number;
+    step_.value = answer.value;
     step_.shape = Shape::unknown().hash();
-    quantity_ = Quantity::unknown(trace_->has_answer ? trace_->answer : Quantity::kNone);
+    quantity_ = Quantity::unknown(answer.is_number ? answer.value : Quantity::kNone);
   }
-  step_.slip |= num_own_clauses_ + (unknown_ ? 1 : 0) != 1;
+  step_.unreadable |= num_own_clauses_ + (unknown_ ? 1 : 0) != 1;
   write_parents(parents_);
   Letter& own = letter(variable_);
   own.step = static_cast<int>(trace_->steps.size());
@@ -236,9 +234,9 @@ bool PublishedReader::read_clause(std::size_t& at) {
     i = reader.at();
   }
   if (i < text_.size() && text_[i] != ';' && text_[i] != '.') return false;
-  if (i + 1 < text_.size() && text_[i] == '.' && is_digit(text_[i + 1])) return false;  // a fraction
   if (part.quantity.value != part.quantity.value) return false;  // such values are read the long way
   clause.has_value = true;
+  clause.slip |= lookup.has_values && !part.quantity.has_form();
   clause.last = part.quantity;
   clause.shape = definition.shape;
   clause.parents = lookup.parents;
@@ -253,11 +251,11 @@ bool PublishedReader::read_clause(std::size_t& at) {
 void PublishedReader::read_rest(std::size_t at, std::size_t end) {
   while (at < end) {
     if (read_clause(at)) continue;
-    const std::size_t stop = std::min(end, text_.find_first_of(".;", at));
+    const std::size_t stop = std::min(end, find_stop(text_, at, ".;"));
     const std::string_view segment = text_.substr(at, stop - at);
     if (variable_ == 'x' && phrase_end(text_, skip_blanks(text_, at), "we don't know") != kNowhere) unknown_ = true;
     if (const std::size_t equals = segment.find('='); equals != kNowhere) {
-      step_.slip = true;
+      step_.unreadable = true;
       read_loose_clause(segment, equals);
     }
     at = stop + 1;
@@ -284,7 +282,6 @@ void PublishedReader::read_loose_clause(std::string_view segment, std::size_t eq
         return true;
       };
       clause.has_value = evaluate(clause.text.substr(clause.text.rfind('=') + 1), lookup, clause.last);
-      if (!clause.has_value) clause.has_value = last_number(clause.text, clause.last.value);
       clause.last = clause.has_value ? Quantity::number(clause.last.value) : Quantity::undefined();
       take(clause);
       return;
@@ -369,10 +366,10 @@ std::size_t PublishedReader::read_equation(std::size_t begin, std::size_t end) {
   const bool is_first = !equation.present;
   equation.present = true;
   const Letter& target = letter(variable);
-  if (target.step < 0 || !trace_->has_answer) return begin;
+  if (target.step < 0 || !trace_->answer.is_number) return begin;
   const int name = trace_->steps[static_cast<std::size_t>(target.step)].name;
   double told = 0.0;
-  const std::size_t size = check_solved_equation(text.substr(begin), target.step_quantity, trace_->answer, told);
+  const std::size_t size = check_solved_equation(text.substr(begin), target.step_quantity, trace_->answer.value, told);
   const bool is_same = equation.exact && equation.target == name && equation.told == told;
   equation.exact = size > 0 && (is_first || is_same);
   equation.target = name;

@@ -20,7 +20,7 @@ namespace fastreason {
 class PublishedReader {
  public:
   // Names are interned as views into `text` or into this reader's memory, which the next call overwrites.
-  void read(std::string_view text, NameTable& names, Trace& trace);
+  void read(std::string_view text, TextEnd end, NameTable& names, Trace& trace);
 
  private:
   // What a letter stands for. A clause that is not of its step's variable gives its letter a meaning within the step.

@@ -15,9 +15,12 @@ bool Reduction::read(std::string_view text) {
   };
   const auto number = [&](double& value) {
     at = skip_blanks(text, at);
-    const std::size_t size = read_number(text.substr(at), false, value);
-    at += size;
-    return size > 0;
+    const bool negative = at < text.size() && text[at] == '-';
+    const std::size_t end = read_number(text, at + (negative ? 1 : 0), value);
+    if (end == std::string_view::npos) return false;
+    at = end;
+    if (negative) value = -value;
+    return true;
   };
   terms_.clear();
   double term = 0.0;

@@ -7,6 +7,12 @@
 
 namespace fastreason {
 
+namespace {
+
+constexpr auto kNowhere = std::string_view::npos;
+
+}  // namespace
+
 // Words in expressions: the quantities of earlier steps. Their names become parents in the definition alone.
 class SymbolicReader::Lookup {
  public:
@@ -36,16 +42,28 @@ class SymbolicReader::Lookup {
   SymbolicReader& reader_;
 };
 
-void SymbolicReader::read(std::string_view text, NameTable& names, Trace& trace) {
+void SymbolicReader::read(std::string_view text, TextEnd end, NameTable& names, Trace& trace) {
   names_ = &names;
   trace_ = &trace;
   trace.clear();
-  trace.has_answer = find_answer(text, trace.answer);
+  trace.answer = read_answer(text, end);
   step_of_name_.clear();
-  const std::string_view body = text.substr(0, std::min(text.find('<'), text.find("Answer:")));
-  for (std::size_t at = 0; at < body.size();) {
+  const std::string_view body = text.substr(0, trace.answer.begin);
+  std::size_t from = 0;
+  for (std::size_t at = body.find('<'); at != kNowhere; at = body.find('<', at + 1)) {
+    const std::size_t size = tag_size(body, at);
+    if (size == 0) continue;
+    read_sentences(body.substr(0, at), from);
+    from = at + size;
+  }
+  read_sentences(body, from);
+}
+
+// The sentences from `at` to the end of `body`.
+void SymbolicReader::read_sentences(std::string_view body, std::size_t at) {
+  while (at < body.size()) {
     if (read_step(body, at)) continue;
-    const std::size_t end = std::min(body.size(), body.find('.', at));
+    const std::size_t end = std::min(body.size(), find_stop(body, at, "."));
     read_loose_step(body, at, end);
     at = end + 1;
   }
@@ -81,11 +99,11 @@ bool SymbolicReader::read_step(std::string_view body, std::size_t& at) {
     i = part.at();
   }
   if ((i < body.size() && body[i] != '.') || last.quantity.value != last.quantity.value) return fail();
-  if (i + 1 < body.size() && is_digit(body[i + 1])) return fail();  // a fraction
   step.begin = static_cast<std::uint32_t>(begin);
   step.end = static_cast<std::uint32_t>(i);
   step.parents_begin = static_cast<std::uint32_t>(num_parents);
   step.undefined = lookup.undefined;
+  step.slip |= lookup.has_values && !last.quantity.has_form();
   step.has_value = true;
   step.value = last.quantity.value;
   step.shape = definition.shape.hash();
@@ -99,12 +117,12 @@ void SymbolicReader::read_loose_step(std::string_view body, std::size_t at, std:
   const std::string_view sentence = body.substr(at, end - at);
   const std::size_t colon = sentence.find(':');
   const std::string_view name = trim(sentence.substr(0, colon));
-  if (colon == std::string_view::npos || name.empty() || !std::all_of(name.begin(), name.end(), is_alpha)) {
+  if (colon == kNowhere || name.empty() || !std::all_of(name.begin(), name.end(), is_alpha)) {
     trace_->stray |= sentence.find_first_of(":=") != std::string_view::npos;
     return;
   }
   Step step;
-  step.slip = true;
+  step.unreadable = true;
   step.begin = static_cast<std::uint32_t>(name.data() - body.data());
   step.end = static_cast<std::uint32_t>(end);
   step.parents_begin = static_cast<std::uint32_t>(trace_->parents.size());

@@ -11,12 +11,13 @@ namespace fastreason {
 
 class SymbolicReader {
  public:
-  // Names are interned as views into `text`.
-  void read(std::string_view text, NameTable& names, Trace& trace);
+  // Names are interned as views into `text`. Steps are those before the answer.
+  void read(std::string_view text, TextEnd end, NameTable& names, Trace& trace);
 
  private:
   class Lookup;
 
+  void read_sentences(std::string_view body, std::size_t at);
   bool read_step(std::string_view body, std::size_t& at);
   void read_loose_step(std::string_view body, std::size_t at, std::size_t end);
   void add_step(Step& step, std::string_view name);

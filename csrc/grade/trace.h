@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "grade/answer.h"
 #include "grade/expression.h"
 
 namespace fastreason {
@@ -14,7 +15,8 @@ struct Step {
   int name = 0;  // id in the NameTable
   bool has_value = false;
   bool undefined = false;                            // its definition uses a name that nothing before it defines
-  bool slip = false;                                 // one of its printed equalities does not hold or cannot be read
+  bool slip = false;                                 // one of its printed equalities does not hold
+  bool unreadable = false;                           // one of them cannot be read, or its own one is not given once
   double value = 0.0;                                // with x put at the answer
   std::uint64_t shape = 0;                           // hash of its definition
   std::uint32_t parents_begin = 0, parents_end = 0;  // into Trace::parents
@@ -32,16 +34,15 @@ struct Equation {
 struct Trace {
   std::vector<Step> steps;   // in order of the text; a name may occur more than once
   std::vector<int> parents;  // name ids, sorted and without repeats within a step
-  bool has_answer = false;
-  double answer = 0.0;
+  Answer answer;
   bool stray = false;  // an equality stands where no step is
   Equation equation;
 
   void clear() {
     steps.clear();
     parents.clear();
-    has_answer = stray = false;
-    answer = 0.0;
+    stray = false;
+    answer = {};
     equation = {};
   }
 

@@ -32,18 +32,22 @@ void Grader::set_gold(std::string_view solution, Style style) {
   style_ = style;
   names_.clear();
   if (style == Style::kSymbolic)
-    symbolic_.read(solution, names_, gold_);
+    symbolic_.read(solution, {}, names_, gold_);
   else
-    published_gold_.read(solution, names_, gold_);  // its own reader: names may point into it
+    published_gold_.read(solution, {}, names_, gold_);  // its own reader: names may point into it
   num_gold_names_ = names_.size();
   index_steps(gold_, num_gold_names_, gold_step_of_name_);
+  const auto has_value = [](const Step& step) { return step.has_value; };
+  gold_is_readable_ = num_gold_names_ > 0 && has_right_ending(gold_.answer) &&
+                      std::all_of(gold_.steps.begin(), gold_.steps.end(), has_value);
 }
 
-Verdict Grader::grade(std::string_view completion, std::vector<StepVerdict>& steps, std::vector<std::int32_t>& found) {
+Verdict Grader::grade(std::string_view completion, TextEnd end, std::vector<StepVerdict>& steps,
+                      std::vector<std::int32_t>& found) {
   if (style_ == Style::kSymbolic)
-    symbolic_.read(completion, names_, predicted_);
+    symbolic_.read(completion, end, names_, predicted_);
   else
-    published_.read(completion, names_, predicted_);
+    published_.read(completion, end, names_, predicted_);
   index_steps(predicted_, names_.size(), last_step_of_name_);
 
   int num_correct = 0;
@@ -58,12 +62,13 @@ Verdict Grader::grade(std::string_view completion, std::vector<StepVerdict>& ste
     verdict.num_missing += last_step_of_name_[static_cast<std::size_t>(name)] < 0 ? 1 : 0;
   names_.truncate(num_gold_names_);  // while the completion that the other names are views of is still there
   verdict.num_steps = static_cast<std::uint32_t>(predicted_.steps.size());
-  verdict.answer = predicted_.has_answer ? predicted_.answer : Quantity::kNone;
-  verdict.answer_correct =
-      gold_.has_answer && same_number(true, gold_.answer, predicted_.has_answer, predicted_.answer);
+  verdict.ending = predicted_.answer.ending;
+  verdict.answer = predicted_.answer.is_number ? predicted_.answer.value : Quantity::kNone;
+  verdict.answer_correct = has_right_ending(gold_.answer) && has_right_ending(predicted_.answer) &&
+                           predicted_.answer.value == gold_.answer.value;
   verdict.process_accuracy =
       num_gold_names_ > 0 ? static_cast<float>(num_correct) / static_cast<float>(num_gold_names_) : 0.0f;
-  verdict.verified = verdict.answer_correct && num_gold_names_ > 0 && num_correct == num_gold_names_;
+  verdict.verified = verdict.answer_correct && gold_is_readable_ && num_correct == num_gold_names_;
   verdict.sound = verdict.verified && sound;
   return verdict;
 }
@@ -76,7 +81,7 @@ StepVerdict Grader::judge(std::size_t i, bool& sound) const {
   const bool repeated = last_step_of_name_[name] != static_cast<int>(i);
   const double value = step.has_value ? step.value : Quantity::kNone;
   StepVerdict verdict = {StepStatus::kExtra, false, gold, names_.hash(step.name), value, step.begin, step.end};
-  bool wrong = step.slip || step.undefined;
+  bool wrong = step.slip || step.unreadable || step.undefined;
   if (gold >= 0) {
     const Step& wanted = gold_.steps[static_cast<std::size_t>(gold)];
     const bool parents = same_parents(step, wanted);
@@ -93,7 +98,7 @@ StepVerdict Grader::judge(std::size_t i, bool& sound) const {
 StepStatus Grader::fault(const Step& step, const Step& gold, bool same_parents, bool same_value) const {
   if (step.undefined) return StepStatus::kUndefinedVariable;
   if (!same_parents) return StepStatus::kWrongParents;
-  if (step.slip && step.shape == 0) return StepStatus::kArithmeticSlip;  // its definition could not be read
+  if (step.unreadable) return StepStatus::kUnreadable;
   const bool is_leaf = step.parents_begin == step.parents_end;
   if (step.shape != gold.shape && (same_value || !is_leaf)) return StepStatus::kWrongOperator;
   if (step.slip) return StepStatus::kArithmeticSlip;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..evaluation.samplers import DEVICES, ENGINES, load_sampler
 from ..runtime import distributed
+from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
 from ..runtime.metrics_log import StopRequest
 from ..studies.recipe import available_recipes, load_recipe
@@ -138,7 +138,7 @@ def edge_command(arguments: list[str]) -> int:
 
 def _toml(part: dict[str, Any]) -> str:
     """An inline table; JSON's values are TOML's here."""
-    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in part.items()) + " }"
+    return "{ " + ", ".join(f"{key} = {to_json(value)}" for key, value in part.items()) + " }"
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:

@@ -217,6 +217,11 @@ def _grade(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the verdicts go; default: only the table")
     parser.add_argument("--format", choices=FORMATS, help="of --out (default by its name, else jsonl)")
+    parser.add_argument(
+        "--answer-may-end-text",
+        action="store_true",
+        help="the tool that made the texts cut off the </answer> at which it stopped",
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="pass@k with intervals, as eval writes them")
     options = parser.parse_args(arguments)
@@ -224,7 +229,14 @@ def _grade(arguments: list[str]) -> int:
         raise ValueError("--format needs --out FILE")
     if options.threads < 0:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
-    summary = grade_file(options.gold, options.completions, options.out, format=options.format, threads=options.threads)
+    summary = grade_file(
+        options.gold,
+        options.completions,
+        options.out,
+        format=options.format,
+        answer_may_end_text=options.answer_may_end_text,
+        threads=options.threads,
+    )
     print(summary.table())
     if options.results is not None:
         files = {"gold": str(options.gold), "completions": str(options.completions)}

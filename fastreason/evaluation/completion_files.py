@@ -10,6 +10,7 @@ of completions are JSON objects too; either file may be gzip. The text is `compl
              else the row of that number among those of its op, round and round, as the released scorer counts
     order    if the first line has none of these: line k belongs to gold row k // n, with n lines a row
 
+A text is whole unless `finish_reason` is "length"; `gen_solution_answer` is cut off in front of `</answer>`.
 A line that cannot be used is reported and left out; it keeps its place in the order. A gold row in which no answer or
 no step can be read is reported and counted apart, and so is what answers it.
 """
@@ -64,15 +65,22 @@ class _WithoutGold(_Unusable):
 
 @dataclass
 class Chunk:
-    """Some completions: gold row, number among the completions of that row, and text of each."""
+    """Some completions: gold row, number among the completions of that row, and text of each, whether it is finished,
+    and whether `</answer>` is cut off its end."""
 
     rows: list[int] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    finished: list[bool] = field(default_factory=list)
+    cut_off: list[bool] = field(default_factory=list)
     num_characters: int = 0
     bytes_read: int = 0
 
-    def add(self, row: int, first_sample: int, texts: list[str], bytes_read: int) -> None:
+    def add(
+        self, row: int, first_sample: int, texts: list[str], *, finished: bool, cut_off: bool, bytes_read: int
+    ) -> None:
+        self.finished += [finished] * len(texts)
+        self.cut_off += [cut_off] * len(texts)
         self.rows += [row] * len(texts)
         self.samples += range(first_sample, first_sample + len(texts))
         self.texts += texts
@@ -192,7 +200,7 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
     for place, (number, line, bytes_read) in enumerate(_lines(path, report, Skip.MALFORMED)):
         try:
             record = _parse(line)
-            row, texts = gold.find(record), _texts(record)
+            row, (texts, name) = gold.find(record), _texts(record)
             if row is None:
                 if lines_per_row is None:
                     lines_per_row = _lines_per_row(path, gold) if not any(next_sample) else 0
@@ -207,7 +215,14 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
         if chunk.is_full() and (row != chunk.rows[-1] or chunk.is_full(times=4)):
             yield chunk
             chunk = Chunk()
-        chunk.add(row, next_sample[row], texts, bytes_read)
+        chunk.add(
+            row,
+            next_sample[row],
+            texts,
+            finished=record.get("finish_reason") != "length",
+            cut_off=name == "gen_solution_answer",
+            bytes_read=bytes_read,
+        )
         next_sample[row] += len(texts)
     if chunk.texts:
         chunk.bytes_read = path.stat().st_size
@@ -237,17 +252,18 @@ def _gold(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return solution, facts
 
 
-def _texts(record: dict[str, Any]) -> list[str]:
+def _texts(record: dict[str, Any]) -> tuple[list[str], str]:
+    """The texts of a line, and the field that they come from."""
     if isinstance(record.get("completions"), list):
         if not record["completions"]:
             raise _Unusable("completions is empty")
         for i, text in enumerate(record["completions"]):
             if not isinstance(text, str):
                 raise _Unusable(f"completions[{i}] must be a text, got {text!r:.50}")
-        return record["completions"]
+        return record["completions"], "completions"
     for name in TEXT_FIELDS:
         if isinstance(record.get(name), str):
-            return [record[name]]
+            return [record[name]], name
     raise _Unusable(f"no text; need completions, {', '.join(TEXT_FIELDS)}")
 
 

@@ -20,6 +20,7 @@ from ..grading.failure_kinds import failure_kinds
 from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
 from ..runtime import distributed
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import StopRequest, progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
 from ..tasks.stream import MODES, Mixture, ProblemBatch, Split, TaskStream
@@ -212,7 +213,7 @@ def _results(
     """From what every rank has done."""
     own = np.concatenate([np.zeros(0, dtype=SCORES), *scores])
     everyone = np.concatenate(distributed.gather_arrays(own))
-    written = np.frombuffer(json.dumps(traces).encode(), dtype=np.uint8)
+    written = np.frombuffer(to_json(traces).encode(), dtype=np.uint8)
     found = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
     found.sort(key=lambda part: (part["op"], part["first"]))
     ks = sorted({1, *settings.k})  # pass@1 is what reports speak of

@@ -7,7 +7,6 @@ another name and renamed once it is whole.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind, failure_kinds
 from ..grading.verdicts import StepStatus, Verdicts, grade_texts
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import progress_bar
 from ..tasks.export import write_whole
 from . import pass_table
@@ -44,10 +44,13 @@ class Graded:
     failures: np.ndarray
 
     @classmethod
-    def of(cls, chunk: Chunk, gold: GoldRows, threads: int) -> Graded:
+    def of(cls, chunk: Chunk, gold: GoldRows, answer_may_end_text: bool, threads: int) -> Graded:
         rows = np.array(chunk.rows)
         solutions = [gold.solutions[row] for row in _one_of_each_group(rows).tolist()]
-        verdicts = grade_texts(solutions, chunk.texts, threads=threads)
+        may_end = np.array(chunk.cut_off) | answer_may_end_text
+        verdicts = grade_texts(
+            solutions, chunk.texts, finished=chunk.finished, answer_may_end_text=may_end, threads=threads
+        )
         return cls(rows, np.array(chunk.samples), verdicts, failure_kinds(verdicts))
 
 
@@ -152,6 +155,7 @@ def grade_file(
     out: str | Path | None = None,
     *,
     format: str | None = None,
+    answer_may_end_text: bool = False,
     threads: int = 0,
 ) -> Summary:
     """Grades a file of completions; docs/grading.md says what the files hold.
@@ -161,6 +165,7 @@ def grade_file(
         completions: JSONL, plain or gzip; see `completion_files`.
         out: where the verdicts go; None writes none.
         format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
+        answer_may_end_text: of `grade`, for all texts; those of `gen_solution_answer` may anyway.
         threads: 0 uses all cores.
     Returns:
         The summary. Lines that cannot be used have been told on stderr with file, number and reason.
@@ -183,7 +188,7 @@ def grade_file(
 
     rows = GoldRows(gold, report)
     summary = Summary(rows)
-    graded = _grade(completions, rows, report, threads, summary)
+    graded = _grade(completions, rows, report, answer_may_end_text, threads, summary)
     if path is None:
         for _ in graded:
             pass
@@ -194,14 +199,16 @@ def grade_file(
     return summary
 
 
-def _grade(path: Path, gold: GoldRows, report: Report, threads: int, summary: Summary) -> Iterator[Graded]:
+def _grade(
+    path: Path, gold: GoldRows, report: Report, answer_may_end_text: bool, threads: int, summary: Summary
+) -> Iterator[Graded]:
     chunks = read_completions(path, gold, report)
     first = next(chunks, None)
     if first is None:
         raise ValueError(f"{path} has no completion of a gold row")
     with progress_bar("grade", path.stat().st_size, unit="B") as bar:
         for chunk in itertools.chain([first], chunks):
-            graded = Graded.of(chunk, gold, threads)
+            graded = Graded.of(chunk, gold, answer_may_end_text, threads)
             summary.add(graded)
             yield graded
             bar.update(chunk.bytes_read - bar.n)
@@ -224,11 +231,11 @@ def _line(name: str, counts: np.ndarray, number: int) -> str:
 class _Jsonl:
     """A line a completion. The texts of a chunk are put together column by column, not through `json.dumps`."""
 
-    _STEPS = np.array([json.dumps(status.name) for status in StepStatus], dtype=object)
-    _FAILURES = np.array([json.dumps(kind.name) for kind in FailureKind], dtype=object)
+    _STEPS = np.array([to_json(status.name) for status in StepStatus], dtype=object)
+    _FAILURES = np.array([to_json(kind.name) for kind in FailureKind], dtype=object)
 
     def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
-        ids, ops = (np.array([json.dumps(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
+        ids, ops = (np.array([to_json(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
         with path.open("w", encoding="utf-8") as file:
             for part in graded:
                 file.write(self._text(part, ids, ops))

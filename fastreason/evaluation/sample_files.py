@@ -20,6 +20,7 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
+from ..runtime.json_files import to_json
 from ..tasks.export import write_json, write_whole
 
 COLUMNS = {
@@ -84,7 +85,7 @@ class EvaluationFolder:
             "stopped": ["length", "stop"],
         }
         # every rank looks before the first one writes
-        self._check(json.loads(json.dumps(identity)), resume)
+        self._check(json.loads(to_json(identity)), resume)
         distributed.barrier()
         if distributed.is_main():
             self.samples.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ class EvaluationFolder:
         arrays["finish_reason"] = arrays.pop("stopped")
         if texts is not None:
             arrays["completion"] = pa.array(texts, pa.string())
-        table = pa.table(arrays).replace_schema_metadata({_NOTES: json.dumps(notes)})
+        table = pa.table(arrays).replace_schema_metadata({_NOTES: to_json(notes)})
         write_whole(self._part(op, first), lambda file: pa.parquet.write_table(table, file, compression="zstd"))
 
     def _named(self, name: str, values: np.ndarray) -> Any:

@@ -17,6 +17,7 @@ import torch
 
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
+from ..model.hugging_face import WeightsMismatch
 from ..runtime.distributed import Device
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
 from ..sampling.rollout import Rollout
@@ -61,7 +62,7 @@ class Samples:
         verdicts: of P * n completions.
         lengths: int64 [P * n] in tokens, the stop token included.
         stopped: bool [P * n]: the model ended by itself, before the limit.
-        text: the completion of a row.
+        text: the completion of a row, without an end token.
     """
 
     verdicts: Verdicts
@@ -122,9 +123,10 @@ class RolloutSampler:
         )
 
         def text(row: int) -> str:
-            return self.tokenizer.decode(drawn.tokens[row, : drawn.lengths[row]])
+            tokens = drawn.tokens[row, : drawn.lengths[row]]
+            return self.tokenizer.decode(tokens[:-1] if tokens[-1] == self.tokenizer.eos_id else tokens)
 
-        verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer)
+        verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer, finished=drawn.finished)
         return Samples(verdicts, drawn.lengths, drawn.finished, text)
 
 
@@ -161,14 +163,19 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if not (folder / "config.json").is_file():
         raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
+    why = ""
     if engine != "transformers":
         try:
             model = Decoder.from_pretrained(folder).to(place)
             return RolloutSampler(model, Tokenizer.from_pretrained(folder), sampling)
-        except (ValueError, TypeError) as error:
-            if engine == "fastreason":
+        except ValueError as error:
+            if engine == "fastreason" or isinstance(error, WeightsMismatch):
                 raise
-            print(f"{folder}: read by transformers, since our decoder does not: {error}", file=sys.stderr)
+            why = str(error)
+            print(f"{folder}: read by transformers, since our decoder does not: {why}", file=sys.stderr)
     from .transformers_sampler import TransformersSampler
 
-    return TransformersSampler(folder, sampling, place)
+    try:
+        return TransformersSampler(folder, sampling, place)
+    except ValueError as error:
+        raise ValueError(f"{error}; our decoder does not either: {why}" if why else str(error)) from error

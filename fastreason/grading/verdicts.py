@@ -1,9 +1,9 @@
 """The step verifier: completions against gold solutions, step by step.
 
 Definitions (arXiv 2512.07783, section 2). For a gold step v: s(v) = 1 iff a predicted step has its name, its set of
-parents and its value. process_accuracy = mean of s over gold steps; verified = process_accuracy is 1 and the answer is
-the gold answer. Extra steps do not matter. `sound` is stricter: nothing that is printed may be wrong. docs/grading.md
-says how text is read.
+parents and its value. process_accuracy = mean of s over gold steps; verified = process_accuracy is 1 and the completion
+ends with its one answer, which is the gold answer. Extra steps do not matter. `sound` is stricter: nothing that is
+printed may be wrong. docs/grading.md says how text is read.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, partial
-from typing import Any, Literal
+from html import escape
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import integers
+from ..runtime.arguments import integers, listed
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
+from .marked_steps import marked_text
+
+# completions that a notebook shows
+_SHOWN = 8
 
 
 class StepStatus(IntEnum):
     """What the verifier says of one predicted step.
 
-    Where several things are wrong: repeated or extra, undefined variable, wrong parents, wrong operator, arithmetic
-    slip, wrong value, in this order.
+    Where several things are wrong: repeated or extra, undefined variable, wrong parents, unreadable, wrong operator,
+    arithmetic slip, wrong value, in this order.
     """
 
     RIGHT = 0
@@ -38,16 +43,33 @@ class StepStatus(IntEnum):
     WRONG_OPERATOR = 3
     """The same parents, but another operator, constant or order of operands."""
     ARITHMETIC_SLIP = 4
-    """One of its equalities does not hold, or cannot be read."""
+    """One of its equalities does not hold."""
     UNDEFINED_VARIABLE = 5
     """It uses a variable that nothing before it defines."""
     REPEATED = 6
     """A later step has the same name; that one counts."""
     EXTRA = 7
     """No gold step has this name."""
+    UNREADABLE = 8
+    """One of its equalities cannot be read, as where a number is none, or its value is given twice or never."""
 
 
-@dataclass(frozen=True, eq=False)
+class Ending(IntEnum):
+    """How a completion ends. Where several hold, the last of this list that does."""
+
+    CLOSED = 0
+    """With one answer that is closed, and nothing but white space behind it."""
+    NO_ANSWER = 1
+    """There is neither `<answer>` nor `Answer:`."""
+    TEXT_AFTER_ANSWER = 2
+    """Something stands behind the answer."""
+    SEVERAL_ANSWERS = 3
+    """A further `<answer>` or `Answer:` follows the first one."""
+    UNFINISHED = 4
+    """At its limit, or while an answer is open."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Steps:
     """The predicted steps of all completions, one after the other.
 
@@ -74,6 +96,10 @@ class Steps:
     token_begin: np.ndarray | None = None
     token_end: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        of = f"{len(self.status):,} steps of {len(self.offsets) - 1:,} completions"
+        return f"Steps({of}, {self.correct.sum():,} correct)"
+
     @cached_property
     def completion(self) -> np.ndarray:
         """int64 [steps]: the completion that each step belongs to."""
@@ -89,24 +115,28 @@ class GoldSteps:
         found: int32 [gold steps]: the predicted step with the same name, counted from the completion's first, -1 if it
             is missing.
         answer: float64 [n]: the gold answer of each completion; not a number if none can be read.
+        readable: bool [n]: the gold solution has an answer, and steps that all have a value. If not, nothing is
+            verified.
     """
 
     offsets: np.ndarray
     found: np.ndarray
     answer: np.ndarray
+    readable: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Verdicts:
     """What the verifier says of n completions, as arrays.
 
     Args:
-        answer_correct: bool [n]: the answer is the gold answer.
+        ending: uint8 [n], an Ending.
+        answer_correct: bool [n]: the ending is CLOSED, and the answer is the gold answer.
         verified: bool [n]: so it is, and every gold step is correct.
         sound: bool [n]: verified, and nothing that is printed is wrong: every equality holds, every step is defined as
             in the gold solution from what was defined before, and the equation of a reverse problem is solved exactly.
         process_accuracy: float32 [n]: the share of gold steps that are correct.
-        answer: float64 [n]: the number read as the answer; not a number if there is none.
+        answer: float64 [n]: the first answer; not a number if there is none, it is open, or what stands there is none.
         num_missing: int32 [n]: gold steps without a step of their name.
         steps: the predicted steps.
         gold_steps: which gold steps they are.
@@ -118,6 +148,7 @@ class Verdicts:
     gold solutions in which it finds no step the first is False, process accuracy and reward are not a number.
     """
 
+    ending: np.ndarray
     answer_correct: np.ndarray
     verified: np.ndarray
     sound: np.ndarray
@@ -133,10 +164,31 @@ class Verdicts:
     def __len__(self) -> int:
         return len(self.verified)
 
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Verdicts(0 completions)"
+        shares = {"answer right": self.answer_correct, "verified": self.verified, "sound": self.sound}
+        text = ", ".join(f"{name} {100 * values.mean():.1f} %" for name, values in shares.items())
+        return f"Verdicts({len(self):,} completions: {text})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first completions, their steps green where right, red where wrong, grey where extra."""
+        shown = range(min(len(self), _SHOWN)) if self._texts is not None else range(0)
+        texts = self._texts()[1] if self._texts is not None else []
+        rows = "".join(f"<li>{self._marked(i, texts[i])}</li>" for i in shown)
+        return f"<div><p>{escape(repr(self))}</p><ol start='0'>{rows}</ol></div>"
+
+    def _marked(self, i: int, text: str | bytes) -> str:
+        steps, places = self.steps, range(self.steps.offsets[i], self.steps.offsets[i + 1])
+        names = [StepStatus(steps.status[s]).name.lower().replace("_", " ") for s in places]
+        spans = [(int(steps.begin[s]), int(steps.end[s]), name) for s, name in zip(places, names, strict=True)]
+        level = "verified" if self.verified[i] else "answer right" if self.answer_correct[i] else "not verified"
+        return f"{marked_text(text, spans)} <i>({level})</i>"
+
     @property
     def gold_readable(self) -> np.ndarray:
         """bool [n]: the gold solution has an answer and steps that can be read. Where not, the verdicts say nothing."""
-        return ~np.isnan(self.gold_steps.answer) & (np.diff(self.gold_steps.offsets) > 0)
+        return self.gold_steps.readable
 
     @property
     def released_verified(self) -> np.ndarray:
@@ -229,37 +281,73 @@ class Verdicts:
         )
 
 
+@runtime_checkable
+class SampledTokens(Protocol):
+    """Samples as token ids, such as a `RolloutOutput`."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def finished(self) -> np.ndarray: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+
+
+@runtime_checkable
+class TokenArray(Protocol):
+    """An array or a tensor."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
 def grade(
     batch: ProblemBatch,
-    completions: Sequence[str] | Sequence[bytes] | np.ndarray,
+    completions: Sequence[str] | Sequence[bytes] | TokenArray | SampledTokens,
     *,
     tokenizer: Tokenizer | None = None,
+    finished: np.ndarray | Sequence[bool] | None = None,
+    answer_may_end_text: bool | np.ndarray | Sequence[bool] = False,
     threads: int = 0,
 ) -> Verdicts:
     """Grades n completions of each problem of a batch.
 
     Args:
         batch: the problems.
-        completions: flat, n for problem 0, then n for problem 1, ...: texts that continue the prompt, or integers
-            [completions, length], rows that end at their first [EOS] or [PAD].
+        completions: flat, n for problem 0, then n for problem 1, ...: texts that continue the prompt; or integers
+            [completions, length] of numpy or torch, rows that end at their first [EOS] or [PAD]; or the output of a
+            `Rollout`, which knows its tokenizer and which samples are finished.
         tokenizer: whose ids they are; needed for integers only.
+        finished: bool [completions]: False where a completion ran into its limit, so that it is UNFINISHED. Default:
+            texts are whole, and a row without [EOS] and [PAD] is finished if it ends with `</answer>`.
+        answer_may_end_text: True for texts whose tool stops at `</answer>` and cuts it off, as most do with stop
+            strings: an answer that is open where a finished text ends is closed. One for all, or bool [completions]. A
+            text that ran into its limit within the number looks the same: give `finished` too where it is known.
         threads: 0 uses all cores; the verdicts are the same for any number.
     Returns:
         Verdicts of len(completions) entries. Any text is graded; none is an error.
     Raises:
-        ValueError: the number of completions is no multiple of the number of problems, or a tokenizer is missing.
+        ValueError: the number of completions is no multiple of the number of problems, a tokenizer is missing, or
+            `finished` or `answer_may_end_text` has another length.
     """
-    if isinstance(completions, np.ndarray):
+    if isinstance(completions, SampledTokens):
+        tokenizer = completions.tokenizer if tokenizer is None else tokenizer
+        finished = completions.finished if finished is None else finished
+        completions = completions.tokens
+    if isinstance(completions, TokenArray):
         if tokenizer is None:
             raise ValueError("grade: token ids need the tokenizer argument")
         completions = integers("grade: token ids", completions, -(2**31), 2**31 - 1).astype(np.int32, copy=False)
-        arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, threads=threads)
+        if completions.ndim != 2:
+            raise ValueError(f"grade: token ids must be [completions, length], got shape {list(completions.shape)}")
+        ends = _ends(len(completions), finished, answer_may_end_text)
+        arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, **ends, threads=threads)
         return Verdicts._from_core(
             arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
         )
-    texts: list[str | bytes] = list(completions)
+    texts: list[str | bytes] = listed("grade: completions", completions)
+    ends = _ends(len(texts), finished, answer_may_end_text)
     return Verdicts._from_core(
-        _core.grade_batch(batch.core, texts, threads=threads), partial(_with_solutions, batch, texts), threads
+        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts), threads
     )
 
 
@@ -268,6 +356,8 @@ def grade_texts(
     completions: Sequence[str] | Sequence[bytes],
     *,
     unreadable_gold: Literal["error", "mark"] = "error",
+    finished: np.ndarray | Sequence[bool] | None = None,
+    answer_may_end_text: bool | np.ndarray | Sequence[bool] = False,
     threads: int = 0,
 ) -> Verdicts:
     """Grades n completions of each gold solution, for any text in the format of GSM-Infinite or the symbolic style.
@@ -277,6 +367,7 @@ def grade_texts(
         completions: flat, n for gold solution 0, then n for gold solution 1, ...
         unreadable_gold: a gold solution in which no answer or no step can be read is an "error"; or "mark" leaves it to
             the caller, who finds its completions where `gold_readable` of the verdicts is False.
+        finished, answer_may_end_text: see `grade`.
         threads: 0 uses all cores.
     Raises:
         ValueError: a gold solution cannot be read, or completions do not go with the gold solutions in number.
@@ -285,12 +376,14 @@ def grade_texts(
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
     array([ True])
     """
-    gold: list[str | bytes] = list(gold_solutions)
-    texts: list[str | bytes] = list(completions)
+    gold: list[str | bytes] = listed("grade_texts: gold_solutions", gold_solutions)
+    texts: list[str | bytes] = listed("grade_texts: completions", completions)
     if unreadable_gold not in ("error", "mark"):
         raise ValueError(f'grade_texts: unreadable_gold must be "error" or "mark", got {unreadable_gold!r}')
     verdicts = Verdicts._from_core(
-        _core.grade_texts(gold, texts, threads=threads), partial(_as_they_are, gold, texts), threads
+        _core.grade_texts(gold, texts, **_ends(len(texts), finished, answer_may_end_text), threads=threads),
+        partial(_as_they_are, gold, texts),
+        threads,
     )
     if unreadable_gold == "error" and not verdicts.gold_readable.all():
         first = int(verdicts.gold_readable.argmin())
@@ -298,6 +391,19 @@ def grade_texts(
         what = "answer" if np.isnan(verdicts.gold_steps.answer[first]) else "step"
         raise ValueError(f"grade_texts: gold_solutions[{index}] has no {what} that can be read: {gold[index]!r:.80}")
     return verdicts
+
+
+def _ends(
+    n: int,
+    finished: np.ndarray | Sequence[bool] | None,
+    answer_may_end_text: bool | np.ndarray | Sequence[bool],
+) -> dict[str, np.ndarray | None]:
+    """What the core takes of the ends of n completions."""
+    may_be_open = np.asarray(answer_may_end_text, dtype=bool)
+    return {
+        "finished": None if finished is None else np.asarray(finished, dtype=bool),
+        "answer_may_end_text": np.full(n, may_be_open) if may_be_open.ndim == 0 else may_be_open,
+    }
 
 
 # What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts pickle.

@@ -27,6 +27,7 @@ class TextReward:
     Args:
         kind: one of KINDS, or a function from `Verdicts` to float [n] in [0, 1].
         settings: keyword arguments of that reward, such as {"outcome_weight": 0.2}.
+        answer_may_end_text: of `grade`, for tools that stop at `</answer>` and cut it off.
         threads: 0 uses all cores.
     Raises:
         ValueError: no such kind, or settings that it does not have.
@@ -35,6 +36,7 @@ class TextReward:
     kind: str | RewardFunction = "strict"
     settings: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    answer_may_end_text: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.kind) and self.kind not in KINDS:
@@ -62,7 +64,13 @@ class TextReward:
             ValueError: a gold cannot be read, or the reward returns something else than finite numbers [n].
         """
         solutions = [self._solution(gold, i) for i, gold in enumerate(golds)]
-        verdicts = grade_texts(solutions, completions, unreadable_gold="mark", threads=self.threads)
+        verdicts = grade_texts(
+            solutions,
+            completions,
+            unreadable_gold="mark",
+            answer_may_end_text=self.answer_may_end_text,
+            threads=self.threads,
+        )
         unread = np.isnan(verdicts.gold_steps.answer) if self.kind == "outcome" else ~verdicts.gold_readable
         if unread.any():
             raise self._unreadable(golds, int(unread.argmax()), verdicts)

@@ -29,6 +29,7 @@ def reward(
     *,
     column: str = "solution",
     tokenizer: Tokenizer | None = None,
+    answer_may_end_text: bool = False,
     threads: int = 0,
     **settings: Any,
 ) -> Callable[..., list[float]]:
@@ -42,6 +43,7 @@ def reward(
         column: of the dataset: the gold solutions; for kind outcome answers alone are enough.
         tokenizer: reads completions from their token ids. TRL drops special tokens from its texts; a tokenizer in which
             `<answer>` is one, as in the released tokenizer, leaves no answer there.
+        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
         threads: 0 uses all cores.
         settings: of the reward, such as outcome_weight=0.2.
     Raises:
@@ -49,7 +51,7 @@ def reward(
             cannot be read, completions that are neither text nor messages of text, or a function that returns something
             else than finite numbers [n].
     """
-    return _Reward(TextReward(kind, settings, threads), column, tokenizer)
+    return _Reward(TextReward(kind, settings, threads, answer_may_end_text), column, tokenizer)
 
 
 def prompts(
@@ -100,12 +102,18 @@ class _Reward:
         elif completion_ids is None:
             raise ValueError("trl.reward: a tokenizer needs completion_ids, which this TRL does not pass")
         else:
-            texts = [self.tokenizer.decode(ids) for ids in completion_ids]
+            texts = [_decoded(ids, self.tokenizer) for ids in completion_ids]
         rewards, verdicts = self.text_reward.score(columns[self.column], texts)
         if log_metric is not None and len(verdicts):
             for name in ("answer_correct", "verified", "process_accuracy"):
                 log_metric(name, float(getattr(verdicts, name).mean()))
         return rewards.tolist()
+
+
+def _decoded(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Up to the end token."""
+    ends = (i for i, token in enumerate(ids) if token in (tokenizer.eos_id, tokenizer.pad_id))
+    return tokenizer.decode(ids[: next(ends, len(ids))])
 
 
 def _text(completion: Any, i: int) -> str:

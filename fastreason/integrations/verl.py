@@ -27,6 +27,7 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     kind: str | RewardFunction = "strict",
+    answer_may_end_text: bool = False,
     **settings: Any,
 ) -> dict[str, float]:
     """The reward of one completion.
@@ -38,6 +39,7 @@ def compute_score(
             outcome the answer alone is enough.
         extra_info: where `gold_solution` is looked for if ground_truth has none, or is an answer alone.
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
+        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
         settings: of the reward, such as outcome_weight=0.2.
     Returns:
         score, and beside it what verl logs: answer_correct, verified, process_accuracy.
@@ -46,7 +48,8 @@ def compute_score(
             something else than a finite number.
     """
     del data_source
-    return _scores([solution_str], [_gold(ground_truth, extra_info)], kind, settings, threads=1)[0]
+    text_reward = TextReward(kind, settings, 1, answer_may_end_text)
+    return _scores([solution_str], [_gold(ground_truth, extra_info)], text_reward)[0]
 
 
 def compute_scores(
@@ -56,13 +59,14 @@ def compute_scores(
     extra_infos: Sequence[dict[str, Any] | None] | None = None,
     *,
     kind: str | RewardFunction = "strict",
+    answer_may_end_text: bool = False,
     **settings: Any,
 ) -> list[dict[str, float]]:
     """`compute_score` for verl's batch reward manager: all completions in one call on all cores."""
     del data_sources
     extras = [None] * len(solution_strs) if extra_infos is None else extra_infos
     golds = [_gold(truth, extra, f" {i}") for i, (truth, extra) in enumerate(zip(ground_truths, extras, strict=True))]
-    return _scores(solution_strs, golds, kind, settings, threads=0)
+    return _scores(solution_strs, golds, TextReward(kind, settings, 0, answer_may_end_text))
 
 
 def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
@@ -83,10 +87,8 @@ def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
     ]
 
 
-def _scores(
-    texts: Sequence[str], golds: list[str | int], kind: str | RewardFunction, settings: dict[str, Any], threads: int
-) -> list[dict[str, float]]:
-    rewards, verdicts = TextReward(kind, settings, threads).score(golds, texts)
+def _scores(texts: Sequence[str], golds: list[str | int], text_reward: TextReward) -> list[dict[str, float]]:
+    rewards, verdicts = text_reward.score(golds, texts)
     columns = {
         "score": rewards,
         "answer_correct": verdicts.answer_correct,

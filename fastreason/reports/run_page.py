@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
-    """Means of at most `most` runs of neighbouring points."""
+    """Means of at most `most` runs of neighbouring points; a value that is no number is no point."""
+    points = [point for point in points if math.isfinite(point[1])]
     size = max(1, -(-len(points) // most))
     runs = [points[i : i + size] for i in range(0, len(points), size)]
     return [(run[-1][0], sum(y for _, y in run) / len(run)) for run in runs]

@@ -256,7 +256,7 @@ def _sample(
         own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
         samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
         sampled = clock.seconds()
-        verdicts = grade(own, samples.tokens, tokenizer=tokenizer)
+        verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
         rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
         seconds["grade"] += clock.seconds() - sampled
         seconds["sample"] += sampled - started

@@ -49,8 +49,8 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
     """
     allowed = f"integers {_interval(low, high)}"
     try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors on a GPU, or with a gradient
+        array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)  # a tensor of torch may be on a GPU
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors with a gradient
         _refuse(name, allowed, values)
     if array.size == 0 and array.dtype.kind == "f":  # an empty list
         return np.zeros(array.shape, dtype=np.int64)
@@ -62,6 +62,23 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
         outside = int(array.min()) if int(array.min()) < low else int(array.max())
         _refuse(name, allowed, outside)
     return array.astype(np.int64, copy=False)
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """`values` as a list; one text, which Python would take letter by letter, is an error.
+
+    >>> listed("themes", ("zoo", "school"))
+    ['zoo', 'school']
+    >>> listed("themes", "zoo")
+    Traceback (most recent call last):
+    ValueError: themes must be a list, got 'zoo'
+    """
+    if isinstance(values, str | bytes):
+        _refuse(name, "a list", values)
+    try:
+        return list(values)
+    except TypeError:
+        _refuse(name, "a list", values)
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above_low: bool = False) -> float:

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .json_files import to_json
+
 BEAT_S = 5.0
 STALE_S = 120.0
 # (lock folder) -> (heartbeat, when this process first saw it)
@@ -50,7 +52,7 @@ class Lock:
         number = 1 + (0 if last is None else int(last.name.rpartition("-")[2]))
         temporary = place / f"owner-new-{uuid.uuid4().hex}"
         temporary.mkdir()
-        (temporary / "owner.json").write_text(json.dumps(_this_process()), encoding="utf-8")
+        (temporary / "owner.json").write_text(to_json(_this_process()), encoding="utf-8")
         target = place / f"owner-{number:04d}"
         try:
             temporary.rename(target)

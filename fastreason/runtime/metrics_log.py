@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from . import distributed
+from .json_files import to_json
 from .trackers import open_tracker
 
 
@@ -37,7 +39,7 @@ class MetricsLog:
     def write(self, stage: str, **values: Any) -> None:
         if not self.writes:
             return
-        line = json.dumps({"stage": stage, **{k: _short(v) for k, v in values.items()}})
+        line = to_json({"stage": stage, **{k: _short(v) for k, v in values.items()}})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         numbers = {f"{stage}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
@@ -65,9 +67,11 @@ class MetricsLog:
         temporary.replace(self.path)
 
     def read(self) -> list[dict[str, Any]]:
+        """The lines, with NaN where a number was none (null in the file)."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class ModelSettings:
         return ModelConfig.preset(self.preset, vocab_size=vocab_size, **overrides)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """Stages in order, each optional, and how their results are evaluated."""
 
@@ -94,6 +94,9 @@ class Recipe:
     """Ops that the report calls in-distribution."""
     edge: list[int] = field(default_factory=list)
     """Ops that the report calls the edge of competence."""
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.name!r}: {', '.join(self.stages)}; model {self.model.preset}, seed {self.seed})"
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -28,6 +28,7 @@ import torch
 
 from ..reports.study_page import collect, write_study_report
 from ..runtime.folder_lock import Lock
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
 from .preflight import preflight
 from .resume import check_study
@@ -138,7 +139,7 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
     folder.mkdir(parents=True, exist_ok=True)
     # several shards may start at once: each writes the same, under a name of its own
     temporary = folder / f"study.new-{os.getpid()}"
-    temporary.write_text(json.dumps({"code": code_version()}) + "\n", encoding="utf-8")
+    temporary.write_text(to_json({"code": code_version()}) + "\n", encoding="utf-8")
     temporary.replace(code)
     _save(study, saved)
 
@@ -209,7 +210,7 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
     """Writes results.json and the report of what is finished, and returns the former."""
     results = collect(study, runs, stages)
-    write_atomically(folder / "results.json", json.dumps(results) + "\n")
+    write_atomically(folder / "results.json", to_json(results) + "\n")
     write_study_report(folder)
     return results
 

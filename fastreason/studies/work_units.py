@@ -27,6 +27,7 @@ from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
 from ..model.decoder import Decoder, ModelConfig
 from ..rl.loop import PolicySettings, reinforce
 from ..runtime import distributed
+from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine, package_version
 from ..runtime.metrics_log import MetricsLog, StopRequest
 from ..tasks.stream import Mixture, TaskStream
@@ -82,7 +83,7 @@ class Unit:
     @cached_property
     def key(self) -> str:
         """KIND-HASH: the name of its folder."""
-        return f"{self.kind}-{_digest(json.dumps(self.determined_by, sort_keys=True))}"
+        return f"{self.kind}-{_digest(to_json(self.determined_by, sort_keys=True))}"
 
     def outcome(self, stages: Path) -> dict[str, Any] | None:
         """What done.json holds, if the unit is finished."""
@@ -162,7 +163,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     """
     folder = stages / unit.key
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "unit.json", json.dumps(unit.determined_by, indent=1) + "\n")
+    write_atomically(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
     model = Decoder(unit.model)
     if unit.before is None:
         model.reset_parameters(unit.seed)
@@ -179,7 +180,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
             progress = _train(unit, model, folder / "checkpoint", log, stop)
         done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
     done["machine"] = describe_machine()
-    write_atomically(folder / "done.json", json.dumps(done) + "\n")
+    write_atomically(folder / "done.json", to_json(done) + "\n")
 
 
 def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import progress_bar
 from ..text.tokenizer import Tokenizer
 from .shards import StreamShard
@@ -123,7 +124,7 @@ class _Export(ABC):
     def identity(self) -> dict[str, Any]:
         """What two runs must share to write to one place. The first rows stand for everything that makes a problem."""
         stream = self.problems.stream
-        rows = json.dumps(self.problems[0:4].rows())
+        rows = to_json(self.problems[0:4].rows())
         return {
             "format": self.format,
             "mixture": [asdict(cell) | {"weight": weight} for cell, weight in stream.mixture.weights.items()],
@@ -141,7 +142,7 @@ class _Export(ABC):
         if not path.exists():
             if others := sorted(self.folder.glob(f"{self.name}-*")):
                 raise ValueError(f"generate: {others[0]} is there without {path.name}; give an empty folder")
-            write_whole(path, lambda file: file.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8"))
+            write_whole(path, lambda file: file.write_text(to_json(identity, indent=1) + "\n", encoding="utf-8"))
         elif json.loads(path.read_text(encoding="utf-8")) != identity:
             raise ValueError(f"generate: {path} is of another mixture, seed, split, format or tokenizer")
 
@@ -225,7 +226,7 @@ class _Tokens(_Export):
                 np.save(file, tokens.astype(self.dtype))
 
         write_whole(place.with_suffix(".npy"), save)
-        write_whole(place.with_suffix(".json"), lambda file: file.write_text(json.dumps(facts), encoding="utf-8"))
+        write_whole(place.with_suffix(".json"), lambda file: file.write_text(to_json(facts), encoding="utf-8"))
 
     def size_of(self, place: Path) -> int:
         return len(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["prompt_lengths"])
@@ -246,5 +247,5 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
+    text = to_json(content, indent=1) + "\n"
     write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

@@ -22,7 +22,10 @@ from fastreason.grading.failure_kinds import FailureKind
 STREAM = fr.TaskStream(fr.Mixture.uniform(op=[2, 5, 11], themes=["zoo", "symbolic"]), seed=4, split="test")
 BATCH = STREAM[0:12]
 GOLD = BATCH.rows()
-RIGHT = [document.removeprefix(prompt) for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)]
+RIGHT = [
+    document.removeprefix(prompt).removesuffix("[EOS]")
+    for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)
+]
 
 
 def samples_of(i: int) -> list[str]:
@@ -460,7 +463,7 @@ def test_memory_does_not_grow_with_the_completions(files, tmp_path, suffix):
     peaks_kib = {}
     for count in (20_000, 100_000):
         paths = files([])
-        lines = [json.dumps({"row": i, "completion": RIGHT[i] + " so" * 150}) + "\n" for i in range(12)]
+        lines = [json.dumps({"row": i, "completion": RIGHT[i] + " so" * 160}) + "\n" for i in range(12)]
         with paths[1].open("w", encoding="utf-8") as file:
             file.writelines(lines[i % 12] for i in range(count))
         command = [sys.executable, "-c", MEASURE, *map(str, paths), str(tmp_path / f"out.{suffix}")]

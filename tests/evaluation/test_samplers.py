@@ -13,6 +13,7 @@ from fastreason.evaluation.evaluate import EvaluateSettings, evaluate_sampler
 from fastreason.evaluation.sample_files import model_identity
 from fastreason.evaluation.samplers import RolloutSampler, Sampling, load_sampler, sample_ids
 
+from ..byte_tokenizer import byte_tokenizer
 from ..model.test_decoder import random_model
 
 transformers = pytest.importorskip("transformers")
@@ -132,21 +133,6 @@ def test_generation_by_transformers_stops_behind_the_answer(llama, problems, mon
     assert samples.stopped.tolist() == [True, True, False]
     assert samples.text(0) == " Ba: 3. </solution> <answer> 3 </answer>"
     assert "[EOS]" not in samples.text(1)
-
-
-def byte_tokenizer(folder):
-    """A byte-level vocabulary without merges: `</answer>` is nine tokens."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-    from tokenizers.decoders import ByteLevel
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in ("<pad>", "<end>")])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<end>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names))
-    return tokenizer
 
 
 def test_a_stop_string_of_several_tokens(tmp_path, problems):

@@ -13,6 +13,7 @@ STATUS = dict(
     P=StepStatus.WRONG_PARENTS,
     O=StepStatus.WRONG_OPERATOR,
     S=StepStatus.ARITHMETIC_SLIP,
+    N=StepStatus.UNREADABLE,
     U=StepStatus.UNDEFINED_VARIABLE,
     D=StepStatus.REPEATED,
     X=StepStatus.EXTRA,
@@ -56,7 +57,7 @@ STATUS = dict(
         (GOLD, "q + B = 2 + 5 = 7", "q - B = 9 + 9 = 7", "v.a", 1, "RRO"),
         (GOLD, "q + B = 2 + 5 = 7", "q + B = 9 + 9 = 7", "v.a", 1, "RRS"),
         (GOLD, "q + B = 2 + 5 = 7", "q + B = 2 - 5 = 7", "v.a", 1, "RRS"),
-        (GOLD, "q + B = 2 + 5 = 7", "q + B = = 7", "v.a", 1, "RRS"),
+        (GOLD, "q + B = 2 + 5 = 7", "q + B = = 7", "v.a", 1, "RRN"),
         (GOLD, "so B = 3 + m = 3 + 2", "so B = 2 + m = 3 + 2", "v.a", 1, "ROR"),
         (GOLD, "so B = 3 + m = 3 + 2", "so B = 3 * m = 3 + 2", "v.a", 1, "ROR"),
         # the order of terms, and the way they are grouped, change no meaning
@@ -72,11 +73,11 @@ STATUS = dict(
         (GOLD, "as q; so q", "as qq; so q", "..a", 0, "UU"),
         # words between equalities may pass, equalities that belong to no step may not
         (GOLD, "so T =", "thus we see; so T =", "vsa", 1, "RRR"),
-        (GOLD, "so T =", "9 = 9; so T =", "v.a", 1, "RRS"),
+        (GOLD, "so T =", "9 = 9; so T =", "v.a", 1, "RRN"),
         (GOLD, "Define red", "Well, 1 = 1. Define red", "v.a", 1, "RRR"),
         (GOLD, "Define red", "Define a thing as 1 = 2. Define red", "v.a", 1, "RRR"),
         # the variable of a step must be given once
-        (GOLD, "T = q + B = 2 + 5 = 7", "T = q + B = 2 + 5 = 7; so T = q + B = 2 + 5 = 7", "v.a", 1, "RRS"),
+        (GOLD, "T = q + B = 2 + 5 = 7", "T = q + B = 2 + 5 = 7; so T = q + B = 2 + 5 = 7", "v.a", 1, "RRN"),
         (SYMBOLIC_GOLD, "", "", "vsa", 1, "RRR"),
         (SYMBOLIC_GOLD, "Ba: 2.", "Ba: 4.", "..a", 2 / 3, "WSS"),
         (SYMBOLIC_GOLD, "B: Ba + Be", "B: Be", "..a", 2 / 3, "RRP"),

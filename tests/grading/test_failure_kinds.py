@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastreason as fr
-from fastreason import StepStatus
+from fastreason import Ending, StepStatus
 from fastreason.grading.failure_kinds import FailureKind, failure_kinds
 from tests.grading.gold import GOLD
 
@@ -19,8 +19,9 @@ class Made(SimpleNamespace):
         return len(self.sound)
 
 
-def made(*statuses: str, sound=False, answer=True, missing=0, has_answer=True) -> Made:
+def made(*statuses: str, sound=False, answer=True, missing=0, has_answer=True, ending="CLOSED") -> Made:
     return Made(
+        ending=np.array([Ending[ending]], dtype=np.uint8),
         answer=np.array([7.0 if has_answer else np.nan]),
         sound=np.array([sound]),
         answer_correct=np.array([answer]),
@@ -33,18 +34,23 @@ def made(*statuses: str, sound=False, answer=True, missing=0, has_answer=True) -
     )
 
 
-WRONG = ("UNDEFINED_VARIABLE", "WRONG_PARENTS", "WRONG_OPERATOR", "ARITHMETIC_SLIP", "WRONG_VALUE")
+WRONG = ("UNDEFINED_VARIABLE", "WRONG_PARENTS", "UNREADABLE", "WRONG_OPERATOR", "ARITHMETIC_SLIP", "WRONG_VALUE")
+KINDS = [{"UNREADABLE": "UNREADABLE_STEP"}.get(status, status) for status in WRONG]
+
+
+ENDINGS = ("UNFINISHED", "SEVERAL_ANSWERS", "TEXT_AFTER_ANSWER", "NO_ANSWER")
 
 
 @pytest.mark.parametrize(
     "verdict, kind",
     [
         (made("RIGHT", "EXTRA", sound=True), "NONE"),
-        (made("WRONG_PARENTS", answer=False, missing=1, has_answer=False), "NO_ANSWER"),
+        *((made(answer=False, missing=1, has_answer=False, ending=kind), kind) for kind in ENDINGS),
+        (made("WRONG_PARENTS", answer=False, missing=1, has_answer=False), "UNREADABLE_ANSWER"),
         (made(answer=True, missing=3), "NO_STEPS"),
         (made("RIGHT", *WRONG, missing=1), "MISSING_STEP"),
-        *((made("RIGHT", *WRONG[i:], answer=False), WRONG[i]) for i in range(5)),
-        *((made(*reversed(WRONG[i:]), "EXTRA"), WRONG[i]) for i in range(5)),
+        *((made("RIGHT", *WRONG[i:], answer=False), KINDS[i]) for i in range(6)),
+        *((made(*reversed(WRONG[i:]), "EXTRA"), KINDS[i]) for i in range(6)),
         (made("RIGHT", "REPEATED", "EXTRA", answer=False), "WRONG_ANSWER"),
         (made("RIGHT", "EXTRA"), "EXTRA_STEP"),
         (made("REPEATED", "RIGHT"), "EXTRA_STEP"),
@@ -71,6 +77,11 @@ REPAIRED = (
         ("", "", "NONE"),
         ("Answer", "Define grey owl in Fern Hollow as Z; so Z = 1. Answer", "NONE"),
         ("Answer: 7.", "", "NO_ANSWER"),
+        ("Answer: 7.", "<answer> 7", "UNFINISHED"),
+        ("Answer: 7.", "Answer: 7. Or", "TEXT_AFTER_ANSWER"),
+        ("Answer: 7.", "Answer: 7. Answer: 7.", "SEVERAL_ANSWERS"),
+        ("Answer: 7.", "Answer: 7 or 9.", "UNREADABLE_ANSWER"),
+        ("so T = q + B = 2 + 5 = 7", "so T = q + B = 2 + 5 = 7 birds", "UNREADABLE_STEP"),
         (GOLD, "Answer: 7.", "NO_STEPS"),
         (GOLD, "", "NO_ANSWER"),
         ("Define red kite in Alder Field as q; so q = 2. ", "", "MISSING_STEP"),

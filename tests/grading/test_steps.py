@@ -72,8 +72,8 @@ def test_values_of_reverse_problems_are_taken_at_the_answer():
 
 
 def test_the_answer_is_what_was_read():
-    texts = [GOLD, GOLD.replace("Answer: 7", "<answer> -3.5 </answer> Answer: 7"), GOLD.replace("Answer", "So")]
-    np.testing.assert_array_equal(fr.grade_texts([GOLD], texts).answer, [7, -3.5, np.nan])
+    texts = [GOLD, GOLD.replace("Answer: 7", "<answer> -3 </answer> Answer: 7"), GOLD.replace("Answer", "So")]
+    np.testing.assert_array_equal(fr.grade_texts([GOLD], texts).answer, [7, -3, np.nan])
 
 
 def test_gold_steps_say_what_is_missing():

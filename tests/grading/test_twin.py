@@ -36,7 +36,20 @@ WORDS = [
     ".",
     ";",
 ]
-WORDS += ["Answer:", "<answer>", "We know T =", "we don't know", "so q = 2.", "Define red kite in Alder Field as q;"]
+WORDS += [
+    "Answer:",
+    "<answer>",
+    "</answer>",
+    "Answer: 7.",
+    "7.5",
+    "7,000",
+    "1e3",
+    "+ -",
+    "We know T =",
+    "we don't know",
+    "so q = 2.",
+    "Define red kite in Alder Field as q;",
+]
 
 
 def solutions_of(mode: str, depth: int, n: int, seed: int) -> tuple[fr.ProblemBatch, list[str]]:
@@ -70,6 +83,8 @@ def check(gold: list[str], texts: list[str]) -> None:
     for i, text in enumerate(texts):
         want = verifier_twin.grade(gold[i], text)
         mine = slice(got.steps.offsets[i], got.steps.offsets[i + 1])
+        assert fr.Ending(got.ending[i]).name == want["ending"], text
+        np.testing.assert_array_equal(got.answer[i], np.nan if want["answer"] is None else want["answer"], text)
         assert got.answer_correct[i] == want["answer_correct"], text
         assert got.process_accuracy[i] == np.float32(want["process_accuracy"]), text
         assert got.verified[i] == want["verified"], text

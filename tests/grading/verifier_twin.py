@@ -20,7 +20,8 @@ HEADER = re.compile(
     r"define\s(?P<name>\s*\S.*?)\s(?:as|a)\s+(?:[a-z]+\s+)*(?P<letter>[a-z])\s*;", re.ASCII | re.IGNORECASE | re.DOTALL
 )
 BODY_END = re.compile(r"Answer:|We\s+know\s+[A-Za-z]\s+=", re.ASCII)
-CLAUSE = re.compile(r"([A-Za-z])\s*=([^.;]+)", re.ASCII)
+CLAUSE = re.compile(r"([A-Za-z])\s*=((?:[^.;]|(?<=\d)\.(?=\d))+)", re.ASCII)
+BLANKS = " \t\n\v\f\r"
 TAGS = re.compile(r"</?(?:question|solution|answer)>")
 
 
@@ -34,17 +35,34 @@ class Step:
     value: float | None = None
 
 
-def read_answer(text: str) -> float | None:
-    number = r"\s*([-+]?\d+(?:\.\d+)?)"
-    found = re.search("<answer>" + number, text, re.ASCII | re.IGNORECASE) or re.search(
-        "Answer:" + number, text, re.ASCII
-    )
-    return float(found[1]) if found else None
+def read_ending(text: str) -> tuple[str, float | None]:
+    """The name of the Ending of a whole text, and the number that its first answer gives."""
+    openings = list(re.finditer(r"(?i:<answer>)|Answer:", text))
+    tags = re.findall(r"</?answer>", text, re.IGNORECASE)
+    is_open = any(tag[1] != "/" for tag in tags) and tags[-1][1] != "/"
+    if not openings:
+        return "NO_ANSWER", None
+    rest = text[openings[0].end() :]
+    if openings[0][0] == "Answer:":
+        found = re.match(r"(\s*(?:[^.\n\r]|\.(?=[^ \t-\r]))*\.?)(.*)", rest, re.ASCII | re.DOTALL)
+    else:
+        found = re.match(r"(.*?)</answer>(.*)", rest, re.IGNORECASE | re.DOTALL)
+    content, behind = found.groups() if found else (None, "")
+    value = None
+    if content is not None and (number := re.fullmatch(r"\s*([-+]?)\s*0*(\d{1,15})\s*\.?\s*", content, re.ASCII)):
+        value = float(number[1] + number[2])
+    if is_open:
+        ending = "UNFINISHED"
+    elif len(openings) > 1:
+        ending = "SEVERAL_ANSWERS"
+    else:
+        ending = "TEXT_AFTER_ANSWER" if behind.strip(BLANKS) else "CLOSED"
+    return ending, value
 
 
 def read(text: str) -> tuple[list[Step], float | None]:
     """Steps in the order of the text, a name perhaps more than once, and the answer."""
-    answer, text = read_answer(text), TAGS.sub("", text)
+    answer, text = read_ending(text)[1], TAGS.sub("", text)
     steps: list[Step] = []
     names: dict[str, str] = {}  # of the step whose variable a letter is
     values: dict[str, float] = {}  # of letters, wherever they were given
@@ -67,9 +85,6 @@ def read(text: str) -> tuple[list[Step], float | None]:
             for used in re.findall(r"(?<!\w)[A-Za-z](?!\w)", first, re.ASCII):
                 found |= inner.get(used) or ({names[used]} if used in names and used not in inner else set())
             value = evaluate(parts[-1], values)
-            if value is None:
-                numbers = re.findall(r"[-+]?\d+", chain, re.ASCII)
-                value = float(numbers[-1]) if numbers else None
             if letter == variable:
                 step.parents |= found
                 step.value, own = value, parts[-1]
@@ -91,10 +106,12 @@ def read(text: str) -> tuple[list[Step], float | None]:
 
 
 def evaluate(text: str, values: dict[str, float]) -> float | None:
-    """Integers, + - * / and parentheses, single letters; None for all else."""
-    text = text.strip(" \t\n\v\f\r")
+    """Integers of at most 15 digits, + - * / and parentheses, single letters; None for all else."""
+    text = text.strip(BLANKS)
     if not re.fullmatch(r"[0-9A-Za-z+\-*/()\s]+", text, re.ASCII) or re.search(
-        r"\*\s*\*|/\s*/|[A-Za-z0-9_]*[A-Za-z]\w|\d[A-Za-z]", text, re.ASCII
+        r"\*\s*\*|/\s*/|[A-Za-z0-9_]*[A-Za-z]\w|\d[A-Za-z]|(?:^|[-+*/(])\s*[-+]\s*[-+]|(?<!\d)0*[1-9]\d{15}",
+        text,
+        re.ASCII,
     ):
         return None
     try:
@@ -127,8 +144,8 @@ def _number(node: ast.expr, values: dict[str, float]) -> float:
 
 
 def grade(gold: str, completion: str) -> dict[str, Any]:
-    gold_steps, gold_answer = read(gold)
-    steps, answer = read(completion)
+    (gold_steps, gold_answer), (steps, answer) = read(gold), read(completion)
+    gold_ending, ending = read_ending(gold)[0], read_ending(completion)[0]
     wanted, found = ({step.name: step for step in some} for some in (gold_steps, steps))
 
     def same(a: float | None, b: float | None) -> bool:
@@ -138,12 +155,14 @@ def grade(gold: str, completion: str) -> dict[str, Any]:
         name in found and found[name].parents == step.parents and same(found[name].value, step.value)
         for name, step in wanted.items()
     ]
-    answered = gold_answer is not None and same(gold_answer, answer)
+    answered = gold_ending == ending == "CLOSED" and answer is not None and answer == gold_answer
     return {
         "steps": [step.name for step in steps],
+        "ending": ending,
+        "answer": answer,
         "answer_correct": answered,
         "process_accuracy": sum(right) / len(right) if right else 0.0,
-        "verified": bool(right) and all(right) and answered,
+        "verified": bool(right) and all(right) and answered and all(step.value is not None for step in gold_steps),
         "num_missing": sum(name not in found for name in wanted),
     }
 

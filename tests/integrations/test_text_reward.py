@@ -9,7 +9,10 @@ from fastreason.integrations.trl import reward
 from fastreason.integrations.verl import compute_score, compute_scores
 
 BATCH = fr.TaskStream(fr.Mixture.uniform(op=[3, 4], themes=["zoo", "symbolic"]), seed=5, split="rl")[0:4]
-TEXTS = [document.removeprefix(prompt) for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)]
+TEXTS = [
+    document.removeprefix(prompt).removesuffix("[EOS]")
+    for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)
+]
 
 
 def test_messages_are_read_as_text():
@@ -103,7 +106,7 @@ def test_an_answer_alone_is_gold_enough_for_the_outcome():
     for golds in (
         answers,
         [str(a) for a in answers],
-        [f" {a}.0 " for a in answers],
+        [f" {a}. " for a in answers],
         [f"Answer: {a}." for a in answers],
     ):
         assert reward("outcome")(BATCH.prompts, texts, solution=golds) == [1.0, 1.0, 0.0, 0.0]

@@ -20,7 +20,10 @@ STREAM = fr.TaskStream(fr.Mixture.uniform(op=[3, 4], themes=["zoo", "symbolic"])
 
 
 def completions_of(batch: fr.ProblemBatch) -> list[str]:
-    return [document.removeprefix(prompt) for document, prompt in zip(batch.documents, batch.prompts, strict=True)]
+    return [
+        document.removeprefix(prompt).removesuffix("[EOS]")
+        for document, prompt in zip(batch.documents, batch.prompts, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")

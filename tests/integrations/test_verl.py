@@ -33,7 +33,10 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore")
 STREAM = fr.TaskStream(fr.Mixture.uniform(op=[3, 4], themes=["zoo", "symbolic"]), seed=5, split="rl")
 BATCH = STREAM[0:6]
-TEXTS = [document.removeprefix(prompt) for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)]
+TEXTS = [
+    document.removeprefix(prompt).removesuffix("[EOS]")
+    for document, prompt in zip(BATCH.documents, BATCH.prompts, strict=True)
+]
 # right, right in its answer alone, wrong
 for _i in (1, 4):
     TEXTS[_i] = TEXTS[_i].split("</solution>")[1]

@@ -70,7 +70,7 @@ def test_gold_is_perfect_and_the_tokenizer_knows_every_word(mode, depth, theme):
         ids = tokenizer.encode(document)
         assert 0 not in ids
         assert tokenizer.decode(ids) == document
-        completions.append(document.removeprefix(prompt))
+        completions.append(document.removeprefix(prompt).removesuffix("[EOS]"))
     verdicts = fr.grade(batch, completions)
     assert verdicts.verified.all()
     assert (verdicts.process_accuracy == 1.0).all()
