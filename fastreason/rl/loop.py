@@ -117,16 +117,20 @@ def reinforce(
     tokenizer: Tokenizer,
     settings: PolicySettings,
     *,
-    seed: int,
-    folder: Path,
-    log: MetricsLog,
-    stop: StopRequest,
+    seed: int = 0,
+    folder: str | Path,
+    log: MetricsLog | str | Path | None = None,
+    stop: StopRequest | None = None,
     reward: Callable[..., np.ndarray] | None = None,
     prompts: PromptSource | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
     Args:
+        seed: of prompts and samples.
+        folder: of the checkpoints.
+        log: a file for a line of JSON each few steps (metrics.jsonl), or what is open already; None: no log.
+        stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
         reward: instead of `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
             returns float [S], or [S, L] of tokens; see fastreason.grading.rewards.
         prompts: instead of `settings.curriculum`.
@@ -136,6 +140,7 @@ def reinforce(
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
     """
+    folder, stop = Path(folder), stop or StopRequest()
     reward_of = stage_reward(settings) if reward is None else reward_function(reward)
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
@@ -150,6 +155,7 @@ def reinforce(
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer)
     watch = Watch(settings.max_new_tokens, progress["watch"])
+    log = MetricsLog.of(log)
     log.forget_after("rl", progress["step"])
     clock = Clock(progress["seconds"])
     last_save = progress["seconds"]

@@ -210,6 +210,20 @@ class Mixture:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def to_parts(self) -> list[dict[str, Any]]:
+        """What `from_dict` reads, and a recipe's `mixture` holds: a part for each cell.
+
+        >>> mix = 0.5 * Mixture.uniform(op=[2, 3]) + Mixture.uniform(op=[3], depths=[3])
+        >>> Mixture.from_dict(mix.to_parts()) == mix
+        True
+        """
+        lists = {"op": "op", "theme": "themes", "mode": "modes", "depth": "depths"}
+        return [
+            {lists.get(name, name): [value] if name in lists else value for name, value in asdict(cell).items()}
+            | {"weight": weight}
+            for cell, weight in self.weights.items()
+        ]
+
     def replace(self, **settings: Any) -> Mixture:
         """The same weights with these fields of every cell replaced."""
         weights: dict[Cell, float] = {}

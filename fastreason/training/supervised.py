@@ -125,15 +125,21 @@ def train(
     tokenizer: Tokenizer,
     settings: SupervisedSettings,
     *,
-    seed: int,
-    folder: Path,
-    log: MetricsLog,
-    stop: StopRequest,
+    seed: int = 0,
+    folder: str | Path,
+    log: MetricsLog | str | Path | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
     Under torchrun all ranks call it, with the same arguments; rank 0 writes.
 
+    Args:
+        name: of the stage, in the log and the progress bar.
+        seed: of the problems.
+        folder: of the checkpoints.
+        log: a file for a line of JSON each few steps (metrics.jsonl), or what is open already; None: no log.
+        stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
     Returns:
         The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index (of every row),
         best_loss, finished.
@@ -145,7 +151,7 @@ def train(
         OSError: a checkpoint could not be written; the last one is kept.
         OtherRankFailed: rank 0 stopped with an error.
     """
-    limit = settings.limit
+    folder, stop, limit = Path(folder), stop or StopRequest(), settings.limit
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
     progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
     progress |= {"best_loss": None, "finished": False}
@@ -158,6 +164,7 @@ def train(
     optimizer = Optimizer(replica.trained, settings.optim)
     if found:
         checkpoint.load_optimizer(found, optimizer)
+    log = MetricsLog.of(log)
     log.forget_after(name, progress["step"])
     versions = {package: package_version(package) for package in ("fastreason", "torch")}
     facts = {"stage": name, "seed": seed, "settings": asdict(settings), "versions": versions}
