@@ -43,7 +43,7 @@ def test_help_explains_every_field(name):
     """A sentence under each field, as the source has it."""
     settings = getattr(fr, name)
     for field in dataclasses.fields(settings):
-        assert re.search(rf"^    {field.name} \(.*?\): \w+", settings.__doc__, re.M), field.name
+        assert re.search(rf"^    {field.name} \(.*?\): (\* )?\w+", settings.__doc__, re.M), field.name
 
 
 @pytest.mark.parametrize("name", ["outcome", "blended", "strict", "steps"])
