@@ -22,6 +22,7 @@ from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.json_files import to_json
 from ..runtime.metrics_log import StopRequest, progress_bar
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
 from ..tasks.stream import MODES, Mixture, ProblemBatch, Split, TaskStream
 from ..text.tokenizer import Tokenizer
 from .op_ranges import PAPER_RANGES, op_weights
@@ -69,11 +70,7 @@ class EvaluateSettings:
     stopped goes on; needs pyarrow."""
 
     def __post_init__(self) -> None:
-        if self.problems < 1 or self.samples < 1 or self.traces < 0:
-            raise ValueError(
-                "evaluate: need problems >= 1, samples >= 1, traces >= 0, "
-                f"got {self.problems}, {self.samples}, {self.traces}"
-            )
+        check_ranges("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
         self.sampling  # noqa: B018 - checks its fields
         if not self.k or min(self.k) < 1 or max(self.k) > self.samples:
             raise ValueError(f"evaluate: every k must be in 1 .. samples = {self.samples}, got {self.k}")

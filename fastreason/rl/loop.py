@@ -28,7 +28,7 @@ from ..grading.verdicts import grade
 from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
-from ..sampling.rollout import Rollout
+from ..sampling.rollout import Rollout, RolloutOutput
 from ..tasks.stream import Mixture, ProblemBatch, TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training import checkpoint
@@ -260,14 +260,7 @@ def _sample(
             raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
         place = np.arange(len(drawn))[distributed.share(len(drawn))]
         own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
-        samples = engine.generate(
-            own,
-            settings.samples,
-            temperature=settings.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            seed=seed,
-            prompt_ids=number * settings.prompts + place,
-        )
+        samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
         sampled = clock.seconds()
         verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
         rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
@@ -284,6 +277,24 @@ def _sample(
     joined = Facts.join(facts)
     groups = _trained(Groups.join(own_groups), joined, settings)
     return Batch(problems, groups, joined, total_tokens, flop, seconds)
+
+
+def _generate(
+    engine: Rollout, problems: ProblemBatch, settings: PolicySettings, seed: int, prompt_ids: np.ndarray
+) -> RolloutOutput:
+    try:
+        return engine.generate(
+            problems,
+            settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=seed,
+            prompt_ids=prompt_ids,
+        )
+    except ValueError as error:
+        if all(weight.isfinite().all() for weight in engine.model.parameters()):
+            raise
+        raise FloatingPointError(f"rl: weights of the model are not finite ({error})") from error
 
 
 def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:

@@ -29,6 +29,7 @@ from ..runtime import distributed
 from ..runtime.distributed import Device, Parallel, Replica, chosen_device
 from ..runtime.machine import package_version
 from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SECONDS_BETWEEN, Range, check_ranges
 from ..tasks.stream import Mixture, PackedBatch, TaskStream
 from ..text.tokenizer import Tokenizer
 from . import checkpoint
@@ -90,21 +91,15 @@ class SupervisedSettings:
     def __post_init__(self) -> None:
         if self.tokens is not None and self.budget is not None:
             raise ValueError(f"supervised: give tokens or budget, not both, got {self.tokens} and {self.budget!r}")
-        if (self.tokens is not None and self.tokens < 1) or self.batch_tokens < 64:
-            raise ValueError(
-                f"supervised: need tokens >= 1 and batch_tokens >= 64, got {self.tokens} and {self.batch_tokens}"
-            )
+        check_ranges("supervised", self, _RANGES)
         if self.rows is not None and not 1 <= self.rows <= self.batch_tokens // 64:
             raise ValueError(
                 f"supervised: rows must be in 1 .. batch_tokens / 64 = {self.batch_tokens // 64}, got {self.rows}"
             )
-        least = {"prefetch": 0, "accumulate": 1, "keep": 1, "validate_every": 0, "validation_tokens": 64}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"supervised: {name} must be at least {low}, got {getattr(self, name)}")
         self.limit  # noqa: B018 - a budget that cannot be read is an error here
         bounds = [phase.until for phase in self.phases]
-        if not bounds or bounds != sorted(bounds) or bounds[0] <= 0 or bounds[-1] != 1.0:
+        rising = all(a < b for a, b in zip([0.0, *bounds], bounds, strict=False))
+        if not bounds or not rising or bounds[-1] != 1.0:
             raise ValueError(f"supervised: phases must end at rising shares, the last at 1.0, got {bounds}")
 
     @property
@@ -115,6 +110,13 @@ class SupervisedSettings:
     @property
     def mixtures(self) -> list[Mixture]:
         return [Mixture.from_dict(phase.mixture) for phase in self.phases]
+
+
+_RANGES: Mapping[str, Range] = {
+    "tokens": COUNT, "batch_tokens": Range(64, whole=True), "rows": COUNT, "prefetch": COUNT_OR_ZERO,
+    "accumulate": COUNT, "save_every_s": SECONDS_BETWEEN, "keep": COUNT, "validate_every": COUNT_OR_ZERO,
+    "validation_tokens": Range(64, whole=True),
+}  # fmt: skip
 
 
 def train(
