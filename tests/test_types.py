@@ -23,15 +23,22 @@ tokenizer = fr.Tokenizer.for_mixtures([mixture])
 model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)))
 samples = fr.Rollout(model, tokenizer).generate(problems, n=4)
 verdicts = fr.grade(problems, problems.solutions)
+scores = fr.evaluate(model, mixture, tokenizer=tokenizer, problems=4, samples=8)
 """
 
 RIGHT = """
 assert_type(stream[0:8], fr.ProblemBatch)
+assert_type(problems[0], fr.Problem)
+assert_type(problems[2:5], fr.ProblemBatch)
+assert_type([problem.answer for problem in problems], list[int])
 assert_type(problems.prompts, list[str])
 assert_type(fr.Cell(op=2).theme, str)
 assert_type(0.5 * mixture + mixture, fr.Mixture)
 assert_type(verdicts, fr.Verdicts)
 assert_type(samples, fr.RolloutOutput)
+assert_type(fr.grade(problems, samples), fr.Verdicts)
+assert_type(scores.verified[6].at(8), fr.Estimate)
+assert_type(fr.find_edge("a folder", mixture).mixture, fr.Mixture | None)
 assert_type(fr.available_themes(), tuple[str, ...])
 assert_type(fr.load_recipe("smoke"), fr.Recipe)
 assert_type(fr.__version__, str)
@@ -50,6 +57,9 @@ fr.rewards.strct(verdicts)
 fr.ModelConfig(vocabulary=300)
 fr.kernels.attention(problems.prompts)
 fr.available_themes()[0].nonsense
+problems[0].prompts
+scores.verified[6].at("8")
+fr.evaluate(model, mixture, samples="8")
 """
 
 

@@ -42,6 +42,10 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         stop = None if stop is None else integer("StreamDataset: stop", stop, start)
         self.stream, self.start, self.stop, self.block = stream, start, stop, block
 
+    def __repr__(self) -> str:
+        end = "" if self.stop is None else self.stop
+        return f"StreamDataset({self.stream!r}, problems {self.start} .. {end})"
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         indices = self._indices(worker.id, worker.num_workers) if worker else self._indices(0, 1)

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from .. import ops
 from ..kernels.segments import Segments
 from ..runtime.arguments import integer, number
+from ..runtime.field_docs import explain_fields
 
 if TYPE_CHECKING:
     from ..text.tokenizer import Tokenizer
 
 
+@explain_fields
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""
@@ -177,6 +179,14 @@ class Decoder(nn.Module):
         self.final_norm = nn.Parameter(torch.ones(config.hidden_size))
         tied = config.tie_word_embeddings
         self.head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def __repr__(self) -> str:
+        weight, config = self.embedding.weight, self.config
+        return (
+            f"Decoder({self.num_parameters:,} parameters: {config.num_hidden_layers} blocks of width "
+            f"{config.hidden_size}, {config.vocab_size:,} tokens; {str(weight.dtype).removeprefix('torch.')} on "
+            f"{weight.device})"
+        )
 
     def reset_parameters(self, seed: int) -> None:
         """Draws every weight anew: a pure function of config and seed on one platform.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.arguments import listed
 from ..runtime.json_files import read_json
 from .stream import Cell, Mixture
 
@@ -54,7 +55,7 @@ def mixture_from_presets(
         raise ValueError(f"presets: {path} has no entry {name!r}; there are {', '.join(entries)}")
     if len(found) > 1:
         raise ValueError(f"presets: {name!r} may be {' or '.join(found)}")
-    defaults = {"id_op": list(op), "id_context": list(themes)}
+    defaults = {"id_op": listed("presets: op", op), "id_context": listed("presets: themes", themes)}
     try:
         return Mixture(_weights(entries[found[0]], defaults, {name: name for name in themes} | dict(templates)))
     except (ValueError, TypeError, KeyError) as error:

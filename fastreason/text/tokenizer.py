@@ -15,7 +15,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from .. import _core
-from ..runtime.arguments import integer, integers
+from ..runtime.arguments import integer, integers, listed
 from ..runtime.json_files import check_fields, read_json, shown, to_json
 from ..tasks.stream import Mixture
 from .theme import load_theme
@@ -102,7 +102,7 @@ class Tokenizer:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        words = tuple(words)
+        words = tuple(listed("Tokenizer: words", words))
         self.core: _core.Tokenizer = _core.WordTokenizer(words)
         self.words = words
 
@@ -118,7 +118,7 @@ class Tokenizer:
         max_value = integer("Tokenizer.build: max_value", max_value, 0)
         words = dict.fromkeys(SPECIALS + TAGS)
         published = max_value > 999
-        for name in themes:
+        for name in listed("Tokenizer.build: themes", themes):
             theme = load_theme(name)
             published |= theme.style == "published"
             for piece in theme.core.pieces():
@@ -180,6 +180,9 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} tokens)"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.words == other.words
