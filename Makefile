@@ -45,7 +45,7 @@ test-kernels: setup  ## kernels under Triton's interpreter, against their defini
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
 	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
-	$(BIN)/python -m pytest -q tests/integrations
+	$(BIN)/python -m pytest -q tests/integrations tests/test_examples.py
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
