@@ -33,6 +33,15 @@ _HOME = {
     "RolloutOutput": "sampling.rollout",
     "train": "training.supervised",
     "reinforce": "rl.loop",
+    "OptimSettings": "training.optimizer",
+    "Phase": "training.supervised",
+    "PolicySettings": "rl.settings",
+    "SupervisedSettings": "training.supervised",
+    "Edge": "evaluation.scores",
+    "Estimate": "evaluation.scores",
+    "Scores": "evaluation.scores",
+    "evaluate": "evaluation.measure",
+    "find_edge": "evaluation.measure",
     "pass_at_k": "evaluation.pass_at_k",
     "Recipe": "studies.recipe",
     "load_recipe": "studies.recipe",
@@ -46,7 +55,12 @@ __all__ = [*_HOME, *_MODULES]
 if TYPE_CHECKING:
     # what type checkers and editors read; tests/test_public_names.py holds it against the table above
     from . import kernels as kernels
+    from .evaluation.measure import evaluate as evaluate
+    from .evaluation.measure import find_edge as find_edge
     from .evaluation.pass_at_k import pass_at_k as pass_at_k
+    from .evaluation.scores import Edge as Edge
+    from .evaluation.scores import Estimate as Estimate
+    from .evaluation.scores import Scores as Scores
     from .grading import rewards as rewards
     from .grading.verdicts import Ending as Ending
     from .grading.verdicts import Steps as Steps
@@ -59,6 +73,7 @@ if TYPE_CHECKING:
     from .model.decoder import Decoder as Decoder
     from .model.decoder import ModelConfig as ModelConfig
     from .rl.loop import reinforce as reinforce
+    from .rl.settings import PolicySettings as PolicySettings
     from .runner import run as run
     from .runtime import cuda as cuda
     from .sampling.rollout import Rollout as Rollout
@@ -77,6 +92,9 @@ if TYPE_CHECKING:
     from .text.theme import available_themes as available_themes
     from .text.tokenizer import Tokenizer as Tokenizer
     from .training.budget import Budget as Budget
+    from .training.optimizer import OptimSettings as OptimSettings
+    from .training.supervised import Phase as Phase
+    from .training.supervised import SupervisedSettings as SupervisedSettings
     from .training.supervised import train as train
 
     __version__: str

@@ -22,12 +22,14 @@ import torch
 from .evaluation.evaluate import evaluate
 from .model.decoder import Decoder
 from .reports.run_page import write_report
-from .rl.loop import reinforce, stage_prompts, stage_reward
+from .rl.loop import reinforce
 from .runtime import distributed
 from .runtime.json_files import to_json
 from .runtime.machine import describe_machine
 from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
+from .studies.preflight import preflight
 from .studies.recipe import Recipe, load_recipe
+from .studies.resume import check_run
 from .studies.run_study import run_study
 from .studies.study import is_study, load_study
 from .studies.work_units import write_atomically
@@ -49,7 +51,8 @@ def run(
     Args:
         recipe: a name that ships, a TOML file, or a `Recipe`.
         out: the run directory; default runs/NAME. It must be new or empty unless `resume`.
-        resume: go on with what is in the directory. The recipe must be the one that it was started with.
+        resume: go on with what is in the directory. Stages that have begun must be those of the recipe that it was
+            started with; what differs elsewhere is printed.
         overrides: values by dotted name; not with a `Recipe`.
         size: of a recipe that comes in sizes.
         study_options: of a recipe with variants: seeds, and jobs, shard and stages of `workers.run_study`.
@@ -71,10 +74,6 @@ def run(
         raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
     if study_options:
         raise ValueError(f"run: {', '.join(study_options)} are of recipes with variants, which {recipe.name} has not")
-    if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
-        stage_reward(recipe.rl)
-        stage_prompts(recipe.rl, recipe.seed)
-    distributed.chosen_device(recipe.device)  # likewise
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     threads_before = torch.get_num_threads()
     torch.set_num_threads(distributed.cpu_threads(recipe.threads))
@@ -87,6 +86,8 @@ def run(
 
 def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
     """On the ranks that take part."""
+    with distributed.together():
+        preflight({"run": recipe}, [recipe.seed])
     with distributed.together():
         if distributed.is_main():
             _prepare(folder, recipe, resume)
@@ -136,27 +137,17 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
     return results
 
 
-# settings that a run may be resumed with another value of
-_CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep"}
-
-
 def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
     """Makes the directory, or checks that it belongs to this recipe."""
     saved = folder / "recipe.toml"
     if saved.exists():
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
-        before, now = (set(_flat(each.to_dict()).items()) for each in (load_recipe(saved), recipe))
-        names = sorted((name, value) for name, value in before ^ now if name.split(".")[-1] not in _CHANGES_NO_RESULT)
-        if names:
-            raise ValueError(
-                f"run: {folder} was started with another recipe; the first field that differs is {names[0][0]}"
-            )
-        return
-    temporary = folder / "recipe.new"  # may be left by a crash; the recipe itself is always whole
-    if folder.exists() and set(folder.iterdir()) - {temporary}:
+        check_run(folder, load_recipe(saved), recipe)
+    elif folder.exists() and set(folder.iterdir()) - {folder / "recipe.new"}:
         raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "recipe.new"  # may be left by a crash; the recipe itself is always whole
     recipe.save(temporary)
     temporary.replace(saved)
 
@@ -175,14 +166,3 @@ def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "evaluation_seconds": {},
         "machine": describe_machine(),
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """{"rl.steps": "200", ...}"""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = repr(value)
-    return flat

@@ -23,6 +23,7 @@ tokenizer = fr.Tokenizer.for_mixtures([mixture])
 model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)))
 samples = fr.Rollout(model, tokenizer).generate(problems, n=4)
 verdicts = fr.grade(problems, problems.solutions)
+scores = fr.evaluate(model, mixture, tokenizer=tokenizer, problems=4, samples=8)
 """
 
 RIGHT = """
@@ -36,6 +37,8 @@ assert_type(0.5 * mixture + mixture, fr.Mixture)
 assert_type(verdicts, fr.Verdicts)
 assert_type(samples, fr.RolloutOutput)
 assert_type(fr.grade(problems, samples), fr.Verdicts)
+assert_type(scores.verified[6].at(8), fr.Estimate)
+assert_type(fr.find_edge("a folder", mixture).mixture, fr.Mixture | None)
 assert_type(fr.available_themes(), tuple[str, ...])
 assert_type(fr.load_recipe("smoke"), fr.Recipe)
 assert_type(fr.__version__, str)
@@ -55,6 +58,8 @@ fr.ModelConfig(vocabulary=300)
 fr.kernels.attention(problems.prompts)
 fr.available_themes()[0].nonsense
 problems[0].prompts
+scores.verified[6].at("8")
+fr.evaluate(model, mixture, samples="8")
 """
 
 

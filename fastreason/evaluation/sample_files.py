@@ -43,6 +43,16 @@ COLUMNS = {
 _NOTES = b"fastreason"
 
 
+def require_pyarrow(what: str) -> Any:
+    """The module; ModuleNotFoundError, where it is missing, says that `what` needs it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{what} needs pyarrow: pip install 'fastreason[parquet]'") from error
+    return pyarrow
+
+
 class EvaluationFolder:
     """The files of one evaluation.
 
@@ -65,12 +75,7 @@ class EvaluationFolder:
         *,
         resume: bool = False,
     ) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("eval: --out needs pyarrow: pip install 'fastreason[parquet]'") from error
-        self.pa: Any = pyarrow
+        self.pa: Any = require_pyarrow("eval: --out")
         self.path, self.samples = Path(path), Path(path) / "samples"
         self.keeps_texts = bool(identity.get("texts"))
         self.names = {

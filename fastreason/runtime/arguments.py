@@ -152,11 +152,11 @@ def _of_slice(name: str, key: slice, most: int) -> np.ndarray:
 
 def _interval(low: float, high: float) -> str:
     if high in (INT64_MAX, math.inf):
-        return "" if low in (-INT64_MAX, -math.inf) else f">= {_power(low)}"
-    return f"in {_power(low)} .. {_power(high)}"
+        return "" if low in (-INT64_MAX, -math.inf) else f">= {as_written(low)}"
+    return f"in {as_written(low)} .. {as_written(high)}"
 
 
-def _power(n: float) -> str:
+def as_written(n: float) -> str:
     """2**63 - 1 and -2**31 as they are written."""
     if isinstance(n, int) and n >= 2**31 - 1 and (n + 1) & n == 0:
         return f"2**{(n + 1).bit_length() - 1} - 1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -25,16 +26,21 @@ class MetricsLog:
     """Appends one JSON object a line to a file, and hands the numbers to trackers. Of several ranks only rank 0 does.
 
     Args:
-        path: created if missing.
+        path: created if missing. None: nothing is written.
         trackers: any of `trackers.TRACKERS`, imported here and only here.
     Raises:
         ModuleNotFoundError: the package of a tracker is not installed; the message says how to install it.
     """
 
-    def __init__(self, path: Path, trackers: Sequence[str] = (), run_name: str = "run") -> None:
-        self.path = path
-        self.writes = distributed.is_main()
-        self.trackers = [open_tracker(name, path.parent, run_name) for name in trackers] if self.writes else []
+    def __init__(self, path: str | Path | None, trackers: Sequence[str] = (), run_name: str = "run") -> None:
+        self.path = Path(path) if path is not None else Path(os.devnull)
+        self.writes = distributed.is_main() and path is not None
+        self.trackers = [open_tracker(name, self.path.parent, run_name) for name in trackers] if self.writes else []
+
+    @classmethod
+    def of(cls, log: MetricsLog | str | Path | None) -> MetricsLog:
+        """A log as it is, or one that writes to this file, or one that writes nothing."""
+        return log if isinstance(log, MetricsLog) else cls(log)
 
     def write(self, stage: str, **values: Any) -> None:
         if not self.writes:

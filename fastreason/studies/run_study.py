@@ -27,10 +27,11 @@ from typing import Any
 import torch
 
 from ..reports.study_page import collect, write_study_report
-from ..rl.loop import stage_prompts, stage_reward
 from ..runtime.folder_lock import Lock
 from ..runtime.json_files import to_json
 from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
+from .preflight import preflight
+from .resume import check_study
 from .study import Study
 from .work_units import (
     Run,
@@ -38,7 +39,6 @@ from .work_units import (
     check_ranges,
     code_version,
     distinct_units,
-    settings_differ,
     study_runs,
     work,
     write_atomically,
@@ -78,11 +78,8 @@ def run_study(
     folder = Path(out) if out is not None else default_folder(study)
     place = Path(stages) if stages is not None else folder / "stages"
     check_ranges(study)
-    for recipe in study.variants.values():
-        if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
-            stage_reward(recipe.rl)
-            stage_prompts(recipe.rl, recipe.seed)
-    prepare(folder, study, resume or shard is not None)
+    preflight(study.variants, study.seeds)
+    prepare(folder, study, resume or shard is not None, place)
     runs = study_runs(study)
     mine = part_of(runs, first, count)
     if jobs == 1:
@@ -120,20 +117,21 @@ def part_of(runs: list[Run], first: int, count: int) -> list[Run]:
     return runs[first * len(runs) // count : (first + 1) * len(runs) // count]
 
 
-def prepare(folder: Path, study: Study, resume: bool) -> None:
+def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None) -> None:
     """Makes the directory, or checks that it belongs to this study and this code."""
     saved, code = folder / "study.toml", folder / "code.json"
     if saved.exists():
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
-        if name := settings_differ(Study.load(saved).to_dict(), study.to_dict()):
-            raise ValueError(f"run: {folder} was started with another recipe; the first field that differs is {name}")
         before = json.loads(code.read_text(encoding="utf-8"))["code"]
         if before != code_version():
             raise ValueError(
                 f"run: {folder} was started with other code ({before}, this is {code_version()}), whose results these "
                 "would not compare with; go on with that code, or give another out (--out)"
             )
+        started = Study.load(saved)
+        check_study(folder, started, study, begun_stages(started, folder / "stages" if stages is None else stages))
+        _save(study, saved)
         return
     mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
@@ -143,8 +141,25 @@ def prepare(folder: Path, study: Study, resume: bool) -> None:
     temporary = folder / f"study.new-{os.getpid()}"
     temporary.write_text(to_json({"code": code_version()}) + "\n", encoding="utf-8")
     temporary.replace(code)
+    _save(study, saved)
+
+
+def _save(study: Study, path: Path) -> None:
+    temporary = path.with_name(f"study.new-{os.getpid()}")
     study.save(temporary)
-    temporary.replace(saved)
+    temporary.replace(path)
+
+
+def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
+    """The stages of each variant that have begun, with any seed."""
+    begun: dict[str, list[str]] = {name: [] for name in study.variants}
+    for run in study_runs(study):
+        for stage, (unit, evaluation) in run.stages.items():
+            if (stages / unit.key / "checkpoint").exists() or _finished(unit, stages):
+                begun[run.variant].append(stage)
+            if _finished(evaluation, stages):
+                begun[run.variant].append("evaluate")
+    return begun
 
 
 def work_through(study: Study, units: Sequence[Unit], stages: Path, stop: StopRequest) -> None:
@@ -203,7 +218,8 @@ def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> d
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None) -> None:
     """Starts processes that work through the study and waits for them; signals are theirs too."""
     command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
-    environment = os.environ | {"TQDM_DISABLE": "1"}
+    # they import rewards from where this process does
+    environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
     with StopRequest.watch() as stop:
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -228,15 +228,3 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def settings_differ(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The dotted name of the first field that differs."""
-    for name in sorted({*before, *now}):
-        a, b = before.get(name), now.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if inner := settings_differ(a, b, f"{prefix}{name}."):
-                return inner
-        elif a != b:
-            return prefix + name
-    return None

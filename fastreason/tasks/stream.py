@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import _core
 from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers, listed, number
+from ..runtime.field_docs import explain_fields
 from ..text.theme import load_theme
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ DEPTHS: tuple[int, ...] = (2, 3)
 MIN_OP, MAX_OP = 2, 40
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Cell:
     """One cell of a mixture: which problems, with which settings."""
@@ -209,6 +211,20 @@ class Mixture:
         return isinstance(other, Mixture) and self.weights == other.weights
 
     __hash__ = None  # type: ignore[assignment]
+
+    def to_parts(self) -> list[dict[str, Any]]:
+        """What `from_dict` reads, and a recipe's `mixture` holds: a part for each cell.
+
+        >>> mix = 0.5 * Mixture.uniform(op=[2, 3]) + Mixture.uniform(op=[3], depths=[3])
+        >>> Mixture.from_dict(mix.to_parts()) == mix
+        True
+        """
+        lists = {"op": "op", "theme": "themes", "mode": "modes", "depth": "depths"}
+        return [
+            {lists.get(name, name): [value] if name in lists else value for name, value in asdict(cell).items()}
+            | {"weight": weight}
+            for cell, weight in self.weights.items()
+        ]
 
     def replace(self, **settings: Any) -> Mixture:
         """The same weights with these fields of every cell replaced."""

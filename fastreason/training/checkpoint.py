@@ -138,7 +138,8 @@ def kept_checkpoints(folder: str | Path) -> list[Path]:
     """The older checkpoints beside `folder`, by rising step."""
     folder = Path(folder)
     pattern = re.compile(re.escape(folder.name) + r"-\d{8,}")
-    return sorted(path for path in folder.parent.glob(folder.name + "-*") if pattern.fullmatch(path.name))
+    kept = [path for path in folder.parent.glob(folder.name + "-*") if pattern.fullmatch(path.name)]
+    return sorted(kept, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def best_checkpoint(folder: str | Path) -> Path:
