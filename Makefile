@@ -9,7 +9,7 @@ SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # of the bench, what runs kernels; the rest does not change under the interpreter
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
-CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
+CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
 .PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
@@ -60,6 +60,7 @@ check: setup  ## lint, format, types, stubs
 	ln -s $(wildcard $(CURDIR)/fastreason/*) $(CURDIR)/kernels build/types/fastreason/
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
+	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
 	    $(if $(wildcard $(SITE)/fastreason/_cuda.*.so),fastreason._cuda) \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
@@ -96,7 +97,7 @@ sanitize: setup  ## the core's tests, long comparisons and memory apart, under A
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading tests/sampling/test_cpp_backend.py \
-	    tests/kernels/test_cpu.py tests/runtime/test_arguments.py tests/runtime/test_threads.py \
+	    tests/kernels/test_cpu_kernels.py tests/runtime/test_arguments.py tests/runtime/test_threads.py \
 	    -k "not many_documents and not test_memory"
 
 sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer

@@ -37,14 +37,16 @@ def choose(kernels: str, sampler: str) -> None:
     Raises:
         ValueError: the processor does not have it.
     """
+    training: Any = cpu_kernels
+    sampling: Any = rollout
     if kernels == "torch":
-        cpu_kernels._kernels = None
+        training._kernels = None
     elif kernels != "auto" and not _core.cpu.use(kernels):
         raise ValueError(f"robustness_run: this processor has no {kernels}")
     if sampler == "torch":
-        rollout.runs_in_core = lambda model: False
+        sampling.runs_in_core = lambda model: False
     elif sampler != "auto":
-        rollout.CoreDecoder = partial(CoreDecoder, kernel=sampler)  # type: ignore[assignment, misc]
+        sampling.CoreDecoder = partial(CoreDecoder, kernel=sampler)
 
 
 def in_use(kernels: str, sampler: str, threads: int) -> dict[str, Any]:
