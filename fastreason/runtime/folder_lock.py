@@ -74,6 +74,12 @@ class Lock:
         self._thread.join()
         (self.folder / "released").touch()
 
+    def withdraw(self) -> None:
+        """Lets go of what needed no work, and leaves no mark."""
+        self._stop.set()
+        self._thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def remove(self) -> None:
         """Lets go and leaves no mark: all that stands where the lock was taken goes away at once."""
         self._stop.set()

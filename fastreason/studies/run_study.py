@@ -207,11 +207,13 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
     lock = Lock.acquire(stages / unit.key, on_lost=stop_work)
     if lock is None:
         return False
+    if _finished(unit, stages):  # somebody finished it just before the lock was ours
+        lock.withdraw()
+        return True
     try:
-        if not _finished(unit, stages):  # somebody may have finished it just before the lock was ours
-            started = time.perf_counter()
-            work(unit, stages, stop, metrics)
-            print(f"{unit.key}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        started = time.perf_counter()
+        work(unit, stages, stop, metrics)
+        print(f"{unit.key}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     finally:
         lock.release()
     return True
