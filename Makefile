@@ -9,9 +9,9 @@ SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # of the bench, what runs kernels; the rest does not change under the interpreter
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
-CORE := $(shell find csrc -type f) CMakeLists.txt pyproject.toml
+CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize fuzz
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -45,7 +45,7 @@ test-kernels: setup  ## kernels under Triton's interpreter, against their defini
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
 	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
-	$(BIN)/python -m pytest -q tests/integrations
+	$(BIN)/python -m pytest -q tests/integrations tests/test_examples.py
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
@@ -60,6 +60,7 @@ check: setup  ## lint, format, types, stubs
 	ln -s $(wildcard $(CURDIR)/fastreason/*) $(CURDIR)/kernels build/types/fastreason/
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
+	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
 	    $(if $(wildcard $(SITE)/fastreason/_cuda.*.so),fastreason._cuda) \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
@@ -95,7 +96,22 @@ sanitize: setup  ## the core's tests, long comparisons and memory apart, under A
 	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation \
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading -k "not many_documents and not test_memory"
+	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading tests/sampling/test_cpp_backend.py \
+	    tests/kernels/test_cpu_kernels.py tests/runtime/test_arguments.py tests/runtime/test_threads.py \
+	    -k "not many_documents and not test_memory"
+
+# the core in many threads, without Python: tests/sanitize/threads.cpp
+define run_core_threads
+	$(BIN)/cmake -S . -B build/threads/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTREASON_SANITIZE=$(1) \
+	    -DFASTREASON_CUDA=OFF -DSKBUILD_PROJECT_NAME=fastreason -DSKBUILD_PROJECT_VERSION=0 \
+	    -DPYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/threads/$(1) --target core_threads
+	TSAN_OPTIONS=halt_on_error=1 build/threads/$(1)/core_threads
+endef
+
+sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer, then under the two of `make sanitize`
+	$(call run_core_threads,THREADS)
+	$(call run_core_threads,ON)
 
 # clang++ brings libFuzzer; where it is missing Debian's is installed
 FUZZ_SECONDS ?= 600

@@ -8,11 +8,11 @@ done again, an unfinished stage continues from its last checkpoint.
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,18 @@ import torch
 from .evaluation.evaluate import evaluate
 from .model.decoder import Decoder
 from .reports.run_page import write_report
-from .rl.loop import reinforce, stage_prompts, stage_reward
+from .rl.loop import reinforce
 from .runtime import distributed
+from .runtime.files import read_whole, write_text, write_whole
+from .runtime.folder_lock import held
+from .runtime.json_files import to_json
 from .runtime.machine import describe_machine
 from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
+from .studies.preflight import preflight
 from .studies.recipe import Recipe, load_recipe
+from .studies.resume import check_run
 from .studies.run_study import run_study
 from .studies.study import is_study, load_study
-from .studies.work_units import write_atomically
 from .text.tokenizer import Tokenizer
 from .training.supervised import train
 
@@ -48,7 +52,8 @@ def run(
     Args:
         recipe: a name that ships, a TOML file, or a `Recipe`.
         out: the run directory; default runs/NAME. It must be new or empty unless `resume`.
-        resume: go on with what is in the directory. The recipe must be the one that it was started with.
+        resume: go on with what is in the directory. Stages that have begun must be those of the recipe that it was
+            started with; what differs elsewhere is printed.
         overrides: values by dotted name; not with a `Recipe`.
         size: of a recipe that comes in sizes.
         study_options: of a recipe with variants: seeds, and jobs, shard and stages of `workers.run_study`.
@@ -70,10 +75,6 @@ def run(
         raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
     if study_options:
         raise ValueError(f"run: {', '.join(study_options)} are of recipes with variants, which {recipe.name} has not")
-    if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
-        stage_reward(recipe.rl)
-        stage_prompts(recipe.rl, recipe.seed)
-    distributed.chosen_device(recipe.device)  # likewise
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     threads_before = torch.get_num_threads()
     torch.set_num_threads(distributed.cpu_threads(recipe.threads))
@@ -87,10 +88,14 @@ def run(
 def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
     """On the ranks that take part."""
     with distributed.together():
-        if distributed.is_main():
-            _prepare(folder, recipe, resume)
-        log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
-    with closing(log), StopRequest.watch() as stop:
+        preflight({"run": recipe}, [recipe.seed])
+    with StopRequest.watch() as stop, ExitStack() as stack:
+        with distributed.together():
+            if distributed.is_main():
+                stack.enter_context(held(folder / ".lock", f"run: {folder}", stop.request))
+                _prepare(folder, recipe, resume)
+            log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
+        stack.enter_context(closing(log))
         try:
             return _run_stages(recipe, folder, log, stop)
         except (Interrupted, KeyboardInterrupt):
@@ -130,13 +135,16 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
         results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
         with distributed.together():
             if distributed.is_main():
-                write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+                write_text(folder / "results.json", to_json(results, indent=1) + "\n")
                 write_report(folder)
+    with distributed.together():
+        if distributed.is_main() and not (folder / "report.html").exists():
+            write_report(folder)
     return results
 
 
-# settings that a run may be resumed with another value of
-_CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep"}
+# by a crash, or by whoever holds the lock
+_LEFT = ("recipe.new", "recipe.toml.new", ".lock")
 
 
 def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -145,25 +153,20 @@ def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
-        before, now = (set(_flat(each.to_dict()).items()) for each in (load_recipe(saved), recipe))
-        names = sorted((name, value) for name, value in before ^ now if name.split(".")[-1] not in _CHANGES_NO_RESULT)
-        if names:
-            raise ValueError(
-                f"run: {folder} was started with another recipe; the first field that differs is {names[0][0]}"
-            )
-        return
-    temporary = folder / "recipe.new"  # may be left by a crash; the recipe itself is always whole
-    if folder.exists() and set(folder.iterdir()) - {temporary}:
+        check_run(folder, load_recipe(saved), recipe)
+    elif folder.exists() and any(not path.name.startswith(_LEFT) for path in folder.iterdir()):
         raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(temporary)
-    temporary.replace(saved)
+    write_whole(saved, recipe.save)
 
 
 def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
     path = folder / "results.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return read_whole(path)
+        except ValueError as error:  # of a power cut; all of it can be made again
+            print(f"run: {error}; evaluations are done again", file=sys.stderr)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -174,14 +177,3 @@ def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "evaluation_seconds": {},
         "machine": describe_machine(),
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """{"rl.steps": "200", ...}"""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = repr(value)
-    return flat

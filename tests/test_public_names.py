@@ -1,7 +1,11 @@
 """Every public name is there, documented, and costs nothing until it is used."""
 
+import ast
+import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,25 @@ def test_in_a_fresh_interpreter(name):
 def test_the_steps_of_a_run_are_public():
     # what a script needs that does by itself what `fr.run` does
     assert {"Recipe", "load_recipe", "train", "Rollout", "RolloutOutput", "reinforce", "pass_at_k"} <= set(fr.__all__)
+
+
+def test_type_checkers_see_each_name_where_it_is_loaded_from():
+    """`from .room.module import Name as Name` under TYPE_CHECKING, for every line of the table and for nothing else."""
+    tree = ast.parse(Path(fr.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [(node.module, each) for node in block.body if isinstance(node, ast.ImportFrom) for each in node.names]
+    names = {each.asname: module for module, each in imports if each.asname in fr._HOME}
+    modules = {each.asname: ".".join(filter(None, (module, each.name))) for module, each in imports}
+    assert names == fr._HOME
+    assert {name: place for name, place in modules.items() if name not in names} == fr._MODULES
+
+
+@pytest.mark.parametrize("name", ["Cell", "ModelConfig", "Recipe", "PolicySettings", "SupervisedSettings"])
+def test_help_explains_every_field(name):
+    """A sentence under each field, as the source has it."""
+    settings = getattr(fr, name)
+    for field in dataclasses.fields(settings):
+        assert re.search(rf"^    {field.name} \(.*?\): (\* )?\w+", settings.__doc__, re.M), field.name
 
 
 @pytest.mark.parametrize("name", ["outcome", "blended", "strict", "steps"])

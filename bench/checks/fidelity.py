@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastreason as fr
+from fastreason.runtime.json_files import to_json
 from fastreason.text.theme_from_data import learn_file
 from tests import published
 
@@ -85,7 +86,7 @@ def main() -> None:
             rows += [json.loads(line) for line in file]
     with TemporaryDirectory() as folder:
         source = Path(folder) / "rows.jsonl"
-        source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        source.write_text("".join(to_json(row) + "\n" for row in rows), encoding="utf-8")
         themes = [str(path) for path in learn_file(source, Path(folder) / "themes")]
         compare(rows, themes, options.problems)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from fastreason import ops
+from fastreason.runtime.json_files import to_json
 
 from .environment import machine
 
@@ -48,7 +49,7 @@ def machine_peaks(*, fresh: bool = False) -> dict[str, float]:
         path = cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__, "peaks": found}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        path.write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
     return found
 
 

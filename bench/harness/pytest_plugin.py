@@ -7,7 +7,6 @@ the contestant is the innermost parameter and tests run in order. pytest-benchma
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from typing import Any, NoReturn
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+
+from fastreason.runtime.json_files import to_json
 
 from .questions import Contestant, Done, Question, Settings, Unavailable, Work
 from .records import OURS
@@ -160,4 +161,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     skipped = session.config.stash[_SKIPPED]
-    session.config.getoption("--skipped").write_text(json.dumps(skipped, indent=1), encoding="utf-8")
+    session.config.getoption("--skipped").write_text(to_json(skipped, indent=1), encoding="utf-8")

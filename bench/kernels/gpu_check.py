@@ -12,7 +12,6 @@ test fails or an operation of ours does not run.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 
+from fastreason.runtime.json_files import to_json
 from fastreason.runtime.machine import describe_machine, package_version
 
 from ..harness.markdown import markdown
@@ -208,7 +208,7 @@ def write(folder: Path, device: Device, peaks: Peaks, tests: str, results: Seque
     folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"gpu": device.name, "machine": machine, "peaks": asdict(peaks), "tests": tests}
     record["results"] = [asdict(r) | {"of_floor": r.of_floor} for r in results]
-    (folder / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{stem}.json").write_text(to_json(record, indent=1) + "\n", encoding="utf-8")
     failures = [f"- {r.operation}, {r.mode}, {r.library}: {r.error}" for r in results if r.error]
     versions = f"commit {machine['commit']}, torch {machine['torch']}, Triton {machine['triton']}"
     reached = f"{peaks.copy / 1e12:.2f} TB/s and a large matrix product {peaks.matmul / 1e12:.0f} TFLOP/s"

@@ -2,7 +2,7 @@
 
     python -m bench.pages.seeds_page runs/a runs/b runs/c --out docs/results
 
-writes NAME.md and NAME.svg, NAME being the recipe's, and copies recipe and metrics of every run to NAME/seed-S. Every
+writes NAME.md and NAME.svg, NAME being the recipe's, and keeps recipe and results of every run in NAME/seed-S. Every
 number is read from the runs' results.json.
 """
 
@@ -153,16 +153,19 @@ All scores:
 
 {table(runs)}
 
-Recipes and metrics of the runs: [{name}/]({name}/).
+Recipes and results of the runs, problem by problem: [{name}/]({name}/).
 """
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.md").write_text(text, encoding="utf-8")
     (options.out / f"{name}.svg").write_text(picture(runs), encoding="utf-8")
+    shutil.rmtree(options.out / name, ignore_errors=True)
     for folder, run in zip(options.runs, runs, strict=True):
         place = options.out / name / f"seed-{run['seed']}"
-        place.mkdir(parents=True, exist_ok=True)
-        for file in ("recipe.toml", "metrics.jsonl"):
-            shutil.copyfile(folder / file, place / file)
+        place.mkdir(parents=True)
+        shutil.copyfile(folder / "recipe.toml", place / "recipe.toml")
+        stages = {stage: {**scores, "traces": []} for stage, scores in run["stages"].items()}
+        small = json.dumps({**run, "stages": stages}, separators=(",", ":"))
+        (place / "results.json").write_text(small + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 from fastreason.reports.run_page import STAGE_NAMES
 from fastreason.reports.study_page import Scores
+from fastreason.runtime.json_files import to_json
 from fastreason.studies.effects import level
 from fastreason.studies.study import Study
 
@@ -126,7 +127,7 @@ def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
     for value in scores.values():
         value["traces"] = value["traces"][:2]
     small = {**results, "scores": scores}
-    (place / "results.json").write_text(json.dumps(small, separators=(",", ":")) + "\n", encoding="utf-8")
+    (place / "results.json").write_text(to_json(small, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def keep_metrics(stages: Path, place: Path, results: Mapping[str, Any]) -> None:

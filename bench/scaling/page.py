@@ -33,6 +33,7 @@ from bench.scaling.collectives_model import (
 )
 from bench.scaling.step_model import Phases, StepTime
 from fastreason.evaluation.evaluate import PRESETS, parts_of
+from fastreason.runtime.json_files import to_json
 
 from ..harness.charts import Axis, Line, chart
 from ..harness.markdown import markdown, put_between_marks, short
@@ -450,7 +451,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             put_between_marks(DOCS / "scaling.md", mark, text)
     if not options.print:
         kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        kept.write_text(to_json(measured, indent=1) + "\n", encoding="utf-8")
         (DOCS / "bench" / "scaling.svg").write_text(picture(case), encoding="utf-8")
 
 

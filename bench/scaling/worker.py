@@ -8,7 +8,6 @@ found.json. Cases: ddp, fsdp, rl, and links, which times exchanges alone.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ import fastreason as fr
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
 from fastreason.runtime.distributed import Parallel
+from fastreason.runtime.json_files import to_json
 from fastreason.runtime.metrics_log import MetricsLog, StopRequest
 from fastreason.training.optimizer import OptimSettings
 from fastreason.training.supervised import Phase, SupervisedSettings, train
@@ -32,7 +32,9 @@ from ..suites.rl_worker import speaking_reward
 
 MIXTURE = {"op": [2, 3, 4, 5], "themes": ["zoo"]}
 # about 1.1 M parameters: a step of a second or less on a core, and gradients of some MB
-SIZE = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=384)
+SIZE: dict[str, Any] = dict(
+    hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=384
+)
 BATCH_TOKENS, ROWS = 4096, 4
 PROMPTS, SAMPLES, NEW_TOKENS = 8, 8, 64
 STEPS = 7
@@ -143,7 +145,7 @@ def main() -> None:
     with distributed.process_group():
         found = {name: CASES[name](folder) for name in names}
         if distributed.is_main():
-            (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+            (folder / "found.json").write_text(to_json(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

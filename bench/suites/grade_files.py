@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 import fastreason as fr
 from fastreason.evaluation.completion_files import GoldRows, Skip, read_completions
 from fastreason.evaluation.grade_completions import grade_file
+from fastreason.runtime.json_files import to_json
 
 from ..harness.questions import Contestant, Question, Settings, Work
 from ..harness.records import OURS, Shape
@@ -44,14 +44,14 @@ def files(count: int, samples: int) -> Path:
     folder = Path(_folders[-1].name)
     batch = fr.TaskStream(fr.Mixture.uniform(op=range(2, 21), themes=["zoo"]), seed=0, split="test")[0:count]
     rows = list(batch.rows())
-    (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "gold.jsonl").write_text("".join(to_json(row) + "\n" for row in rows), encoding="utf-8")
     texts = [
         document.removeprefix(prompt).removesuffix("[EOS]")
         for document, prompt in zip(batch.documents, batch.prompts, strict=True)
     ]
     with (folder / "completions.jsonl").open("w", encoding="utf-8") as file:
         for row, text in zip(rows, texts, strict=True):
-            file.write((json.dumps({"id": row["id"], "completion": text}) + "\n") * samples)
+            file.write((to_json({"id": row["id"], "completion": text}) + "\n") * samples)
     return folder
 
 

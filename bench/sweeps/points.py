@@ -43,7 +43,7 @@ class Point:
     threads: int = 1
 
 
-# the two presets and steps between them: hidden, layers, query heads, key-value heads, feed-forward
+# the two presets and steps between them: the fields of ModelConfig from hidden_size to intermediate_size
 _BETWEEN = {"0.6m": (128, 3, 4, 2, 320), "3m": (192, 6, 3, 1, 640)}
 MODELS = ("tiny", *_BETWEEN, "10m")
 PROMPT = 64
@@ -51,9 +51,8 @@ PROMPT = 64
 
 @cache
 def model_of(name: str) -> fr.Decoder:
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
     if name in _BETWEEN:
-        config = fr.ModelConfig(vocab_size=1000, **dict(zip(names, _BETWEEN[name], strict=True)))
+        config = fr.ModelConfig(1000, *_BETWEEN[name])
     else:
         config = fr.ModelConfig.preset(name, max_position_embeddings=2048)
     model = fr.Decoder(config)

@@ -183,10 +183,7 @@ void bind_text(py::module_& m) {
            py::arg("packer"), py::arg("starts"), py::arg("rows"), py::arg("length"), py::kw_only(), py::arg("step") = 1,
            py::arg("ahead") = 2)
       .def(
-          "next",
-          [](Prefetcher& prefetcher) {
-            return batch_of(without_gil([&] { return prefetcher.next(); }));
-          },
+          "next", [](Prefetcher& prefetcher) { return batch_of(without_gil([&] { return prefetcher.next(); })); },
           "What Packer.pack returns for the next batch; the lanes, one a start, take turns.")
       .def("close", &Prefetcher::close, py::call_guard<py::gil_scoped_release>(), "Ends the thread.");
 }

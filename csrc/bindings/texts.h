@@ -10,8 +10,8 @@
 
 namespace fastreason {
 
-// The bytes of a list of str or bytes. A str with lone surrogates is encoded as Python's "surrogatepass" does. Holds the
-// texts, whatever other threads do to the list.
+// The bytes of a list of str or bytes. A str with lone surrogates is encoded as Python's "surrogatepass" does. Holds
+// the texts, whatever other threads do to the list.
 class Texts {
  public:
   explicit Texts(const py::list& list) : texts_(list) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/interrupt.h"
 #include "common/parallel.h"
 #include "grade/spans.h"
 
@@ -48,6 +49,7 @@ void allocate_steps(std::size_t num_steps, std::size_t num_gold, bool has_tokens
 
 // Grades completion j, and leaves in the offsets how many steps and gold steps it has.
 void grade_one(Grader& grader, const Completion& completion, std::size_t j, Block& block, BatchVerdicts& out) {
+  interruption_point();
   const std::size_t first = block.steps.size();
   const Verdict verdict = grader.grade(completion.text, completion.end, block.steps, block.found);
   out.ending[j] = static_cast<std::uint8_t>(verdict.ending);

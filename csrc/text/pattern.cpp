@@ -371,7 +371,8 @@ Pattern::Pattern(std::string_view source) { PatternParser(source, *this).parse()
 void Pattern::Search::take(std::uint64_t steps) {
   if (steps > steps_left)
     throw std::runtime_error(
-        "regular expression: it goes back and forth over this text without end, as (a+)+b does over aaaa; the pattern of "
+        "regular expression: it goes back and forth over this text without end, as (a+)+b does over aaaa; the pattern "
+        "of "
         "the tokenizer must be written so that it does not");
   steps_left -= steps;
 }

@@ -84,8 +84,8 @@ PackedRows Prefetcher::next() {
   if (is_forked_child())
     throw std::runtime_error("the batches were begun in another process; begin them anew behind a fork");
   std::unique_lock lock(shared_->mutex);
-  while (!shared_->changed.wait_for(
-      lock, kCheckEvery, [&] { return shared_->closed || shared_->error || !shared_->ready.empty(); })) {
+  while (!shared_->changed.wait_for(lock, kCheckEvery,
+                                    [&] { return shared_->closed || shared_->error || !shared_->ready.empty(); })) {
     lock.unlock();  // asking may take a while
     interruption_point();
     lock.lock();

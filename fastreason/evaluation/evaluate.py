@@ -20,7 +20,10 @@ from ..grading.failure_kinds import failure_kinds
 from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
 from ..runtime import distributed
+from ..runtime.field_docs import explain_fields
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import StopRequest, progress_bar
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
 from ..tasks.stream import MODES, Mixture, ProblemBatch, Split, TaskStream
 from ..text.tokenizer import Tokenizer
 from .op_ranges import PAPER_RANGES, op_weights
@@ -35,6 +38,7 @@ __all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "eva
 _PART_SAMPLES = 4096
 
 
+@explain_fields
 @dataclass(frozen=True)
 class EvaluateSettings:
     """How each stage's model is evaluated, on the split `test`."""
@@ -68,11 +72,7 @@ class EvaluateSettings:
     stopped goes on; needs pyarrow."""
 
     def __post_init__(self) -> None:
-        if self.problems < 1 or self.samples < 1 or self.traces < 0:
-            raise ValueError(
-                "evaluate: need problems >= 1, samples >= 1, traces >= 0, "
-                f"got {self.problems}, {self.samples}, {self.traces}"
-            )
+        check_ranges("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
         self.sampling  # noqa: B018 - checks its fields
         if not self.k or min(self.k) < 1 or max(self.k) > self.samples:
             raise ValueError(f"evaluate: every k must be in 1 .. samples = {self.samples}, got {self.k}")
@@ -215,7 +215,7 @@ def _results(
     """From what every rank has done."""
     own = np.concatenate([np.zeros(0, dtype=SCORES), *scores])
     everyone = np.concatenate(distributed.gather_arrays(own))
-    written = np.frombuffer(json.dumps(traces).encode(), dtype=np.uint8)
+    written = np.frombuffer(to_json(traces).encode(), dtype=np.uint8)
     found = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
     found.sort(key=lambda part: (part["op"], part["first"]))
     ks = sorted({1, *settings.k})  # pass@1 is what reports speak of

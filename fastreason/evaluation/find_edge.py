@@ -20,7 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..runtime import distributed
+from ..runtime.field_docs import explain_fields
 from ..runtime.metrics_log import StopRequest, progress_bar
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
 from ..tasks.stream import Cell, Mixture, TaskStream
 from .pass_at_k import CONFIDENCE, mean_bounds, pass_at_ks
 from .samplers import Sampler
@@ -28,6 +30,7 @@ from .samplers import Sampler
 Label = Literal["mastered", "edge", "out of reach"]
 
 
+@explain_fields
 @dataclass(frozen=True)
 class EdgeSettings:
     """How cells are told apart."""
@@ -48,11 +51,10 @@ class EdgeSettings:
     """Most samples of all cells together, at least those of the first look; 0: as many as `problems` allows."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or not 1 <= self.first <= self.problems:
-            raise ValueError(
-                "edge: need samples >= 1 and 1 <= first <= problems, "
-                f"got {self.samples}, {self.first} and {self.problems}"
-            )
+        counts = {"samples": COUNT, "first": COUNT, "problems": COUNT, "budget": COUNT_OR_ZERO}
+        check_ranges("edge", self, counts)
+        if self.first > self.problems:
+            raise ValueError(f"edge: first must be at most problems = {self.problems}, got {self.first}")
         if not 0 < self.reach < 1 or not self.reach <= self.mastered < 1 or not 0 < self.confidence < 1:
             raise ValueError(
                 "edge: need 0 < reach <= mastered < 1 and 0 < confidence < 1, "

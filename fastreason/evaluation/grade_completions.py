@@ -7,7 +7,6 @@ another name and renamed once it is whole.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind, failure_kinds
 from ..grading.verdicts import StepStatus, Verdicts, grade_texts
+from ..runtime.files import write_whole
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import progress_bar
-from ..tasks.export import write_whole
 from . import pass_table
 from .completion_files import Chunk, GoldRows, Report, Skip, read_completions
 from .op_ranges import PAPER_RANGES, covered
@@ -231,11 +231,11 @@ def _line(name: str, counts: np.ndarray, number: int) -> str:
 class _Jsonl:
     """A line a completion. The texts of a chunk are put together column by column, not through `json.dumps`."""
 
-    _STEPS = np.array([json.dumps(status.name) for status in StepStatus], dtype=object)
-    _FAILURES = np.array([json.dumps(kind.name) for kind in FailureKind], dtype=object)
+    _STEPS = np.array([to_json(status.name) for status in StepStatus], dtype=object)
+    _FAILURES = np.array([to_json(kind.name) for kind in FailureKind], dtype=object)
 
     def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
-        ids, ops = (np.array([json.dumps(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
+        ids, ops = (np.array([to_json(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
         with path.open("w", encoding="utf-8") as file:
             for part in graded:
                 file.write(self._text(part, ids, ops))

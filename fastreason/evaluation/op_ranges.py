@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 PAPER_RANGES: Mapping[str, Mapping[str, float]] = {
@@ -38,7 +39,7 @@ def op_weights(parts: Mapping[str, float], name: str = "range") -> dict[int, flo
     {2: 0.1, 3: 0.1, 4: 0.8}
     """
     total = sum(parts.values())
-    if not parts or not all(weight > 0 for weight in parts.values()):
+    if not parts or not all(0 < weight < math.inf for weight in parts.values()):
         raise ValueError(f"{name}: needs a weight > 0 for each of its ops, got {dict(parts)}")
     weights: dict[int, float] = {}
     for text, weight in parts.items():

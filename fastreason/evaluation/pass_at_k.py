@@ -18,8 +18,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..runtime.arguments import INT64_MAX, integers
+
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+_MOST_SAMPLES = 10_000_000  # of which each has its factorial in a table
 _BLOCK = 1 << 20  # draws at a time, 8 MB
 
 
@@ -36,8 +39,11 @@ def pass_at_ks(num_correct: np.ndarray, num_samples: np.ndarray | int, ks: Seque
     Raises:
         ValueError: a k or a count is out of range.
     """
-    c, n = np.broadcast_arrays(np.asarray(num_correct, dtype=np.int64), np.asarray(num_samples, dtype=np.int64))
-    k = np.asarray(ks, dtype=np.int64)
+    c, n = np.broadcast_arrays(
+        integers("pass_at_k: num_correct", num_correct, -INT64_MAX),
+        integers("pass_at_k: n", num_samples, 0, _MOST_SAMPLES),
+    )
+    k = integers("pass_at_k: k", ks, -INT64_MAX)
     fewest = int(n.min()) if n.size else 0
     if n.size and (k.size == 0 or k.min() < 1 or k.max() > fewest):
         raise ValueError(f"pass_at_k: k must be in 1 .. n = {fewest}, got {', '.join(map(str, k.tolist())) or 'none'}")

@@ -20,7 +20,8 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
-from ..tasks.export import write_json, write_whole
+from ..runtime.files import write_json, write_whole
+from ..runtime.json_files import to_json
 
 COLUMNS = {
     "op": np.int16,
@@ -40,6 +41,16 @@ COLUMNS = {
 """Of a sample, in memory: names are numbers into their lists, `stopped` stands for the finish reason "stop"."""
 
 _NOTES = b"fastreason"
+
+
+def require_pyarrow(what: str) -> Any:
+    """The module; ModuleNotFoundError, where it is missing, says that `what` needs it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{what} needs pyarrow: pip install 'fastreason[parquet]'") from error
+    return pyarrow
 
 
 class EvaluationFolder:
@@ -64,12 +75,7 @@ class EvaluationFolder:
         *,
         resume: bool = False,
     ) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("eval: --out needs pyarrow: pip install 'fastreason[parquet]'") from error
-        self.pa: Any = pyarrow
+        self.pa: Any = require_pyarrow("eval: --out")
         self.path, self.samples = Path(path), Path(path) / "samples"
         self.keeps_texts = bool(identity.get("texts"))
         self.names = {
@@ -79,11 +85,11 @@ class EvaluationFolder:
             "stopped": ["length", "stop"],
         }
         # every rank looks before the first one writes
-        self._check(json.loads(json.dumps(identity)), resume)
+        self._check(json.loads(to_json(identity)), resume)
         distributed.barrier()
         if distributed.is_main():
             self.samples.mkdir(parents=True, exist_ok=True)
-            for left in self.samples.glob("*.new"):
+            for left in self.samples.glob("*.new*"):
                 left.unlink()
             write_json(self.path / "evaluation.json", identity)
         distributed.barrier()
@@ -92,7 +98,10 @@ class EvaluationFolder:
         file = self.path / "evaluation.json"
         if not file.exists():
             # the first file may be left half-written
-            if self.path.exists() and set(self.path.iterdir()) - {self.samples, self.path / "evaluation.json.new"}:
+            if self.path.exists() and any(
+                path != self.samples and not path.name.startswith((".lock", "evaluation.json.new"))
+                for path in self.path.iterdir()
+            ):
                 raise ValueError(f"eval: {self.path} is not empty and holds no evaluation; give another --out")
             return
         if not resume:
@@ -120,7 +129,7 @@ class EvaluationFolder:
         arrays["finish_reason"] = arrays.pop("stopped")
         if texts is not None:
             arrays["completion"] = pa.array(texts, pa.string())
-        table = pa.table(arrays).replace_schema_metadata({_NOTES: json.dumps(notes)})
+        table = pa.table(arrays).replace_schema_metadata({_NOTES: to_json(notes)})
         write_whole(self._part(op, first), lambda file: pa.parquet.write_table(table, file, compression="zstd"))
 
     def _named(self, name: str, values: np.ndarray) -> Any:

@@ -7,7 +7,7 @@ stands behind it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,7 +17,9 @@ import torch
 
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
+from ..model.hugging_face import WeightsMismatch
 from ..runtime.distributed import Device
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
 from ..sampling.rollout import Rollout
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import SPECIALS, Tokenizer
@@ -43,16 +45,13 @@ class Sampling:
     """Limit of a sample."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0 or self.max_new_tokens < 1:
-            raise ValueError(
-                "sampling: need temperature >= 0 and max_new_tokens >= 1, "
-                f"got {self.temperature} and {self.max_new_tokens}"
-            )
-        if self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
-            raise ValueError(
-                "sampling: need top_k >= 0, top_p in 0 < p <= 1 and min_p in 0 .. 1, "
-                f"got {self.top_k}, {self.top_p} and {self.min_p}"
-            )
+        check_ranges("sampling", self, _RANGES)
+
+
+_RANGES: Mapping[str, Range] = {
+    "temperature": TEMPERATURE_OR_GREEDY, "top_k": COUNT_OR_ZERO, "top_p": Range(0, 1, open_low=True), "min_p": SHARE,
+    "max_new_tokens": COUNT,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,14 +163,19 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if not (folder / "config.json").is_file():
         raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
+    why = ""
     if engine != "transformers":
         try:
             model = Decoder.from_pretrained(folder).to(place)
             return RolloutSampler(model, Tokenizer.from_pretrained(folder), sampling)
-        except (ValueError, TypeError) as error:
-            if engine == "fastreason":
+        except ValueError as error:
+            if engine == "fastreason" or isinstance(error, WeightsMismatch):
                 raise
-            print(f"{folder}: read by transformers, since our decoder does not: {error}", file=sys.stderr)
+            why = str(error)
+            print(f"{folder}: read by transformers, since our decoder does not: {why}", file=sys.stderr)
     from .transformers_sampler import TransformersSampler
 
-    return TransformersSampler(folder, sampling, place)
+    try:
+        return TransformersSampler(folder, sampling, place)
+    except ValueError as error:
+        raise ValueError(f"{error}; our decoder does not either: {why}" if why else str(error)) from error

@@ -6,6 +6,7 @@ prompts are asked one after the other, and each waits for its longest sample.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 
 from ..grading.verdicts import grade
+from ..runtime.json_files import MAX_MB, read_regular
+from ..runtime.tensor_files import read_tensors
 from ..tasks.stream import ProblemBatch
 from .samplers import Samples, Sampling, sample_ids
 
 STOP = "</answer>"
 _TAIL = 16  # tokens; more than any tokenizer needs for STOP
 MAX_SEQUENCES = 128
+_FEW_LAYERS = 1000  # that take no time, whatever the weights
 
 
 class TransformersSampler:
@@ -42,11 +46,16 @@ class TransformersSampler:
             ) from error
         self.device = device
         try:
+            _check_layers(Path(folder))
             self.tokenizer = _load_tokenizer(Path(folder))
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"transformers cannot load {folder}: {error}") from error
-        self.model = model.to(self.device).eval()
+            loader: Any = transformers.AutoModelForCausalLM
+            model, info = loader.from_pretrained(folder, dtype="auto", output_loading_info=True)
+        except Exception as error:  # a damaged folder may raise anything there
+            text = " ".join(str(error).split())[:500]
+            raise ValueError(f"transformers cannot load {folder}: {type(error).__name__}: {text}") from error
+        if missing := sorted(info["missing_keys"]):  # which transformers would draw at random
+            raise ValueError(f"transformers cannot load {folder}: it has no weight {missing[0]}")
+        self.model: Any = model.to(self.device).eval()
         self.model.generation_config = transformers.GenerationConfig()
         pad_id, self.eos_ids = _special_ids(self.tokenizer, self.model.config)
         chosen: dict[str, Any] = {"do_sample": False}
@@ -104,6 +113,17 @@ class TransformersSampler:
 
     def _decode(self, tokens: Any) -> str:
         return self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+
+def _check_layers(folder: Path) -> None:
+    """Raises ValueError where config.json claims more layers than there are weights: transformers builds them all."""
+    config = json.loads(read_regular(folder / "config.json", MAX_MB))
+    files = sorted(folder.glob("*.safetensors"))
+    most = max(_FEW_LAYERS, sum(len(read_tensors(file)) for file in files))
+    for part in (config, config.get("text_config") or {}):
+        for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
+            if isinstance(value := part.get(name), int) and value > most:
+                raise ValueError(f"config.json: {name} is {value}, more than there are weights")
 
 
 def _load_tokenizer(folder: Path) -> Any:

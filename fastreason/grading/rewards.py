@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +108,15 @@ def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -
     return partial(_checked, partial(function, **arguments), name, len(wanted))
 
 
+def import_from(folder: Path) -> None:
+    """Has modules of rewards found in this folder, too, behind everything that is installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def _imported(path: str) -> Callable[..., np.ndarray]:
     module, _, name = path.partition(":")
+    import_from(Path.cwd())  # an installed command has only its own folder on the path
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -12,14 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, partial
-from typing import Any, Literal
+from html import escape
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import integers
+from ..runtime.arguments import integers, listed
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
+from .marked_steps import marked_text
+
+# completions that a notebook shows
+_SHOWN = 8
 
 
 class StepStatus(IntEnum):
@@ -64,7 +69,7 @@ class Ending(IntEnum):
     """At its limit, or while an answer is open."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Steps:
     """The predicted steps of all completions, one after the other.
 
@@ -91,6 +96,10 @@ class Steps:
     token_begin: np.ndarray | None = None
     token_end: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        of = f"{len(self.status):,} steps of {len(self.offsets) - 1:,} completions"
+        return f"Steps({of}, {self.correct.sum():,} correct)"
+
     @cached_property
     def completion(self) -> np.ndarray:
         """int64 [steps]: the completion that each step belongs to."""
@@ -116,7 +125,7 @@ class GoldSteps:
     readable: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Verdicts:
     """What the verifier says of n completions, as arrays.
 
@@ -154,6 +163,27 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.verified)
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Verdicts(0 completions)"
+        shares = {"answer right": self.answer_correct, "verified": self.verified, "sound": self.sound}
+        text = ", ".join(f"{name} {100 * values.mean():.1f} %" for name, values in shares.items())
+        return f"Verdicts({len(self):,} completions: {text})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first completions, their steps green where right, red where wrong, grey where extra."""
+        shown = range(min(len(self), _SHOWN)) if self._texts is not None else range(0)
+        texts = self._texts()[1] if self._texts is not None else []
+        rows = "".join(f"<li>{self._marked(i, texts[i])}</li>" for i in shown)
+        return f"<div><p>{escape(repr(self))}</p><ol start='0'>{rows}</ol></div>"
+
+    def _marked(self, i: int, text: str | bytes) -> str:
+        steps, places = self.steps, range(self.steps.offsets[i], self.steps.offsets[i + 1])
+        names = [StepStatus(steps.status[s]).name.lower().replace("_", " ") for s in places]
+        spans = [(int(steps.begin[s]), int(steps.end[s]), name) for s, name in zip(places, names, strict=True)]
+        level = "verified" if self.verified[i] else "answer right" if self.answer_correct[i] else "not verified"
+        return f"{marked_text(text, spans)} <i>({level})</i>"
 
     @property
     def gold_readable(self) -> np.ndarray:
@@ -251,9 +281,28 @@ class Verdicts:
         )
 
 
+@runtime_checkable
+class SampledTokens(Protocol):
+    """Samples as token ids, such as a `RolloutOutput`."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def finished(self) -> np.ndarray: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+
+
+@runtime_checkable
+class TokenArray(Protocol):
+    """An array or a tensor."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
 def grade(
     batch: ProblemBatch,
-    completions: Sequence[str] | Sequence[bytes] | np.ndarray,
+    completions: Sequence[str] | Sequence[bytes] | TokenArray | SampledTokens,
     *,
     tokenizer: Tokenizer | None = None,
     finished: np.ndarray | Sequence[bool] | None = None,
@@ -264,8 +313,9 @@ def grade(
 
     Args:
         batch: the problems.
-        completions: flat, n for problem 0, then n for problem 1, ...: texts that continue the prompt, or integers
-            [completions, length], rows that end at their first [EOS] or [PAD].
+        completions: flat, n for problem 0, then n for problem 1, ...: texts that continue the prompt; or integers
+            [completions, length] of numpy or torch, rows that end at their first [EOS] or [PAD]; or the output of a
+            `Rollout`, which knows its tokenizer and which samples are finished.
         tokenizer: whose ids they are; needed for integers only.
         finished: bool [completions]: False where a completion ran into its limit, so that it is UNFINISHED. Default:
             texts are whole, and a row without [EOS] and [PAD] is finished if it ends with `</answer>`.
@@ -279,16 +329,23 @@ def grade(
         ValueError: the number of completions is no multiple of the number of problems, a tokenizer is missing, or
             `finished` or `answer_may_end_text` has another length.
     """
-    ends = _ends(len(completions), finished, answer_may_end_text)
-    if isinstance(completions, np.ndarray):
+    if isinstance(completions, SampledTokens):
+        tokenizer = completions.tokenizer if tokenizer is None else tokenizer
+        finished = completions.finished if finished is None else finished
+        completions = completions.tokens
+    if isinstance(completions, TokenArray):
         if tokenizer is None:
             raise ValueError("grade: token ids need the tokenizer argument")
         completions = integers("grade: token ids", completions, -(2**31), 2**31 - 1).astype(np.int32, copy=False)
+        if completions.ndim != 2:
+            raise ValueError(f"grade: token ids must be [completions, length], got shape {list(completions.shape)}")
+        ends = _ends(len(completions), finished, answer_may_end_text)
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, **ends, threads=threads)
         return Verdicts._from_core(
             arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
         )
-    texts: list[str | bytes] = list(completions)
+    texts: list[str | bytes] = listed("grade: completions", completions)
+    ends = _ends(len(texts), finished, answer_may_end_text)
     return Verdicts._from_core(
         _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts), threads
     )
@@ -319,8 +376,8 @@ def grade_texts(
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
     array([ True])
     """
-    gold: list[str | bytes] = list(gold_solutions)
-    texts: list[str | bytes] = list(completions)
+    gold: list[str | bytes] = listed("grade_texts: gold_solutions", gold_solutions)
+    texts: list[str | bytes] = listed("grade_texts: completions", completions)
     if unreadable_gold not in ("error", "mark"):
         raise ValueError(f'grade_texts: unreadable_gold must be "error" or "mark", got {unreadable_gold!r}')
     verdicts = Verdicts._from_core(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..runtime.arguments import integer
 from ..tasks.shards import StreamShard
 from ..tasks.stream import TaskStream
 
 if TYPE_CHECKING:
     import datasets
-
-_CHUNK = 256
 
 
 def to_datasets(
@@ -23,17 +21,17 @@ def to_datasets(
         stream: a stream or a part of one.
         start: the first problem, >= 0.
         stop: the problem behind the last one: a `Dataset` in memory. None: an `IterableDataset` without end.
-        num_shards: of an `IterableDataset`: the number of its readers, nodes times data-loader workers. Each gets one
-            part, as `datasets` divides it; part i holds problems start + i, start + i + num_shards, ... A reader of
-            several parts would stay in its first one, which has no end.
+        num_shards: of an `IterableDataset`: parts that `datasets` divides among nodes and data-loader workers; part i
+            holds problems start + i, start + i + num_shards, ... A reader of several parts takes a problem of each in
+            turn. So one reader has the problems in the order of the stream, whatever `num_shards`; so has a DataLoader
+            without batches whose number of workers divides `num_shards`; and with any number of readers up to
+            `num_shards` every problem comes exactly once.
     Raises:
         ValueError: a number out of range.
         ModuleNotFoundError: `datasets` is not installed.
     """
-    if start < 0 or num_shards < 1 or (stop is not None and stop < start):
-        raise ValueError(
-            f"to_datasets: need start >= 0, stop >= start and num_shards >= 1, got {start}, {stop} and {num_shards}"
-        )
+    start, num_shards = integer("to_datasets: start", start, 0), integer("to_datasets: num_shards", num_shards, 1)
+    stop = None if stop is None else integer("to_datasets: stop", stop, start)
     try:
         import datasets
     except ModuleNotFoundError as error:
@@ -41,17 +39,10 @@ def to_datasets(
     texts = ("problem", "question", "solution", "op", "id", "template", "mode", "length", "d")
     features = datasets.Features({name: datasets.Value("int64" if name in ("op", "d") else "string") for name in texts})
     if stop is not None:
-        return datasets.Dataset.from_list(stream[start:stop].rows(), features=features)
-    whole = stream if isinstance(stream, StreamShard) else stream.shard(0, 1)
-    # the part that holds problem start + i, and that problem's place in it
-    places = [divmod(start + i, num_shards) for i in range(num_shards)]
-    parts = [(whole.shard(rest, num_shards), begin) for begin, rest in places]
-    return datasets.IterableDataset.from_generator(_rows, features=features, gen_kwargs={"parts": parts})
+        rows = stream[start:stop].rows()  # of which there may be none
+        return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
+    from .stream_examples import StreamExamples
 
-
-def _rows(parts: list[tuple[StreamShard, int]]) -> Iterator[dict[str, Any]]:
-    """`datasets` hands over the parts one at a time."""
-    for part, begin in parts:
-        while True:
-            yield from part[begin : begin + _CHUNK].rows()
-            begin += _CHUNK
+    return datasets.IterableDataset(
+        StreamExamples(stream, start, num_shards), info=datasets.DatasetInfo(features=features)
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ..runtime.arguments import integer
 from ..tasks.shards import StreamShard
 from ..tasks.stream import TaskStream
 
@@ -25,7 +26,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     Args:
         stream: a stream, or in distributed training `stream.shard(rank, world_size)`.
         start: the first problem, >= 0.
-        stop: the problem behind the last one; None for no end.
+        stop: the problem behind the last one; None for no end. With `start` there is none.
         block: the `batch_size` of the DataLoader, 1 where it makes no batches.
 
     >>> from fastreason import Mixture
@@ -37,11 +38,13 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     def __init__(
         self, stream: TaskStream | StreamShard, *, start: int = 0, stop: int | None = None, block: int = 1
     ) -> None:
-        if start < 0 or block < 1 or (stop is not None and stop < start):
-            raise ValueError(
-                f"StreamDataset: need start >= 0, stop >= start and block >= 1, got {start}, {stop} and {block}"
-            )
+        start, block = integer("StreamDataset: start", start, 0), integer("StreamDataset: block", block, 1)
+        stop = None if stop is None else integer("StreamDataset: stop", stop, start)
         self.stream, self.start, self.stop, self.block = stream, start, stop, block
+
+    def __repr__(self) -> str:
+        end = "" if self.stop is None else self.stop
+        return f"StreamDataset({self.stream!r}, problems {self.start} .. {end})"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()

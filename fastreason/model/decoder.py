@@ -19,11 +19,14 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..kernels.segments import Segments
+from ..runtime.arguments import integer, number
+from ..runtime.field_docs import explain_fields
 
 if TYPE_CHECKING:
     from ..text.tokenizer import Tokenizer
 
 
+@explain_fields
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""
@@ -53,10 +56,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in ("head_dim", "tie_word_embeddings") and not value > 0:
-                raise ValueError(f"ModelConfig: {field.name} must be positive, got {value}")
-        if self.head_dim < 0 or self.head_dim % 2:
+            value, name = getattr(self, field.name), f"ModelConfig: {field.name}"
+            if field.type == "int":
+                value = integer(name, value, 0 if field.name == "head_dim" else 1)
+            elif field.type == "float":
+                value = number(name, value, 0, above_low=True)
+            elif not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, got {value!r:.80}")
+            object.__setattr__(self, field.name, value)
+        if self.head_dim % 2:
             raise ValueError(f"ModelConfig: head_dim must be even and positive, or 0, got {self.head_dim}")
         if self.head_dim == 0:
             if self.hidden_size % (2 * self.num_attention_heads):
@@ -171,6 +179,14 @@ class Decoder(nn.Module):
         self.final_norm = nn.Parameter(torch.ones(config.hidden_size))
         tied = config.tie_word_embeddings
         self.head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def __repr__(self) -> str:
+        weight, config = self.embedding.weight, self.config
+        return (
+            f"Decoder({self.num_parameters:,} parameters: {config.num_hidden_layers} blocks of width "
+            f"{config.hidden_size}, {config.vocab_size:,} tokens; {str(weight.dtype).removeprefix('torch.')} on "
+            f"{weight.device})"
+        )
 
     def reset_parameters(self, seed: int) -> None:
         """Draws every weight anew: a pure function of config and seed on one platform.

@@ -8,18 +8,19 @@ lacks is named, never ignored.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from ..runtime.json_files import check_fields, read_json, shown, to_json
+from ..runtime.tensor_files import read_tensors, write_tensors
 from ..text.tokenizer import Tokenizer
 from .decoder import Decoder, ModelConfig
 
@@ -75,6 +76,43 @@ sliding_window suppress_tokens task_specific_params temperature tf_legacy_loss t
 top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache
 """
 _STORED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+_Size = Annotated[int, Field(ge=1, lt=2**31)] | None
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+
+
+class _Rope(TypedDict, total=False):
+    rope_type: str | None
+    type: str | None
+    rope_theta: _Positive
+
+
+class _Fields(TypedDict, total=False):
+    """The types of what is read of a config.json; null is as good as nothing."""
+
+    vocab_size: _Size
+    hidden_size: _Size
+    num_hidden_layers: _Size
+    num_attention_heads: _Size
+    num_key_value_heads: _Size
+    intermediate_size: _Size
+    max_position_embeddings: _Size
+    head_dim: Annotated[int, Field(ge=0, lt=2**31)] | None
+    rope_theta: _Positive
+    rms_norm_eps: _Positive
+    tie_word_embeddings: bool | None
+    layer_types: list[str] | None
+    rope_parameters: _Rope | None
+    rope_scaling: _Rope | None
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
+
+
+class WeightsMismatch(ValueError):
+    """A weight is missing or of another shape than config.json says: no reader can load the folder."""
 
 
 def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -106,28 +144,44 @@ def model_from_hf(
     """The reverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
 
     Raises:
-        ValueError: a weight is missing, unknown, of another shape or not floating point, or `dtype` is not.
+        WeightsMismatch: a weight is missing or of another shape.
+        ValueError: a weight is unknown or not floating point, or `dtype` is not.
+    """
+    config = config_from_hf(hf_config)
+    tensors = _checked(config, tensors, dtype)
+    with torch.device("meta"):  # no time for initial weights that are overwritten
+        model = Decoder(config).to(dtype)
+    model.to_empty(device="cpu")
+    for name, place in _weights(model).items():
+        place.copy_(tensors[name])
+    return model
+
+
+def _checked(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights of this model, each under its name; ValueError as for `model_from_hf`.
+
+    Nothing is built before: a config may claim any size, and the first weight that is not there ends it.
     """
     if dtype not in _STORED:
         raise ValueError(f"load_model: dtype must be {_one_of(_STORED)}, got {dtype}")
-    with torch.device("meta"):  # no time for initial weights that are overwritten
-        model = Decoder(config_from_hf(hf_config)).to(dtype)
-    model.to_empty(device="cpu")
-    weights = _weights(model)
-    for name, place in weights.items():
-        if name not in tensors or tensors[name].shape != place.shape:
-            got = tuple(tensors[name].shape) if name in tensors else "nothing"
-            raise ValueError(f"weights: {name} must have shape {tuple(place.shape)}, got {got}")
-        if tensors[name].dtype not in _STORED:
-            raise ValueError(f"weights: {name} must be {_one_of(_STORED)}, got {tensors[name].dtype}")
-        place.copy_(tensors[name])
-    if extra := set(tensors) - set(weights) - {"lm_head.weight"}:
-        raise ValueError(f"weights: {sorted(extra)[0]!r} is no weight of this Qwen2")
-    head = tensors.get("lm_head.weight")
-    # some write a shared head all the same
-    if model.head is None and head is not None and not torch.equal(head, tensors["model.embed_tokens.weight"]):
-        raise ValueError("weights: lm_head.weight differs from the embedding, so tie_word_embeddings must be false")
-    return model
+    tensors, found = dict(tensors), {}
+    head = tensors.pop(_HEAD, None) if config.tie_word_embeddings else None
+    if head is not None:  # some write a shared head all the same, or it alone
+        tensors.setdefault(_EMBEDDING, head)
+    for name, shape in _shapes(config):
+        tensor = tensors.get(name)
+        if tensor is None or tuple(tensor.shape) != shape:
+            got = "nothing" if tensor is None else tuple(tensor.shape)
+            raise WeightsMismatch(f"weights: {name} must have shape {shape}, as config.json says, got {got}")
+        if tensor.dtype not in _STORED:
+            raise ValueError(f"weights: {name} must be {_one_of(_STORED)}, got {tensor.dtype}")
+        found[name] = tensor
+    shared = found[_EMBEDDING]
+    if head is not None and not (head.dtype == shared.dtype and torch.equal(head, shared)):
+        raise ValueError(f"weights: {_HEAD} differs from the embedding, so tie_word_embeddings must be false")
+    if extra := tensors.keys() - found.keys():
+        raise ValueError(f"weights: {shown(min(extra))} is no weight of this Qwen2")
+    return found
 
 
 def config_from_hf(hf_config: Mapping[str, Any]) -> ModelConfig:
@@ -144,57 +198,83 @@ def config_from_hf(hf_config: Mapping[str, Any]) -> ModelConfig:
     if "num_key_value_heads" in hf_config and hf_config["num_key_value_heads"] is None:
         values["num_key_value_heads"] = values["num_attention_heads"]
     values |= {"rope_theta": _rope_theta(hf_config), "head_dim": hf_config.get("head_dim") or 0}
-    for name, value in values.items():
-        kinds = {"rope_theta": (int, float), "rms_norm_eps": (int, float), "tie_word_embeddings": (bool,)}
-        if type(value) not in kinds.get(name, (int,)):
-            raise ValueError(f"config.json: {name} must be {_one_of(kinds.get(name, (int,)))}, got {value!r}")
-    return ModelConfig(**values)
+    values["rms_norm_eps"] = float(values["rms_norm_eps"])
+    try:
+        return ModelConfig(**values)
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from None
 
 
 def _refuse_unsupported(hf_config: Mapping[str, Any]) -> None:
     for name, allowed in _SUPPORTED.items():
         value = hf_config.get(name)
         if value not in allowed and (name in hf_config or name == "model_type"):
-            raise ValueError(f"config.json: {name} must be {_one_of(allowed)}, got {value!r}")
+            raise ValueError(f"config.json: {name} must be {_one_of(allowed)}, got {shown(value)}")
+    check_fields(_Fields, dict(hf_config), "config.json")
     layer_types = hf_config.get("layer_types")
     if layer_types is not None and set(layer_types) != {"full_attention"}:
-        raise ValueError(f"config.json: layer_types must all be 'full_attention', got {layer_types!r}")
+        raise ValueError(f"config.json: layer_types must all be 'full_attention', got {shown(layer_types)}")
     known = {*_DEFAULTS, *_SUPPORTED, *_IGNORED.split(), "head_dim", "layer_types", "rope_parameters", "rope_scaling"}
     if unknown := sorted(set(hf_config) - known):
         raise ValueError(
-            f"config.json: {unknown[0]} is not known here, got {hf_config[unknown[0]]!r}; "
+            f"config.json: {_named(unknown[0])} is not known here, got {shown(hf_config[unknown[0]])}; "
             "remove it if the model computes the same without it"
         )
 
 
-def _rope_theta(hf_config: Mapping[str, Any]) -> Any:
+def _named(field: str) -> str:
+    return field if field.isidentifier() and len(field) < 80 else shown(field)
+
+
+def _rope_theta(hf_config: Mapping[str, Any]) -> float:
     """The rotary base, wherever it stands."""
-    found = {}
+    found: dict[str, float] = {}
     if hf_config.get("rope_theta") is not None:
         found["rope_theta"] = hf_config["rope_theta"]
     for name in ("rope_parameters", "rope_scaling"):
         rope = hf_config.get(name)
         if rope is None:
             continue
-        if not isinstance(rope, Mapping):
-            raise ValueError(f"config.json: {name} must be an object or null, got {rope!r}")
         kind = rope.get("rope_type") or rope.get("type") or "default"
         if kind != "default":
-            raise ValueError(f"config.json: {name}.rope_type must be 'default', got {kind!r}")
+            raise ValueError(f"config.json: {name}.rope_type must be 'default', got {shown(kind)}")
         if unknown := sorted(set(rope) - {"rope_type", "type", "rope_theta"}):
-            raise ValueError(f"config.json: {name}.{unknown[0]} is not known here, got {rope[unknown[0]]!r}")
+            raise ValueError(
+                f"config.json: {name}.{_named(unknown[0])} is not known here, got {shown(rope[unknown[0]])}"
+            )
         if rope.get("rope_theta") is not None:
             found[f"{name}.rope_theta"] = rope["rope_theta"]
     if len(set(found.values())) > 1:
         raise ValueError(f"config.json: there must be one rope_theta, got {found}")
-    return next(iter(found.values()), _DEFAULTS["rope_theta"])
+    return float(next(iter(found.values()), _DEFAULTS["rope_theta"]))
+
+
+def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of all weights, one after the other, without a model that has them."""
+    width, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    yield _EMBEDDING, (config.vocab_size, width)
+    for i in range(config.num_hidden_layers):
+        layer = f"model.layers.{i}."
+        for part, rows in zip("qkv", (queries, keys, keys), strict=True):
+            yield f"{layer}self_attn.{part}_proj.weight", (rows, width)
+            yield f"{layer}self_attn.{part}_proj.bias", (rows,)
+        yield layer + "self_attn.o_proj.weight", (width, queries)
+        yield layer + "mlp.gate_proj.weight", (inner, width)
+        yield layer + "mlp.up_proj.weight", (inner, width)
+        yield layer + "mlp.down_proj.weight", (width, inner)
+        yield layer + "input_layernorm.weight", (width,)
+        yield layer + "post_attention_layernorm.weight", (width,)
+    yield "model.norm.weight", (width,)
+    if not config.tie_word_embeddings:
+        yield _HEAD, (config.vocab_size, width)
 
 
 def _weights(model: Decoder) -> dict[str, Tensor]:
     """Views of all parameters, without gradient, under the names of transformers' Qwen2ForCausalLM."""
     config = model.config
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    views: dict[str, Tensor] = {"model.embed_tokens.weight": model.embedding.weight}
+    views: dict[str, Tensor] = {_EMBEDDING: model.embedding.weight}
     for i, block in enumerate(model.blocks):
         layer = f"model.layers.{i}."
         for kind in ("weight", "bias"):
@@ -211,7 +291,7 @@ def _weights(model: Decoder) -> dict[str, Tensor]:
         }
     views["model.norm.weight"] = model.final_norm
     if model.head is not None:
-        views["lm_head.weight"] = model.head.weight
+        views[_HEAD] = model.head.weight
     return {name: view.detach() for name, view in views.items()}
 
 
@@ -232,10 +312,10 @@ def save_model(
         ids.pop("stop", None)
         hf_config |= ids
         write_json(folder / "generation_config.json", {**ids, "eos_token_id": stops, "do_sample": True})
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, model.config.max_position_embeddings)
     write_json(folder / "config.json", hf_config)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    card = _MODEL_CARD.format(parameters=model.num_parameters, facts=json.dumps(facts or {}, indent=1))
+    write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
+    card = _MODEL_CARD.format(parameters=model.num_parameters, facts=to_json(facts or {}, indent=1))
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -271,57 +351,43 @@ def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decode
         folder: with config.json and model.safetensors, or model.safetensors.index.json and the files it names.
         dtype: of the loaded weights, whatever is stored (float32, bfloat16, float16 or float64).
     Raises:
+        WeightsMismatch: the weights are not those that config.json says; nothing is built before that is known.
         ValueError: a file is missing or cannot be read, or it is a model that the decoder does not compute.
     """
     folder = Path(folder)
-    hf_config, tensors = read_json(folder / "config.json"), _read_weights(folder)
+    hf_config = read_json(folder / "config.json")
+    try:
+        config_from_hf(hf_config)  # before any weight is read
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    file, tensors = _read_weights(folder)
     try:
         return model_from_hf(hf_config, tensors, dtype)
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise type(error)(f"{file}: {error}") from None
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of one file or of the several that an index names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return read_tensors(folder / "model.safetensors")
-    file_of = read_json(index).get("weight_map")
-    if not isinstance(file_of, dict) or not all(isinstance(name, str) for name in file_of.values()):
-        raise ValueError(f"checkpoint: {index} must map weights to files in weight_map")
+def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """All tensors of one file or of the several that an index names, and which of the two it was."""
+    file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if file.exists() or not index.exists():
+        return file, read_tensors(file)
+    content = read_json(index)
+    check_fields(_Index, content, str(index))
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(file_of.values())):
-        if Path(name).name != name:  # a file of another folder is none of this model's
-            raise ValueError(f"checkpoint: {index} must name files beside it, got {name!r}")
-        tensors |= read_tensors(folder / name)
-    return tensors
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; ValueError if it is missing or holds something else."""
-    if not path.is_file():
-        raise ValueError(f"checkpoint: {path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8 or no JSON
-        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"checkpoint: {path} must hold an object, got {type(content).__name__}")
-    return content
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; ValueError if it is missing or damaged."""
-    if not path.is_file():
-        raise ValueError(f"checkpoint: {path} does not exist")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint: {path} cannot be read: {error}") from None
+    for name in sorted(set(content["weight_map"].values())):
+        # a file of another folder is none of this model's
+        if Path(name).name != name or name in ("", "..") or not name.isprintable():
+            raise ValueError(f"{index}: weight_map must name files beside it, got {shown(name)}")
+        try:
+            tensors |= read_tensors(folder / name)
+        except ValueError as error:
+            raise ValueError(f"{index}: {error}") from None
+    return index, tensors
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _one_of(options: tuple[Any, ...]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from ..runtime.files import read_whole, write_text
 from ..runtime.metrics_log import MetricsLog
 from .charts import Series, line_chart
 
@@ -29,7 +30,7 @@ def write_report(folder: str | Path) -> Path:
     for name in ("recipe.toml", "results.json"):
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = read_whole(folder / "results.json")
     metrics = MetricsLog(folder / "metrics.jsonl").read()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason.reports", "templates"),
@@ -51,9 +52,7 @@ def write_report(folder: str | Path) -> Path:
         traces=_traces(results),
     )
     path = folder / "report.html"
-    temporary = path.with_suffix(".new")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
     return path
 
 
@@ -136,7 +135,8 @@ def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
-    """Means of at most `most` runs of neighbouring points."""
+    """Means of at most `most` runs of neighbouring points; a value that is no number is no point."""
+    points = [point for point in points if math.isfinite(point[1])]
     size = max(1, -(-len(points) // most))
     runs = [points[i : i + size] for i in range(0, len(points), size)]
     return [(run[-1][0], sum(y for _, y in run) / len(run)) for run in runs]

@@ -23,9 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.field_docs import explain_fields
+from ..runtime.ranges import SHARE, Range, check_ranges
 from ..tasks.stream import Cell, Mixture, ProblemBatch, TaskStream
 
 
+@explain_fields
 @dataclass(frozen=True)
 class BanditSettings:
     """How the edge is kept to."""
@@ -42,11 +45,10 @@ class BanditSettings:
     """Mean reward from which a cell is mastered."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.discount <= 1 or self.floor < 0 or self.replay < 0 or self.floor + self.replay > 1:
-            raise ValueError(
-                "curriculum: need discount in 0 < d <= 1, floor >= 0 and replay >= 0 with a sum of at most 1, "
-                f"got {self.discount}, {self.floor} and {self.replay}"
-            )
+        ranges = {"discount": Range(0, 1, open_low=True), "floor": SHARE, "replay": SHARE, "mastered": Range()}
+        check_ranges("curriculum", self, ranges)
+        if self.floor + self.replay > 1:
+            raise ValueError(f"curriculum: floor + replay must be at most 1, got {self.floor} and {self.replay}")
 
 
 class EdgeCurriculum:

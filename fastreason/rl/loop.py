@@ -28,7 +28,7 @@ from ..grading.verdicts import grade
 from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
-from ..sampling.rollout import Rollout
+from ..sampling.rollout import Rollout, RolloutOutput
 from ..tasks.stream import Mixture, ProblemBatch, TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training import checkpoint
@@ -117,16 +117,20 @@ def reinforce(
     tokenizer: Tokenizer,
     settings: PolicySettings,
     *,
-    seed: int,
-    folder: Path,
-    log: MetricsLog,
-    stop: StopRequest,
+    seed: int = 0,
+    folder: str | Path,
+    log: MetricsLog | str | Path | None = None,
+    stop: StopRequest | None = None,
     reward: Callable[..., np.ndarray] | None = None,
     prompts: PromptSource | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
     Args:
+        seed: of prompts and samples.
+        folder: of the checkpoints.
+        log: a file for a line of JSON each few steps (metrics.jsonl), or what is open already; None: no log.
+        stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
         reward: instead of `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
             returns float [S], or [S, L] of tokens; see fastreason.grading.rewards.
         prompts: instead of `settings.curriculum`.
@@ -136,6 +140,7 @@ def reinforce(
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
     """
+    folder, stop = Path(folder), stop or StopRequest()
     reward_of = stage_reward(settings) if reward is None else reward_function(reward)
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
@@ -150,6 +155,7 @@ def reinforce(
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer)
     watch = Watch(settings.max_new_tokens, progress["watch"])
+    log = MetricsLog.of(log)
     log.forget_after("rl", progress["step"])
     clock = Clock(progress["seconds"])
     last_save = progress["seconds"]
@@ -254,14 +260,7 @@ def _sample(
             raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
         place = np.arange(len(drawn))[distributed.share(len(drawn))]
         own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
-        samples = engine.generate(
-            own,
-            settings.samples,
-            temperature=settings.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            seed=seed,
-            prompt_ids=number * settings.prompts + place,
-        )
+        samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
         sampled = clock.seconds()
         verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
         rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
@@ -278,6 +277,24 @@ def _sample(
     joined = Facts.join(facts)
     groups = _trained(Groups.join(own_groups), joined, settings)
     return Batch(problems, groups, joined, total_tokens, flop, seconds)
+
+
+def _generate(
+    engine: Rollout, problems: ProblemBatch, settings: PolicySettings, seed: int, prompt_ids: np.ndarray
+) -> RolloutOutput:
+    try:
+        return engine.generate(
+            problems,
+            settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=seed,
+            prompt_ids=prompt_ids,
+        )
+    except ValueError as error:
+        if all(weight.isfinite().all() for weight in engine.model.parameters()):
+            raise
+        raise FloatingPointError(f"rl: weights of the model are not finite ({error})") from error
 
 
 def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from ..grading.rewards import REWARDS
 from ..kernels.policy_loss import Kind
+from ..runtime.field_docs import explain_fields
+from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
 from ..training.budget import Budget
 from ..training.optimizer import OptimSettings
 from .edge_curriculum import BanditSettings
@@ -52,6 +54,7 @@ LOSSES: Mapping[str, Loss] = {
 _T = TypeVar("_T")
 
 
+@explain_fields
 @dataclass(frozen=True)
 class PolicySettings:
     """A reinforcement-learning stage."""
@@ -129,19 +132,12 @@ class PolicySettings:
     def __post_init__(self) -> None:
         if self.steps is not None and self.budget is not None:
             raise ValueError(f"rl: give steps or budget, not both, got {self.steps} and {self.budget!r}")
-        for name, low in _AT_LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"rl: {name} must be at least {low}, got {value}")
+        check_ranges("rl", self, _RANGES)
         for name, allowed in _ONE_OF.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise ValueError(f"rl: {name} must be one of {', '.join(allowed)}, got {value!r}")
         self.limit  # noqa: B018 - a budget that cannot be read is an error here
-        if self.temperature <= 0:
-            raise ValueError(f"rl: temperature must be > 0, got {self.temperature}")
-        if self.clip_dual is not None and not self.clip_dual > 1:
-            raise ValueError(f"rl: clip_dual must be > 1, got {self.clip_dual}")
         self._check_reward()
         self._check_effect()
 
@@ -152,13 +148,13 @@ class PolicySettings:
             )  # fmt: skip
         if self.outcome_weight is not None and self.reward != "blended":
             raise ValueError(f"rl: outcome_weight goes with reward 'blended' alone, got reward {self.reward!r}")
-        if self.outcome_weight is not None and not 0.0 <= self.outcome_weight <= 1.0:
-            raise ValueError(f"rl: outcome_weight must be in 0 .. 1, got {self.outcome_weight}")
 
     def _check_effect(self) -> None:
         """A setting that cannot take effect is an error."""
         if self.curriculum != "edge" and self.edge != BanditSettings():
             raise ValueError(f"rl: edge has no effect with curriculum {self.curriculum!r}")
+        if self.kl != "k3" and not self.kl_coef:
+            raise ValueError(f"rl: kl has no effect without kl_coef; leave it at 'k3' or set kl_coef, got {self.kl!r}")
         kind = self.parts.kind
         if kind == "reinforce":
             for name in ("clip_low", "clip_high"):
@@ -223,9 +219,14 @@ class PolicySettings:
         return self.used(progress) / self.length
 
 
-_AT_LEAST: Mapping[str, float] = {
-    "steps": 1, "prompts": 1, "samples": 2, "max_new_tokens": 1, "keep": 1, "max_draws": 1, "epochs": 1,
-    "minibatches": 1, "accumulate": 1, "clip_low": 0, "clip_high": 0, "kl_coef": 0, "entropy_coef": 0,
+_RANGES: Mapping[str, Range] = {
+    **dict.fromkeys(
+        ("steps", "prompts", "max_new_tokens", "keep", "max_draws", "epochs", "minibatches", "accumulate"), COUNT
+    ),
+    "samples": Range(2, whole=True), "outcome_weight": SHARE, "temperature": TEMPERATURE,
+    "clip_low": Range(0, infinite=True), "clip_high": Range(0, infinite=True),
+    "clip_dual": Range(1, open_low=True), "kl_coef": Range(0), "entropy_coef": Range(0),
+    "save_every_s": SECONDS_BETWEEN,
 }  # fmt: skip
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "loss": get_args(LossName), "baseline": get_args(Baseline), "advantage_scale": get_args(Scale),

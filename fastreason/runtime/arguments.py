@@ -49,8 +49,8 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
     """
     allowed = f"integers {_interval(low, high)}"
     try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors on a GPU, or with a gradient
+        array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)  # a tensor of torch may be on a GPU
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors with a gradient
         _refuse(name, allowed, values)
     if array.size == 0 and array.dtype.kind == "f":  # an empty list
         return np.zeros(array.shape, dtype=np.int64)
@@ -62,6 +62,23 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
         outside = int(array.min()) if int(array.min()) < low else int(array.max())
         _refuse(name, allowed, outside)
     return array.astype(np.int64, copy=False)
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """`values` as a list; one text, which Python would take letter by letter, is an error.
+
+    >>> listed("themes", ("zoo", "school"))
+    ['zoo', 'school']
+    >>> listed("themes", "zoo")
+    Traceback (most recent call last):
+    ValueError: themes must be a list, got 'zoo'
+    """
+    if isinstance(values, str | bytes):
+        _refuse(name, "a list", values)
+    try:
+        return list(values)
+    except TypeError:
+        _refuse(name, "a list", values)
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above_low: bool = False) -> float:
@@ -135,11 +152,11 @@ def _of_slice(name: str, key: slice, most: int) -> np.ndarray:
 
 def _interval(low: float, high: float) -> str:
     if high in (INT64_MAX, math.inf):
-        return "" if low in (-INT64_MAX, -math.inf) else f">= {_power(low)}"
-    return f"in {_power(low)} .. {_power(high)}"
+        return "" if low in (-INT64_MAX, -math.inf) else f">= {as_written(low)}"
+    return f"in {as_written(low)} .. {as_written(high)}"
 
 
-def _power(n: float) -> str:
+def as_written(n: float) -> str:
     """2**63 - 1 and -2**31 as they are written."""
     if isinstance(n, int) and n >= 2**31 - 1 and (n + 1) & n == 0:
         return f"2**{(n + 1).bit_length() - 1} - 1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import signal
 import sys
 import time
@@ -16,6 +18,8 @@ import torch
 from tqdm import tqdm
 
 from . import distributed
+from .files import write_text
+from .json_files import to_json
 from .trackers import open_tracker
 
 
@@ -23,21 +27,26 @@ class MetricsLog:
     """Appends one JSON object a line to a file, and hands the numbers to trackers. Of several ranks only rank 0 does.
 
     Args:
-        path: created if missing.
+        path: created if missing. None: nothing is written.
         trackers: any of `trackers.TRACKERS`, imported here and only here.
     Raises:
         ModuleNotFoundError: the package of a tracker is not installed; the message says how to install it.
     """
 
-    def __init__(self, path: Path, trackers: Sequence[str] = (), run_name: str = "run") -> None:
-        self.path = path
-        self.writes = distributed.is_main()
-        self.trackers = [open_tracker(name, path.parent, run_name) for name in trackers] if self.writes else []
+    def __init__(self, path: str | Path | None, trackers: Sequence[str] = (), run_name: str = "run") -> None:
+        self.path = Path(path) if path is not None else Path(os.devnull)
+        self.writes = distributed.is_main() and path is not None
+        self.trackers = [open_tracker(name, self.path.parent, run_name) for name in trackers] if self.writes else []
+
+    @classmethod
+    def of(cls, log: MetricsLog | str | Path | None) -> MetricsLog:
+        """A log as it is, or one that writes to this file, or one that writes nothing."""
+        return log if isinstance(log, MetricsLog) else cls(log)
 
     def write(self, stage: str, **values: Any) -> None:
         if not self.writes:
             return
-        line = json.dumps({"stage": stage, **{k: _short(v) for k, v in values.items()}})
+        line = to_json({"stage": stage, **{k: _short(v) for k, v in values.items()}})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         numbers = {f"{stage}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
@@ -60,14 +69,19 @@ class MetricsLog:
                 continue
             if entry.get("stage") != stage or entry.get("step", 0) <= step:
                 kept.append(line + "\n")
-        temporary = self.path.with_suffix(".new")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def read(self) -> list[dict[str, Any]]:
+        """The lines, with NaN where a number was none (null in the file)."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        lines = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {number}: not whole ({error})") from None
+        return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +113,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self.terminated = False
+
+    def request(self) -> None:
+        """Asks to stop, as Ctrl-C does."""
+        self.requested = True
 
     def on_any_rank(self) -> bool:
         """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""

@@ -32,12 +32,20 @@ def open_tracker(name: str, folder: Path, run_name: str) -> Tracker:
         ValueError: no such tracker.
         ModuleNotFoundError: its package is not installed.
     """
+    require_tracker(name)
+    return _TensorBoard(folder / "tensorboard") if name == "tensorboard" else _Hosted(name, folder, run_name)
+
+
+def require_tracker(name: str) -> None:
+    """Imports what a tracker needs.
+
+    Raises:
+        ValueError, ModuleNotFoundError: see `open_tracker`.
+    """
     if name not in TRACKERS:
         raise ValueError(f"metrics: must be of {', '.join(TRACKERS)}, got {name!r}")
     try:
-        if name == "tensorboard":
-            return _TensorBoard(folder / "tensorboard")
-        return _Hosted(name, folder, run_name)
+        import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"metrics: {name!r} needs a package that is not installed ({error.name}); "

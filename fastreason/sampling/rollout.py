@@ -20,7 +20,7 @@ import torch
 
 from ..kernels import sampling_settings
 from ..model.decoder import Decoder
-from ..runtime.arguments import INT64_MAX, integer, integers, number
+from ..runtime.arguments import INT64_MAX, integer, integers, listed, number
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from .continuous_batching import Decoding, PromptMemory, Rows, Slots, Work
@@ -31,7 +31,7 @@ from .torch_backend import TorchDecoding
 Stop = Sequence[int | str] | int | str | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RolloutOutput:
     """Samples of P prompts, n each: rows p * n .. p * n + n - 1 belong to prompt p.
 
@@ -44,6 +44,7 @@ class RolloutOutput:
         prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
         sampled_logprobs: float32 [P * n, L]: under the distribution that was drawn from, after top-k, top-p and min-p;
             0 at temperature 0, and behind the end.
+        tokenizer: whose ids they are.
     """
 
     tokens: np.ndarray
@@ -53,6 +54,25 @@ class RolloutOutput:
     prompt_tokens: np.ndarray
     prompt_offsets: np.ndarray
     sampled_logprobs: np.ndarray
+    tokenizer: Tokenizer | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __repr__(self) -> str:
+        prompts = len(self.prompt_offsets) - 1
+        return (
+            f"RolloutOutput({len(self):,} samples of {prompts:,} prompts, {self.num_new_tokens:,} new tokens, "
+            f"{int(self.finished.sum()):,} finished)"
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """The samples as texts, the token that ended each included; for `Rollout`'s output, which has a tokenizer."""
+        if self.tokenizer is None:
+            raise ValueError("RolloutOutput: texts need a tokenizer, and this output has none")
+        rows = zip(self.tokens, self.lengths, strict=True)
+        return [self.tokenizer.decode(row[:length]) for row, length in rows]
 
     @property
     def num_new_tokens(self) -> int:
@@ -105,6 +125,9 @@ class Rollout:
         # of what a decoder holds; a stream takes it for a step at a time, so that who asks late gets an error, no wait
         self._lock = threading.RLock()
 
+    def __repr__(self) -> str:
+        return f"Rollout({self.model!r}, {self.tokenizer!r}, backend={self.backend!r})"
+
     def generate(
         self,
         prompts: ProblemBatch | Sequence[str],
@@ -140,7 +163,7 @@ class Rollout:
         """
         work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
         with self._lock:
-            return _joined(work, dict(self._run(work)))
+            return _joined(work, dict(self._run(work)), self.tokenizer)
 
     def stream(
         self,
@@ -163,7 +186,7 @@ class Rollout:
         before the first sample.
         """
         work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
-        return ((p, _joined(_only(work, p), {0: rows})) for p, rows in self._run(work))
+        return ((p, _joined(_only(work, p), {0: rows}, self.tokenizer)) for p, rows in self._run(work))
 
     def _work(
         self,
@@ -182,10 +205,8 @@ class Rollout:
         stopping = Stopping(self.tokenizer, stop, self.model.config.vocab_size)
         if isinstance(prompts, ProblemBatch):
             tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
-        elif isinstance(prompts, str | bytes):
-            raise ValueError(f"generate: prompts must be a batch of problems or a list of texts, got {prompts[:40]!r}")
         else:
-            tokens, offsets = self.tokenizer.core.encode_batch(list(prompts))
+            tokens, offsets = self.tokenizer.core.encode_batch(listed("generate: prompts", prompts))
         limits = np.minimum(max_new_tokens, self._room(np.diff(offsets)))
         ids = np.arange(len(limits))
         if prompt_ids is not None:
@@ -254,7 +275,7 @@ class Rollout:
         return TorchDecoding(self.model, slots, group, longest, capacity), slots, memory
 
 
-def _joined(work: Work, rows: dict[int, Rows]) -> RolloutOutput:
+def _joined(work: Work, rows: dict[int, Rows], tokenizer: Tokenizer) -> RolloutOutput:
     """All prompts' samples in the order of the prompts, cut to the longest."""
     P, n = len(work.limits), work.n
     width = max(int(rows[p].lengths.max()) for p in range(P))
@@ -269,6 +290,7 @@ def _joined(work: Work, rows: dict[int, Rows]) -> RolloutOutput:
         work.tokens,
         work.offsets,
         joined.sampled_logprobs,
+        tokenizer,
     )
 
 

@@ -30,6 +30,7 @@ from ..text.tokenizer import Tokenizer
 from ..training.budget import forward_flop, matmul_peak, train_flop, train_flop_per_token
 from ..training.row_batches import count_targets
 from ..training.supervised import SupervisedSettings, supervised_loss
+from .preflight import preflight
 from .recipe import Recipe
 from .run_study import parse_shard, part_of
 from .study import Study
@@ -109,6 +110,7 @@ class Plan:
 
 def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: Rates | None = None) -> Plan:
     """The units of a study, or of a shard of it; with `rates` nothing is measured."""
+    preflight(study.variants, study.seeds)
     runs = part_of(study_runs(study), *parse_shard(shard))
     users: dict[str, list[str]] = {}
     for run in runs:

@@ -6,6 +6,7 @@ value out of range is an error that names it, before anything is built.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,9 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..evaluation.evaluate import EvaluateSettings
 from ..evaluation.op_ranges import covered
+from ..grading.rewards import import_from
 from ..model.decoder import ModelConfig
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
+from ..runtime.field_docs import explain_fields
+from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
 from ..runtime.trackers import TrackerName
 from ..tasks.stream import Mixture, available_mixtures
 from ..training.supervised import SupervisedSettings
@@ -30,6 +34,7 @@ T = TypeVar("T")
 STAGES = ("pretrain", "midtrain", "rl")
 
 
+@explain_fields
 @dataclass(frozen=True)
 class ModelSettings:
     """Which decoder: a preset, and fields that differ from it. The vocabulary follows from the mixtures."""
@@ -50,6 +55,8 @@ class ModelSettings:
     """Width of the feed-forward block."""
     rope_theta: float | None = None
     """Base of the rotary angles."""
+    max_position_embeddings: int | None = None
+    """Longest sequence, prompt and answer together."""
 
     def __post_init__(self) -> None:
         self.config(vocab_size=1)
@@ -59,7 +66,8 @@ class ModelSettings:
         return ModelConfig.preset(self.preset, vocab_size=vocab_size, **overrides)
 
 
-@dataclass(frozen=True)
+@explain_fields
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """Stages in order, each optional, and how their results are evaluated."""
 
@@ -90,11 +98,14 @@ class Recipe:
     edge: list[int] = field(default_factory=list)
     """Ops that the report calls the edge of competence."""
 
+    def __repr__(self) -> str:
+        return f"Recipe({self.name!r}: {', '.join(self.stages)}; model {self.model.preset}, seed {self.seed})"
+
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("recipe: needs at least one of pretrain, midtrain, rl")
-        if not 0 <= self.seed < 2**63 or self.threads < 0:
-            raise ValueError(f"recipe: need seed in 0 .. 2**63 - 1 and threads >= 0, got {self.seed}, {self.threads}")
+        check_name("recipe: name", self.name)
+        check_ranges("recipe", self, {"seed": SEED, "threads": COUNT_OR_ZERO})
         self.mixtures()
 
     @property
@@ -123,6 +134,14 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises ValueError for a name that cannot be that of one folder: the default run directory is runs/NAME."""
+    if not re.fullmatch(r"[\w.+ -]{1,100}", name) or name.startswith((".", " ")):
+        raise ValueError(
+            f"{what} must be of letters, digits, spaces and . + - _, at most 100, the first no dot, got {name!r}"
+        )
 
 
 def available_recipes() -> tuple[str, ...]:
@@ -182,6 +201,7 @@ def _recipe_text(source: str) -> str:
     if source.endswith(".toml"):
         if not Path(source).is_file():
             raise ValueError(f"recipe: no file {source!r}")
+        import_from(Path(source).resolve().parent)  # a reward "module:function" may stand beside its recipe
         return Path(source).read_text(encoding="utf-8")
     if source in available_recipes():
         return resources.files("fastreason.studies").joinpath("recipes", source + ".toml").read_text(encoding="utf-8")

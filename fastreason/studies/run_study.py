@@ -13,7 +13,6 @@ one thing: more processes that look.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -27,9 +26,12 @@ from typing import Any
 import torch
 
 from ..reports.study_page import collect, write_study_report
-from ..rl.loop import stage_prompts, stage_reward
+from ..runtime.files import read_whole, write_text
 from ..runtime.folder_lock import Lock
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
+from .preflight import preflight
+from .resume import check_study
 from .study import Study
 from .work_units import (
     Run,
@@ -37,10 +39,8 @@ from .work_units import (
     check_ranges,
     code_version,
     distinct_units,
-    settings_differ,
     study_runs,
     work,
-    write_atomically,
 )
 
 _POLL_S = 0.5
@@ -77,12 +77,10 @@ def run_study(
     folder = Path(out) if out is not None else default_folder(study)
     place = Path(stages) if stages is not None else folder / "stages"
     check_ranges(study)
-    for recipe in study.variants.values():
-        if recipe.rl is not None:  # what cannot be imported is an error now, not after hours of pre-training
-            stage_reward(recipe.rl)
-            stage_prompts(recipe.rl, recipe.seed)
-    prepare(folder, study, resume or shard is not None)
+    preflight(study.variants, study.seeds)
+    prepare(folder, study, resume or shard is not None, place)
     runs = study_runs(study)
+    _forget_cut(runs, place)
     mine = part_of(runs, first, count)
     if jobs == 1:
         with StopRequest.watch() as stop:
@@ -119,20 +117,21 @@ def part_of(runs: list[Run], first: int, count: int) -> list[Run]:
     return runs[first * len(runs) // count : (first + 1) * len(runs) // count]
 
 
-def prepare(folder: Path, study: Study, resume: bool) -> None:
+def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None) -> None:
     """Makes the directory, or checks that it belongs to this study and this code."""
     saved, code = folder / "study.toml", folder / "code.json"
     if saved.exists():
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
-        if name := settings_differ(Study.load(saved).to_dict(), study.to_dict()):
-            raise ValueError(f"run: {folder} was started with another recipe; the first field that differs is {name}")
-        before = json.loads(code.read_text(encoding="utf-8"))["code"]
+        before = read_whole(code)["code"]
         if before != code_version():
             raise ValueError(
                 f"run: {folder} was started with other code ({before}, this is {code_version()}), whose results these "
                 "would not compare with; go on with that code, or give another out (--out)"
             )
+        started = Study.load(saved)
+        check_study(folder, started, study, begun_stages(started, folder / "stages" if stages is None else stages))
+        _save(study, saved)
         return
     mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
@@ -140,10 +139,37 @@ def prepare(folder: Path, study: Study, resume: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # several shards may start at once: each writes the same, under a name of its own
     temporary = folder / f"study.new-{os.getpid()}"
-    temporary.write_text(json.dumps({"code": code_version()}) + "\n", encoding="utf-8")
+    temporary.write_text(to_json({"code": code_version()}) + "\n", encoding="utf-8")
     temporary.replace(code)
+    _save(study, saved)
+
+
+def _save(study: Study, path: Path) -> None:
+    temporary = path.with_name(f"study.new-{os.getpid()}")
     study.save(temporary)
-    temporary.replace(saved)
+    temporary.replace(path)
+
+
+def _forget_cut(runs: list[Run], stages: Path) -> None:
+    """Removes what a power cut left of done.json: the unit is done again, from its checkpoint."""
+    for unit in distinct_units(runs):
+        try:
+            unit.outcome(stages)
+        except ValueError as error:
+            print(f"run: {error}; this stage is finished again", file=sys.stderr)
+            (stages / unit.key / "done.json").unlink(missing_ok=True)
+
+
+def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
+    """The stages of each variant that have begun, with any seed."""
+    begun: dict[str, list[str]] = {name: [] for name in study.variants}
+    for run in study_runs(study):
+        for stage, (unit, evaluation) in run.stages.items():
+            if (stages / unit.key / "checkpoint").exists() or _finished(unit, stages):
+                begun[run.variant].append(stage)
+            if _finished(evaluation, stages):
+                begun[run.variant].append("evaluate")
+    return begun
 
 
 def work_through(study: Study, units: Sequence[Unit], stages: Path, stop: StopRequest) -> None:
@@ -194,7 +220,7 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
     """Writes results.json and the report of what is finished, and returns the former."""
     results = collect(study, runs, stages)
-    write_atomically(folder / "results.json", json.dumps(results) + "\n")
+    write_text(folder / "results.json", to_json(results) + "\n")
     write_study_report(folder)
     return results
 
@@ -202,7 +228,9 @@ def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> d
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None) -> None:
     """Starts processes that work through the study and waits for them; signals are theirs too."""
     command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
-    environment = os.environ | {"TQDM_DISABLE": "1"}
+    command.append(str(os.getpid()))
+    # they import rewards from where this process does
+    environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
     with StopRequest.watch() as stop:
         try:
@@ -241,11 +269,14 @@ def _worker(arguments: Sequence[str] | None = None) -> int:
     for name in ("folder", "stages"):
         parser.add_argument(name, type=Path)
     parser.add_argument("shard")
+    parser.add_argument("parent", type=int)
     options = parser.parse_args(arguments)
     study = Study.load(options.folder / "study.toml")
     units = distinct_units(part_of(study_runs(study), *parse_shard(options.shard)))
     with StopRequest.watch() as stop:
-        threading.Thread(target=_stop_when_orphaned, args=(stop, os.getppid()), daemon=True).start()
+        if os.getppid() != options.parent:  # it was killed while we were importing
+            return 128 + signal.SIGTERM
+        threading.Thread(target=_stop_when_orphaned, args=(stop, options.parent), daemon=True).start()
         try:
             work_through(study, units, options.stages, stop)
         except (Interrupted, KeyboardInterrupt):

@@ -34,9 +34,10 @@ from typing import Any, Literal
 
 import tomli_w
 
+from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
 from ..tasks.stream import Mixture
 from ..training.budget import Budget, split
-from .recipe import STAGES, Recipe, merge, read_recipe, validated, without_none
+from .recipe import STAGES, Recipe, check_name, merge, read_recipe, validated, without_none
 
 # of a study, not of the recipe that its variants start from
 _STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
@@ -54,6 +55,9 @@ class RangePart:
     """Of the part, all of its ops together, in the range's mean."""
     themes: list[str] | None = None
     """Only problems of these themes; default: all."""
+
+    def __post_init__(self) -> None:
+        check_ranges("ranges", self, {"op": COUNT, "weight": POSITIVE})
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Claim:
     """The other way round."""
 
     def __post_init__(self) -> None:
+        check_ranges(f"claims: {self.name}", self, {"k": COUNT, "at_least": Range(), "at_most": Range()})
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError(f"claims: {self.name} needs exactly one of at_least and at_most")
         if not self.against and self.against_stage is None:
@@ -121,8 +126,12 @@ class Study:
     """Which size of the recipe this is."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"study: seeds must be different numbers >= 0, at least one, got {self.seeds}")
+        check_name("study: name", self.name)
+        if self.size is not None:
+            check_name("study: size", self.size)
+        check_ranges("study", self, {"seeds": SEED})
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"study: seeds must be different numbers, at least one, got {self.seeds}")
         if not self.variants:
             raise ValueError("study: needs at least one of variants")
         for name in self.variants:

@@ -11,9 +11,8 @@ common, and nothing is shared that differs. How often checkpoints are written, a
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -27,6 +26,8 @@ from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
 from ..model.decoder import Decoder, ModelConfig
 from ..rl.loop import PolicySettings, reinforce
 from ..runtime import distributed
+from ..runtime.files import read_whole, write_text
+from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine, package_version
 from ..runtime.metrics_log import MetricsLog, StopRequest
 from ..tasks.stream import Mixture, TaskStream
@@ -82,12 +83,12 @@ class Unit:
     @cached_property
     def key(self) -> str:
         """KIND-HASH: the name of its folder."""
-        return f"{self.kind}-{_digest(json.dumps(self.determined_by, sort_keys=True))}"
+        return f"{self.kind}-{_digest(to_json(self.determined_by, sort_keys=True))}"
 
     def outcome(self, stages: Path) -> dict[str, Any] | None:
         """What done.json holds, if the unit is finished."""
         path = stages / self.key / "done.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_whole(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     """
     folder = stages / unit.key
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "unit.json", json.dumps(unit.determined_by, indent=1) + "\n")
+    write_text(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
     model = Decoder(unit.model)
     if unit.before is None:
         model.reset_parameters(unit.seed)
@@ -179,7 +180,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
             progress = _train(unit, model, folder / "checkpoint", log, stop)
         done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
     done["machine"] = describe_machine()
-    write_atomically(folder / "done.json", json.dumps(done) + "\n")
+    write_text(folder / "done.json", to_json(done) + "\n")
 
 
 def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
@@ -218,24 +219,5 @@ def code_version() -> str:
     return f"{package_version('fastreason')}+{digest.hexdigest()[:12]}"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by a whole new one."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def settings_differ(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The dotted name of the first field that differs."""
-    for name in sorted({*before, *now}):
-        a, b = before.get(name), now.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if inner := settings_differ(a, b, f"{prefix}{name}."):
-                return inner
-        elif a != b:
-            return prefix + name
-    return None

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.files import write_whole
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import progress_bar
 from ..text.tokenizer import Tokenizer
 from .shards import StreamShard
@@ -123,7 +123,7 @@ class _Export(ABC):
     def identity(self) -> dict[str, Any]:
         """What two runs must share to write to one place. The first rows stand for everything that makes a problem."""
         stream = self.problems.stream
-        rows = json.dumps(self.problems[0:4].rows())
+        rows = to_json(self.problems[0:4].rows())
         return {
             "format": self.format,
             "mixture": [asdict(cell) | {"weight": weight} for cell, weight in stream.mixture.weights.items()],
@@ -141,7 +141,7 @@ class _Export(ABC):
         if not path.exists():
             if others := sorted(self.folder.glob(f"{self.name}-*")):
                 raise ValueError(f"generate: {others[0]} is there without {path.name}; give an empty folder")
-            write_whole(path, lambda file: file.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8"))
+            write_whole(path, lambda file: file.write_text(to_json(identity, indent=1) + "\n", encoding="utf-8"))
         elif json.loads(path.read_text(encoding="utf-8")) != identity:
             raise ValueError(f"generate: {path} is of another mixture, seed, split, format or tokenizer")
 
@@ -225,26 +225,7 @@ class _Tokens(_Export):
                 np.save(file, tokens.astype(self.dtype))
 
         write_whole(place.with_suffix(".npy"), save)
-        write_whole(place.with_suffix(".json"), lambda file: file.write_text(json.dumps(facts), encoding="utf-8"))
+        write_whole(place.with_suffix(".json"), lambda file: file.write_text(to_json(facts), encoding="utf-8"))
 
     def size_of(self, place: Path) -> int:
         return len(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["prompt_lengths"])
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes under another name and renames, so that the path never names half a file; a failure leaves none behind."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        write(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

@@ -6,7 +6,6 @@ on different machines fit together: shard s of S holds the problems s, s + S, s 
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.json_files import to_json
 from ..runtime.metrics_log import progress_bar
 from ..text.tokenizer import Tokenizer
 from .export import write_parquet, write_tokens
@@ -110,4 +110,4 @@ def _whole_lines(path: Path, stream: TaskStream, indices: np.ndarray) -> int:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
+    return to_json(row) + "\n"

@@ -9,12 +9,13 @@ relative: some of the released lists do not sum to 1, and every list is scaled s
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.arguments import listed
+from ..runtime.json_files import read_json
 from .stream import Cell, Mixture
 
 # the released names of the templates that our themes are shaped like
@@ -28,17 +29,17 @@ def read_presets(path: str | Path) -> dict[str, Any]:
         ValueError: the file is missing, is no JSON, or is not nested so.
     """
     try:
-        groups = json.loads(Path(path).read_text(encoding="utf-8"))
+        groups = read_json(Path(path))
         entries = {
             f"{group}/{level}/{name}": entry
             for group, levels in groups.items()
             for level, names in levels.items()
             for name, entry in names.items()
         }
-    except FileNotFoundError:
-        raise ValueError(f"presets: no file {str(path)!r}") from None
-    except (AttributeError, ValueError) as error:
-        raise ValueError(f"presets: {path} is not JSON of the form {{group: {{level: {{name: entry}}}}}}") from error
+    except AttributeError:
+        raise ValueError(f"presets: {path} is not of the form {{group: {{level: {{name: entry}}}}}}") from None
+    except ValueError as error:
+        raise ValueError(f"presets: {error}") from None
     if not entries:
         raise ValueError(f"presets: {path} holds no entry")
     return entries
@@ -54,7 +55,7 @@ def mixture_from_presets(
         raise ValueError(f"presets: {path} has no entry {name!r}; there are {', '.join(entries)}")
     if len(found) > 1:
         raise ValueError(f"presets: {name!r} may be {' or '.join(found)}")
-    defaults = {"id_op": list(op), "id_context": list(themes)}
+    defaults = {"id_op": listed("presets: op", op), "id_context": listed("presets: themes", themes)}
     try:
         return Mixture(_weights(entries[found[0]], defaults, {name: name for name in themes} | dict(templates)))
     except (ValueError, TypeError, KeyError) as error:

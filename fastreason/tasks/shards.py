@@ -42,6 +42,9 @@ class StreamShard:
         self.rank = integer("shard: rank", rank, 0, self.world_size - 1)
         self._last = (INT64_MAX - self.rank) // self.world_size
 
+    def __repr__(self) -> str:
+        return f"StreamShard({self.rank} of {self.world_size} of {self.stream!r})"
+
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
         """The problems that `TaskStream` takes for such a key; all counted within the shard."""
         return self.batch(indices("shard", key, self._last))

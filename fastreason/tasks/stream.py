@@ -8,17 +8,21 @@ canonical problem, so no evaluation problem is ever trained on.
 from __future__ import annotations
 
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
+from html import escape
 from importlib import resources
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import UINT64_MAX, indices, integer, integers, number
+from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers, listed, number
+from ..runtime.field_docs import explain_fields
 from ..text.theme import load_theme
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ DEPTHS: tuple[int, ...] = (2, 3)
 MIN_OP, MAX_OP = 2, 40
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Cell:
     """One cell of a mixture: which problems, with which settings."""
@@ -111,16 +116,9 @@ class Mixture:
         **settings: Any,
     ) -> Mixture:
         """All combinations with equal weights that sum to 1; `settings` are further fields of `Cell`."""
-        for name, values in (("op", op), ("themes", themes), ("modes", modes), ("depths", depths)):
-            if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-                raise ValueError(f"mixture: {name} must be a list, got {values!r}")
-        cells = [
-            Cell(op=o, theme=theme, mode=mode, depth=depth, **settings)
-            for o in op
-            for theme in themes
-            for mode in modes
-            for depth in depths
-        ]
+        given = {"op": op, "themes": themes, "modes": modes, "depths": depths}
+        combinations = product(*(listed(f"mixture: {name}", values) for name, values in given.items()))
+        cells = [Cell(op=o, theme=theme, mode=mode, depth=depth, **settings) for o, theme, mode, depth in combinations]
         if not cells:
             raise ValueError("mixture: op, themes, modes and depths must not be empty")
         return cls({cell: 1.0 / len(cells) for cell in cells})
@@ -170,7 +168,7 @@ class Mixture:
         presets = _presets()
         if name not in presets:
             raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
-        return [{"themes": list(themes), **part} for part in presets[name]["parts"]]
+        return [{"themes": listed("mixture: themes", themes), **part} for part in presets[name]["parts"]]
 
     @classmethod
     def from_presets(
@@ -213,6 +211,20 @@ class Mixture:
         return isinstance(other, Mixture) and self.weights == other.weights
 
     __hash__ = None  # type: ignore[assignment]
+
+    def to_parts(self) -> list[dict[str, Any]]:
+        """What `from_dict` reads, and a recipe's `mixture` holds: a part for each cell.
+
+        >>> mix = 0.5 * Mixture.uniform(op=[2, 3]) + Mixture.uniform(op=[3], depths=[3])
+        >>> Mixture.from_dict(mix.to_parts()) == mix
+        True
+        """
+        lists = {"op": "op", "theme": "themes", "mode": "modes", "depth": "depths"}
+        return [
+            {lists.get(name, name): [value] if name in lists else value for name, value in asdict(cell).items()}
+            | {"weight": weight}
+            for cell, weight in self.weights.items()
+        ]
 
     def replace(self, **settings: Any) -> Mixture:
         """The same weights with these fields of every cell replaced."""
@@ -288,6 +300,10 @@ class TaskStream:
     def __reduce__(self) -> tuple[Any, ...]:
         """A stream is its arguments, so a worker process may have a copy."""
         return partial(TaskStream, split_by=self.split_by), (self.mixture, self.seed, self.split)
+
+    def __repr__(self) -> str:
+        by = "" if self.split_by == "problem" else f", split_by={self.split_by!r}"
+        return f"TaskStream({self.mixture!r}, seed={self.seed}, split={self.split!r}{by})"
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
         """The problems at an index, a slice with an end, a list of indices, or those that a mask of bools selects.
@@ -388,7 +404,7 @@ def check_threads(threads: int) -> int:
     return integer("threads", threads, 0, 1 << 16)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PackedBatch:
     """Rows of whole documents. A document is cut only if it is longer than a row.
 
@@ -410,6 +426,12 @@ class PackedBatch:
     lengths: np.ndarray
     next_index: int
 
+    def __repr__(self) -> str:
+        return (
+            f"PackedBatch({self.rows} rows of {self.length} tokens: {len(self.starts)} documents, "
+            f"{int(self.loss_mask.sum()):,} tokens with a loss, next_index={self.next_index})"
+        )
+
     @property
     def cu_seqlens(self) -> np.ndarray:
         """int32: boundaries of documents and of the padding between them, 0 first and rows * length last."""
@@ -418,13 +440,57 @@ class PackedBatch:
 
 
 class ProblemBatch:
-    """Some problems: texts as lists, facts as arrays."""
+    """Some problems: texts as lists, facts as arrays. One of them is a `Problem`, a part of them again a batch.
+
+    >>> problems = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)[0:8]
+    >>> problems[-1].op, len(problems[2:5]), [problem.op for problem in problems[[0, 7]]]
+    (3, 3, [3, 3])
+    """
 
     def __init__(self, stream: TaskStream, core: _core.ProblemBatch) -> None:
         self.stream, self.core = stream, core
 
     def __len__(self) -> int:
         return len(self.core)
+
+    def __repr__(self) -> str:
+        ops = sorted(set(self.ops.tolist()))
+        themes = list(dict.fromkeys(cell.theme for cell in self.cells))
+        return f"ProblemBatch({len(self):,} problems, op {ops}, themes {themes}, split={self.stream.split!r})"
+
+    @overload
+    def __getitem__(self, key: int) -> Problem: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | np.ndarray) -> ProblemBatch: ...
+    def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> Problem | ProblemBatch:
+        """A `Problem` at an index; a batch for a slice, a list of indices or a mask of bools. As in a list, negative
+        indices count from the end.
+
+        Raises:
+            IndexError: no problem of this batch has the index.
+            ValueError: what is given is no index.
+        """
+        if isinstance(key, slice):
+            return self._part(np.arange(len(self))[key])
+        if np.ndim(key) == 0:
+            return Problem(self, int(self._places(key)[0]))
+        mask = np.asarray(key)
+        if mask.dtype == np.bool_ and len(mask) != len(self):
+            raise IndexError(f"ProblemBatch: a mask must have {len(self)} entries, got {len(mask)}")
+        return self._part(indices("ProblemBatch", key) if mask.dtype == np.bool_ else self._places(key))
+
+    def _places(self, key: Any) -> np.ndarray:
+        found = np.atleast_1d(integers("ProblemBatch: an index", key, -INT64_MAX))
+        outside = found[(found < -len(self)) | (found >= len(self))]
+        if len(outside):
+            raise IndexError(f"ProblemBatch: an index must be in {-len(self)} .. {len(self) - 1}, got {outside[0]}")
+        return np.where(found < 0, found + len(self), found)
+
+    def _part(self, places: np.ndarray) -> ProblemBatch:
+        return self.stream.batch(self.indices[places])
+
+    def __iter__(self) -> Iterator[Problem]:
+        return (Problem(self, i) for i in range(len(self)))
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -503,6 +569,91 @@ class ProblemBatch:
                 self.problems, self.questions, self.solutions, self.cells, self.indices.tolist(), strict=True
             )
         ]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Problem:
+    """One problem of a batch; its texts and facts are those of the batch, in the singular.
+
+    Args:
+        batch: where it stands.
+        place: its index there.
+
+    >>> problem = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"], max_sentences=4), seed=1)[0:1][0]
+    >>> problem
+    Problem('train-1-0', op 3, theme symbolic, answer 2)
+    >>> problem.problem, problem.question, problem.solution
+    ('Di: 4. Do: 2. Ci: Do.', 'C ?', 'Do: 2. Ci: Do = 2. C: Ci = 2. Answer: 2.')
+    """
+
+    batch: ProblemBatch
+    place: int
+
+    @property
+    def prompt(self) -> str:
+        """`<question> problem question </question> <solution>`: what a model continues."""
+        return self.batch.prompts[self.place]
+
+    @property
+    def problem(self) -> str:
+        """The sentences that are given."""
+        return self.batch.problems[self.place]
+
+    @property
+    def question(self) -> str:
+        """What is asked."""
+        return self.batch.questions[self.place]
+
+    @property
+    def solution(self) -> str:
+        """Steps and answer in the published form: `... Answer: 7.`"""
+        return self.batch.solutions[self.place]
+
+    @property
+    def document(self) -> str:
+        """The training document: prompt, steps, answer tags and [EOS]."""
+        return self.batch.documents[self.place]
+
+    @property
+    def answer(self) -> int:
+        return int(self.batch.answers[self.place])
+
+    @property
+    def op(self) -> int:
+        """Arithmetic operations, the exact difficulty."""
+        return int(self.batch.ops[self.place])
+
+    @property
+    def cell(self) -> Cell:
+        """The settings that it was drawn with."""
+        return self.batch.stream.cells[self.batch.core.cells()[self.place]]
+
+    @property
+    def index(self) -> int:
+        """Its index in the stream."""
+        return int(self.batch.indices[self.place])
+
+    @property
+    def id(self) -> str:
+        """Unique within (mixture, seed, split)."""
+        return f"{self.batch.stream.split}-{self.batch.stream.seed}-{self.index}"
+
+    @property
+    def graph(self) -> ProblemGraph:
+        """Its quantities and how each follows from others."""
+        return self.batch.graph(self.place)
+
+    def __repr__(self) -> str:
+        return f"Problem({self.id!r}, op {self.op}, theme {self.cell.theme}, answer {self.answer})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the texts, and the graph as a picture, whose style stays its own."""
+        from .graph_svg import graph_svg
+
+        picture = b64encode(graph_svg(self.graph).encode()).decode()
+        parts = {"Problem": f"{self.problem} {self.question}", "Solution": self.solution}
+        lines = "".join(f"<p><b>{name}.</b> {escape(text)}</p>" for name, text in parts.items())
+        return f'<div>{lines}<img alt="{escape(repr(self))}" src="data:image/svg+xml;base64,{picture}"></div>'
 
 
 def _length_name(context: int) -> str:

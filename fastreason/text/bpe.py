@@ -5,13 +5,13 @@ The core gives the ids that `tokenizers` gives, or the file is refused: what is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import _core
-from .tokenizer import Tokenizer, check_surroundings, need, write_files
+from ..runtime.json_files import check_fields, shown
+from .tokenizer import Tokenizer, TokenizerFile, check_surroundings, in_order, need, write_files
 
 # How ByteLevel cuts words (GPT-2's pattern).
 _BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -39,51 +39,46 @@ class BytePairTokenizer(Tokenizer):
         content: the parsed tokenizer.json.
         config: the parsed tokenizer_config.json, if there is one.
     Raises:
-        ValueError: the file asks for something that is not supported.
+        ValueError: names the file and the field that is not supported or of another type.
     """
 
     def __init__(self, content: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
+        check_fields(TokenizerFile, dict(content), "tokenizer.json")
         _refuse_unsupported(content)
         for name in ("add_bos_token", "add_eos_token", "add_prefix_space"):
-            need(f"{name} of tokenizer_config.json", (config or {}).get(name) or False, False)
+            need(name, (config or {}).get(name) or False, False, file="tokenizer_config.json")
         self.content, self.config = dict(content), dict(config) if config else None
         self._names = {"pad": "[PAD]", "eos": "[EOS]", "bos": "[BOS]"} | _named_specials(self.config or {})
         vocabulary: dict[str, int] = dict(content["model"]["vocab"])
         for added in content["added_tokens"] or []:
             if vocabulary.setdefault(added["content"], added["id"]) != added["id"]:
-                raise ValueError(f"tokenizer.json: token {added['content']!r} has two ids")
-        self.words = tuple(sorted(vocabulary, key=vocabulary.__getitem__))
-        if [vocabulary[word] for word in self.words] != list(range(len(self.words))):
-            raise ValueError(f"tokenizer.json: the ids are not 0 .. {len(self.words) - 1}")
+                raise ValueError(f"tokenizer.json: added_tokens: {shown(added['content'])} has two ids")
+        self.words = in_order(vocabulary)
         self._vocabulary = vocabulary
         characters = byte_characters()
         bytes_of = {character: byte for byte, character in enumerate(characters)}
-        self.core = _core.BytePairTokenizer(
-            words=[_word_bytes(word, bytes_of) for word in self.words],
-            byte_ids=[vocabulary.get(character, -1) for character in characters],
-            merges=_merges(content["model"], vocabulary),
-            specials=[added["id"] for added in content["added_tokens"] or []],
-            patterns=_patterns(content["pre_tokenizer"]),
-            padding_id=vocabulary.get(self._names["pad"], -1),
-            end_id=vocabulary.get(self._names["eos"], -1),
-        )
-
-    @classmethod
-    def from_file(cls, path: Path) -> BytePairTokenizer:
-        """Reads tokenizer.json and, beside it, tokenizer_config.json if there is one."""
-        config = path.with_name("tokenizer_config.json")
+        end_id = vocabulary.get(self._names["eos"], -1)
+        merges, patterns = _merges(content["model"], vocabulary), _patterns(content["pre_tokenizer"])
         try:
-            return cls(
-                json.loads(path.read_text(encoding="utf-8")),
-                json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None,
+            self.core = _core.BytePairTokenizer(
+                words=[_word_bytes(word, bytes_of) for word in self.words],
+                byte_ids=[vocabulary.get(character, -1) for character in characters],
+                merges=merges,
+                specials=[added["id"] for added in content["added_tokens"] or []],
+                patterns=patterns,
+                padding_id=vocabulary.get(self._names["pad"], end_id),
+                end_id=end_id,
             )
         except ValueError as error:
-            raise ValueError(f"Tokenizer.from_pretrained: {path}: {error}") from error
+            raise ValueError(f"tokenizer.json: pre_tokenizer: {error}") from error
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the same tokenizer.json again, and a tokenizer_config.json."""
+    def save_pretrained(self, folder: str | Path, max_length: int | None = None) -> None:
+        """Writes the same tokenizer.json again, and a tokenizer_config.json that names what pads."""
         named = {f"{name}_token": word for name, word in self._names.items() if word in self._vocabulary}
-        write_files(folder, self.content, self.config or named)
+        if "pad_token" not in named and "eos_token" in named:
+            named["pad_token"] = named["eos_token"]
+        given = {name: value for name, value in (self.config or {}).items() if value is not None}
+        write_files(folder, self.content, named | given, max_length)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BytePairTokenizer, (self.content, self.config)
@@ -98,7 +93,8 @@ class BytePairTokenizer(Tokenizer):
             name = self._names.get(name, name)
             if name in self._vocabulary:
                 return self._vocabulary[name]
-        raise ValueError(f"tokenizer: the vocabulary has no token {self._names.get(names[0], names[0])!r}")
+        wanted = " or ".join(repr(self._names.get(name, name)) for name in names)
+        raise ValueError(f"tokenizer: the vocabulary has no token {wanted}")
 
 
 def _refuse_unsupported(content: Mapping[str, Any]) -> None:
@@ -107,7 +103,7 @@ def _refuse_unsupported(content: Mapping[str, Any]) -> None:
     def kind(part: Any) -> Any:
         return part.get("type") if isinstance(part, Mapping) else part
 
-    for field in ("model", "added_tokens", "pre_tokenizer", "decoder"):
+    for field in ("added_tokens", "pre_tokenizer", "decoder"):
         if field not in content:
             raise ValueError(f"tokenizer.json: {field} is missing")
     check_surroundings(content)
@@ -122,23 +118,25 @@ def _refuse_unsupported(content: Mapping[str, Any]) -> None:
         raise ValueError("tokenizer.json: model.unk_token must be null where some bytes have no token")
     for added in content["added_tokens"] or []:
         for field in ("single_word", "lstrip", "rstrip", "normalized"):
-            need(f"{field} of added token {added['content']!r}", added.get(field, False), False)
+            need(f"{field} of added token {shown(added['content'])}", added.get(field, False), False)
 
 
-def _patterns(pre_tokenizer: Mapping[str, Any]) -> list[str]:
+def _patterns(pre_tokenizer: Mapping[str, Any] | None) -> list[str]:
     """The regular expressions that cut the text, each the pieces of the one before."""
-    parts = pre_tokenizer["pretokenizers"] if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
+    need_one = "tokenizer.json: pre_tokenizer must be Splits by a Regex and then ByteLevel"
+    if pre_tokenizer is None:
+        raise ValueError(f"{need_one}, got None")
+    whole = pre_tokenizer["type"] != "Sequence"
+    parts = [pre_tokenizer] if whole else pre_tokenizer.get("pretokenizers", [])
     found: list[str] = []
     for i, part in enumerate(parts):
-        if part.get("type") == "ByteLevel" and i + 1 == len(parts):
+        if part["type"] == "ByteLevel" and i + 1 == len(parts):
             if part.get("add_prefix_space", True):
                 raise ValueError("tokenizer.json: add_prefix_space of the ByteLevel pre-tokenizer must be false")
             return [*found, _BYTE_LEVEL] if part.get("use_regex", True) else found
-        if part.get("type") != "Split" or "Regex" not in part["pattern"]:
-            raise ValueError(
-                f"tokenizer.json: pre_tokenizer must be Splits by a Regex and then ByteLevel, got {part.get('type')}"
-            )
-        if part["behavior"] != "Isolated" or part.get("invert", False):
+        if part["type"] != "Split" or "Regex" not in part.get("pattern", {}):
+            raise ValueError(f"{need_one}, got {shown(part['type'])}")
+        if part.get("behavior") != "Isolated" or part.get("invert", False):
             raise ValueError("tokenizer.json: a Split must have behavior 'Isolated' and not be inverted")
         found.append(part["pattern"]["Regex"])
     raise ValueError("tokenizer.json: pre_tokenizer must end with ByteLevel")
@@ -147,12 +145,16 @@ def _patterns(pre_tokenizer: Mapping[str, Any]) -> list[str]:
 def _merges(model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[list[int]]:
     """Ids [left, right, result] in order of rank; a merge is written as a pair or as one text with a blank."""
     found = []
-    for merge in model["merges"]:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
+    for i, merge in enumerate(model.get("merges", [])):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
+            raise ValueError(f"tokenizer.json: model.merges.{i} must be two tokens, got {shown(merge)}")
+        left, right = pair
         try:
             found.append([vocabulary[left], vocabulary[right], vocabulary[left + right]])
         except KeyError as error:
-            raise ValueError(f"tokenizer.json: merge {merge!r} names {error.args[0]!r}, which has no id") from None
+            what = f"model.merges.{i}, {shown(merge)}, names {shown(error.args[0])}, which has no id"
+            raise ValueError(f"tokenizer.json: {what}") from None
     return found
 
 
@@ -168,7 +170,9 @@ def _named_specials(config: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name in ("pad", "eos", "bos"):
         token = config.get(f"{name}_token")
-        token = token.get("content") if isinstance(token, Mapping) else token
-        if token:
-            found[name] = token
+        text = token.get("content") if isinstance(token, Mapping) else token
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"tokenizer_config.json: {name}_token must be a token, got {shown(token)}")
+        if text:
+            found[name] = text
     return found

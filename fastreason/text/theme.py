@@ -21,7 +21,7 @@ _RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Theme:
     """The words of a problem.
 
@@ -43,6 +43,10 @@ class Theme:
     average_total: str = ""
     padding_places: tuple[tuple[str, ...], ...] = ()
     padding_kinds: tuple[tuple[str, ...], ...] = ()
+
+    def __repr__(self) -> str:
+        places, kinds = (sum(map(len, lists)) for lists in (self.places, self.kinds))
+        return f"Theme({self.name!r}, {self.style}: {places} places, {kinds} kinds)"
 
     def __post_init__(self) -> None:
         if self.style not in ("published", "symbolic"):

@@ -6,15 +6,17 @@ people's byte-level BPE files are read too (bpe.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from .. import _core
-from ..runtime.arguments import integer, integers
+from ..runtime.arguments import integer, integers, listed
+from ..runtime.json_files import check_fields, read_json, shown, to_json
 from ..tasks.stream import Mixture
 from .theme import load_theme
 
@@ -37,6 +39,59 @@ class FastreasonTokenizer(PreTrainedTokenizerFast):
     """What tokenizer.json says."""
 '''
 
+# What a conversation looks like to a model that was trained on documents: messages of a user are questions, those of an
+# assistant go on where the prompt ended.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] }}"
+    "{% else %}<question> {{ message['content'] }} </question>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %} <solution>{% endif %}"
+)
+MAX_FILE_MB = 128
+"""Largest tokenizer.json that is read; those of vocabularies of 256,000 tokens have 33 MB."""
+
+_Id = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _AddedToken(TypedDict, total=False):
+    id: Required[_Id]
+    content: Required[Annotated[str, Field(min_length=1)]]
+
+
+class _Model(TypedDict, total=False):
+    type: Required[str]
+    vocab: Required[dict[str, _Id]]
+    merges: list[Any]
+    unk_token: str | None
+
+
+class _PreTokenizer(TypedDict, total=False):
+    type: Required[str]
+    add_prefix_space: bool
+    use_regex: bool
+    pattern: dict[str, str]
+    behavior: str
+    invert: bool
+
+
+class _PreTokenizers(_PreTokenizer, total=False):
+    pretokenizers: list[_PreTokenizer]
+
+
+class _PostProcessor(TypedDict, total=False):
+    type: str
+    single: list[dict[str, Any]]
+
+
+class TokenizerFile(TypedDict, total=False):
+    """The types of what is read of a tokenizer.json; values are looked at by who reads them."""
+
+    model: Required[_Model]
+    added_tokens: list[_AddedToken] | None
+    pre_tokenizer: _PreTokenizers | None
+    post_processor: _PostProcessor | None
+    decoder: dict[str, Any] | None
+    padding: dict[str, Any] | None
+
 
 class Tokenizer:
     """Words to ids and back; a word keeps its leading blank, so decoding is plain concatenation.
@@ -47,7 +102,7 @@ class Tokenizer:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        words = tuple(words)
+        words = tuple(listed("Tokenizer: words", words))
         self.core: _core.Tokenizer = _core.WordTokenizer(words)
         self.words = words
 
@@ -63,7 +118,7 @@ class Tokenizer:
         max_value = integer("Tokenizer.build: max_value", max_value, 0)
         words = dict.fromkeys(SPECIALS + TAGS)
         published = max_value > 999
-        for name in themes:
+        for name in listed("Tokenizer.build: themes", themes):
             theme = load_theme(name)
             published |= theme.style == "published"
             for piece in theme.core.pieces():
@@ -91,35 +146,20 @@ class Tokenizer:
             ValueError: there is no such file, or it asks for something that is not supported.
         """
         path = Path(folder) if Path(folder).is_file() else Path(folder) / "tokenizer.json"
+        beside = path.with_name("tokenizer_config.json")
+        content = read_json(path, MAX_FILE_MB)
+        config = read_json(beside) if beside.exists() else None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            kind, vocabulary = content["model"]["type"], dict(content["model"]["vocab"])
-        except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(f"Tokenizer.from_pretrained: no file {path}") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Tokenizer.from_pretrained: {path} is not a tokenizer that fastreason wrote or reads"
-            ) from error
-        if kind == "BPE":
-            from .bpe import BytePairTokenizer
-
-            return BytePairTokenizer.from_file(path)
-        if kind != "WordLevel":
-            raise ValueError(
-                f"Tokenizer.from_pretrained: {path}: the model must be byte-level BPE or one that fastreason wrote "
-                f"(WordLevel), got {kind}"
-            )
-        try:
-            _check_words(content)
+            return tokenizer_of(content, config)
         except ValueError as error:
-            raise ValueError(f"Tokenizer.from_pretrained: {path}: {error}") from None
-        words = sorted(vocabulary, key=vocabulary.__getitem__)
-        if [vocabulary[word] for word in words] != list(range(len(words))):
-            raise ValueError(f"Tokenizer.from_pretrained: the ids in {path} are not 0 .. {len(words) - 1}")
-        return Tokenizer(words)
+            raise ValueError(f"{path.parent}: {error}") from error
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json, which tokenizers, transformers and vLLM read."""
+    def save_pretrained(self, folder: str | Path, max_length: int | None = None) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which tokenizers, transformers and vLLM read.
+
+        Args:
+            max_length: positions of the model that it is saved for.
+        """
         tokenizer = {
             "version": "1.0",
             "truncation": None,
@@ -135,10 +175,14 @@ class Tokenizer:
                 "unk_token": SPECIALS[0],
             },
         }
-        write_files(folder, tokenizer, {f"{word[1:-1].lower()}_token": word for word in SPECIALS})
+        named = {f"{word[1:-1].lower()}_token": word for word in SPECIALS}
+        write_files(folder, tokenizer, named, max_length)
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} tokens)"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.words == other.words
@@ -162,8 +206,8 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        """What fills the space behind a text."""
-        return self.id_of("pad")
+        """What fills the space behind a text; where the vocabulary has nothing for it, the end token."""
+        return self.id_of("pad", "eos")
 
     @property
     def eos_id(self) -> int:
@@ -198,30 +242,70 @@ class Tokenizer:
         return self.core.decode(integers("decode: ids", ids, -(2**31), 2**31 - 1).astype(np.int32))
 
 
-def write_files(folder: str | Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def tokenizer_of(content: Mapping[str, Any], config: Mapping[str, Any] | None) -> Tokenizer:
+    """What a tokenizer.json and a tokenizer_config.json describe; ValueError where they ask for something else."""
+    check_fields(TokenizerFile, dict(content), "tokenizer.json")
+    kind = content["model"]["type"]
+    if kind == "BPE":
+        from .bpe import BytePairTokenizer
+
+        return BytePairTokenizer(content, config)
+    if kind != "WordLevel":
+        raise ValueError(
+            "tokenizer.json: model.type must be 'BPE' (byte-level) or 'WordLevel' as fastreason writes it, "
+            f"got {shown(kind)}"
+        )
+    _check_words(content)
+    words = in_order(content["model"]["vocab"])
+    try:
+        return Tokenizer(words)
+    except ValueError as error:
+        raise ValueError(f"tokenizer.json: model.vocab: {error}") from None
+
+
+def in_order(vocabulary: Mapping[str, int]) -> tuple[str, ...]:
+    """The tokens by their ids; ValueError unless the ids are 0 .. their number - 1."""
+    words = tuple(sorted(vocabulary, key=vocabulary.__getitem__))
+    for i, word in enumerate(words):
+        if vocabulary[word] != i:
+            raise ValueError(
+                f"tokenizer.json: the ids of model.vocab and added_tokens are not 0 .. {len(words) - 1}: "
+                f"{shown(word)} has {vocabulary[word]}"
+            )
+    return words
+
+
+def write_files(
+    folder: str | Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any], max_length: int | None
+) -> None:
     """Writes tokenizer.json, and tokenizer_config.json so that transformers does what tokenizer.json says.
 
     Args:
         config: the special tokens by their names there, such as pad_token, and what else is to stand there.
+        max_length: positions of the model; None leaves what `config` says.
     """
     standard = {
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": CHAT_TEMPLATE,
         **config,
+        **({} if max_length is None else {"model_max_length": max_length}),
+        # a decoder goes on from the last place of a row, which must not be padding
+        "padding_side": "left",
         "tokenizer_class": "PreTrainedTokenizerFast",
         "auto_map": {"AutoTokenizer": [None, f"{_AUTO_MODULE}.FastreasonTokenizer"]},
     }
     for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", standard)):
-        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        text = to_json(content, ensure_ascii=False, indent=1) + "\n"
         (Path(folder) / name).write_text(text, encoding="utf-8")
     (Path(folder) / f"{_AUTO_MODULE}.py").write_text(_AUTO_CODE, encoding="utf-8")
 
 
-def need(what: str, value: Any, *allowed: Any) -> None:
-    """Raises ValueError unless a part of a tokenizer.json has one of these values."""
+def need(what: str, value: Any, *allowed: Any, file: str = "tokenizer.json") -> None:
+    """Raises ValueError unless a part of a file has one of these values."""
     if value not in allowed:
         options = " or ".join(repr(option) for option in allowed)
-        raise ValueError(f"tokenizer.json: {what} must be {options}, got {json.dumps(value)[:100]}")
+        raise ValueError(f"{file}: {what} must be {options}, got {shown(value)}")
 
 
 def check_surroundings(content: Mapping[str, Any]) -> None:
@@ -239,7 +323,7 @@ def check_surroundings(content: Mapping[str, Any]) -> None:
         need("pad_to_multiple_of of padding", padding["pad_to_multiple_of"], None)
     post = content.get("post_processor")
     if isinstance(post, Mapping):
-        if post.get("type") == "TemplateProcessing" and [[*part] for part in post.get("single", ())] == [["Sequence"]]:
+        if post.get("type") == "TemplateProcessing" and [[*part] for part in post.get("single", [])] == [["Sequence"]]:
             return
         post = post.get("type")
     need("post_processor", post, None, "ByteLevel")
@@ -256,7 +340,7 @@ def _check_words(content: Mapping[str, Any]) -> None:
     need("model.unk_token", content["model"].get("unk_token"), SPECIALS[0])
     for part, ours in (("pre_tokenizer", _SPLIT), ("decoder", {"type": "Fuse"}), ("added_tokens", _added_tokens())):
         if content.get(part) != ours:
-            got = json.dumps(content.get(part))[:100]
             raise ValueError(
-                f"tokenizer.json: with a WordLevel model {part} must be as fastreason writes it, got {got}"
+                f"tokenizer.json: with a WordLevel model {part} must be as fastreason writes it, "
+                f"got {shown(content.get(part))}"
             )

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.decoder import Decoder, ModelConfig
 from ..model.hugging_face import load_model, model_from_hf, model_to_hf, save_model
-from ..model.hugging_face import read_json as _read_json
-from ..model.hugging_face import read_tensors as _read_tensors
 from ..model.hugging_face import write_json as _write_json
 from ..runtime import distributed
+from ..runtime.json_files import read_json as _read_json
+from ..runtime.tensor_files import read_tensors as _read_tensors
+from ..runtime.tensor_files import write_tensors
 from ..text.tokenizer import Tokenizer
 from .optimizer import Optimizer
 
@@ -108,7 +108,7 @@ def _write_checkpoint(
     (new / "state").mkdir(parents=True)
     save_model(model, new, tokenizer, {**(facts or {}), "progress": progress})
     if state is not None:
-        save_file(dict(state), new / "state" / "optimizer.safetensors")
+        write_tensors(state, new / "state" / "optimizer.safetensors")
     _write_json(new / "state" / "progress.json", progress)
     files = sorted(path for path in new.rglob("*") if path.is_file() and path.name != "README.md")
     _write_json(new / "state" / "checksums.json", {path.relative_to(new).as_posix(): _sha256(path) for path in files})
@@ -138,7 +138,8 @@ def kept_checkpoints(folder: str | Path) -> list[Path]:
     """The older checkpoints beside `folder`, by rising step."""
     folder = Path(folder)
     pattern = re.compile(re.escape(folder.name) + r"-\d{8,}")
-    return sorted(path for path in folder.parent.glob(folder.name + "-*") if pattern.fullmatch(path.name))
+    kept = [path for path in folder.parent.glob(folder.name + "-*") if pattern.fullmatch(path.name)]
+    return sorted(kept, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def best_checkpoint(folder: str | Path) -> Path:

@@ -7,16 +7,19 @@ may be shared out by FSDP: the same updates, each rank of its part.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime.distributed import shared_like, whole
+from ..runtime.field_docs import explain_fields
+from ..runtime.ranges import SHARE, Range, check_ranges
 
 
+@explain_fields
 @dataclass(frozen=True)
 class OptimSettings:
     """How weights are updated."""
@@ -36,7 +39,7 @@ class OptimSettings:
     decay_embeddings: bool = False
     """Whether the embedding and the head, which may be one, have `weight_decay` as well."""
     clip: float = 1.0
-    """Largest norm of all gradients together."""
+    """Largest norm of all gradients together; inf: no limit."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     """Shape of the learning rate behind the warm-up; see `learning_rate_factor`."""
     warmup: float = 0.02
@@ -47,20 +50,30 @@ class OptimSettings:
     """Learning rate at the end of a schedule that falls, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("matrix_lr", 0.0, 10.0),
-            ("lr", 0.0, 10.0),
-            ("weight_decay", 0.0, 1.0),
-            ("warmup", 0.0, 1.0),
-            ("decay", 0.0, 1.0),
-            ("floor", 0.0, 1.0),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"optim: {name} must be in {low} .. {high}, got {getattr(self, name)}")
-        if self.clip <= 0:
-            raise ValueError(f"optim: clip must be > 0, got {self.clip}")
+        check_ranges("optim", self, _RANGES)
+        if len(self.betas) != 2:
+            raise ValueError(f"optim: betas must be two numbers, got {self.betas!r}")
+        self._check_effect()
         if self.schedule == "wsd" and self.warmup + self.decay > 1.0:
             raise ValueError(f"optim: wsd needs warmup + decay <= 1, got {self.warmup} and {self.decay}")
+
+    def _check_effect(self) -> None:
+        """A setting that cannot take effect is an error."""
+        known = {field.name: field.default for field in fields(self)}
+        for name, schedules in (("floor", ("cosine", "linear", "wsd")), ("decay", ("wsd",))):
+            if self.schedule not in schedules and getattr(self, name) != known[name]:
+                raise ValueError(
+                    f"optim: {name} has no effect with schedule {self.schedule!r}; leave it at {known[name]}, "
+                    f"got {getattr(self, name)}"
+                )
+        if self.decay_embeddings and not self.weight_decay:
+            raise ValueError("optim: decay_embeddings has no effect without weight_decay, got weight_decay 0")
+
+
+_RANGES: Mapping[str, Range] = {
+    "matrix_lr": Range(0, 10), "lr": Range(0, 10), "betas": Range(0, 1, open_high=True), "weight_decay": SHARE,
+    "clip": Range(0, open_low=True, infinite=True), "warmup": SHARE, "decay": SHARE, "floor": SHARE,
+}  # fmt: skip
 
 
 def learning_rate_factor(settings: OptimSettings, progress: float) -> float:

@@ -27,8 +27,10 @@ from ..kernels.segments import Segments
 from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.distributed import Device, Parallel, Replica, chosen_device
+from ..runtime.field_docs import explain_fields
 from ..runtime.machine import package_version
 from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SECONDS_BETWEEN, Range, check_ranges
 from ..tasks.stream import Mixture, PackedBatch, TaskStream
 from ..text.tokenizer import Tokenizer
 from . import checkpoint
@@ -37,6 +39,7 @@ from .optimizer import Optimizer, OptimSettings
 from .row_batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Phase:
     """A part of a stage with a mixture of its own."""
@@ -49,6 +52,7 @@ class Phase:
     """Parts of a `Mixture`, as for `Mixture.from_dict`."""
 
 
+@explain_fields
 @dataclass(frozen=True)
 class SupervisedSettings:
     """A pre-training or mid-training stage."""
@@ -90,21 +94,15 @@ class SupervisedSettings:
     def __post_init__(self) -> None:
         if self.tokens is not None and self.budget is not None:
             raise ValueError(f"supervised: give tokens or budget, not both, got {self.tokens} and {self.budget!r}")
-        if (self.tokens is not None and self.tokens < 1) or self.batch_tokens < 64:
-            raise ValueError(
-                f"supervised: need tokens >= 1 and batch_tokens >= 64, got {self.tokens} and {self.batch_tokens}"
-            )
+        check_ranges("supervised", self, _RANGES)
         if self.rows is not None and not 1 <= self.rows <= self.batch_tokens // 64:
             raise ValueError(
                 f"supervised: rows must be in 1 .. batch_tokens / 64 = {self.batch_tokens // 64}, got {self.rows}"
             )
-        least = {"prefetch": 0, "accumulate": 1, "keep": 1, "validate_every": 0, "validation_tokens": 64}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"supervised: {name} must be at least {low}, got {getattr(self, name)}")
         self.limit  # noqa: B018 - a budget that cannot be read is an error here
         bounds = [phase.until for phase in self.phases]
-        if not bounds or bounds != sorted(bounds) or bounds[0] <= 0 or bounds[-1] != 1.0:
+        rising = all(a < b for a, b in zip([0.0, *bounds], bounds, strict=False))
+        if not bounds or not rising or bounds[-1] != 1.0:
             raise ValueError(f"supervised: phases must end at rising shares, the last at 1.0, got {bounds}")
 
     @property
@@ -117,21 +115,34 @@ class SupervisedSettings:
         return [Mixture.from_dict(phase.mixture) for phase in self.phases]
 
 
+_RANGES: Mapping[str, Range] = {
+    "tokens": COUNT, "batch_tokens": Range(64, whole=True), "rows": COUNT, "prefetch": COUNT_OR_ZERO,
+    "accumulate": COUNT, "save_every_s": SECONDS_BETWEEN, "keep": COUNT, "validate_every": COUNT_OR_ZERO,
+    "validation_tokens": Range(64, whole=True),
+}  # fmt: skip
+
+
 def train(
     name: str,
     model: Decoder,
     tokenizer: Tokenizer,
     settings: SupervisedSettings,
     *,
-    seed: int,
-    folder: Path,
-    log: MetricsLog,
-    stop: StopRequest,
+    seed: int = 0,
+    folder: str | Path,
+    log: MetricsLog | str | Path | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
 
     Under torchrun all ranks call it, with the same arguments; rank 0 writes.
 
+    Args:
+        name: of the stage, in the log and the progress bar.
+        seed: of the problems.
+        folder: of the checkpoints.
+        log: a file for a line of JSON each few steps (metrics.jsonl), or what is open already; None: no log.
+        stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
     Returns:
         The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index (of every row),
         best_loss, finished.
@@ -143,7 +154,7 @@ def train(
         OSError: a checkpoint could not be written; the last one is kept.
         OtherRankFailed: rank 0 stopped with an error.
     """
-    limit = settings.limit
+    folder, stop, limit = Path(folder), stop or StopRequest(), settings.limit
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
     progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
     progress |= {"best_loss": None, "finished": False}
@@ -156,6 +167,7 @@ def train(
     optimizer = Optimizer(replica.trained, settings.optim)
     if found:
         checkpoint.load_optimizer(found, optimizer)
+    log = MetricsLog.of(log)
     log.forget_after(name, progress["step"])
     versions = {package: package_version(package) for package in ("fastreason", "torch")}
     facts = {"stage": name, "seed": seed, "settings": asdict(settings), "versions": versions}

@@ -145,8 +145,8 @@ def test_two_ranks_are_one(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"samples": 0}, "samples >= 1"),
-        ({"first": 9, "problems": 8}, "1 <= first <= problems"),
+        ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"first": 9, "problems": 8}, "first must be at most problems = 8, got 9"),
         ({"reach": 0.9}, "0 < reach <= mastered < 1"),
         ({"confidence": 1.0}, "0 < confidence < 1"),
         ({"budget": -1}, "budget must be at least 0, got -1"),

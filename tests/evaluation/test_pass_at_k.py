@@ -65,6 +65,10 @@ def test_every_problem_may_have_its_own_number_of_samples():
         ([1], 8, [], r"got none"),
         ([9], 8, [1], r"num_correct must be in 0 \.\. n, got 9"),
         ([-1], 8, [1], r"num_correct must be in 0 \.\. n, got -1"),
+        ([1.9], 8, [1], r"num_correct must be integers, got float64 \[1\.9\]"),
+        ([True], 8, [1], r"num_correct must be integers, got bool"),
+        ([1], 8.5, [1], r"n must be integers .*, got float64 8\.5"),
+        ([1], 8, [1.5], r"k must be integers, got float64"),
     ],
 )
 def test_pass_at_k_refuses(correct, n, ks, message):

@@ -175,10 +175,10 @@ def test_our_decoder_reads_byte_level_tokenizers_of_others(tmp_path, problems):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"max_new_tokens": 0}, "max_new_tokens >= 1"),
-        ({"top_k": -1}, "top_k >= 0"),
-        ({"min_p": 2.0}, r"min_p in 0 \.\. 1"),
-        ({"temperature": float("nan")}, "temperature >= 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"top_k": -1}, "top_k must be at least 0, got -1"),
+        ({"min_p": 2.0}, r"min_p must be in 0 \.\. 1, got 2.0"),
+        ({"temperature": float("nan")}, "temperature must be 0 or at least 1e-06, got nan"),
     ],
 )
 def test_sampling_out_of_range(change, message):

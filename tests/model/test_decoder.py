@@ -199,12 +199,16 @@ def test_presets_have_the_sizes_they_are_named_after():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"vocab_size": 0}, "vocab_size must be positive, got 0"),
+        ({"vocab_size": 0}, "vocab_size must be an integer >= 1, got 0"),
         ({"hidden_size": 62}, "even multiple of num_attention_heads, got 62 and 4"),
         ({"hidden_size": 36}, "even multiple of num_attention_heads, got 36 and 4"),
         ({"head_dim": 7}, "head_dim must be even and positive, or 0, got 7"),
-        ({"head_dim": -2}, "head_dim must be even and positive, or 0, got -2"),
-        ({"rope_theta": float("nan")}, "rope_theta must be positive, got nan"),
+        ({"head_dim": -2}, "head_dim must be an integer >= 0, got -2"),
+        ({"hidden_size": 64.0}, "hidden_size must be an integer >= 1, got 64.0"),
+        ({"num_hidden_layers": True}, "num_hidden_layers must be an integer >= 1, got True"),
+        ({"rope_theta": float("inf")}, "rope_theta must be a number > 0, got inf"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings must be True or False, got 1"),
+        ({"rope_theta": float("nan")}, "rope_theta must be a number > 0, got nan"),
         ({"num_key_value_heads": 3}, "must be a multiple of num_key_value_heads, got 4 and 3"),
     ],
 )

@@ -185,9 +185,9 @@ def test_reinforcement_learning_with_it_resumes_to_the_bit(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"discount": 0.0}, "discount in 0 < d <= 1"),
-        ({"floor": 0.7, "replay": 0.4}, "a sum of at most 1, got 0.9, 0.7 and 0.4"),
-        ({"floor": -0.1}, "floor >= 0"),
+        ({"discount": 0.0}, "discount must be in 0 < x <= 1, got 0.0"),
+        ({"floor": 0.7, "replay": 0.4}, r"floor \+ replay must be at most 1, got 0.7 and 0.4"),
+        ({"floor": -0.1}, r"floor must be in 0 \.\. 1, got -0.1"),
     ],
 )
 def test_settings_out_of_range(change, message):

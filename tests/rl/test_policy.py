@@ -200,7 +200,7 @@ def test_problems_come_from_the_rl_split(tmp_path, tokenizer, model):
     [
         ({"steps": 0}, "rl: steps must be at least 1, got 0"),
         ({"samples": 1}, "rl: samples must be at least 2, got 1"),
-        ({"temperature": 0.0}, "rl: temperature must be > 0"),
+        ({"temperature": 0.0}, "rl: temperature must be at least 1e-06, got 0.0"),
     ],
 )
 def test_settings_out_of_range(change, message):

@@ -70,6 +70,7 @@ ENDLESS = {
     "pack": lambda threads: SLOW.packed(0, 1 << 12, 1 << 12, TOKENIZER, threads=threads),
     "encode documents": lambda threads: SLOW.encoded(0, 2_000_000, TOKENIZER, threads=threads),
     "grade": lambda threads: fr.grade_texts(["no step"] * 200_000, [TEXT] * 200_000, threads=threads),
+    "grade one problem": lambda threads: fr.grade_texts(["no step"], [TEXT] * 200_000, threads=threads),
     "encode": lambda threads: TOKENIZER.core.encode_batch([TEXT] * 200_000),
     "encode bytes": lambda threads: byte_pairs().encode_batch([TEXT] * 200_000),
     "match": lambda threads: _core.split_pattern(r"(?:a+)+b", "a" * 100_000_000),

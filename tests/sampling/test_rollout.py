@@ -421,7 +421,7 @@ def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
         (lambda e, p: e.generate(p, temperature=1e-7), "temperature must be 0 or at least 1e-06"),
         (lambda e, p: e.generate(p, seed=0.5), "seed must be an integer in"),
         (lambda e, p: e.generate(p, prompt_ids=[0.5]), r"prompt_ids must be integers, got float64 \[0.5\]"),
-        (lambda e, p: e.generate("a prompt"), "prompts must be a batch of problems or a list of texts"),
+        (lambda e, p: e.generate("a prompt"), "prompts must be a list, got 'a prompt'"),
     ],
 )
 def test_bad_calls(model, tokenizer, call, message):

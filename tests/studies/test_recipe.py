@@ -116,8 +116,8 @@ def test_stages_are_optional():
         ({"pretrain.phases": []}, "phases must end at rising shares"),
         ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
         ({"rl.budget": "1 hour"}, "a number and one of flop, tokens, seconds, samples"),
-        ({"seed": -1}, r"need seed in 0 \.\. 2\*\*63 - 1"),
-        ({"threads": -1}, "threads >= 0"),
+        ({"seed": -1}, r"seed must be in 0 \.\. 2\*\*63 - 1, got -1"),
+        ({"threads": -1}, "threads must be at least 0, got -1"),
     ],
 )
 def test_errors_name_the_field(overrides, message):

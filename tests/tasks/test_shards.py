@@ -122,9 +122,15 @@ def test_a_loader_without_workers_collates_rows():
     assert batch["id"] == IDS[:3] and batch["op"].tolist() == STREAM[0:3].ops.tolist()
 
 
-@pytest.mark.parametrize("settings", [{"start": -1}, {"block": 0}, {"start": 3, "stop": 2}])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_problem_is_no_batch(workers):
+    more = {"multiprocessing_context": "fork"} if workers else {}
+    assert list(DataLoader(fr.StreamDataset(STREAM, start=3, stop=3), num_workers=workers, **more)) == []
+
+
+@pytest.mark.parametrize("settings", [{"start": -1}, {"block": 0}, {"start": 3, "stop": 2}, {"block": 1.5}])
 def test_settings_out_of_range_are_errors(settings):
-    with pytest.raises(ValueError, match="StreamDataset: need start >= 0, stop >= start and block >= 1"):
+    with pytest.raises(ValueError, match=r"StreamDataset: (start|stop|block) must be an integer >= \d, got"):
         fr.StreamDataset(STREAM, **settings)
 
 

@@ -104,7 +104,9 @@ def formula(schedule: str, p: float, w: float, d: float, f: float) -> float:
 )
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
 def test_schedules_are_their_formula_at_every_step(schedule, w, d, f):
-    settings = OptimSettings(schedule=schedule, warmup=w, decay=d, floor=f)
+    shape = {"floor": f} if schedule != "constant" else {}
+    shape |= {"decay": d} if schedule == "wsd" else {}
+    settings = OptimSettings(schedule=schedule, warmup=w, **shape)
     steps = 400
     got = [learning_rate_factor(settings, step / steps) for step in range(steps + 1)]
     assert got == pytest.approx([formula(schedule, step / steps, w, d, f) for step in range(steps + 1)], abs=1e-12)
@@ -190,10 +192,15 @@ def test_state_of_another_shape_is_refused():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"lr": -1.0}, r"lr must be in 0.0 \.\. 10.0, got -1.0"),
+        ({"lr": -1.0}, r"lr must be in 0 \.\. 10, got -1.0"),
         ({"floor": 1.5}, "floor must be in"),
         ({"clip": 0.0}, "clip must be > 0, got 0.0"),
-        ({"decay": -0.1}, r"decay must be in 0.0 \.\. 1.0, got -0.1"),
+        ({"betas": (0.9, 1.5)}, r"betas must be in 0 <= x < 1, got \(0.9, 1.5\)"),
+        ({"betas": (0.9,)}, "betas must be two numbers"),
+        ({"schedule": "constant", "floor": 0.1}, "floor has no effect with schedule 'constant'"),
+        ({"schedule": "cosine", "decay": 0.1}, "decay has no effect with schedule 'cosine'"),
+        ({"decay_embeddings": True}, "decay_embeddings has no effect without weight_decay"),
+        ({"decay": -0.1}, r"decay must be in 0 \.\. 1, got -0.1"),
         ({"schedule": "wsd", "warmup": 0.6, "decay": 0.5}, "warmup [+] decay <= 1, got 0.6 and 0.5"),
     ],
 )

@@ -1,0 +1,149 @@
+"""`fr.evaluate` and `fr.find_edge`: a model of any kind, a mixture, a few numbers; what comes back is an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..model.decoder import Decoder
+from ..runtime.distributed import Device
+from ..tasks.stream import Mixture
+from ..text.tokenizer import Tokenizer
+from . import find_edge as edge
+from .evaluate import EvaluateSettings, evaluate_sampler, open_folder
+from .sample_files import model_identity
+from .samplers import Engine, RolloutSampler, Sampler, Sampling, load_sampler
+from .scores import Edge, Scores
+
+Model = Decoder | str | Path | Sampler
+"""Our decoder, a Hugging Face folder, or anything that answers."""
+
+
+def evaluate(
+    model: Model,
+    mixture: Mixture | str,
+    *,
+    tokenizer: Tokenizer | None = None,
+    problems: int = 100,
+    samples: int = 32,
+    k: Sequence[int] | None = None,
+    temperature: float = 0.7,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    max_new_tokens: int = 256,
+    ranges: Mapping[str, Mapping[str, float]] | None = None,
+    traces: int = 3,
+    seed: int = 0,
+    engine: Engine = "auto",
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> Scores:
+    """Process-verified pass@k of a model, on problems of the split `test`.
+
+    Args:
+        model: a `Decoder`, or a Hugging Face folder, ours or any causal language model's.
+        mixture: each of its ops gets `problems` problems, whose themes and modes its weights choose; or the name of one
+            of `available_mixtures()`.
+        tokenizer: of a `Decoder`; a folder has its own.
+        problems: of each op.
+        samples: of each problem.
+        k: pass@k for 1 and these k, none above `samples`; default: powers of 2, and `samples`.
+        temperature, top_k, top_p, min_p, max_new_tokens: of sampling; see `Rollout.generate`.
+        ranges: weighted means of ops by name, such as {"edge": {"11-14": 1.0}}.
+        traces: samples with marked steps to keep, of the first problems of each op.
+        seed: of the sampling; the problems are the same for every seed.
+        engine: of a folder: "fastreason", "transformers", or "auto" for ours where it can read the model.
+        device: of a folder: "cpu", "cuda", or "auto" for a GPU where there is one.
+        out: a folder for the verdict of every sample as Parquet (needs pyarrow), from which a later call of the same
+            model and settings goes on, and for results.json.
+    Returns:
+        Scores. They print as a table; `scores.verified[6].at(8)` is pass@8 of op 6 with its interval.
+    Raises:
+        ValueError: a setting is out of range, the model cannot be read, or its tokenizer does not know the words.
+    """
+    mix = Mixture.preset(mixture) if isinstance(mixture, str) else mixture
+    settings = EvaluateSettings(
+        mixture=mix.to_parts(),
+        problems=problems,
+        samples=samples,
+        k=list(k) if k is not None else sorted({*(2**i for i in range(samples.bit_length())), samples}),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        max_new_tokens=max_new_tokens,
+        traces=traces,
+        ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
+    )
+    sampler = _sampler("evaluate", model, tokenizer, settings.sampling, engine, device)
+    folder = None
+    if out is not None:
+        identity = model_identity(model) if isinstance(model, str | Path) else {}
+        folder = open_folder(out, settings, seed, resume=True, model=identity)
+    result = evaluate_sampler(sampler, settings, seed=seed, folder=folder)
+    if folder is not None:
+        folder.finish(result)
+    return Scores(result)
+
+
+def find_edge(
+    model: Model,
+    mixture: Mixture | str,
+    *,
+    tokenizer: Tokenizer | None = None,
+    samples: int = 32,
+    mastered: float = 0.8,
+    reach: float = 0.1,
+    confidence: float = 0.95,
+    first: int = 16,
+    problems: int = 256,
+    budget: int = 0,
+    temperature: float = 0.7,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    engine: Engine = "auto",
+    device: Device = "auto",
+) -> Edge:
+    """Labels every cell of a mixture mastered, edge or out of reach, on the split `val`.
+
+    Undecided cells get more problems until their bounds leave one label, or problems or budget end.
+
+    Args:
+        model, tokenizer, engine, device: as for `evaluate`.
+        mixture: its cells are labelled; the weights do not matter.
+        samples: of each problem: the k of pass@k.
+        mastered: pass@1 from which a cell is mastered.
+        reach: pass@k below which a cell is out of reach.
+        confidence: least probability that a decided label is right.
+        first: problems of the first look; every further look doubles what there is.
+        problems: most problems of a cell.
+        budget: most samples of all cells together, at least those of the first look; 0: no limit.
+        temperature, max_new_tokens, seed: of sampling.
+    Returns:
+        Edge: `cells` with estimates and labels, and `mixture`, the cells at the edge. It prints as a table.
+    Raises:
+        ValueError: a setting is out of range, or the model cannot be asked these problems.
+    """
+    settings = edge.EdgeSettings(samples, mastered, reach, confidence, first, problems, budget)
+    sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
+    sampler = _sampler("find_edge", model, tokenizer, sampling, engine, device)
+    mix = Mixture.preset(mixture) if isinstance(mixture, str) else mixture
+    return Edge(edge.find_edge(sampler, mix, settings, seed=seed), samples)
+
+
+def _sampler(
+    name: str, model: Any, tokenizer: Tokenizer | None, sampling: Sampling, engine: Engine, device: Device
+) -> Sampler:
+    if isinstance(model, str | Path):
+        if tokenizer is not None:
+            raise ValueError(f"{name}: tokenizer goes with a Decoder; the folder {str(model)!r} has its own")
+        return load_sampler(model, sampling, engine, device)
+    if isinstance(model, Decoder):
+        if tokenizer is None:
+            raise ValueError(f"{name}: a Decoder needs the tokenizer argument")
+        return RolloutSampler(model, tokenizer, sampling)
+    if not (hasattr(model, "sample") and hasattr(model, "check")):
+        raise ValueError(f"{name}: model must be a Decoder or a Hugging Face folder, got {type(model).__name__}")
+    return model

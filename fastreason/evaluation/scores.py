@@ -1,0 +1,200 @@
+"""Results of an evaluation and of a search for the edge: numbers with their intervals, a table, and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..runtime.field_docs import explain_fields
+from ..tasks.stream import Mixture
+from .find_edge import EdgeCell, Label, edge_mixture, edge_table
+from .pass_table import failure_table, table
+
+
+@explain_fields
+@dataclass(frozen=True)
+class Estimate:
+    """A share of problems, and the 95 % interval of it."""
+
+    value: float
+    """In 0 .. 1, as are the bounds."""
+    low: float
+    """Lower bound."""
+    high: float
+    """Upper bound."""
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} - {100 * self.high:.1f})"
+
+
+class PassAtK:
+    """pass@k of some problems, for each k that was asked for."""
+
+    def __init__(self, values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> None:
+        self._values, self._intervals = values, intervals
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The values of k, rising."""
+        return tuple(map(int, self._values))
+
+    def at(self, k: int) -> Estimate:
+        """pass@k with its interval.
+
+        Raises:
+            ValueError: this k was not asked for.
+        """
+        if k not in self.ks:
+            raise ValueError(f"Scores: k must be one of {', '.join(map(str, self.ks))}, got {k!r}")
+        low, high = self._intervals[str(k)]
+        return Estimate(self._values[str(k)], low, high)
+
+    def __repr__(self) -> str:
+        return f"PassAtK({', '.join(f'@{k} {self.at(k)}' for k in self.ks[:4])}{', ...' if len(self.ks) > 4 else ''})"
+
+
+class Level(Mapping[int | str, PassAtK]):
+    """pass@k by op (an int), and by the name of a range, theme or mode."""
+
+    def __init__(self, entries: Mapping[int | str, Mapping[str, Any]], name: str) -> None:
+        self._entries, self.name = entries, name
+
+    def __getitem__(self, key: int | str) -> PassAtK:
+        if key not in self._entries:
+            raise KeyError(f"{key!r}; there are {', '.join(map(repr, self._entries))}")
+        entry = self._entries[key]
+        return PassAtK(entry[self.name], entry[f"{self.name}_interval"])
+
+    def __iter__(self) -> Iterator[int | str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"Level({self.name!r} of {', '.join(map(repr, self))})"
+
+
+class Scores:
+    """What `fr.evaluate` returns. It prints as a table.
+
+        scores.verified[6].at(8).value      verified pass@8 of op 6, and .low, .high
+        scores.process_accuracy["edge"]     of a range, theme or mode by its name
+
+    Args:
+        result: as results.json holds it; docs/evaluation.md has all of it.
+    """
+
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        self.result = dict(result)
+        self._entries: dict[int | str, Mapping[str, Any]] = {int(op): entry for op, entry in result["ops"].items()}
+        for group in ("ranges", "themes", "modes"):
+            self._entries.update(result[group])
+
+    @property
+    def verified(self) -> Level:
+        """The answer and every gold step are right."""
+        return Level(self._entries, "verified")
+
+    @property
+    def sound(self) -> Level:
+        """Verified, and nothing that is printed is wrong."""
+        return Level(self._entries, "sound")
+
+    @property
+    def answer(self) -> Level:
+        """The answer is right, whatever led to it."""
+        return Level(self._entries, "answer")
+
+    @property
+    def process_accuracy(self) -> dict[int | str, Estimate]:
+        """The mean share of gold steps that are right."""
+        return {
+            key: Estimate(entry["process_accuracy"], *entry["process_accuracy_interval"])
+            for key, entry in self._entries.items()
+        }
+
+    @property
+    def failures(self) -> dict[int | str, dict[str, float]]:
+        """Shares of samples by kind of failure; NONE are the sound ones."""
+        return {key: dict(entry["failures"]) for key, entry in self._entries.items()}
+
+    @property
+    def ops(self) -> tuple[int, ...]:
+        return tuple(map(int, self.result["ops"]))
+
+    @property
+    def samples(self) -> int:
+        """Samples that were graded."""
+        return int(self.result["samples"])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all samples."""
+        return int(self.result["tokens"])
+
+    @property
+    def traces(self) -> list[dict[str, Any]]:
+        """A few samples with their steps marked."""
+        return list(self.result["traces"])
+
+    def failure_table(self) -> str:
+        """Percent of the samples of each op that fail in each way."""
+        return failure_table(self.result)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As results.json holds it."""
+        return self.result
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """From the results.json that `fastreason eval --out` wrote."""
+        return cls(json.loads(Path(path).read_text(encoding="utf-8")))
+
+    def __str__(self) -> str:
+        return table(self.result)
+
+    def __repr__(self) -> str:
+        op = self.ops[-1]
+        return f"Scores({self.samples:,} samples of op {list(self.ops)}: op {op} verified @1 {self.verified[op].at(1)})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+class Edge:
+    """What `fr.find_edge` returns: a label for each cell. It prints as a table."""
+
+    def __init__(self, cells: Sequence[EdgeCell], samples: int) -> None:
+        self.cells, self.samples = tuple(cells), samples
+
+    def labelled(self, label: Label) -> tuple[EdgeCell, ...]:
+        """The cells with this label: "mastered", "edge" or "out of reach"."""
+        return tuple(cell for cell in self.cells if cell.label == label)
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The cells at the edge, each with weight 1: what reinforcement learning needs. None: there are none."""
+        parts = edge_mixture(self.cells)
+        return Mixture.from_dict(parts) if parts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `fastreason edge --out` writes it."""
+        return {"cells": [cell.to_dict(self.samples) for cell in self.cells], "edge": edge_mixture(self.cells)}
+
+    def __str__(self) -> str:
+        return edge_table(self.cells, self.samples)
+
+    def __repr__(self) -> str:
+        counts = {label: len(self.labelled(label)) for label in ("mastered", "edge", "out of reach")}
+        return f"Edge({', '.join(f'{count} {label}' for label, count in counts.items())})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"

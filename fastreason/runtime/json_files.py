@@ -1,0 +1,139 @@
+"""JSON files: those of others, read with their types checked, and ours, which hold no number that JSON does not have.
+
+What is read comes from anybody. Whatever a file holds, the result is an object of the types that were asked for, or one
+ValueError that names the file and the field; size, depth and numbers are bounded by it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import reprlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+MAX_MB = 16
+"""Largest file that is read unless more is allowed; in MB of 10^6 bytes."""
+
+_shortener = reprlib.Repr()
+_shortener.maxlevel, _shortener.maxstring, _shortener.maxother, _shortener.maxlong = 3, 80, 80, 40
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: its repr, cut where it is long or deep."""
+    return _shortener.repr(value)
+
+
+def read_regular(path: Path, max_mb: float) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ValueError: it is missing, no regular file, larger than that, or must not be read.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist" if not path.exists() else f"{path} is no regular file")
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > max_mb * 1e6:
+                raise ValueError(f"{path} has more than {max_mb:g} MB")
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path, max_mb: float = MAX_MB) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+        ValueError: names the file; it is missing or holds something else, a field stands twice, a number is none that
+            JSON or a float can hold, a text is none, or it is nested too deep.
+    """
+    content = read_regular(path, max_mb)
+    try:
+        text = content.decode("utf-8")
+        parsed = json.loads(text, object_pairs_hook=_without_repetition, parse_float=_finite, parse_constant=_finite)
+        if "\\ud" in text.lower():  # an escape may be half of a character, which nobody could write again
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read: it is nested too deep") from None
+    except ValueError as error:  # no UTF-8 or no JSON
+        raise ValueError(f"{path} cannot be read: {str(error)[:200]}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{path} must hold an object, got {shown(parsed)}")
+    return parsed
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"field {shown(twice)} stands twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is no number that JSON can hold")
+    return value
+
+
+def check_fields(schema: Any, content: Any, source: str) -> None:
+    """Holds the fields of an object to a TypedDict; what is not in it may be anything.
+
+    Args:
+        source: what the message begins with, such as the name of the file.
+    Raises:
+        ValueError: names the field, what it must be and what it is.
+    """
+    from pydantic import ValidationError
+
+    try:
+        _adapter(schema).validate_python(content, strict=True)
+    except ValidationError as errors:
+        error = errors.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(_part, error["loc"]))[:200] or "the content"
+        if error["type"] == "missing":
+            raise ValueError(f"{source}: {place} is missing") from None
+        wanted = error["msg"].replace("Input should be", "must be")
+        for theirs, ours in _WORDS.items():
+            wanted = wanted.replace(theirs, ours)
+        raise ValueError(f"{source}: {place} {wanted}, got {shown(error['input'])}") from None
+
+
+def _part(part: str | int) -> str:
+    return part if isinstance(part, str) and part.isidentifier() else shown(part)
+
+
+# pydantic's names of JSON's types
+_WORDS = {"valid dictionary": "n object", "valid integer": "n integer", "a valid boolean": "true or false"}
+_WORDS |= {"a n ": "an ", "a valid ": "a "}
+
+
+@functools.cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # takes long, and who writes needs it not
+
+    return TypeAdapter(schema)
+
+
+def to_json(content: Any, **how: Any) -> str:
+    """`json.dumps`; numbers that JSON does not have, NaN and the infinities, become null."""
+    try:
+        return json.dumps(content, allow_nan=False, **how)
+    except ValueError:
+        return json.dumps(_with_nulls(content), allow_nan=False, **how)
+
+
+def _with_nulls(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _with_nulls(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_with_nulls(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
