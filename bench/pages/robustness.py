@@ -195,11 +195,17 @@ def page(endings: list[Ending]) -> str:
     well, times = sum(end.is_well for end in endings), [end.arithmetic["cpu_s"] for end in endings]
     times = [seconds / 60 for seconds in times if seconds is not None]
     took = f"{min(times):.1f} to {max(times):.1f} CPU-minutes a run" if times else "times were not taken"
+    there = {end.variant.name for end in endings}
+    missing = [variant.name for variant in VARIANTS if variant.name not in there]
+    left = f" Not run yet: {', '.join(missing)}." if missing else ""
     return f"""# {recipe}: how it ends on other seeds and other arithmetic
 
-{well} of {len(endings)} runs end well. Each from scratch, with evaluations; {machine["cpu"]}, {machine["cores"]} cores,
+{well} of {len(endings)} runs end well.{left}
+
+Each from scratch, with evaluations; {machine["cpu"]}, {machine["cores"]} cores,
 torch {machine["torch"]} ({first.arithmetic["torch"]}), fastreason {machine["fastreason"]}; {took}.
-Written by `python -m bench.pages.robustness`, which makes the runs that are missing.
+Written by `python -m bench.pages.robustness`, which makes the runs that are missing. Of libraries' switches, those are
+taken that change bits here: `MKL_ENABLE_INSTRUCTIONS` changes none on an AMD EPYC, `MKL_CBWR` does.
 
 Rounding differs from processor to processor, and a run amplifies it until its samples are others. Seed 0 is run under
 arithmetic that other processors would use: narrower instructions in torch, oneDNN, MKL and the C++ core, two threads,

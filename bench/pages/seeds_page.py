@@ -137,7 +137,9 @@ def main() -> None:
 Recipe `{name}`, seeds {", ".join(str(run["seed"]) for run in runs)}; {machine["cpu"]}, {threads} thread(s),
 fastreason {machine["fastreason"]}, torch {machine["torch"]}. Verified pass@k in percent: mean over seeds, lowest and
 highest in brackets. Seconds are of seed {runs[0]["seed"]}. Written by `python -m bench.pages.seeds_page` from the runs'
-results.json. {options.note}
+results.json.
+
+{options.note}
 
 ![verified pass@1 by op and stage]({name}.svg)
 
