@@ -131,7 +131,8 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
             )
         started = Study.load(saved)
         check_study(folder, started, study, begun_stages(started, folder / "stages" if stages is None else stages))
-        _save(study, saved)
+        if study.to_dict() != started.to_dict():
+            _save(study, saved)
         return
     mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):

@@ -31,7 +31,7 @@ WRITERS = {
 def content(path):
     """Bytes of every file by name; what is half written under another name does not count."""
     files = [path] if path.is_file() else sorted(path.iterdir())
-    return {file.name: file.read_bytes() for file in files if file.suffix != ".new"}
+    return {file.name: file.read_bytes() for file in files if ".new" not in file.suffix}
 
 
 def rows_of(folder):
