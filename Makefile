@@ -45,7 +45,7 @@ test-kernels: setup  ## kernels under Triton's interpreter, against their defini
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
 	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
-	$(BIN)/python -m pytest -q tests/integrations
+	$(BIN)/python -m pytest -q tests/integrations tests/test_examples.py
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
@@ -60,6 +60,7 @@ check: setup  ## lint, format, types, stubs
 	ln -s $(wildcard $(CURDIR)/fastreason/*) $(CURDIR)/kernels build/types/fastreason/
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
+	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
 	    $(if $(wildcard $(SITE)/fastreason/_cuda.*.so),fastreason._cuda) \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
@@ -99,12 +100,18 @@ sanitize: setup  ## the core's tests, long comparisons and memory apart, under A
 	    tests/kernels/test_cpu_kernels.py tests/runtime/test_arguments.py tests/runtime/test_threads.py \
 	    -k "not many_documents and not test_memory"
 
-sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer
-	$(BIN)/cmake -S . -B build/threads -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTREASON_SANITIZE=THREADS \
+# the core in many threads, without Python: tests/sanitize/threads.cpp
+define run_core_threads
+	$(BIN)/cmake -S . -B build/threads/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTREASON_SANITIZE=$(1) \
 	    -DFASTREASON_CUDA=OFF -DSKBUILD_PROJECT_NAME=fastreason -DSKBUILD_PROJECT_VERSION=0 \
 	    -DPYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/threads --target core_threads
-	TSAN_OPTIONS=halt_on_error=1 build/threads/core_threads
+	$(BIN)/cmake --build build/threads/$(1) --target core_threads
+	TSAN_OPTIONS=halt_on_error=1 build/threads/$(1)/core_threads
+endef
+
+sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer, then under the two of `make sanitize`
+	$(call run_core_threads,THREADS)
+	$(call run_core_threads,ON)
 
 # clang++ brings libFuzzer; where it is missing Debian's is installed
 FUZZ_SECONDS ?= 600

@@ -8,11 +8,11 @@ done again, an unfinished stage continues from its last checkpoint.
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from .model.decoder import Decoder
 from .reports.run_page import write_report
 from .rl.loop import reinforce
 from .runtime import distributed
+from .runtime.files import read_whole, write_text, write_whole
+from .runtime.folder_lock import held
 from .runtime.json_files import to_json
 from .runtime.machine import describe_machine
 from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
@@ -32,7 +34,6 @@ from .studies.recipe import Recipe, load_recipe
 from .studies.resume import check_run
 from .studies.run_study import run_study
 from .studies.study import is_study, load_study
-from .studies.work_units import write_atomically
 from .text.tokenizer import Tokenizer
 from .training.supervised import train
 
@@ -88,11 +89,13 @@ def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
     """On the ranks that take part."""
     with distributed.together():
         preflight({"run": recipe}, [recipe.seed])
-    with distributed.together():
-        if distributed.is_main():
-            _prepare(folder, recipe, resume)
-        log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
-    with closing(log), StopRequest.watch() as stop:
+    with StopRequest.watch() as stop, ExitStack() as stack:
+        with distributed.together():
+            if distributed.is_main():
+                stack.enter_context(held(folder / ".lock", f"run: {folder}", stop.request))
+                _prepare(folder, recipe, resume)
+            log = MetricsLog(folder / "metrics.jsonl", recipe.metrics, recipe.name)
+        stack.enter_context(closing(log))
         try:
             return _run_stages(recipe, folder, log, stop)
         except (Interrupted, KeyboardInterrupt):
@@ -132,9 +135,16 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
         results["evaluation_seconds"][stage] = round(time.perf_counter() - started, 3)
         with distributed.together():
             if distributed.is_main():
-                write_atomically(folder / "results.json", to_json(results, indent=1) + "\n")
+                write_text(folder / "results.json", to_json(results, indent=1) + "\n")
                 write_report(folder)
+    with distributed.together():
+        if distributed.is_main() and not (folder / "report.html").exists():
+            write_report(folder)
     return results
+
+
+# by a crash, or by whoever holds the lock
+_LEFT = ("recipe.new", "recipe.toml.new", ".lock")
 
 
 def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -144,18 +154,19 @@ def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
         check_run(folder, load_recipe(saved), recipe)
-    elif folder.exists() and set(folder.iterdir()) - {folder / "recipe.new"}:
+    elif folder.exists() and any(not path.name.startswith(_LEFT) for path in folder.iterdir()):
         raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "recipe.new"  # may be left by a crash; the recipe itself is always whole
-    recipe.save(temporary)
-    temporary.replace(saved)
+    write_whole(saved, recipe.save)
 
 
 def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
     path = folder / "results.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return read_whole(path)
+        except ValueError as error:  # of a power cut; all of it can be made again
+            print(f"run: {error}; evaluations are done again", file=sys.stderr)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,

@@ -41,7 +41,7 @@ def group_advantages(rewards_PG: Tensor, *, scale: Literal["std", "none"] = "std
         raise ValueError(f"group_advantages: scale must be 'std' or 'none', got {scale!r}")
     rewards = rewards_PG.detach().float()
     centred = rewards - rewards.mean(1, keepdim=True)
-    if scale == "std":
+    if scale == "std" and len(rewards) > 0:  # torch warns of the deviation of nothing
         centred = centred / (rewards.std(1, keepdim=True) + eps)
     # rounding of the mean, divided by eps, would push on groups that hold no information
     silent = (rewards == rewards[:, :1]).all(1, keepdim=True)

@@ -25,6 +25,27 @@ def test_python_blocks_run(block, tmp_path, monkeypatch):
     exec(compile(block, "block", "exec"), {"__name__": "__main__"})
 
 
+SHOWN = [
+    pytest.param(*found, id=f"{page.name}:{i}")
+    for page in PAGES
+    for i, found in enumerate(
+        re.findall(r"```python\n((?:(?!```).)*?)```\n\n```text\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    )
+]
+
+
+def test_the_readme_shows_a_problem_and_a_verdict_on_its_first_screen():
+    first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
+    assert any("Define " in line for line in first) and any("ARITHMETIC_SLIP" in line for line in first)
+
+
+@pytest.mark.parametrize("block, output", SHOWN)
+def test_shown_output_is_what_the_block_prints(block, output, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "block", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == output
+
+
 def modules():
     files = [*(ROOT / "fastreason").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]

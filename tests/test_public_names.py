@@ -1,6 +1,8 @@
 """Every public name is there, documented, and costs nothing until it is used."""
 
 import ast
+import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,14 @@ def test_type_checkers_see_each_name_where_it_is_loaded_from():
     modules = {each.asname: ".".join(filter(None, (module, each.name))) for module, each in imports}
     assert names == fr._HOME
     assert {name: place for name, place in modules.items() if name not in names} == fr._MODULES
+
+
+@pytest.mark.parametrize("name", ["Cell", "ModelConfig", "Recipe", "PolicySettings", "SupervisedSettings"])
+def test_help_explains_every_field(name):
+    """A sentence under each field, as the source has it."""
+    settings = getattr(fr, name)
+    for field in dataclasses.fields(settings):
+        assert re.search(rf"^    {field.name} \(.*?\): (\* )?\w+", settings.__doc__, re.M), field.name
 
 
 @pytest.mark.parametrize("name", ["outcome", "blended", "strict", "steps"])

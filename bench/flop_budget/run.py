@@ -23,11 +23,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
+from fastreason.runtime.files import write_text
 from fastreason.runtime.json_files import to_json
 from fastreason.runtime.machine import package_version
 from fastreason.runtime.metrics_log import Interrupted, Terminated
 from fastreason.studies.dry_run import Rates, plan_study
-from fastreason.studies.work_units import Run, Unit, code_version, study_runs, write_atomically
+from fastreason.studies.work_units import Run, Unit, code_version, study_runs
 from fastreason.training.budget import matmul_peak
 from fastreason.training.checkpoint import load_model
 
@@ -164,7 +165,7 @@ def measure(case: Case, folder: Path, steps: int) -> None:
     found = compare(recipe, _weights(pretrain, stages), starts, pretrain.tokenizer, steps)
     skipped = {PEERS[one.kind]: why for one in found if (why := missing(one.kind)) is not None}
     content = {"key": key, "skipped": skipped, "compared": [asdict(one) for one in found]}
-    write_atomically(path, to_json(content, indent=1) + "\n")
+    write_text(path, to_json(content, indent=1) + "\n")
 
 
 def _before(run: Run) -> Unit:
@@ -208,14 +209,14 @@ def write(cases: Sequence[Case], out: Path, docs: Path | None) -> None:
     (docs / NAME).mkdir(parents=True, exist_ok=True)
     begun = {results["flop"] for results in finished}
     planned = [row for case in cases if case.flop not in begun for row in on_paper(case)]
-    write_atomically(docs / f"{NAME}.md", page(finished, run, NAME, planned))
-    write_atomically(docs / f"{NAME}.svg", picture(finished))
+    write_text(docs / f"{NAME}.md", page(finished, run, NAME, planned))
+    write_text(docs / f"{NAME}.svg", picture(finished))
     facts: dict[str, Any] = {"date": run.date, "commit": run.commit, "machine": run.machine, "versions": run.versions}
     facts |= {"budgets": finished}
-    write_atomically(docs / NAME / "results.json", to_json(facts, indent=1) + "\n")
+    write_text(docs / NAME / "results.json", to_json(facts, indent=1) + "\n")
     for case in cases:
         if (saved := out / f"{case.flop:g}" / "study.toml").exists():
-            write_atomically(docs / NAME / f"{case.flop:g}.toml", saved.read_text(encoding="utf-8"))
+            write_text(docs / NAME / f"{case.flop:g}.toml", saved.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

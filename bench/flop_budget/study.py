@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
+from fastreason.runtime.files import write_text
 from fastreason.runtime.json_files import to_json
 from fastreason.runtime.metrics_log import StopRequest
 from fastreason.studies.recipe import STAGES, merge, read_recipe, validated
 from fastreason.studies.run_study import prepare, run_study, work_through
 from fastreason.studies.study import Study
-from fastreason.studies.work_units import Unit, distinct_units, study_runs, write_atomically
+from fastreason.studies.work_units import Unit, distinct_units, study_runs
 from fastreason.text.tokenizer import Tokenizer
 from fastreason.training.budget import block_weights, head_weights
 
@@ -190,4 +191,4 @@ def _cpu_seconds_noted(unit: Unit, stages: Path) -> Iterator[None]:
         yield
     finally:
         if path.parent.is_dir():
-            write_atomically(path, to_json({"cpu_s": before + time.process_time() - begin}) + "\n")
+            write_text(path, to_json({"cpu_s": before + time.process_time() - begin}) + "\n")

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..evaluation.samplers import DEVICES, ENGINES, load_sampler
 from ..runtime import distributed
+from ..runtime.files import write_json
+from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
 from ..runtime.metrics_log import StopRequest
 from ..studies.recipe import available_recipes, load_recipe
-from ..tasks.export import write_json
 from ..tasks.stream import DEPTHS, MODES, Mixture
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
@@ -53,11 +54,14 @@ def evaluate_command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.out is None and (options.resume or options.texts):
         raise ValueError("--resume and --texts need --out DIR")
-    with _session(options) as stop:
+    with _session(options) as stop, ExitStack() as stack:
         settings = _settings(options)
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
         if options.out is not None:
+            with distributed.together():
+                if distributed.is_main():
+                    stack.enter_context(held(options.out / ".lock", f"eval: {options.out}", stop.request))
             model = model_identity(options.checkpoint)
             how = {"resume": options.resume, "texts": options.texts}
             folder = open_folder(options.out, settings, options.seed, model=model, **how)

@@ -204,7 +204,7 @@ def _edge(arguments: list[str]) -> int:
 def _grade(arguments: list[str]) -> int:
     from ..evaluation.completion_files import Skip
     from ..evaluation.grade_completions import FORMATS, grade_file
-    from ..tasks.export import write_json
+    from ..runtime.files import write_json
 
     parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
     parser.add_argument("--gold", type=Path, required=True, metavar="FILE", help="JSONL in the published schema")

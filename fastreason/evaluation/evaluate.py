@@ -20,6 +20,7 @@ from ..grading.failure_kinds import failure_kinds
 from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
 from ..runtime import distributed
+from ..runtime.field_docs import explain_fields
 from ..runtime.json_files import to_json
 from ..runtime.metrics_log import StopRequest, progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
@@ -37,6 +38,7 @@ __all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "eva
 _PART_SAMPLES = 4096
 
 
+@explain_fields
 @dataclass(frozen=True)
 class EvaluateSettings:
     """How each stage's model is evaluated, on the split `test`."""

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..runtime import distributed
+from ..runtime.field_docs import explain_fields
 from ..runtime.metrics_log import StopRequest, progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
 from ..tasks.stream import Cell, Mixture, TaskStream
@@ -29,6 +30,7 @@ from .samplers import Sampler
 Label = Literal["mastered", "edge", "out of reach"]
 
 
+@explain_fields
 @dataclass(frozen=True)
 class EdgeSettings:
     """How cells are told apart."""

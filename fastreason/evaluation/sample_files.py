@@ -20,8 +20,8 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
+from ..runtime.files import write_json, write_whole
 from ..runtime.json_files import to_json
-from ..tasks.export import write_json, write_whole
 
 COLUMNS = {
     "op": np.int16,
@@ -89,7 +89,7 @@ class EvaluationFolder:
         distributed.barrier()
         if distributed.is_main():
             self.samples.mkdir(parents=True, exist_ok=True)
-            for left in self.samples.glob("*.new"):
+            for left in self.samples.glob("*.new*"):
                 left.unlink()
             write_json(self.path / "evaluation.json", identity)
         distributed.barrier()
@@ -98,7 +98,10 @@ class EvaluationFolder:
         file = self.path / "evaluation.json"
         if not file.exists():
             # the first file may be left half-written
-            if self.path.exists() and set(self.path.iterdir()) - {self.samples, self.path / "evaluation.json.new"}:
+            if self.path.exists() and any(
+                path != self.samples and not path.name.startswith((".lock", "evaluation.json.new"))
+                for path in self.path.iterdir()
+            ):
                 raise ValueError(f"eval: {self.path} is not empty and holds no evaluation; give another --out")
             return
         if not resume:

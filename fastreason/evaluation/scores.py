@@ -9,11 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..runtime.field_docs import explain_fields
 from ..tasks.stream import Mixture
 from .find_edge import EdgeCell, Label, edge_mixture, edge_table
 from .pass_table import failure_table, table
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Estimate:
     """A share of problems, and the 95 % interval of it."""

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from .. import ops
 from ..kernels.segments import Segments
 from ..runtime.arguments import integer, number
+from ..runtime.field_docs import explain_fields
 
 if TYPE_CHECKING:
     from ..text.tokenizer import Tokenizer
 
 
+@explain_fields
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""

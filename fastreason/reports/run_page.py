@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from ..runtime.files import read_whole, write_text
 from ..runtime.metrics_log import MetricsLog
 from .charts import Series, line_chart
 
@@ -30,7 +30,7 @@ def write_report(folder: str | Path) -> Path:
     for name in ("recipe.toml", "results.json"):
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = read_whole(folder / "results.json")
     metrics = MetricsLog(folder / "metrics.jsonl").read()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason.reports", "templates"),
@@ -52,9 +52,7 @@ def write_report(folder: str | Path) -> Path:
         traces=_traces(results),
     )
     path = folder / "report.html"
-    temporary = path.with_suffix(".new")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from ..runtime.files import read_whole, write_text
 from ..runtime.machine import describe_machine
 from ..runtime.metrics_log import MetricsLog
 from ..studies.effects import UNFINISHED, Cells, cells_of, difference, level, verdict
@@ -139,7 +139,7 @@ def write_study_report(folder: str | Path) -> Path:
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
     study = Study.load(folder / "study.toml")
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = read_whole(folder / "results.json")
     scores = Scores(study, results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason.reports", "templates"),
@@ -164,9 +164,7 @@ def write_study_report(folder: str | Path) -> Path:
         stage_names=STAGE_NAMES,
     )
     path = folder / "report.html"
-    temporary = path.with_suffix(".new")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page)
     return path
 
 

@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import SHARE, Range, check_ranges
 from ..tasks.stream import Cell, Mixture, ProblemBatch, TaskStream
 
 
+@explain_fields
 @dataclass(frozen=True)
 class BanditSettings:
     """How the edge is kept to."""

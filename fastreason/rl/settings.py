@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from ..grading.rewards import REWARDS
 from ..kernels.policy_loss import Kind
+from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
 from ..training.budget import Budget
 from ..training.optimizer import OptimSettings
@@ -53,6 +54,7 @@ LOSSES: Mapping[str, Loss] = {
 _T = TypeVar("_T")
 
 
+@explain_fields
 @dataclass(frozen=True)
 class PolicySettings:
     """A reinforcement-learning stage."""

@@ -17,10 +17,12 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .files import flush
 from .json_files import to_json
 
 BEAT_S = 5.0
@@ -51,13 +53,18 @@ class Lock:
             return None
         number = 1 + (0 if last is None else int(last.name.rpartition("-")[2]))
         temporary = place / f"owner-new-{uuid.uuid4().hex}"
-        temporary.mkdir()
-        (temporary / "owner.json").write_text(to_json(_this_process()), encoding="utf-8")
         target = place / f"owner-{number:04d}"
+        try:
+            temporary.mkdir()
+            (temporary / "owner.json").write_text(to_json(_this_process()), encoding="utf-8")
+            flush(temporary / "owner.json")  # so that no power cut leaves an owner without a name
+            flush(temporary)
+        except FileNotFoundError:  # whoever held the lock has just removed all of it
+            return None
         try:
             temporary.rename(target)
         except OSError:  # somebody was faster
-            shutil.rmtree(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
             return None
         return cls(target, on_lost)
 
@@ -67,17 +74,90 @@ class Lock:
         self._thread.join()
         (self.folder / "released").touch()
 
+    def withdraw(self) -> None:
+        """Lets go of what needed no work, and leaves no mark."""
+        self._stop.set()
+        self._thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Lets go and leaves no mark: all that stands where the lock was taken goes away at once."""
+        self._stop.set()
+        self._thread.join()
+        if self._is_ours():
+            place = self.folder.parent
+            trash = place.with_name(f"{place.name}-{uuid.uuid4().hex}")
+            place.rename(trash)  # so that nobody who comes now sees half of it
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def _is_ours(self) -> bool:
+        return _last_owner(self.folder.parent) == self.folder and _owner(self.folder) == _this_process()
+
     def _beat(self) -> None:
         count = 0
         while not self._stop.wait(BEAT_S):
             count += 1
             try:
                 (self.folder / "heartbeat").write_text(str(count), encoding="utf-8")
+                ours = self._is_ours()
             except OSError:
-                return  # the folder is gone: nothing is left to be held
-            if _last_owner(self.folder.parent) != self.folder:
+                ours = False  # the folder is gone
+            if not ours:
                 self._on_lost()
                 return
+
+
+@contextmanager
+def held(place: Path, what: str, on_lost: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the lock of the folder `place`, which is there as long as somebody does.
+
+    An owner elsewhere that may be dead is watched for up to `STALE_S` seconds.
+
+    Args:
+        what: is locked, for the error.
+        on_lost: see `Lock.acquire`.
+    Raises:
+        ValueError: somebody else holds it; the message says who.
+    """
+    seen: tuple[Path, str] | None = None
+    while (lock := Lock.acquire(place, on_lost)) is None:
+        last = _last_owner(place)
+        if last is None or _is_free(last):
+            continue  # it has just been let go
+        owner, before = _owner(last) or {}, seen
+        seen = (last, _heartbeat(last))
+        if _is_here(owner) or before not in (None, seen):
+            raise ValueError(
+                f"{what} is in use by process {owner.get('pid', '?')} on {owner.get('host', 'another machine')}; wait "
+                "for it, or stop it first"
+            )
+        time.sleep(1.0)
+    try:
+        yield
+    finally:
+        lock.remove()
+
+
+def _owner(lock: Path) -> dict[str, Any] | None:
+    """Whose it is; None where that cannot be read."""
+    try:
+        owner = json.loads((lock / "owner.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(owner, dict) and _this_process().keys() <= owner.keys()
+    return owner if known else None
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    here = _this_process()
+    return all(owner.get(key) == here[key] for key in ("host", "boot", "namespace"))
+
+
+def _heartbeat(lock: Path) -> str:
+    try:
+        return (lock / "heartbeat").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _last_owner(place: Path) -> Path | None:
@@ -88,13 +168,14 @@ def _is_free(lock: Path) -> bool:
     """Whether the owner let go or is dead."""
     if (lock / "released").exists():
         return True
-    owner, here = json.loads((lock / "owner.json").read_text(encoding="utf-8")), _this_process()
-    if all(owner[key] == here[key] for key in ("host", "boot", "namespace")):
-        return _process_start(owner["pid"]) is None or _process_start(owner["pid"]) != owner["start"]
-    if owner["host"] == here["host"] and owner["namespace"] == here["namespace"] and owner["boot"] and here["boot"]:
-        return True  # this machine has been started since
-    path, now = lock / "heartbeat", time.monotonic()
-    beat = path.read_text(encoding="utf-8") if path.exists() else ""
+    owner, here = _owner(lock), _this_process()
+    if owner is not None:
+        if _is_here(owner):
+            return _process_start(owner["pid"]) is None or _process_start(owner["pid"]) != owner["start"]
+        if all(owner[key] == here[key] for key in ("host", "namespace")) and owner["boot"] and here["boot"]:
+            return True  # this machine has been started since
+    # elsewhere, or it cannot be read whose it is
+    beat, now = _heartbeat(lock), time.monotonic()
     if lock not in _seen or _seen[lock][0] != beat:
         _seen[lock] = (beat, now)
     return now - _seen[lock][1] > STALE_S

@@ -51,16 +51,14 @@ def read_json(path: Path, max_mb: float = MAX_MB) -> dict[str, Any]:
 
     Raises:
         ValueError: names the file; it is missing or holds something else, a field stands twice, a number is none that
-            JSON or a float can hold, or it is nested too deep.
+            JSON or a float can hold, a text is none, or it is nested too deep.
     """
     content = read_regular(path, max_mb)
     try:
-        parsed = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_without_repetition,
-            parse_float=_finite,
-            parse_constant=_finite,
-        )
+        text = content.decode("utf-8")
+        parsed = json.loads(text, object_pairs_hook=_without_repetition, parse_float=_finite, parse_constant=_finite)
+        if "\\ud" in text.lower():  # an escape may be half of a character, which nobody could write again
+            json.dumps(parsed, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"{path} cannot be read: it is nested too deep") from None
     except ValueError as error:  # no UTF-8 or no JSON

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from . import distributed
+from .files import write_text
 from .json_files import to_json
 from .trackers import open_tracker
 
@@ -68,15 +69,18 @@ class MetricsLog:
                 continue
             if entry.get("stage") != stage or entry.get("step", 0) <= step:
                 kept.append(line + "\n")
-        temporary = self.path.with_suffix(".new")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def read(self) -> list[dict[str, Any]]:
         """The lines, with NaN where a number was none (null in the file)."""
         if not self.path.exists():
             return []
-        lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        lines = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {number}: not whole ({error})") from None
         return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
@@ -109,6 +113,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self.terminated = False
+
+    def request(self) -> None:
+        """Asks to stop, as Ctrl-C does."""
+        self.requested = True
 
     def on_any_rank(self) -> bool:
         """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""

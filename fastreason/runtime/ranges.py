@@ -39,7 +39,7 @@ class Range:
         kind = numbers.Integral if self.whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        number = float(value) if not isinstance(value, int) else value
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
         if self.whole and not -(2**63) <= number < 2**63:
             return False
         if self.or_zero and number == 0:

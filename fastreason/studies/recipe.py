@@ -23,6 +23,7 @@ from ..grading.rewards import import_from
 from ..model.decoder import ModelConfig
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
+from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
 from ..runtime.trackers import TrackerName
 from ..tasks.stream import Mixture, available_mixtures
@@ -33,6 +34,7 @@ T = TypeVar("T")
 STAGES = ("pretrain", "midtrain", "rl")
 
 
+@explain_fields
 @dataclass(frozen=True)
 class ModelSettings:
     """Which decoder: a preset, and fields that differ from it. The vocabulary follows from the mixtures."""
@@ -64,6 +66,7 @@ class ModelSettings:
         return ModelConfig.preset(self.preset, vocab_size=vocab_size, **overrides)
 
 
+@explain_fields
 @dataclass(frozen=True, repr=False)
 class Recipe:
     """Stages in order, each optional, and how their results are evaluated."""

@@ -13,7 +13,6 @@ one thing: more processes that look.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 
 from ..reports.study_page import collect, write_study_report
+from ..runtime.files import read_whole, write_text
 from ..runtime.folder_lock import Lock
 from ..runtime.json_files import to_json
 from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
@@ -41,7 +41,6 @@ from .work_units import (
     distinct_units,
     study_runs,
     work,
-    write_atomically,
 )
 
 _POLL_S = 0.5
@@ -81,6 +80,7 @@ def run_study(
     preflight(study.variants, study.seeds)
     prepare(folder, study, resume or shard is not None, place)
     runs = study_runs(study)
+    _forget_cut(runs, place)
     mine = part_of(runs, first, count)
     if jobs == 1:
         with StopRequest.watch() as stop:
@@ -123,7 +123,7 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
     if saved.exists():
         if not resume:
             raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
-        before = json.loads(code.read_text(encoding="utf-8"))["code"]
+        before = read_whole(code)["code"]
         if before != code_version():
             raise ValueError(
                 f"run: {folder} was started with other code ({before}, this is {code_version()}), whose results these "
@@ -148,6 +148,16 @@ def _save(study: Study, path: Path) -> None:
     temporary = path.with_name(f"study.new-{os.getpid()}")
     study.save(temporary)
     temporary.replace(path)
+
+
+def _forget_cut(runs: list[Run], stages: Path) -> None:
+    """Removes what a power cut left of done.json: the unit is done again, from its checkpoint."""
+    for unit in distinct_units(runs):
+        try:
+            unit.outcome(stages)
+        except ValueError as error:
+            print(f"run: {error}; this stage is finished again", file=sys.stderr)
+            (stages / unit.key / "done.json").unlink(missing_ok=True)
 
 
 def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
@@ -197,11 +207,13 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
     lock = Lock.acquire(stages / unit.key, on_lost=stop_work)
     if lock is None:
         return False
+    if _finished(unit, stages):  # somebody finished it just before the lock was ours
+        lock.withdraw()
+        return True
     try:
-        if not _finished(unit, stages):  # somebody may have finished it just before the lock was ours
-            started = time.perf_counter()
-            work(unit, stages, stop, metrics)
-            print(f"{unit.key}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        started = time.perf_counter()
+        work(unit, stages, stop, metrics)
+        print(f"{unit.key}: done in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     finally:
         lock.release()
     return True
@@ -210,7 +222,7 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
     """Writes results.json and the report of what is finished, and returns the former."""
     results = collect(study, runs, stages)
-    write_atomically(folder / "results.json", to_json(results) + "\n")
+    write_text(folder / "results.json", to_json(results) + "\n")
     write_study_report(folder)
     return results
 
@@ -218,6 +230,7 @@ def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> d
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None) -> None:
     """Starts processes that work through the study and waits for them; signals are theirs too."""
     command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
+    command.append(str(os.getpid()))
     # they import rewards from where this process does
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
@@ -258,11 +271,14 @@ def _worker(arguments: Sequence[str] | None = None) -> int:
     for name in ("folder", "stages"):
         parser.add_argument(name, type=Path)
     parser.add_argument("shard")
+    parser.add_argument("parent", type=int)
     options = parser.parse_args(arguments)
     study = Study.load(options.folder / "study.toml")
     units = distinct_units(part_of(study_runs(study), *parse_shard(options.shard)))
     with StopRequest.watch() as stop:
-        threading.Thread(target=_stop_when_orphaned, args=(stop, os.getppid()), daemon=True).start()
+        if os.getppid() != options.parent:  # it was killed while we were importing
+            return 128 + signal.SIGTERM
+        threading.Thread(target=_stop_when_orphaned, args=(stop, options.parent), daemon=True).start()
         try:
             work_through(study, units, options.stages, stop)
         except (Interrupted, KeyboardInterrupt):

@@ -11,7 +11,6 @@ common, and nothing is shared that differs. How often checkpoints are written, a
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,6 +26,7 @@ from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
 from ..model.decoder import Decoder, ModelConfig
 from ..rl.loop import PolicySettings, reinforce
 from ..runtime import distributed
+from ..runtime.files import read_whole, write_text
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine, package_version
 from ..runtime.metrics_log import MetricsLog, StopRequest
@@ -88,7 +88,7 @@ class Unit:
     def outcome(self, stages: Path) -> dict[str, Any] | None:
         """What done.json holds, if the unit is finished."""
         path = stages / self.key / "done.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_whole(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     """
     folder = stages / unit.key
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
+    write_text(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
     model = Decoder(unit.model)
     if unit.before is None:
         model.reset_parameters(unit.seed)
@@ -180,7 +180,7 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
             progress = _train(unit, model, folder / "checkpoint", log, stop)
         done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
     done["machine"] = describe_machine()
-    write_atomically(folder / "done.json", to_json(done) + "\n")
+    write_text(folder / "done.json", to_json(done) + "\n")
 
 
 def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
@@ -217,13 +217,6 @@ def code_version() -> str:
         if not name.startswith(_NOT_COMPUTING):
             digest.update(name.encode() + b"\0" + files[name].read_bytes())
     return f"{package_version('fastreason')}+{digest.hexdigest()[:12]}"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by a whole new one."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _digest(text: str) -> str:

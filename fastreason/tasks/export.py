@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.files import write_whole
 from ..runtime.json_files import to_json
 from ..runtime.metrics_log import progress_bar
 from ..text.tokenizer import Tokenizer
@@ -230,22 +229,3 @@ class _Tokens(_Export):
 
     def size_of(self, place: Path) -> int:
         return len(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["prompt_lengths"])
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes under another name and renames, so that the path never names half a file; a failure leaves none behind."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        write(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    text = to_json(content, indent=1) + "\n"
-    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))

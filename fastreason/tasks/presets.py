@@ -9,13 +9,13 @@ relative: some of the released lists do not sum to 1, and every list is scaled s
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runtime.arguments import listed
+from ..runtime.json_files import read_json
 from .stream import Cell, Mixture
 
 # the released names of the templates that our themes are shaped like
@@ -29,17 +29,17 @@ def read_presets(path: str | Path) -> dict[str, Any]:
         ValueError: the file is missing, is no JSON, or is not nested so.
     """
     try:
-        groups = json.loads(Path(path).read_text(encoding="utf-8"))
+        groups = read_json(Path(path))
         entries = {
             f"{group}/{level}/{name}": entry
             for group, levels in groups.items()
             for level, names in levels.items()
             for name, entry in names.items()
         }
-    except FileNotFoundError:
-        raise ValueError(f"presets: no file {str(path)!r}") from None
-    except (AttributeError, ValueError) as error:
-        raise ValueError(f"presets: {path} is not JSON of the form {{group: {{level: {{name: entry}}}}}}") from error
+    except AttributeError:
+        raise ValueError(f"presets: {path} is not of the form {{group: {{level: {{name: entry}}}}}}") from None
+    except ValueError as error:
+        raise ValueError(f"presets: {error}") from None
     if not entries:
         raise ValueError(f"presets: {path} holds no entry")
     return entries

@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import _core
 from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers, listed, number
+from ..runtime.field_docs import explain_fields
 from ..text.theme import load_theme
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ DEPTHS: tuple[int, ...] = (2, 3)
 MIN_OP, MAX_OP = 2, 40
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Cell:
     """One cell of a mixture: which problems, with which settings."""

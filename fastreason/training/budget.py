@@ -22,6 +22,7 @@ import torch
 
 from .. import ops
 from ..model.decoder import ModelConfig
+from ..runtime.field_docs import explain_fields
 
 UNITS = ("flop", "tokens", "seconds", "samples")
 
@@ -108,6 +109,7 @@ def equal_compute_tokens(prompts: float, rollouts: float, length: float) -> floa
     return 5.0 / 3.0 * prompts * rollouts * length
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Budget:
     """The length of a stage, in exactly one unit.

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.distributed import shared_like, whole
+from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import SHARE, Range, check_ranges
 
 
+@explain_fields
 @dataclass(frozen=True)
 class OptimSettings:
     """How weights are updated."""

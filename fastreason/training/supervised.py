@@ -27,6 +27,7 @@ from ..kernels.segments import Segments
 from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.distributed import Device, Parallel, Replica, chosen_device
+from ..runtime.field_docs import explain_fields
 from ..runtime.machine import package_version
 from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SECONDS_BETWEEN, Range, check_ranges
@@ -38,6 +39,7 @@ from .optimizer import Optimizer, OptimSettings
 from .row_batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
 
 
+@explain_fields
 @dataclass(frozen=True)
 class Phase:
     """A part of a stage with a mixture of its own."""
@@ -50,6 +52,7 @@ class Phase:
     """Parts of a `Mixture`, as for `Mixture.from_dict`."""
 
 
+@explain_fields
 @dataclass(frozen=True)
 class SupervisedSettings:
     """A pre-training or mid-training stage."""

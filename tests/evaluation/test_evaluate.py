@@ -184,9 +184,9 @@ def test_weights_of_ranges():
     [
         ({"k": [1, 9]}, r"every k must be in 1 \.\. samples = 8, got \[1, 9\]"),
         ({"k": []}, "every k must be"),
-        ({"problems": 0}, "problems >= 1"),
-        ({"temperature": -1.0}, "temperature >= 0"),
-        ({"top_p": 0.0}, "top_p in 0 < p <= 1"),
+        ({"problems": 0}, "problems must be at least 1"),
+        ({"temperature": -1.0}, "temperature must be 0 or at least 1e-06"),
+        ({"top_p": 0.0}, "top_p must be in 0 < x <= 1"),
         ({"ranges": {"edge": {"3-4": 1.0}}}, "range edge has op 4, which the mixture has not"),
         ({"ranges": {"edge": {"2": -1.0}}}, "range edge: needs a weight > 0"),
         ({"ranges": {"edge": {"two": 1.0}}}, "range edge must have the form 7, 2-10 or 3,5,9, got 'two'"),

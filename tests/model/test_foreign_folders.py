@@ -53,7 +53,7 @@ def change(path, **changes):
 # ---- damaged in any way
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(random=st.randoms(use_true_random=False))
 def test_a_damaged_folder_loads_or_is_refused_by_one_error(good, random):
     """A few of the cases that `python -m tests.torture.folders` tries by the thousand."""
@@ -161,12 +161,14 @@ def test_the_error_names_file_and_field(folder, file, changes, message):
         (b'{"a": "\xff"}', "cannot be read: 'utf-8' codec can't decode"),
         (b'{"a": NaN}', "cannot be read: NaN is no number that JSON can hold"),
         (b'{"a": 1e999}', "cannot be read: 1e999 is no number that JSON can hold"),
+        (b'{"a": "\\uD800"}', "cannot be read: 'utf-8' codec can't encode"),
+        (b'{"a\\udfff": 1}', "cannot be read: 'utf-8' codec can't encode"),
         (b'{"a": 1, "b": 2, "a": 1}', "cannot be read: field 'a' stands twice"),
         (b"[" * 200_000, "cannot be read: it is nested too deep"),
         (b'{"a":' * 200_000, "cannot be read: it is nested too deep"),
         (b"[[[[[[1]]]]]]", r"must hold an object, got \[\[\[\[\.\.\.\]\]\]\]"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_what_is_no_json_is_named(folder, file, content, message):
@@ -195,13 +197,12 @@ def test_what_is_no_file_is_not_opened(folder, file):
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "..", ".", "", "part-0.safetensors\n", "\ud800", "a\0"])
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "..", ".", "", "part-0.safetensors\n", "a\0"])
 def test_an_index_names_files_beside_it(good, tmp_path, name):
     put(good[3], tmp_path)
     change(tmp_path / "model.safetensors.index.json", weight_map={"model.norm.weight": name})
-    with pytest.raises(ValueError, match=r"index\.json: weight_map must name files beside it, got") as error:
+    with pytest.raises(ValueError, match=r"index\.json: weight_map must name files beside it, got"):
         fr.Decoder.from_pretrained(tmp_path)
-    str(error.value).encode()
 
 
 # ---- as transformers does

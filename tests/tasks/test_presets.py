@@ -90,11 +90,16 @@ def test_what_is_wrong_is_named(path, name, message):
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match=r"presets: .*none\.json does not exist"):
         read_presets(tmp_path / "none.json")
-    for text in ("[1]", "{", '{"a": {"b": 1}}'):
+    for text, message in (
+        ("[1]", r"must hold an object, got \[1\]"),
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read: it is nested too deep"),
+        ('{"a": {"b": 1}}', "is not of the form"),
+    ):
         (tmp_path / "other.json").write_text(text)
-        with pytest.raises(ValueError, match="is not JSON of the form"):
+        with pytest.raises(ValueError, match=rf"presets: .*other\.json {message}"):
             read_presets(tmp_path / "other.json")
 
 

@@ -45,7 +45,7 @@ from fastreason.text.bpe import BytePairTokenizer, byte_characters
 from fastreason.text.tokenizer import TAGS
 from tests.qwen2_oracle import drawn_model
 
-LIMIT_S = 20
+LIMIT_S = 60
 LIMIT_MB = 3000
 JSON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -237,7 +237,8 @@ def change_header(random: Random, files: Files, name: str) -> str:
         return f"header length of {name}"
     with contextlib.suppress(ValueError):
         header = _parsed(content[8 : 8 + size])
-        tensors = [key for key in header if key != "__metadata__"]
+        entries = header if isinstance(header, dict) else {}
+        tensors = [key for key in entries if key != "__metadata__" and isinstance(entries[key], dict)]
         if tensors and random.random() < 0.5:
             _change_tensor(random, header, random.choice(tensors))
         else:

@@ -1,0 +1,103 @@
+"""The rooms of the package: which may import which, and that CONTRIBUTING.md names what is there."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+# from the bottom up: a room imports rooms before it; those of one line do not know each other
+ORDER = [
+    {"runtime"},
+    {"kernels"},
+    {"text"},
+    {"tasks"},
+    {"grading", "model"},
+    {"sampling"},
+    {"training"},
+    {"rl", "evaluation"},
+    {"studies"},
+    {"reports"},
+    {"runner"},
+    {"integrations"},
+    {"cli"},
+]
+# what still goes the other way
+AGAINST = {
+    ("text/tokenizer.py", "tasks"),
+    ("grading/rewards.py", "sampling"),
+    ("studies/run_study.py", "reports"),
+}
+FILES = [path for folder in ("fastreason", "kernels") for path in sorted((ROOT / folder).rglob("*.py"))]
+INSIDE = [path for path in FILES if path.parent != ROOT / "fastreason" or path.name == "runner.py"]
+
+
+def name(path: Path) -> str:
+    """The place inside the package, into which kernels/ is installed."""
+    return path.relative_to(ROOT).as_posix().removeprefix("fastreason/")
+
+
+def imported(path: Path) -> set[str]:
+    """What a file imports by whole names: lazily and for annotations too."""
+    package = ["fastreason", *Path(name(path)).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{whole}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(place: str) -> str:
+    return place.split("/")[0].removesuffix(".py")
+
+
+@cache
+def against() -> set[tuple[str, str]]:
+    """Imports of a room that does not stand below."""
+    level = {room: i for i, rooms in enumerate(ORDER) for room in rooms}
+    found = set()
+    for path in INSIDE:
+        own = room(name(path))
+        for target in imported(path):
+            parts = target.split(".")
+            other = parts[1] if parts[0] == "fastreason" and len(parts) > 1 else own
+            if other != own and other in level and level[other] >= level[own]:
+                found.add((name(path), other))
+    return found
+
+
+def test_every_room_has_its_place():
+    assert {room(name(path)) for path in INSIDE} == set().union(*ORDER)
+
+
+def test_rooms_import_those_below_them():
+    assert against() == AGAINST
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_the_package_stands_without_its_bench_and_its_tests(path):
+    assert not {target for target in imported(path) if target.split(".")[0] in ("bench", "tests")}
+
+
+@pytest.mark.parametrize("folder", ["fastreason", "bench"])
+def test_contributing_has_a_line_for_every_room(folder):
+    rooms = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    assert rooms <= set(re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.M))
+
+
+def test_every_place_that_a_trip_names_is_there():
+    trips = PAGE.split("## Five trips")[1].split("\n## ")[0]
+    places = re.findall(r"`([\w/]+\.(?:py|cpp|h))(?::(\w+))?`", trips)
+    assert len(places) > 20
+    for place, defined in places:
+        path = next((p for p in (ROOT / place, ROOT / "fastreason" / place) if p.exists()), None)
+        assert path is not None, place
+        text = path.read_text(encoding="utf-8")
+        assert not defined or re.search(rf"\b(def|class|struct) {defined}\b|\b{defined}\(", text), (place, defined)
