@@ -133,6 +133,7 @@ def grade_texts(
     answer_may_end_text: npt.ArrayLike | None = None,
     threads: int = 0,
 ) -> dict[str, Any]: ...
+def gold_traces(batch: ProblemBatch, *, from_text: bool) -> list[Any]: ...
 def grade_released(
     gold_solutions: Sequence[str | bytes],
     completions: Sequence[str | bytes],

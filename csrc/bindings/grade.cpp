@@ -50,10 +50,7 @@ py::dict grade(const GradeInput& input, int threads) {
 }
 
 auto gold_of(const ProblemBatch& batch) {
-  return [&batch](std::int64_t i, TextMemory& memory) {
-    batch.append_solution(i, memory.text);
-    return std::pair<std::string_view, Style>(memory.text, batch.theme(i).style());
-  };
+  return [&batch](std::int64_t i, Grader& grader) { grader.set_gold(batch.solution_graph(i), batch.theme(i)); };
 }
 
 using Flags = std::optional<py::array_t<bool, py::array::c_style | py::array::forcecast>>;
@@ -100,9 +97,9 @@ py::dict grade_texts(const py::list& gold_solutions, const py::list& completions
                      const Flags& may_be_open, int threads) {
   const Texts gold(gold_solutions), texts(completions);
   const std::int64_t per_problem = completions_per_problem(gold.size(), texts.size(), "gold solutions");
-  const auto gold_at = [&](std::int64_t i, TextMemory&) {
+  const auto gold_at = [&](std::int64_t i, Grader& grader) {
     const bool published = gold[i].find("Define ") != std::string_view::npos;
-    return std::pair(gold[i], published ? Style::kPublished : Style::kSymbolic);
+    grader.set_gold(gold[i], published ? Style::kPublished : Style::kSymbolic);
   };
   const Ends ends(finished, may_be_open, texts.size());
   return grade({gold.size(), per_problem, false, gold_at, completions_of(texts, ends)}, threads);
@@ -132,6 +129,34 @@ py::dict grade_tokens(const ProblemBatch& batch, const InputArray<std::int32_t>&
   return grade({batch.size(), per_problem, true, gold_of(batch), completion_at}, threads);
 }
 
+// The gold traces of a batch, of its graphs or of its texts, one row a problem.
+py::list gold_traces(const ProblemBatch& batch, bool from_text) {
+  py::list rows;
+  Grader grader;
+  std::string text;
+  for (std::int64_t i = 0; i < batch.size(); ++i) {
+    text.clear();
+    batch.append_solution(i, text);
+    if (from_text)
+      grader.set_gold(text, batch.theme(i).style());
+    else
+      grader.set_gold(batch.solution_graph(i), batch.theme(i));
+    const Trace& gold = grader.gold();
+    py::list steps;
+    for (const Step& step : gold.steps) {
+      const auto first = gold.parents.begin();
+      const std::vector<int> parents(first + step.parents_begin, first + step.parents_end);
+      const std::string name(grader.names().name(step.name));
+      const bool faulty = step.undefined || step.slip || step.unreadable || !step.has_value;
+      steps.append(py::make_tuple(name, step.value, step.shape, parents, faulty));
+    }
+    const Equation& equation = gold.equation;
+    rows.append(py::make_tuple(steps, gold.answer.value, has_right_ending(gold.answer), gold.stray, equation.present,
+                               equation.exact, equation.target, equation.told));
+  }
+  return rows;
+}
+
 }  // namespace
 
 void bind_grade(py::module_& m) {
@@ -144,6 +169,8 @@ void bind_grade(py::module_& m) {
         "grade_batch of int32 [completions, length]; a row ends at its first [EOS] or [PAD].");
   m.def("grade_texts", &grade_texts, py::arg("gold_solutions"), py::arg("completions"), py::kw_only(), finished,
         may_be_open, threads, "grade_batch with the gold solutions as texts.");
+  m.def("gold_traces", &gold_traces, py::arg("batch"), py::kw_only(), py::arg("from_text"),
+        "What the gold solutions of a batch are compared as, for tests: of their graphs or read from their texts.");
 }
 
 }  // namespace fastreason

@@ -20,8 +20,9 @@ std::size_t find_tag(std::string_view text, std::string_view tag, std::size_t fr
 
 bool is_blank_from(std::string_view text, std::size_t at) { return skip_blanks(text, at) == text.size(); }
 
-std::size_t find_last_tag(std::string_view text, std::string_view tag) {
-  for (std::size_t at = text.rfind('<'); at != kNowhere; at = at == 0 ? kNowhere : text.rfind('<', at - 1))
+std::size_t find_last_tag(std::string_view text, std::string_view tag, std::size_t from) {
+  for (std::size_t at = text.rfind('<'); at != kNowhere && at >= from;
+       at = at == 0 ? kNowhere : text.rfind('<', at - 1))
     if (has_word(text, at, tag)) return at;
   return kNowhere;
 }
@@ -49,9 +50,11 @@ bool read_whole(std::string_view text, double& value) {
 }
 
 // Whether the text ended while an answer was open, or may have gone on.
-bool is_unfinished(std::string_view text, TextEnd end) {
+bool is_unfinished(std::string_view text, std::size_t tags_from, TextEnd end) {
   if (end.kind == TextEnd::kCut) return true;
-  const std::size_t open = find_last_tag(text, kOpenTag), close = find_last_tag(text, kCloseTag);
+  const bool has_tags = tags_from != kNowhere;
+  const std::size_t open = has_tags ? find_last_tag(text, kOpenTag, tags_from) : kNowhere;
+  const std::size_t close = has_tags ? find_last_tag(text, kCloseTag, tags_from) : kNowhere;
   const bool is_open = open != kNowhere && (close == kNowhere || close < open);
   if (end.kind == TextEnd::kWhole) return is_open && !end.may_be_open;
   return is_open || close == kNowhere || !is_blank_from(text, close + kCloseTag.size());
@@ -61,8 +64,9 @@ bool is_unfinished(std::string_view text, TextEnd end) {
 
 Answer read_answer(std::string_view text, TextEnd end) {
   Answer answer;
-  const bool unfinished = is_unfinished(text, end);
-  const std::size_t tag = find_tag(text, kOpenTag, 0), word = text.find(kWord);
+  const std::size_t tags_from = text.find('<');
+  const bool unfinished = is_unfinished(text, tags_from, end);
+  const std::size_t tag = find_tag(text, kOpenTag, tags_from), word = text.find(kWord);
   answer.begin = std::min({tag, word, text.size()});
   if (answer.begin == text.size()) {
     answer.ending = unfinished ? Ending::kUnfinished : Ending::kNoAnswer;

@@ -72,11 +72,9 @@ void grade_one(Grader& grader, const Completion& completion, std::size_t j, Bloc
 
 void grade_block(const GradeInput& input, std::int64_t begin, std::int64_t end, Grader& grader, Block& block,
                  BatchVerdicts& out) {
-  TextMemory gold_memory, memory;
+  TextMemory memory;
   for (std::int64_t i = begin; i < end; ++i) {
-    gold_memory.text.clear();
-    const auto [solution, style] = input.gold(i, gold_memory);
-    grader.set_gold(solution, style);
+    input.set_gold(i, grader);
     for (std::int64_t j = i * input.per_problem; j < (i + 1) * input.per_problem; ++j) {
       memory.text.clear();
       memory.token_ends.clear();

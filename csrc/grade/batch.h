@@ -6,7 +6,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "common/array.h"
@@ -31,7 +30,7 @@ struct TextMemory {
 struct GradeInput {
   std::int64_t num_problems = 0, per_problem = 0;
   bool has_tokens = false;
-  std::function<std::pair<std::string_view, Style>(std::int64_t, TextMemory&)> gold;
+  std::function<void(std::int64_t, Grader&)> set_gold;
   std::function<Completion(std::int64_t, TextMemory&)> completion;
 };
 

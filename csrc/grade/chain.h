@@ -9,22 +9,20 @@ namespace fastreason {
 // values put in or the value itself. So "2 + 2" turned into "2 * 2" does not pass, though the value is the same.
 class Chain {
  public:
-  // A definition from a variable without value says nothing of the values; the fault lies where that variable is.
-  Chain(const Printed& definition, bool has_values) : wanted_(definition), has_values_(has_values) {}
+  // `definition` with the values put in. One from a variable without value says nothing of the values; the fault lies
+  // where that variable is.
+  Chain(const Written& definition, bool has_values) : wanted_(definition), has_values_(has_values) {}
 
   // `is_reduced`: whether the part is known to be a step of working the expression out.
-  bool follows(const Printed& part, bool is_reduced = false) const {
+  bool follows(const Written& part, bool is_reduced = false) const {
     if (!has_values_) return true;
     if (!same_form(part.quantity, wanted_.quantity)) return false;
     return is_reduced || part.shape.is_atom() || part.shape.hash() == wanted_.shape.hash() ||
            part.shape.hash() == shape_of(part.quantity).hash();
   }
 
-  // The same of a part that is a number alone.
-  bool follows(const Quantity& number) const { return !has_values_ || same_form(number, wanted_.quantity); }
-
  private:
-  Printed wanted_;
+  Written wanted_;
   bool has_values_;
 };
 

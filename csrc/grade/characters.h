@@ -1,6 +1,7 @@
 // Classes of bytes and small searches that both readers share. Bytes above 127 belong to no class.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <string_view>
@@ -41,17 +42,18 @@ inline std::size_t tag_size(std::string_view text, std::size_t at) {
   return 0;
 }
 
-// The first of `marks` from `from` on, but for a point between two digits; npos if there is none.
-inline std::size_t find_stop(std::string_view text, std::size_t from, std::string_view marks) {
-  std::size_t at = text.find_first_of(marks, from);
-  while (at != std::string_view::npos && text[at] == '.' && at > 0 && is_digit(text[at - 1]) && at + 1 < text.size() &&
+// The first full stop from `from` on, else the end. A point between two digits is none.
+inline std::size_t find_full_stop(std::string_view text, std::size_t from) {
+  std::size_t at = text.find('.', from);
+  while (at != std::string_view::npos && at > 0 && is_digit(text[at - 1]) && at + 1 < text.size() &&
          is_digit(text[at + 1]))
-    at = text.find_first_of(marks, at + 1);
-  return at;
+    at = text.find('.', at + 1);
+  return std::min(at, text.size());
 }
 
 // Where `phrase` ends if it stands at `at` with any blanks for each of its own, else npos.
 inline std::size_t phrase_end(std::string_view text, std::size_t at, std::string_view phrase) {
+  if (phrase.back() != ' ' && at <= text.size() && text.substr(at, phrase.size()) == phrase) return at + phrase.size();
   for (const char c : phrase) {
     if (at >= text.size() || (c == ' ' ? !is_blank(text[at]) : text[at] != c)) return std::string_view::npos;
     at = c == ' ' ? skip_blanks(text, at) : at + 1;

@@ -1,7 +1,6 @@
 // Arithmetic as a model writes it: integers, + - * /, parentheses, names. Nothing else, and never an error.
 //
-// One grammar, three kinds of operands: a Quantity is what an expression is worth, a Printed also how it is written, a
-// Definition also what it is made of.
+// One grammar, two kinds of operands: a Quantity is what an expression is worth, a Written also how it is made.
 #pragma once
 
 #include <bit>
@@ -134,41 +133,20 @@ inline Shape shape_of(const Quantity& a) {
   return a.constant == 0.0 ? multiple : multiple + number(a.constant);
 }
 
-// Names count as the values put in for them.
-struct Printed {
+// What is written: worth and make. Names count as themselves or as the values put in for them, as whoever looks them up
+// decides.
+struct Written {
   Quantity quantity;
   Shape shape;
 
-  static Printed number(double n) { return {Quantity::number(n), Shape::number(n)}; }
-  static Printed value(const Quantity& a) { return {a, shape_of(a)}; }
-  friend Printed operator-(const Printed& a) { return {-a.quantity, -a.shape}; }
-  friend Printed operator+(const Printed& a, const Printed& b) { return {a.quantity + b.quantity, a.shape + b.shape}; }
-  friend Printed operator-(const Printed& a, const Printed& b) { return {a.quantity - b.quantity, a.shape - b.shape}; }
-  friend Printed operator*(const Printed& a, const Printed& b) { return {a.quantity * b.quantity, a.shape * b.shape}; }
-  friend Printed operator/(const Printed& a, const Printed& b) { return {a.quantity / b.quantity, a.shape / b.shape}; }
+  static Written number(double n) { return {Quantity::number(n), Shape::number(n)}; }
+  static Written value(const Quantity& a) { return {a, shape_of(a)}; }
+  friend Written operator-(const Written& a) { return {-a.quantity, -a.shape}; }
+  friend Written operator+(const Written& a, const Written& b) { return {a.quantity + b.quantity, a.shape + b.shape}; }
+  friend Written operator-(const Written& a, const Written& b) { return {a.quantity - b.quantity, a.shape - b.shape}; }
+  friend Written operator*(const Written& a, const Written& b) { return {a.quantity * b.quantity, a.shape * b.shape}; }
+  friend Written operator/(const Written& a, const Written& b) { return {a.quantity / b.quantity, a.shape / b.shape}; }
   bool is_zero() const { return quantity.is_zero(); }
-};
-
-// Names count as themselves, or as what an intermediate result was made of.
-struct Definition {
-  Printed printed;
-  Shape shape;
-
-  static Definition number(double n) { return {Printed::number(n), Shape::number(n)}; }
-  friend Definition operator-(const Definition& a) { return {-a.printed, -a.shape}; }
-  friend Definition operator+(const Definition& a, const Definition& b) {
-    return {a.printed + b.printed, a.shape + b.shape};
-  }
-  friend Definition operator-(const Definition& a, const Definition& b) {
-    return {a.printed - b.printed, a.shape - b.shape};
-  }
-  friend Definition operator*(const Definition& a, const Definition& b) {
-    return {a.printed * b.printed, a.shape * b.shape};
-  }
-  friend Definition operator/(const Definition& a, const Definition& b) {
-    return {a.printed / b.printed, a.shape / b.shape};
-  }
-  bool is_zero() const { return printed.is_zero(); }
 };
 
 // Recursive descent over + - * / ( ), integers and names; `lookup(name, operand)` says whether a name means anything.

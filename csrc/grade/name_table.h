@@ -36,15 +36,18 @@ class NameTable {
   std::string_view name(int id) const { return entry(id).name; }
   std::uint64_t hash(int id) const { return entry(id).hash; }
 
+  // Whether the name stands between " Define " and " as V;" as is_plain_step_header finds it.
+  bool is_plain(int id) const { return entry(id).is_plain; }
+
   // The id of `name`, or -1.
   int find(std::string_view name) const { return slots_[slot_of(name, hash_name(name))]; }
 
-  int intern(std::string_view name) {
+  int intern(std::string_view name, bool is_plain = false) {
     const std::uint64_t hash = hash_name(name);
     const std::size_t slot = slot_of(name, hash);
     if (slots_[slot] >= 0) return slots_[slot];
     const int id = size();
-    entries_.push_back({name, hash});
+    entries_.push_back({name, hash, is_plain});
     slots_[slot] = id;
     if (2 * entries_.size() > slots_.size()) grow();
     return id;
@@ -68,6 +71,7 @@ class NameTable {
   struct Entry {
     std::string_view name;
     std::uint64_t hash;
+    bool is_plain;
   };
 
   const Entry& entry(int id) const { return entries_[static_cast<std::size_t>(id)]; }

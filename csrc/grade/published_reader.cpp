@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <optional>
 
 #include "grade/chain.h"
+#include "grade/plain_part.h"
 #include "grade/solved_equation.h"
 
 namespace fastreason {
@@ -15,26 +17,12 @@ constexpr auto kNowhere = std::string_view::npos;
 std::size_t letter_index(char c) { return static_cast<std::size_t>(c >= 'a' ? 26 + c - 'a' : c - 'A'); }
 std::uint64_t bit_of(char c) { return std::uint64_t{1} << letter_index(c); }
 
-// The body of a step ends where the answer or the solving of the equation begins.
+// The body of a step ends where the solving of the equation begins.
 std::size_t find_body_end(std::string_view text, std::size_t from, std::size_t limit) {
   const std::string_view body = text.substr(0, limit);
-  std::size_t end = std::min(limit, body.find("Answer:", from));
-  for (std::size_t at = body.find("We", from); at < end; at = body.find("We", at + 1))
+  for (std::size_t at = body.find('W', from); at != kNowhere; at = body.find('W', at + 1))
     if (equation_letter(body, at) != 0) return at;
-  return end;
-}
-
-// The part of a chain at `at` if it is one number without a sign: where the blanks behind it end, else nowhere. The
-// last part is one nearly always, and needs no reader of expressions.
-std::size_t lone_number(std::string_view text, std::size_t at, Quantity& number) {
-  at = skip_blanks(text, at);
-  double value = 0.0;
-  at = read_number(text, at, value);
-  if (at == kNowhere) return kNowhere;
-  const std::size_t end = skip_blanks(text, at);
-  if (end < text.size() && text[end] != '=' && text[end] != ';' && text[end] != '.') return kNowhere;
-  number = Quantity::number(value);
-  return end;
+  return limit;
 }
 
 bool has_equality(std::string_view text, std::size_t begin, std::size_t end) {
@@ -48,34 +36,30 @@ class PublishedReader::Lookup {
  public:
   Lookup(PublishedReader& reader, int step) : reader_(reader), step_(step) {}
 
-  bool operator()(std::string_view word, Definition& found) {
+  bool operator()(std::string_view word, Written& found) {
     if (word.size() != 1) return false;
     const Letter& source = reader_.letter(word[0]);
     if (source.clause_step == step_) {
-      found = {Printed::value(source.clause_quantity), source.clause_shape};
-      parents |= source.clause_parents;
+      found = {source.clause_quantity, source.clause_shape};
+      parents |= puts_values_in ? 0 : source.clause_parents;
     } else if (source.step >= 0) {
-      found = {Printed::value(source.step_quantity),
-               Shape::name(reader_.trace_->steps[static_cast<std::size_t>(source.step)].name)};
-      parents |= bit_of(word[0]);
+      found = {source.step_quantity, Shape::name(reader_.trace_->steps[static_cast<std::size_t>(source.step)].name)};
+      parents |= puts_values_in ? 0 : bit_of(word[0]);
     } else {
       undefined = true;
-      found = {{Quantity::undefined(), Shape()}, Shape()};
+      found = {Quantity::undefined(), Shape()};
     }
-    const Quantity& quantity = found.printed.quantity;
+    const Quantity& quantity = found.quantity;
+    if (puts_values_in)
+      found.shape = quantity.has_form() ? shape_of(quantity) : Shape();
+    else
+      reader_.operands_.push_back(quantity);
     has_values = has_values && (quantity.has_form() || quantity.value == quantity.value);
     // the latest value of a letter may be that of another step's clause; such texts are read the long way
     return !source.known || source.value == quantity.value;
   }
-  bool operator()(std::string_view word, Printed& found) {
-    const std::uint64_t before = parents;
-    Definition definition;
-    const bool ok = (*this)(word, definition);
-    parents = before;
-    found = definition.printed;
-    return ok;
-  }
 
+  bool puts_values_in = false;  // not what the names are made of
   std::uint64_t parents = 0;
   bool undefined = false, has_values = true;
 
@@ -89,17 +73,21 @@ void PublishedReader::read(std::string_view text, TextEnd end_of_text, NameTable
   trace_ = &trace;
   trace.clear();
   trace.answer = read_answer(text, end_of_text);
-  reset(text);
+  reset(text.substr(0, trace.answer.begin));
   StepHeader header, following;
-  bool is_plain = is_plain_step_header(text_, 0, header);
+  int name = -1;  // of a plain header, if it is known
+  step_.name = -1;
+  bool is_plain = find_plain_header(0, header, name);
   bool found = is_plain || find_step_header(text_, 0, header);
   trace.stray = has_equality(text_, 0, found ? header.begin : text_.size());
   for (; found; header = following) {
     if (!is_plain) trace.stray |= has_equality(text_, header.begin, header.name_begin);
-    begin_step(header, is_plain ? header.name : tidy_name(header.name));
+    if (name < 0) name = names.intern(is_plain ? header.name : tidy_name(header.name), is_plain);
+    begin_step(header, name);
     std::size_t at = header.end;
     is_plain = false;
-    while (!is_plain && read_clause(at)) is_plain = is_plain_step_header(text_, at, following);
+    name = -1;
+    while (!is_plain && read_clause(at)) is_plain = find_plain_header(at, following, name);
     if (is_plain) {
       end_step(at);
       continue;
@@ -110,7 +98,7 @@ void PublishedReader::read(std::string_view text, TextEnd end_of_text, NameTable
     read_rest(at, end);
     end_step(end);
     const std::size_t behind = read_equation(end, limit);
-    trace.stray |= has_equality(text_, behind, found ? limit : std::min(limit, text_.find("Answer:", behind)));
+    trace.stray |= has_equality(text_, behind, limit);
   }
   evaluate_pending();
 }
@@ -137,6 +125,10 @@ void PublishedReader::remove_tags(std::string_view text) {
     if (size == 0) {
       ++at;
       continue;
+    }
+    if (kept == 0 && skip_blanks(text, at + size) == text.size()) {
+      text_ = text.substr(0, at);  // the usual case: steps, </solution>, answer
+      return;
     }
     untagged_.append(text.substr(kept, at - kept));
     removals_.push_back({untagged_.size(), size});
@@ -169,9 +161,28 @@ std::string_view PublishedReader::tidy_name(std::string_view name) {
   return std::string_view(tidied_).substr(begin);
 }
 
-void PublishedReader::begin_step(const StepHeader& header, std::string_view name) {
+// is_plain_step_header, but for a guess: the name is the one behind that of the step before, as in a gold solution of
+// the same order. Then it need be neither read nor looked up.
+bool PublishedReader::find_plain_header(std::size_t at, StepHeader& header, int& name) const {
+  constexpr std::string_view kBegin = " Define ", kAs = " as ";
+  const int expected = step_.name + 1;
+  if (expected < names_->size() && names_->is_plain(expected) && text_.substr(at, kBegin.size()) == kBegin) {
+    const std::size_t begin = at + kBegin.size();
+    const std::string_view wanted = names_->name(expected);
+    const std::size_t end = begin + wanted.size(), letter = end + kAs.size();
+    if (letter + 1 < text_.size() && text_[letter + 1] == ';' && is_alpha(text_[letter]) &&
+        text_.substr(end, kAs.size()) == kAs && text_.substr(begin, wanted.size()) == wanted) {
+      header = {at + 1, letter + 2, begin, text_.substr(begin, wanted.size()), text_[letter]};
+      name = expected;
+      return true;
+    }
+  }
+  return is_plain_step_header(text_, at, header);
+}
+
+void PublishedReader::begin_step(const StepHeader& header, int name) {
   step_ = {};
-  step_.name = names_->intern(name);
+  step_.name = name;
   step_.begin = original_offset(header.begin);
   variable_ = header.letter;
   unknown_ = false;
@@ -217,26 +228,38 @@ bool PublishedReader::read_clause(std::size_t& at) {
   if (i == text_.size() || text_[i] != '=') return false;
   const std::size_t begin = i + 1;
   Lookup lookup(*this, static_cast<int>(trace_->steps.size()));
-  Definition definition;
-  ExpressionReader<Definition, Lookup> first(text_, begin, lookup);
+  operands_.clear();
+  Written definition;
+  ExpressionReader<Written, Lookup> first(text_, begin, lookup);
   if (!first.read(definition)) return false;
-  Chain chain(definition.printed, lookup.has_values);
-  Printed part = definition.printed;
-  for (i = first.at(); i < text_.size() && text_[i] == '=';) {
-    if (const std::size_t end = lone_number(text_, i + 1, part.quantity); end != kNowhere) {
-      clause.slip |= !chain.follows(part.quantity);
+  const std::size_t first_end = first.at();
+  const bool has_values = lookup.has_values;
+  const bool may_be_plain = has_values && definition.quantity.has_form() && x_is_unknown(definition.quantity);
+  lookup.puts_values_in = true;
+  std::optional<Chain> chain;
+  Written part = definition;
+  for (i = first_end; i < text_.size() && text_[i] == '=';) {
+    const std::size_t end =
+        may_be_plain ? match_plain_part(text_, i + 1, definition.quantity, begin, first_end, operands_) : kNowhere;
+    if (end != kNowhere) {
+      part.quantity = definition.quantity;
       i = end;
       continue;
     }
-    ExpressionReader<Printed, Lookup> reader(text_, i + 1, lookup);
+    if (!chain) {
+      Written values;
+      if (!ExpressionReader<Written, Lookup>(text_, begin, lookup).read(values)) return false;
+      chain.emplace(values, has_values);
+    }
+    ExpressionReader<Written, Lookup> reader(text_, i + 1, lookup);
     if (!reader.read(part)) return false;
-    clause.slip |= !chain.follows(part);
+    clause.slip |= !chain->follows(part);
     i = reader.at();
   }
   if (i < text_.size() && text_[i] != ';' && text_[i] != '.') return false;
   if (part.quantity.value != part.quantity.value) return false;  // such values are read the long way
   clause.has_value = true;
-  clause.slip |= lookup.has_values && !part.quantity.has_form();
+  clause.slip |= has_values && !part.quantity.has_form();
   clause.last = part.quantity;
   clause.shape = definition.shape;
   clause.parents = lookup.parents;
@@ -247,11 +270,21 @@ bool PublishedReader::read_clause(std::size_t& at) {
   return true;
 }
 
+// Whether an x in a form can be read as the unknown, where `definition` and what it is made of may have one.
+bool PublishedReader::x_is_unknown(const Quantity& definition) const {
+  const auto has_x = [](const Quantity& a) { return a.slope != 0.0; };
+  if (!has_x(definition) && std::none_of(operands_.begin(), operands_.end(), has_x)) return true;
+  const Letter& x = letters_[letter_index('x')];
+  return x.clause_step != static_cast<int>(trace_->steps.size()) && x.step_quantity.slope == 1.0 &&
+         x.step_quantity.constant == 0.0 && (!x.known || x.value == x.step_quantity.value);
+}
+
 // The clauses of a body that is not all written as the format has it.
 void PublishedReader::read_rest(std::size_t at, std::size_t end) {
   while (at < end) {
     if (read_clause(at)) continue;
-    const std::size_t stop = std::min(end, find_stop(text_, at, ".;"));
+    const std::string_view sentence = text_.substr(0, find_full_stop(text_.substr(0, end), at));
+    const std::size_t stop = std::min(sentence.find(';', at), sentence.size());
     const std::string_view segment = text_.substr(at, stop - at);
     if (variable_ == 'x' && phrase_end(text_, skip_blanks(text_, at), "we don't know") != kNowhere) unknown_ = true;
     if (const std::size_t equals = segment.find('='); equals != kNowhere) {

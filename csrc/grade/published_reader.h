@@ -19,7 +19,8 @@ namespace fastreason {
 
 class PublishedReader {
  public:
-  // Names are interned as views into `text` or into this reader's memory, which the next call overwrites.
+  // Steps are those before the answer. Names are interned as views into `text` or into this reader's memory, which the
+  // next call overwrites.
   void read(std::string_view text, TextEnd end, NameTable& names, Trace& trace);
 
  private:
@@ -54,12 +55,14 @@ class PublishedReader {
   std::uint32_t original_offset(std::size_t at);
   std::string_view tidy_name(std::string_view name);
 
-  void begin_step(const StepHeader& header, std::string_view name);
+  bool find_plain_header(std::size_t at, StepHeader& header, int& name) const;
+  void begin_step(const StepHeader& header, int name);
   void end_step(std::size_t end);
   bool read_clause(std::size_t& at);
   void read_rest(std::size_t at, std::size_t end);
   void read_loose_clause(std::string_view segment, std::size_t equals);
   void take(const Clause& clause);
+  bool x_is_unknown(const Quantity& definition) const;
   std::uint64_t loose_parents(std::string_view part, bool& undefined) const;
   void write_parents(std::uint64_t letters);
   void evaluate_pending();
@@ -73,6 +76,7 @@ class PublishedReader {
   std::size_t next_removal_ = 0, bytes_removed_ = 0;
   std::array<Letter, 52> letters_;
   std::uint64_t used_letters_ = 0;
+  std::vector<Quantity> operands_;                         // of the definition that is being read
   std::vector<std::pair<int, std::string_view>> pending_;  // steps without a value yet, and what it is computed from
 
   NameTable* names_ = nullptr;

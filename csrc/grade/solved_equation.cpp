@@ -1,5 +1,7 @@
 #include "grade/solved_equation.h"
 
+#include "grade/plain_part.h"
+
 namespace fastreason {
 
 namespace {
@@ -26,6 +28,11 @@ class Line {
 
   // An expression in x of exactly this form.
   Line& form(const Quantity& wanted) {
+    const std::size_t end = ok_ ? match_value(text_, at_, wanted) : std::string_view::npos;
+    if (end < text_.size() && std::string_view("+-*/(").find(text_[end]) == std::string_view::npos) {
+      at_ = end;
+      return *this;
+    }
     Quantity found;
     ok_ = ok_ && read(found) && same_form(found, wanted);
     return *this;

@@ -12,10 +12,23 @@ namespace {
 constexpr std::string_view kDefine = "define";
 constexpr auto kNowhere = std::string_view::npos;
 
-// In any case, and with a blank behind it.
+// In any case, and with a blank behind it. By Horspool's rule: the character where the word would end says how far on
+// its next place is, 0 if it may end there.
 std::size_t find_define(std::string_view text, std::size_t from) {
-  for (std::size_t at = from; at + kDefine.size() < text.size(); ++at)
-    if (lower(text[at]) == 'd' && has_word(text, at, kDefine) && is_blank(text[at + kDefine.size()])) return at;
+  constexpr std::size_t kSize = kDefine.size(), kEToE = 4;
+  static constexpr std::array<std::uint8_t, 256> kSkips = [] {
+    std::array<std::uint8_t, 256> skips = {};
+    skips.fill(kSize);
+    for (std::size_t i = 0; i < kSize; ++i)
+      for (const char c : {kDefine[i], static_cast<char>(kDefine[i] - 'a' + 'A')})
+        skips[static_cast<unsigned char>(c)] = static_cast<std::uint8_t>(kSize - 1 - i);
+    return skips;
+  }();
+  for (std::size_t end = from + kSize - 1; end + 1 < text.size();) {
+    const std::size_t skip = kSkips[static_cast<unsigned char>(text[end])];
+    if (skip == 0 && has_word(text, end + 1 - kSize, kDefine) && is_blank(text[end + 1])) return end + 1 - kSize;
+    end += skip > 0 ? skip : kEToE;
+  }
   return kNowhere;
 }
 

@@ -1,9 +1,10 @@
 #include "grade/symbolic_reader.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "grade/chain.h"
-#include "grade/reduction.h"
+#include "grade/plain_part.h"
 
 namespace fastreason {
 
@@ -13,32 +14,31 @@ constexpr auto kNowhere = std::string_view::npos;
 
 }  // namespace
 
-// Words in expressions: the quantities of earlier steps. Their names become parents in the definition alone.
+// Words in expressions: the quantities of earlier steps.
 class SymbolicReader::Lookup {
  public:
   explicit Lookup(SymbolicReader& reader) : reader_(reader) {}
 
-  bool operator()(std::string_view word, Definition& found) {
+  bool operator()(std::string_view word, Written& found) {
     const Step* source = reader_.step_of(word);
-    if (source != nullptr) reader_.trace_->parents.push_back(source->name);
-    found = {value_of(source), source != nullptr ? Shape::name(source->name) : Shape()};
-    return true;
-  }
-  bool operator()(std::string_view word, Printed& found) {
-    found = value_of(reader_.step_of(word));
+    undefined |= source == nullptr;
+    const bool has_value = source != nullptr && source->has_value;
+    has_values = has_values && has_value;
+    found.quantity = has_value ? Quantity::number(source->value) : Quantity::undefined();
+    if (puts_values_in) {
+      found.shape = has_value ? shape_of(found.quantity) : Shape();
+    } else {
+      found.shape = source != nullptr ? Shape::name(source->name) : Shape();
+      if (source != nullptr) reader_.trace_->parents.push_back(source->name);
+      reader_.operands_.push_back(found.quantity);
+    }
     return true;
   }
 
+  bool puts_values_in = false;  // not what the names are made of
   bool undefined = false, has_values = true;
 
  private:
-  Printed value_of(const Step* source) {
-    undefined |= source == nullptr;
-    if (source != nullptr && source->has_value) return Printed::value(Quantity::number(source->value));
-    has_values = false;
-    return {Quantity::undefined(), Shape()};
-  }
-
   SymbolicReader& reader_;
 };
 
@@ -63,10 +63,15 @@ void SymbolicReader::read(std::string_view text, TextEnd end, NameTable& names, 
 void SymbolicReader::read_sentences(std::string_view body, std::size_t at) {
   while (at < body.size()) {
     if (read_step(body, at)) continue;
-    const std::size_t end = std::min(body.size(), find_stop(body, at, "."));
+    const std::size_t end = find_full_stop(body, at);
     read_loose_step(body, at, end);
     at = end + 1;
   }
+}
+
+// Whether `part` is the part `before` with some of its first terms added up.
+bool SymbolicReader::is_reduced(std::string_view before, std::string_view part) {
+  return reduction_before_.read(before) && reduction_.read(part) && reduction_.follows(reduction_before_);
 }
 
 // " Be: 2 * Ba = 2 * 3 = 6." as the format has it. False, and nothing done, on anything else.
@@ -83,29 +88,47 @@ bool SymbolicReader::read_step(std::string_view body, std::size_t& at) {
     trace_->parents.resize(num_parents);
     return false;
   };
-  Definition definition;
-  ExpressionReader<Definition, Lookup> first(body, i + 1, lookup);
+  operands_.clear();
+  Written definition;
+  ExpressionReader<Written, Lookup> first(body, i + 1, lookup);
   if (!first.read(definition)) return fail();
-  Chain chain(definition.printed, lookup.has_values);
-  Printed last = definition.printed;
+  const std::size_t definition_begin = i + 1, definition_end = first.at();
+  const bool has_values = lookup.has_values;
+  lookup.puts_values_in = true;
+  std::optional<Chain> chain;
+  Written part = definition;
   Step step;
-  Reduction previous, reduction;
-  for (i = first.at(); i < body.size() && body[i] == '=';) {
-    ExpressionReader<Printed, Lookup> part(body, i + 1, lookup);
-    if (!part.read(last)) return fail();
-    const bool has_terms = reduction.read(body.substr(i + 1, part.at() - i - 1));
-    step.slip |= !chain.follows(last, has_terms && reduction.follows(previous));
-    std::swap(previous, reduction);
-    i = part.at();
+  for (std::size_t before = i = definition_end; i < body.size() && body[i] == '=';) {
+    const std::size_t begin_of_part = i + 1;
+    const std::size_t plain_end =
+        has_values && definition.quantity.has_form()
+            ? match_plain_part(body, begin_of_part, definition.quantity, definition_begin, definition_end, operands_)
+            : kNowhere;
+    if (plain_end != kNowhere) {
+      part.quantity = definition.quantity;
+      i = plain_end;
+    } else {
+      if (!chain) {
+        Written values;
+        if (!ExpressionReader<Written, Lookup>(body, definition_begin, lookup).read(values)) return fail();
+        chain.emplace(values, has_values);
+      }
+      ExpressionReader<Written, Lookup> reader(body, begin_of_part, lookup);
+      if (!reader.read(part)) return fail();
+      i = reader.at();
+      const std::string_view text = body.substr(begin_of_part, i - begin_of_part);
+      step.slip |= !chain->follows(part, is_reduced(body.substr(before, begin_of_part - 1 - before), text));
+    }
+    before = begin_of_part;
   }
-  if ((i < body.size() && body[i] != '.') || last.quantity.value != last.quantity.value) return fail();
+  if ((i < body.size() && body[i] != '.') || part.quantity.value != part.quantity.value) return fail();
   step.begin = static_cast<std::uint32_t>(begin);
   step.end = static_cast<std::uint32_t>(i);
   step.parents_begin = static_cast<std::uint32_t>(num_parents);
   step.undefined = lookup.undefined;
-  step.slip |= lookup.has_values && !last.quantity.has_form();
+  step.slip |= has_values && !part.quantity.has_form();
   step.has_value = true;
-  step.value = last.quantity.value;
+  step.value = part.quantity.value;
   step.shape = definition.shape.hash();
   add_step(step, name);
   at = i + 1;

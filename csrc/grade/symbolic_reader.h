@@ -4,7 +4,9 @@
 #include <string_view>
 #include <vector>
 
+#include "grade/expression.h"
 #include "grade/name_table.h"
+#include "grade/reduction.h"
 #include "grade/trace.h"
 
 namespace fastreason {
@@ -20,10 +22,13 @@ class SymbolicReader {
   void read_sentences(std::string_view body, std::size_t at);
   bool read_step(std::string_view body, std::size_t& at);
   void read_loose_step(std::string_view body, std::size_t at, std::size_t end);
+  bool is_reduced(std::string_view before, std::string_view part);
   void add_step(Step& step, std::string_view name);
   const Step* step_of(std::string_view name) const;
 
-  std::vector<int> step_of_name_;  // by name id, -1: not defined yet
+  std::vector<int> step_of_name_;   // by name id, -1: not defined yet
+  std::vector<Quantity> operands_;  // of the definition that is being read
+  Reduction reduction_before_, reduction_;
   NameTable* names_ = nullptr;
   Trace* trace_ = nullptr;
 };

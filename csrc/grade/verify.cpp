@@ -35,6 +35,17 @@ void Grader::set_gold(std::string_view solution, Style style) {
     symbolic_.read(solution, {}, names_, gold_);
   else
     published_gold_.read(solution, {}, names_, gold_);  // its own reader: names may point into it
+  index_gold();
+}
+
+void Grader::set_gold(const SolutionGraph& solution, const Theme& theme) {
+  style_ = theme.style();
+  names_.clear();
+  build_gold_trace(solution, theme, names_, gold_);
+  index_gold();
+}
+
+void Grader::index_gold() {
   num_gold_names_ = names_.size();
   index_steps(gold_, num_gold_names_, gold_step_of_name_);
   const auto has_value = [](const Step& step) { return step.has_value; };

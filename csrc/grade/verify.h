@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "grade/gold_trace.h"
 #include "grade/published_reader.h"
 #include "grade/symbolic_reader.h"
 #include "tasks/theme.h"
@@ -52,7 +53,11 @@ class Grader {
  public:
   // Views of `solution` are kept until the next call.
   void set_gold(std::string_view solution, Style style);
+  // The same without a text. Names are views into the theme.
+  void set_gold(const SolutionGraph& solution, const Theme& theme);
 
+  const Trace& gold() const { return gold_; }
+  const NameTable& names() const { return names_; }
   // Steps of the gold solution.
   std::size_t num_gold_steps() const { return gold_.steps.size(); }
 
@@ -67,6 +72,7 @@ class Grader {
                 std::vector<std::int32_t>& found);
 
  private:
+  void index_gold();
   StepVerdict judge(std::size_t i, bool& sound) const;
   StepStatus fault(const Step& step, const Step& gold, bool same_parents, bool same_value) const;
   bool same_parents(const Step& predicted, const Step& gold) const;

@@ -145,7 +145,7 @@ ProblemBatch::ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector
   parallel_blocks(static_cast<std::int64_t>(blocks_.size()), threads, 1, [&](std::int64_t first, std::int64_t last) {
     Sample sample;
     for (std::int64_t block = first; block < last; ++block) {
-      TextBuffer& text = blocks_[static_cast<std::size_t>(block)];
+      auto& [text, steps, parents] = blocks_[static_cast<std::size_t>(block)];
       for (std::int64_t i = block * kGrain; i < std::min(n, (block + 1) * kGrain); ++i) {
         Row& row = rows_[static_cast<std::size_t>(i)];
         row.index = indices[static_cast<std::size_t>(i)];
@@ -164,6 +164,10 @@ ProblemBatch::ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector
         row.question_size = static_cast<std::uint32_t>(text.size() - row.begin - row.problem_size);
         write_body(theme, sample.problem, sample.letters, sink);
         row.body_size = static_cast<std::uint32_t>(text.size() - row.begin - row.problem_size - row.question_size);
+        row.steps_begin = static_cast<std::uint32_t>(steps.size());
+        row.parents_begin = static_cast<std::uint32_t>(parents.size());
+        append_solution_steps(theme, sample.problem, steps, parents);
+        row.num_steps = static_cast<std::uint32_t>(steps.size()) - row.steps_begin;
       }
     }
   });
@@ -171,7 +175,14 @@ ProblemBatch::ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector
 
 std::string_view ProblemBatch::text(std::int64_t i, std::size_t skip, std::size_t size) const {
   const Row& at = row(i);
-  return blocks_[static_cast<std::size_t>(at.block)].view().substr(at.begin + skip, size);
+  return blocks_[static_cast<std::size_t>(at.block)].text.view().substr(at.begin + skip, size);
+}
+
+SolutionGraph ProblemBatch::solution_graph(std::int64_t i) const {
+  const Row& at = row(i);
+  const Block& block = blocks_[static_cast<std::size_t>(at.block)];
+  return {std::span(block.steps).subspan(at.steps_begin, at.num_steps), block.parents.data() + at.parents_begin,
+          at.answer, cell(i).spec.mode};
 }
 
 std::string_view ProblemBatch::problem(std::int64_t i) const { return text(i, 1, row(i).problem_size - 1); }

@@ -10,6 +10,7 @@
 #include "tasks/problem.h"
 #include "tasks/render.h"
 #include "tasks/sampler.h"
+#include "tasks/solution_graph.h"
 #include "tasks/theme.h"
 
 namespace fastreason {
@@ -68,7 +69,7 @@ class TaskStream {
   SplitBy split_by_;
 };
 
-// The texts of a range of problems, in a few large buffers.
+// The texts and the steps of some problems, in a few large buffers.
 class ProblemBatch {
  public:
   ProblemBatch(std::shared_ptr<const TaskStream> stream, std::vector<std::int64_t> indices, int threads);
@@ -81,12 +82,14 @@ class ProblemBatch {
     std::int32_t block;
     std::size_t begin;  // in the block: problem, question, body one after the other, each with a leading blank
     std::uint32_t problem_size, question_size, body_size;
+    std::uint32_t steps_begin, num_steps, parents_begin;  // in the block
   };
 
   std::int64_t size() const { return static_cast<std::int64_t>(rows_.size()); }
   const Row& row(std::int64_t i) const { return rows_[static_cast<std::size_t>(i)]; }
   const TaskStream& stream() const { return *stream_; }
   const Cell& cell(std::int64_t i) const { return stream_->cells()[static_cast<std::size_t>(row(i).cell)]; }
+  SolutionGraph solution_graph(std::int64_t i) const;
   const Theme& theme(std::int64_t i) const { return *stream_->themes()[static_cast<std::size_t>(cell(i).theme)]; }
 
   std::string_view problem(std::int64_t i) const;  // without the leading blank, ends with "."
@@ -100,11 +103,17 @@ class ProblemBatch {
   void append_solution(std::int64_t i, std::string& out) const;
 
  private:
+  struct Block {
+    TextBuffer text;
+    std::vector<SolutionStep> steps;
+    std::vector<std::uint8_t> parents;
+  };
+
   std::string_view text(std::int64_t i, std::size_t skip, std::size_t size) const;
 
   std::shared_ptr<const TaskStream> stream_;
   std::vector<Row> rows_;
-  std::vector<TextBuffer> blocks_;
+  std::vector<Block> blocks_;
 };
 
 }  // namespace fastreason

@@ -39,6 +39,10 @@ void check_headers(std::string_view text) {
 void check_verdict(const BatchVerdicts& out, std::size_t j, std::int32_t size, std::int32_t num_tokens) {
   require(!out.sound[j] || out.verified[j], "sound implies verified");
   require(!out.verified[j] || (out.answer_correct[j] && out.process_accuracy[j] == 1.0f), "verified implies its parts");
+  require(!out.verified[j] || out.gold_readable[j], "what is verified has a gold solution");
+  require(!out.answer_correct[j] || (out.ending[j] == 0 && out.answer[j] == out.gold_answer[j]),
+          "a right answer ends the text and is the gold answer");
+  require(out.ending[j] <= static_cast<std::uint8_t>(Ending::kUnfinished), "the ending is one of the list");
   require(out.process_accuracy[j] >= 0.0f && out.process_accuracy[j] <= 1.0f, "process accuracy is a share");
   std::int32_t before = 0, num_correct = 0;
   for (auto k = static_cast<std::size_t>(out.step_offsets[j]); k < static_cast<std::size_t>(out.step_offsets[j + 1]);
@@ -48,7 +52,7 @@ void check_verdict(const BatchVerdicts& out, std::size_t j, std::int32_t size, s
     require(0 <= out.step_token_begin[k] && out.step_token_begin[k] <= out.step_token_end[k] &&
                 out.step_token_end[k] <= num_tokens,
             "token spans lie within the tokens");
-    require(out.step_status[k] <= static_cast<std::uint8_t>(StepStatus::kExtra), "the status is one of the list");
+    require(out.step_status[k] <= static_cast<std::uint8_t>(StepStatus::kUnreadable), "the status is one of the list");
     before = out.step_end[k];
     num_correct += out.step_correct[k] ? 1 : 0;
   }
@@ -76,19 +80,45 @@ void check(std::string_view first, std::string_view second, Style style) {
   input.num_problems = 2;
   input.per_problem = 2;
   input.has_tokens = true;
-  input.gold = [&](std::int64_t i, TextMemory& memory) {
-    memory.text.assign(texts[i]);
-    return std::pair<std::string_view, Style>(memory.text, style);
-  };
+  input.set_gold = [&](std::int64_t i, Grader& grader) { grader.set_gold(texts[i], style); };
   input.completion = [&](std::int64_t j, TextMemory& memory) {
     memory.text.assign(texts[j % 2]);
-    return Completion{memory.text, true, ends[j % 2]};
+    return Completion{memory.text, true, ends[j % 2], {}};
   };
   if (first.empty() || second.empty()) return;  // no tokens
   const BatchVerdicts out = grade_batch(input, 1);
   for (std::size_t j = 0; j < 4; ++j)
     check_verdict(out, j, static_cast<std::int32_t>(texts[j % 2].size()),
                   static_cast<std::int32_t>(ends[j % 2].size()));
+}
+
+// Text behind a completion that is verified, each of them its own gold solution: it never is again. An answer that a
+// full stop has not closed may be given it.
+void check_appended(std::string_view gold, std::string_view more, Style style) {
+  const auto is_blank_or_stop = [](char c) { return is_blank(c) || c == '.'; };
+  if (std::all_of(more.begin(), more.end(), is_blank_or_stop)) return;
+  Grader grader;
+  std::vector<StepVerdict> steps;
+  std::vector<std::int32_t> found;
+  grader.set_gold(gold, style);
+  if (!grader.grade(gold, {}, steps, found).verified) return;
+  const bool is_closed = trim(gold).ends_with('.') || trim(gold).ends_with('>');
+  const Verdict verdict = grader.grade(std::string(gold) + std::string(more), {}, steps, found);
+  require(!verdict.verified || !is_closed, "what has text behind it is not verified");
+  require(!grader.grade(gold, {TextEnd::kCut}, steps, found).verified, "what was cut is not verified");
+}
+
+// A number is a whole token: with a digit more it is another one or none.
+void check_numbers(std::string_view text) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    double value = 0.0;
+    const std::size_t end = read_number(text, at, value);
+    require((end != std::string_view::npos) <= is_digit(text[at]), "a number begins with a digit");
+    if (end == std::string_view::npos) continue;
+    require(value < 1e15 && value == static_cast<double>(static_cast<std::int64_t>(value)), "it is exact");
+    require(end == text.size() || (!is_word(text[end]) && static_cast<signed char>(text[end]) >= 0), "it ends a token");
+    at = end;
+  }
 }
 
 void check_released(std::string_view gold, std::string_view completion) {
@@ -111,6 +141,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string gold(input.substr(0, cut));  // copies of their own, so that a read past the end is seen
   const std::string completion(cut == std::string_view::npos ? input : input.substr(cut + 1));
   fastreason::check_headers(completion);
+  fastreason::check_numbers(completion);
+  for (const auto style : {fastreason::Style::kPublished, fastreason::Style::kSymbolic})
+    fastreason::check_appended(gold, completion, style);
   fastreason::check(gold, completion, fastreason::Style::kPublished);
   fastreason::check(gold, completion, fastreason::Style::kSymbolic);
   fastreason::check_released(gold, completion);

@@ -14,6 +14,10 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     pairs = {"gold": (GOLD, GOLD), "reverse": (REVERSE_GOLD, REVERSE_GOLD), "symbolic": (SYMBOLIC_GOLD, SYMBOLIC_GOLD)}
     pairs["damaged"] = (GOLD, GOLD.replace("as q; so q", "as qq; so q").replace("= 5.", "= = 5,"))
+    for i, more in enumerate((" 0", "0", ".", " More.", " </answer>", "<answer> 7 </answer>", " Answer: 7.")):
+        pairs[f"more-{i}"] = (GOLD, more)
+        pairs[f"more-tagged-{i}"] = (SYMBOLIC_GOLD.replace("Answer: 7.", "</solution> <answer> 7 </answer>"), more)
+    pairs["numbers"] = (GOLD, GOLD.replace("= 5", "= 5.0").replace("= 2.", "= 2,000.").replace("7.", "7 or 9."))
     pairs["tags"] = (GOLD, "<solution> " + GOLD.replace("Answer: 7.", "</solution> <answer> 7 </answer> </answer"))
     for theme, mode, depth in CELLS:
         mixture = fr.Mixture.uniform(op=[3, 9], themes=[theme], modes=[mode], depths=[depth])

@@ -19,7 +19,8 @@ from tests.published import Polynomial
 HEADER = re.compile(
     r"define\s(?P<name>\s*\S.*?)\s(?:as|a)\s+(?:[a-z]+\s+)*(?P<letter>[a-z])\s*;", re.ASCII | re.IGNORECASE | re.DOTALL
 )
-BODY_END = re.compile(r"Answer:|We\s+know\s+[A-Za-z]\s+=", re.ASCII)
+OPENING = re.compile(r"(?i:<answer>)|Answer:")
+BODY_END = re.compile(r"We\s+know\s+[A-Za-z]\s+=", re.ASCII)
 CLAUSE = re.compile(r"([A-Za-z])\s*=((?:[^.;]|(?<=\d)\.(?=\d))+)", re.ASCII)
 BLANKS = " \t\n\v\f\r"
 TAGS = re.compile(r"</?(?:question|solution|answer)>")
@@ -37,7 +38,7 @@ class Step:
 
 def read_ending(text: str) -> tuple[str, float | None]:
     """The name of the Ending of a whole text, and the number that its first answer gives."""
-    openings = list(re.finditer(r"(?i:<answer>)|Answer:", text))
+    openings = list(OPENING.finditer(text))
     tags = re.findall(r"</?answer>", text, re.IGNORECASE)
     is_open = any(tag[1] != "/" for tag in tags) and tags[-1][1] != "/"
     if not openings:
@@ -62,7 +63,8 @@ def read_ending(text: str) -> tuple[str, float | None]:
 
 def read(text: str) -> tuple[list[Step], float | None]:
     """Steps in the order of the text, a name perhaps more than once, and the answer."""
-    answer, text = read_ending(text)[1], TAGS.sub("", text)
+    answer = read_ending(text)[1]
+    text = TAGS.sub("", OPENING.split(text, maxsplit=1)[0])
     steps: list[Step] = []
     names: dict[str, str] = {}  # of the step whose variable a letter is
     values: dict[str, float] = {}  # of letters, wherever they were given
