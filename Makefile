@@ -91,7 +91,7 @@ bench-docs: $(VENV)/.peers  ## scaling plots measured anew, and docs/benchmarks.
 # A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
 sanitize: setup  ## the core's tests, long comparisons and memory apart, under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PYTHON) -m venv build/sanitize/venv
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	$(BIN)/python -c "import sys; print(*(p for p in sys.path if p.endswith('site-packages')), sep='\n')" \
 	    > $$(build/sanitize/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tools.pth
 	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation \
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .

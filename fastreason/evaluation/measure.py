@@ -11,7 +11,7 @@ from ..runtime.distributed import Device
 from ..tasks.stream import Mixture
 from ..text.tokenizer import Tokenizer
 from . import find_edge as edge
-from .evaluate import EvaluateSettings, evaluate_sampler, open_folder
+from .evaluate import EvaluateSettings, evaluate_sampler, own_folder
 from .sample_files import model_identity
 from .samplers import Engine, RolloutSampler, Sampler, Sampling, load_sampler
 from .scores import Edge, Scores
@@ -57,11 +57,13 @@ def evaluate(
         engine: of a folder: "fastreason", "transformers", or "auto" for ours where it can read the model.
         device: of a folder: "cpu", "cuda", or "auto" for a GPU where there is one.
         out: a folder for the verdict of every sample as Parquet (needs pyarrow), from which a later call of the same
-            model and settings goes on, and for results.json.
+            model and settings goes on, and for results.json. One process at a time.
     Returns:
         Scores. They print as a table; `scores.verified[6].at(8)` is pass@8 of op 6 with its interval.
     Raises:
-        ValueError: a setting is out of range, the model cannot be read, or its tokenizer does not know the words.
+        ValueError: a setting is out of range, the model cannot be read, its tokenizer does not know the words, or `out`
+            holds something else or is in use by another process.
+        KeyboardInterrupt: Ctrl-C; the samples of finished problems are in `out`.
     """
     mix = Mixture.preset(mixture) if isinstance(mixture, str) else mixture
     settings = EvaluateSettings(
@@ -78,12 +80,11 @@ def evaluate(
         ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
     )
     sampler = _sampler("evaluate", model, tokenizer, settings.sampling, engine, device)
-    folder = None
-    if out is not None:
-        identity = model_identity(model) if isinstance(model, str | Path) else {}
-        folder = open_folder(out, settings, seed, resume=True, model=identity)
-    result = evaluate_sampler(sampler, settings, seed=seed, folder=folder)
-    if folder is not None:
+    if out is None:
+        return Scores(evaluate_sampler(sampler, settings, seed=seed))
+    identity = model_identity(model) if isinstance(model, str | Path) else {}
+    with own_folder(out, settings, seed, resume=True, model=identity) as folder:
+        result = evaluate_sampler(sampler, settings, seed=seed, folder=folder)
         folder.finish(result)
     return Scores(result)
 

@@ -2,10 +2,12 @@
 
     evaluation.json          what is evaluated: settings, seed, model; a folder of something else is refused
     samples/op-07-0032.parquet   a row for each sample of some problems: op 7, problem 32 and those after it
+    samples/op-07-0032.parquet.begun   the same of those that were finished when Ctrl-C came; gone when all are
     results.json             the scores, once every problem is done
 
-A file appears under its name when it is whole, so a kill at any moment loses at most the problems in work. Processes
-write their own files; any number of them may go on with what others left.
+A file appears under its name when it is whole, so a kill at any moment loses at most the problems in work, and Ctrl-C
+at most the samples of unfinished ones. Processes write their own files; any number of them may go on with what others
+left.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,39 @@ COLUMNS = {
 """Of a sample, in memory: names are numbers into their lists, `stopped` stands for the finish reason "stop"."""
 
 _NOTES = b"fastreason"
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSamples:
+    """Samples of some problems of an op, graded."""
+
+    columns: dict[str, np.ndarray]
+    """COLUMNS, a row for each sample, by problem and number of the sample."""
+    traces: list[Any]
+    """What is shown of the first problems, one entry each."""
+    seconds: float
+    """What sampling and grading took."""
+    texts: list[str] | None = None
+    """The completions, where they are kept."""
+
+    def joined(self, other: DrawnSamples) -> DrawnSamples:
+        """With samples of other problems; both or neither have texts."""
+        columns = {name: np.concatenate([values, other.columns[name]]) for name, values in self.columns.items()}
+        order = np.lexsort((columns["sample"], columns["problem"]))
+        traces = dict([*self._shown(), *other._shown()])
+        texts = None
+        if self.texts is not None and other.texts is not None:
+            both = self.texts + other.texts
+            texts = [both[row] for row in order]
+        return DrawnSamples(
+            {name: values[order] for name, values in columns.items()},
+            [traces[problem] for problem in sorted(traces)],
+            self.seconds + other.seconds,
+            texts,
+        )
+
+    def _shown(self) -> list[tuple[int, Any]]:
+        return list(zip(np.unique(self.columns["problem"]).tolist(), self.traces, strict=False))
 
 
 def require_pyarrow(what: str) -> Any:
@@ -91,6 +127,9 @@ class EvaluationFolder:
             self.samples.mkdir(parents=True, exist_ok=True)
             for left in self.samples.glob("*.new*"):
                 left.unlink()
+            for begun in self.samples.glob("*.begun"):
+                if begun.with_suffix("").exists():  # a kill came between the whole and the removal of its beginning
+                    begun.unlink()
             write_json(self.path / "evaluation.json", identity)
         distributed.barrier()
 
@@ -117,20 +156,30 @@ class EvaluationFolder:
     def _part(self, op: int, first: int) -> Path:
         return self.samples / f"op-{op:02}-{first:04}.parquet"
 
+    def _begun(self, op: int, first: int) -> Path:
+        return self.samples / f"{self._part(op, first).name}.begun"
+
     def has(self, op: int, first: int) -> bool:
         return self._part(op, first).exists()
 
-    def write(
-        self, op: int, first: int, columns: Mapping[str, np.ndarray], notes: Any, texts: Sequence[str] | None = None
-    ) -> None:
-        """Some problems of an op: COLUMNS, something to keep with them as JSON, and the completions."""
+    def write(self, op: int, first: int, drawn: DrawnSamples) -> None:
+        """The samples of all problems of a part."""
+        self._write(self._part(op, first), drawn)
+        self._begun(op, first).unlink(missing_ok=True)
+
+    def write_begun(self, op: int, first: int, drawn: DrawnSamples) -> None:
+        """The samples of some problems of a part."""
+        self._write(self._begun(op, first), drawn)
+
+    def _write(self, path: Path, drawn: DrawnSamples) -> None:
         pa = self.pa
-        arrays = {name: self._named(name, columns[name]) for name in COLUMNS}
+        arrays = {name: self._named(name, drawn.columns[name]) for name in COLUMNS}
         arrays["finish_reason"] = arrays.pop("stopped")
-        if texts is not None:
-            arrays["completion"] = pa.array(texts, pa.string())
+        if self.keeps_texts:
+            arrays["completion"] = pa.array(drawn.texts, pa.string())
+        notes = {"traces": drawn.traces, "seconds": drawn.seconds}
         table = pa.table(arrays).replace_schema_metadata({_NOTES: to_json(notes)})
-        write_whole(self._part(op, first), lambda file: pa.parquet.write_table(table, file, compression="zstd"))
+        write_whole(path, lambda file: pa.parquet.write_table(table, file, compression="zstd"))
 
     def _named(self, name: str, values: np.ndarray) -> Any:
         """An Arrow array; names instead of the numbers that stand for them."""
@@ -139,15 +188,19 @@ class EvaluationFolder:
         numbers = self.pa.array(values.astype(np.int32))
         return self.pa.DictionaryArray.from_arrays(numbers, self.pa.array(self.names[name]))
 
-    def read(self, op: int, first: int) -> tuple[dict[str, np.ndarray], Any]:
-        """What `write` was given, completions apart.
+    def read(self, op: int, first: int) -> DrawnSamples:
+        """What `write` was given; ValueError if the file is damaged."""
+        return self._read(self._part(op, first))
 
-        Raises:
-            ValueError: the file is damaged.
-        """
-        path = self._part(op, first)
+    def read_begun(self, op: int, first: int) -> DrawnSamples | None:
+        """What `write_begun` was given, if it was."""
+        path = self._begun(op, first)
+        return self._read(path) if path.exists() else None
+
+    def _read(self, path: Path) -> DrawnSamples:
         try:
-            table = self.pa.parquet.read_table(path)
+            # from memory: a name that ends in something else is no Parquet for pyarrow
+            table = self.pa.parquet.read_table(self.pa.BufferReader(path.read_bytes()))
             columns = {}
             for name, dtype in COLUMNS.items():
                 column = table.column("finish_reason" if name == "stopped" else name).combine_chunks()
@@ -156,8 +209,10 @@ class EvaluationFolder:
                     columns[name] = np.array(number_of)[column.indices.to_numpy()].astype(dtype)
                 else:
                     columns[name] = column.to_numpy(zero_copy_only=False).astype(dtype)
-            return columns, json.loads(table.schema.metadata[_NOTES])
-        except (OSError, KeyError, ValueError, self.pa.ArrowException) as error:
+            notes = json.loads(table.schema.metadata[_NOTES])
+            texts = table.column("completion").to_pylist() if self.keeps_texts else None
+            return DrawnSamples(columns, notes["traces"], notes["seconds"], texts)
+        except (OSError, KeyError, TypeError, ValueError, self.pa.ArrowException) as error:
             raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume does it again") from error
 
     def seconds(self) -> float:

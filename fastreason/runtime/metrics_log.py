@@ -113,10 +113,20 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self.terminated = False
+        self._raises = False
 
     def request(self) -> None:
         """Asks to stop, as Ctrl-C does."""
         self.requested = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it a signal raises KeyboardInterrupt, as without a watch: for work that may be left at any moment."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
 
     def on_any_rank(self) -> bool:
         """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""
@@ -127,13 +137,13 @@ class StopRequest:
         return bool(requested)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested, True
+        self.terminated = self.terminated or signum == signal.SIGTERM
+        if self._raises or (again and signum == signal.SIGINT):
+            raise KeyboardInterrupt
         if signum == signal.SIGTERM:
-            self.requested = self.terminated = True
             print("\nterminated: stopping at the next step", file=sys.stderr)
             return
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
         print("\nstopping at the next step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     @classmethod

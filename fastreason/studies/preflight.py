@@ -1,7 +1,8 @@
 """What can be found out before the first step of a run or a study, so that nothing fails late that could fail at once.
 
 Every optimizer, stream, reward, source of prompts and sampler is built once, the packages of trackers and writers are
-looked for, and the lengths of prompts and documents are held to the model's positions and to the rows of a step.
+looked for, and the lengths of prompts and documents are held to the model's positions, to the rows of a step and to the
+memory of keys and values.
 Lengths are those of the very problems that a stage will draw, up to MOST of each mixture; beyond it, and for a
 curriculum that chooses as it goes, they are a sample.
 """
@@ -21,6 +22,7 @@ from ..model.decoder import Decoder
 from ..rl.loop import PolicySettings, stage_prompts, stage_reward
 from ..runtime import distributed
 from ..runtime.trackers import require_tracker
+from ..sampling.rollout import Rollout
 from ..tasks.stream import Mixture, TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training.optimizer import Optimizer
@@ -128,6 +130,7 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
     if settings.limit.unit == "samples":
         most = settings.parts.max_draws * max(1, int(settings.limit.amount // settings.samples)) + settings.prompts
     stream = TaskStream(mixture, seed=seed, split="rl")
+    engine, longest = Rollout(model, tokenizer), 0
     for first, _, prompts in _lengths(stream, tokenizer, lambda documents, _: documents >= most):
         worst = int(prompts.argmax())
         if prompts[worst] >= positions:
@@ -137,6 +140,8 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
                 f"{cell.depth}) has {prompts[worst]} tokens, the model only {positions} positions "
                 "(model.max_position_embeddings); choose smaller problems, as by max_sentences, or more positions"
             )
+        longest = max(longest, int(prompts[worst]))
+    engine.check_memory(longest, settings.max_new_tokens, settings.samples)
 
 
 def _lengths(stream: TaskStream, tokenizer: Tokenizer, is_enough: Callable[[int, int], bool]) -> Any:

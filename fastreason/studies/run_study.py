@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from ..reports.study_page import collect, write_study_report
-from ..runtime.files import read_whole, write_text
+from ..runtime.files import read_whole, write_json, write_text, write_whole
 from ..runtime.folder_lock import Lock
 from ..runtime.json_files import to_json
 from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
@@ -44,6 +44,12 @@ from .work_units import (
 )
 
 _POLL_S = 0.5
+# Of a worker: it is told whose it is before it imports what takes long.
+_WORKER = """import sys
+from fastreason.runtime.orphans import end_with_parent
+end_with_parent(int(sys.argv[-1]))
+from fastreason.studies.run_study import _worker
+sys.exit(_worker())"""
 
 
 def run_study(
@@ -132,23 +138,15 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
         started = Study.load(saved)
         check_study(folder, started, study, begun_stages(started, folder / "stages" if stages is None else stages))
         if study.to_dict() != started.to_dict():
-            _save(study, saved)
+            write_whole(saved, study.save)
         return
-    mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
+    mine = ("study.toml.new", "code.json", "stages")  # may be left by a crash or be made by other shards
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
         raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
-    # several shards may start at once: each writes the same, under a name of its own
-    temporary = folder / f"study.new-{os.getpid()}"
-    temporary.write_text(to_json({"code": code_version()}) + "\n", encoding="utf-8")
-    temporary.replace(code)
-    _save(study, saved)
-
-
-def _save(study: Study, path: Path) -> None:
-    temporary = path.with_name(f"study.new-{os.getpid()}")
-    study.save(temporary)
-    temporary.replace(path)
+    # several shards may start at once: each writes the same
+    write_json(code, {"code": code_version()})
+    write_whole(saved, study.save)
 
 
 def _forget_cut(runs: list[Run], stages: Path) -> None:
@@ -230,8 +228,7 @@ def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> d
 
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None) -> None:
     """Starts processes that work through the study and waits for them; signals are theirs too."""
-    command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
-    command.append(str(os.getpid()))
+    command = [sys.executable, "-c", _WORKER, str(folder), str(stages), shard or "0/1", str(os.getpid())]
     # they import rewards from where this process does
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
@@ -268,7 +265,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None
 
 def _worker(arguments: Sequence[str] | None = None) -> int:
     """A process of `_start_workers`: not for people."""
-    parser = argparse.ArgumentParser(prog="python -m fastreason.studies.run_study")
+    parser = argparse.ArgumentParser(prog="a worker of fastreason run")
     for name in ("folder", "stages"):
         parser.add_argument(name, type=Path)
     parser.add_argument("shard")
@@ -307,7 +304,3 @@ def format_verdicts(results: Mapping[str, Any]) -> str:
             effect = f"{100 * claim['effect']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
         lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}")
     return "\n".join(lines) or "no claims"
-
-
-if __name__ == "__main__":
-    sys.exit(_worker())

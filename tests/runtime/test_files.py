@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,10 @@ from fastreason.runtime import folder_lock
 from fastreason.runtime.files import read_whole, write_json, write_text, write_whole
 from fastreason.runtime.folder_lock import held
 from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.studies import run_study
+from fastreason.studies.study import load_study
+
+from ..torture.commands import is_alive
 
 OWNED = "from fastreason.runtime.folder_lock import held; from pathlib import Path; "
 
@@ -107,10 +112,44 @@ def test_an_owner_elsewhere_that_is_dead_is_waited_for(tmp_path, monkeypatch):
         pass
 
 
-def test_a_worker_whose_parent_was_killed_ends(tmp_path):
-    from fastreason.studies import run_study
-    from fastreason.studies.study import load_study
+ORPHAN = "import sys, time; from fastreason.runtime.orphans import end_with_parent; end_with_parent(int(sys.argv[1])); "
+PARENT = """import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+input()"""
 
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, "returns"])
+def test_a_process_ends_with_its_parent_whatever_it_does(end):
+    """As one that imports: it looks at nothing and no thread of it does."""
+    works = ORPHAN + "print('works', flush=True); time.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, works], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child = int(parent.stdout.readline())
+    if end == "returns":
+        parent.communicate("\n")
+    else:
+        parent.send_signal(end)
+        parent.communicate()
+    for _ in range(3000):
+        if not is_alive(child):
+            return
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it lives on")
+
+
+def test_a_process_whose_parent_is_gone_does_not_begin():
+    nobody = str(2**22 + 1)
+    done = subprocess.run([sys.executable, "-c", ORPHAN + "print('works')", nobody], capture_output=True)
+    assert (done.returncode, done.stdout) == (143, b"")
+    done = subprocess.run([sys.executable, "-c", run_study._WORKER, "a", "b", "0/1", nobody], capture_output=True)
+    assert (done.returncode, done.stderr) == (143, b"")  # long before it reads that there is no study
+
+
+def test_a_worker_whose_parent_was_killed_ends(tmp_path):
     study = load_study("tests/studies/tiny.toml", size="small")
     run_study.prepare(tmp_path, study, False)
     started = time.monotonic()

@@ -43,6 +43,11 @@ LONG_PROMPTS = [{"op": [4, 8], "themes": ["zoo"], "modes": ["forward", "reverse"
         ({"rl.mixture": LONG_PROMPTS, "rl.curriculum": "edge"}, "rl: the prompt of problem"),
         ({"evaluate.mixture": LONG_PROMPTS}, "evaluate: a prompt has .* the model only 512 positions"),
         ({"model.max_position_embeddings": 20}, r"pretrain: problem \d+ .* the model only 20 positions"),
+        ({"rl.max_new_tokens": 10**8, "model.max_position_embeddings": 10**7}, r"rl: generate: kv_memory_mb = 2048 is"),
+        (
+            {"evaluate.max_new_tokens": 10**8, "model.max_position_embeddings": 10**7},
+            "evaluate: .* kv_memory_mb = 2048",
+        ),
         ({"rl.reward": "no_such_module:f"}, "rl: reward: must be one of"),
         ({"rl.curriculum": "no_such"}, "rl: curriculum must be one of fixed, edge"),
         ({"midtrain.phases": [{"until": 1.0, "mixture": [{"op": [40], "max_sentences": 3}]}]}, "midtrain: .*op 40"),

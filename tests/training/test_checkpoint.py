@@ -163,7 +163,7 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
         (hugging_face, "write_tensors", halfway),
         (checkpoint, "write_tensors", halfway),
         (checkpoint, "_write_json", full),
-        (checkpoint, "_flush", full),
+        (checkpoint, "flush", full),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, failure)
@@ -171,7 +171,7 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
                 checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
         assert [path.name for path in tmp_path.iterdir()] == ["c"]
         assert checkpoint.load_progress(checkpoint.find_checkpoint(folder))["step"] == 1
-    monkeypatch.setattr(checkpoint, "_flush", full)
+    monkeypatch.setattr(checkpoint, "flush", full)
     with pytest.raises(OSError) as failed:
         checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
     assert failed.value.errno == errno.ENOSPC
