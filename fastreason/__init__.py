@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 _HOME = {
     "Budget": "training.budget",
-    "Cell": "tasks.stream",
-    "Mixture": "tasks.stream",
-    "PackedBatch": "tasks.stream",
+    "Cell": "tasks.mixture",
+    "Mixture": "tasks.mixture",
+    "PackedBatch": "tasks.packed",
     "Problem": "tasks.stream",
     "ProblemBatch": "tasks.stream",
     "TaskStream": "tasks.stream",
     "StreamDataset": "integrations.torch_data",
-    "StreamShard": "tasks.shards",
+    "StreamShard": "tasks.stream",
     "Theme": "text.theme",
     "available_themes": "text.theme",
-    "available_mixtures": "tasks.stream",
+    "available_mixtures": "tasks.mixture",
     "Tokenizer": "text.tokenizer",
     "to_datasets": "integrations.datasets",
     "Ending": "grading.verdicts",
@@ -34,9 +34,9 @@ _HOME = {
     "train": "training.supervised",
     "reinforce": "rl.loop",
     "OptimSettings": "training.optimizer",
-    "Phase": "training.supervised",
+    "Phase": "training.supervised_settings",
     "PolicySettings": "rl.settings",
-    "SupervisedSettings": "training.supervised",
+    "SupervisedSettings": "training.supervised_settings",
     "Edge": "evaluation.scores",
     "Estimate": "evaluation.scores",
     "Scores": "evaluation.scores",
@@ -80,22 +80,22 @@ if TYPE_CHECKING:
     from .sampling.rollout import RolloutOutput as RolloutOutput
     from .studies.recipe import Recipe as Recipe
     from .studies.recipe import load_recipe as load_recipe
-    from .tasks.shards import StreamShard as StreamShard
-    from .tasks.stream import Cell as Cell
-    from .tasks.stream import Mixture as Mixture
-    from .tasks.stream import PackedBatch as PackedBatch
+    from .tasks.mixture import Cell as Cell
+    from .tasks.mixture import Mixture as Mixture
+    from .tasks.mixture import available_mixtures as available_mixtures
+    from .tasks.packed import PackedBatch as PackedBatch
     from .tasks.stream import Problem as Problem
     from .tasks.stream import ProblemBatch as ProblemBatch
+    from .tasks.stream import StreamShard as StreamShard
     from .tasks.stream import TaskStream as TaskStream
-    from .tasks.stream import available_mixtures as available_mixtures
     from .text.theme import Theme as Theme
     from .text.theme import available_themes as available_themes
     from .text.tokenizer import Tokenizer as Tokenizer
     from .training.budget import Budget as Budget
     from .training.optimizer import OptimSettings as OptimSettings
-    from .training.supervised import Phase as Phase
-    from .training.supervised import SupervisedSettings as SupervisedSettings
     from .training.supervised import train as train
+    from .training.supervised_settings import Phase as Phase
+    from .training.supervised_settings import SupervisedSettings as SupervisedSettings
 
     __version__: str
 else:

@@ -28,7 +28,8 @@ from .runtime.files import read_whole, write_text, write_whole
 from .runtime.folder_lock import held
 from .runtime.json_files import to_json
 from .runtime.machine import describe_machine
-from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
+from .runtime.metrics_log import MetricsLog
+from .runtime.stop_request import Interrupted, StopRequest, Terminated
 from .studies.preflight import preflight
 from .studies.recipe import Recipe, load_recipe
 from .studies.resume import check_run

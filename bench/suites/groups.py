@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fastreason as fr
 from fastreason import ops
-from fastreason.training.budget import forward_flop
+from fastreason.model.flop import forward_flop
 
 from ..harness.questions import Contestant, Done, Question, Settings, Work
 from ..harness.records import OURS, Shape

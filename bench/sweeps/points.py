@@ -14,7 +14,7 @@ from fastreason.kernels import Segments
 
 import fastreason as fr
 from fastreason import ops
-from fastreason.training.budget import forward_flop, train_flop
+from fastreason.model.flop import forward_flop, train_flop
 from fastreason.training.optimizer import Optimizer, OptimSettings
 
 from ..harness.records import OURS, Shape

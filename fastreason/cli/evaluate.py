@@ -24,9 +24,9 @@ from ..runtime.files import write_json
 from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
-from ..runtime.metrics_log import StopRequest
+from ..runtime.stop_request import StopRequest
 from ..studies.recipe import available_recipes, load_recipe
-from ..tasks.stream import DEPTHS, MODES, Mixture
+from ..tasks.mixture import DEPTHS, MODES, Mixture
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
 _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)

@@ -86,7 +86,7 @@ Every field of the recipe is a flag too; what a variant sets itself stays:"""
 
 
 def _run(arguments: list[str]) -> int:
-    from ..runtime.metrics_log import Interrupted, Terminated
+    from ..runtime.stop_request import Interrupted, Terminated
     from ..studies.recipe import available_recipes
     from ..studies.study import is_study
 

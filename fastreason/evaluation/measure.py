@@ -8,7 +8,7 @@ from typing import Any
 
 from ..model.decoder import Decoder
 from ..runtime.distributed import Device
-from ..tasks.stream import Mixture
+from ..tasks.mixture import Mixture
 from ..text.tokenizer import Tokenizer
 from . import find_edge as edge
 from .evaluate import EvaluateSettings, evaluate_sampler, open_folder

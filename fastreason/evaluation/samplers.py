@@ -22,7 +22,8 @@ from ..runtime.distributed import Device
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
 from ..sampling.rollout import Rollout
 from ..tasks.stream import ProblemBatch
-from ..text.tokenizer import SPECIALS, Tokenizer
+from ..text.tokenizer import Tokenizer
+from ..text.tokenizer_json import SPECIALS
 
 Engine = Literal["auto", "fastreason", "transformers"]
 ENGINES: tuple[Engine, ...] = ("auto", "fastreason", "transformers")

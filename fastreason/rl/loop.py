@@ -27,9 +27,12 @@ from ..grading.rewards import REWARDS, REWARDS_OF_SAMPLES, Reward, reward_functi
 from ..grading.verdicts import grade
 from ..model.decoder import Decoder
 from ..runtime import distributed
-from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
+from ..runtime.metrics_log import MetricsLog
+from ..runtime.progress import Clock, progress_bar, tell, wait_for
+from ..runtime.stop_request import Interrupted, StopRequest
 from ..sampling.rollout import Rollout, RolloutOutput
-from ..tasks.stream import Mixture, ProblemBatch, TaskStream
+from ..tasks.mixture import Mixture
+from ..tasks.stream import ProblemBatch, TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training import checkpoint
 from ..training.optimizer import Optimizer

@@ -26,8 +26,8 @@ from ..runtime.distributed import Device
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
 from ..runtime.trackers import TrackerName
-from ..tasks.stream import Mixture, available_mixtures
-from ..training.supervised import SupervisedSettings
+from ..tasks.mixture import Mixture, available_mixtures
+from ..training.supervised_settings import SupervisedSettings
 
 _LENGTHS = {"tokens", "steps", "budget"}
 T = TypeVar("T")

@@ -29,7 +29,7 @@ from ..reports.study_page import collect, write_study_report
 from ..runtime.files import read_whole, write_text
 from ..runtime.folder_lock import Lock
 from ..runtime.json_files import to_json
-from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
+from ..runtime.stop_request import Interrupted, StopRequest, Terminated
 from .preflight import preflight
 from .resume import check_study
 from .study import Study

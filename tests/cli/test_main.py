@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from fastreason.cli.main import format_results, main
-from fastreason.runtime.metrics_log import StopRequest
+from fastreason.runtime.stop_request import StopRequest
 
 
 def test_help_lists_commands_and_recipes(capsys):

@@ -372,7 +372,7 @@ def test_a_tokenizer_without_some_tokens_is_saved_beside_a_model(tmp_path):
 def test_a_head_of_its_own_is_trained_counted_and_drawn():
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fastreason.training.budget import train_flop
+    from fastreason.model.flop import train_flop
     from fastreason.training.optimizer import Muon, Optimizer, OptimSettings
 
     config = dataclasses.replace(SMALL, tie_word_embeddings=False, head_dim=24)

@@ -17,7 +17,8 @@ import numpy as np
 
 import fastreason as fr
 from fastreason.rl.loop import FixedMixture, PolicySettings, reinforce
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest, without_times
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training import checkpoint
 from fastreason.training.optimizer import OptimSettings
 

@@ -17,7 +17,7 @@ from fastreason.studies.preflight import preflight
 from fastreason.studies.recipe import available_recipes, load_recipe
 from fastreason.studies.study import RangePart, Study, load_study
 from fastreason.training.optimizer import OptimSettings
-from fastreason.training.supervised import SupervisedSettings
+from fastreason.training.supervised_settings import SupervisedSettings
 
 MIXTURE = [{"op": [2], "themes": ["symbolic"]}]
 ZOO = [{"until": 1.0, "mixture": [{"op": [6], "themes": ["zoo"]}]}]
