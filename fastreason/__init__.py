@@ -28,7 +28,7 @@ _HOME = {
     "grade": "grading.verdicts",
     "grade_texts": "grading.verdicts",
     "Decoder": "model.decoder",
-    "ModelConfig": "model.decoder",
+    "ModelConfig": "model.config",
     "Rollout": "sampling.rollout",
     "RolloutOutput": "sampling.rollout",
     "train": "training.supervised",
@@ -70,8 +70,8 @@ if TYPE_CHECKING:
     from .grading.verdicts import grade_texts as grade_texts
     from .integrations.datasets import to_datasets as to_datasets
     from .integrations.torch_data import StreamDataset as StreamDataset
+    from .model.config import ModelConfig as ModelConfig
     from .model.decoder import Decoder as Decoder
-    from .model.decoder import ModelConfig as ModelConfig
     from .rl.loop import reinforce as reinforce
     from .rl.settings import PolicySettings as PolicySettings
     from .runner import run as run

@@ -15,10 +15,10 @@ import torch
 
 from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, open_folder
 from ..evaluation.find_edge import EdgeSettings, edge_mixture, edge_table, find_edge
+from ..evaluation.load_sampler import DEVICES, ENGINES, load_sampler
 from ..evaluation.op_ranges import covered, parse_range
 from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
-from ..evaluation.samplers import DEVICES, ENGINES, load_sampler
 from ..runtime import distributed
 from ..runtime.files import write_json
 from ..runtime.folder_lock import held

@@ -12,8 +12,9 @@ from ..tasks.mixture import Mixture
 from ..text.tokenizer import Tokenizer
 from . import find_edge as edge
 from .evaluate import EvaluateSettings, evaluate_sampler, open_folder
+from .load_sampler import Engine, load_sampler
 from .sample_files import model_identity
-from .samplers import Engine, RolloutSampler, Sampler, Sampling, load_sampler
+from .samplers import RolloutSampler, Sampler, Sampling
 from .scores import Edge, Scores
 
 Model = Decoder | str | Path | Sampler

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .decoder import ModelConfig
+from .config import ModelConfig
 
 
 def block_weights(config: ModelConfig) -> int:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from ..evaluation.evaluate import EvaluateSettings, streams_of
-from ..model.decoder import Decoder, ModelConfig
+from ..model.config import ModelConfig
+from ..model.decoder import Decoder
 from ..model.flop import forward_flop, train_flop, train_flop_per_token
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import chosen_device

@@ -18,7 +18,8 @@ from ..evaluation.evaluate import EvaluateSettings, streams_of
 from ..evaluation.sample_files import require_pyarrow
 from ..evaluation.samplers import RolloutSampler
 from ..model.decoder import Decoder
-from ..rl.loop import PolicySettings, stage_prompts, stage_reward
+from ..rl.loop import PolicySettings, stage_reward
+from ..rl.prompts import stage_prompts
 from ..runtime import distributed
 from ..runtime.trackers import require_tracker
 from ..tasks.mixture import Mixture

@@ -23,7 +23,8 @@ import fastreason
 
 from .. import kernels
 from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
-from ..model.decoder import Decoder, ModelConfig
+from ..model.config import ModelConfig
+from ..model.decoder import Decoder
 from ..rl.loop import PolicySettings, reinforce
 from ..runtime import distributed
 from ..runtime.files import read_whole, write_text

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .. import ops
+from .. import kernels
 from ..runtime.field_docs import explain_fields
 
 UNITS = ("flop", "tokens", "seconds", "samples")
@@ -124,7 +124,7 @@ def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
 def matmul_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """FLOP/s of the fastest square matrix product seen in a third of a second; measured once a process and setting.
 
-    On CPU by either of the libraries that `ops.linear` picks from.
+    On CPU by either of the libraries that `kernels.linear` picks from.
 
     On CPU with torch's present number of threads. A machine that others use gives a lower peak, and so a higher share.
     """
@@ -140,7 +140,7 @@ def _measured_peak(device: str, dtype: torch.dtype, num_threads: int, time_s: fl
     runs, best_s, end = 0, math.inf, time.perf_counter() + time_s
     while time.perf_counter() < end or best_s == math.inf:
         started = time.perf_counter()
-        ops.linear(a, weight) if on_gpu or runs % 2 else torch.mm(a, b)
+        kernels.linear(a, weight) if on_gpu or runs % 2 else torch.mm(a, b)
         runs += 1
         if on_gpu:
             torch.cuda.synchronize(device)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..model.decoder import ModelConfig
+from ..model.config import ModelConfig
 from ..model.flop import train_flop
 from ..runtime.distributed import share, sum_over_ranks, world_size
 from ..tasks.packed import PackedBatch, PackedBatches

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import _core, ops
+from .. import _core, kernels
 from ..kernels.linear import ROW_MULTIPLE
 from ..kernels.segments import Segments
 from ..model.decoder import Decoder
@@ -208,7 +208,7 @@ def supervised_loss(
     source_N, labels_N = F.pad(target_N - 1, (0, spare)).to(device), F.pad(labels_N, (0, spare), value=-100).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         hidden = model(tokens_T.to(device), segments)
-        return ops.cross_entropy(model.logits(hidden[source_N]), labels_N)
+        return kernels.cross_entropy(model.logits(hidden[source_N]), labels_N)
 
 
 def compute_in(precision: str, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:

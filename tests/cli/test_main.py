@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastreason.cli.main import format_results, main
+from fastreason.cli.main import main
+from fastreason.cli.run import format_results
 from fastreason.runtime.stop_request import StopRequest
 
 

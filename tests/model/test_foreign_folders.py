@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import fastreason as fr
-from fastreason.evaluation.samplers import Sampling, load_sampler
+from fastreason.evaluation.load_sampler import load_sampler
+from fastreason.evaluation.samplers import Sampling
 from fastreason.model.hugging_face import WeightsMismatch
 
 from ..qwen2_oracle import deviation

@@ -12,7 +12,8 @@ from fastreason.kernels import Segments
 from safetensors.torch import load_file, save_file
 
 import fastreason as fr
-from fastreason.model.hugging_face import config_from_hf, load_model, model_from_hf, model_to_hf
+from fastreason.model.config import config_from_hf
+from fastreason.model.decoder import load_model, model_from_hf, model_to_hf
 
 from ..conftest import REFERENCE
 from ..qwen2_oracle import deviation, drawn_model

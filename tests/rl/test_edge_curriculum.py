@@ -8,7 +8,8 @@ import torch
 
 import fastreason as fr
 from fastreason.rl.edge_curriculum import BanditSettings, EdgeCurriculum
-from fastreason.rl.loop import FixedMixture, PolicySettings, reinforce, stage_prompts
+from fastreason.rl.loop import PolicySettings, reinforce
+from fastreason.rl.prompts import FixedMixture, stage_prompts
 from fastreason.runtime.metrics_log import MetricsLog, without_times
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 
