@@ -104,7 +104,7 @@ def supervised_case(folder: Path, case: str) -> dict[str, Any]:
         return real(replica, batch, *how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel.Replica, "settle", lambda self, loss: None)  # a pass in front of the first step
+        patch.setattr(Replica, "settle", lambda self, loss: None)  # a pass in front of the first step
         patch.setattr(supervised, "supervised_loss", counted_loss)
         log = MetricsLog(folder / "metrics.jsonl")
         progress = train("pretrain", model, tokenizer_of(), settings, seed=0, folder=folder / "c", log=log, stop=meter)
