@@ -36,6 +36,7 @@ from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.stop_request import StopRequest
 from fastreason.training import supervised
 from fastreason.training.optimizer import OptimSettings
+from fastreason.training.parallel import Replica
 from fastreason.training.supervised import train
 from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
