@@ -11,8 +11,6 @@ its heartbeat has stood still for `STALE_S` seconds of the observer's own clock:
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import threading
 import time
@@ -24,6 +22,7 @@ from typing import Any
 
 from .files import flush
 from .json_files import to_json
+from .processes import process_start, this_process
 
 BEAT_S = 5.0
 STALE_S = 120.0
@@ -56,7 +55,7 @@ class Lock:
         target = place / f"owner-{number:04d}"
         try:
             temporary.mkdir()
-            (temporary / "owner.json").write_text(to_json(_this_process()), encoding="utf-8")
+            (temporary / "owner.json").write_text(to_json(this_process()), encoding="utf-8")
             flush(temporary / "owner.json")  # so that no power cut leaves an owner without a name
             flush(temporary)
         except FileNotFoundError:  # whoever held the lock has just removed all of it
@@ -91,7 +90,7 @@ class Lock:
             shutil.rmtree(trash, ignore_errors=True)
 
     def _is_ours(self) -> bool:
-        return _last_owner(self.folder.parent) == self.folder and _owner(self.folder) == _this_process()
+        return _last_owner(self.folder.parent) == self.folder and _owner(self.folder) == this_process()
 
     def _beat(self) -> None:
         count = 0
@@ -144,12 +143,12 @@ def _owner(lock: Path) -> dict[str, Any] | None:
         owner = json.loads((lock / "owner.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(owner, dict) and _this_process().keys() <= owner.keys()
+    known = isinstance(owner, dict) and this_process().keys() <= owner.keys()
     return owner if known else None
 
 
 def _is_here(owner: dict[str, Any]) -> bool:
-    here = _this_process()
+    here = this_process()
     return all(owner.get(key) == here[key] for key in ("host", "boot", "namespace"))
 
 
@@ -168,10 +167,10 @@ def _is_free(lock: Path) -> bool:
     """Whether the owner let go or is dead."""
     if (lock / "released").exists():
         return True
-    owner, here = _owner(lock), _this_process()
+    owner, here = _owner(lock), this_process()
     if owner is not None:
         if _is_here(owner):
-            return _process_start(owner["pid"]) is None or _process_start(owner["pid"]) != owner["start"]
+            return process_start(owner["pid"]) is None or process_start(owner["pid"]) != owner["start"]
         if all(owner[key] == here[key] for key in ("host", "namespace")) and owner["boot"] and here["boot"]:
             return True  # this machine has been started since
     # elsewhere, or it cannot be read whose it is
@@ -179,35 +178,3 @@ def _is_free(lock: Path) -> bool:
     if lock not in _seen or _seen[lock][0] != beat:
         _seen[lock] = (beat, now)
     return now - _seen[lock][1] > STALE_S
-
-
-def _this_process() -> dict[str, Any]:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")  # two containers may have one name and the same numbers of processes
-    return {
-        "host": platform.node(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "namespace": os.readlink(namespace) if namespace.exists() else "",
-        "pid": os.getpid(),
-        "start": _process_start(os.getpid()),
-    }
-
-
-def _process_start(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None if it does not run (a zombie does not)."""
-    try:
-        # the name, in brackets, may hold anything; the state is field 3 and the start field 22
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    except (ProcessLookupError, PermissionError):
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"

@@ -45,7 +45,7 @@ from .work_units import (
 _POLL_S = 0.5
 # Of a worker: it is told whose it is before it imports what takes long.
 _WORKER = """import sys
-from fastreason.runtime.orphans import end_with_parent
+from fastreason.runtime.processes import end_with_parent
 end_with_parent(int(sys.argv[-1]))
 from fastreason.studies.run_study import _worker
 sys.exit(_worker())"""

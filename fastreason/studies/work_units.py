@@ -45,7 +45,7 @@ _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # rooms and modules that show, choose or start; all others may change a result
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
-    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/orphans.py"),
+    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/processes.py"),
     "runtime/trackers.py",
 )
 

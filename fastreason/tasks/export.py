@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.files import write_whole
+from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
 from ..text.tokenizer import Tokenizer
@@ -114,6 +115,11 @@ class _Export(ABC):
         # problems of this shard
         size = max(0, -(-(count - self.problems.rank) // self.problems.world_size))
         self.folder.mkdir(parents=True, exist_ok=True)
+        with held(self.folder / f".lock-{self.name}", f"generate: shard {self.name} of {self.folder}"):
+            self._write(size)
+        return size
+
+    def _write(self, size: int) -> None:
         self._claim()
         begins = range(0, size, self.part)
         self._refuse_longer(len(begins), size)
@@ -124,7 +130,6 @@ class _Export(ABC):
                 end = min(begin + self.part, size)
                 self.write_part(self._place(begin // self.part), begin, end)
                 bar.update(end - begin)
-        return size
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share to write to one place. The first rows stand for everything that makes a problem."""
@@ -284,13 +289,25 @@ def write_jsonl(stream: TaskStream, path: str | Path, count: int, *, shard: int 
             f"generate: need count >= 1 and 0 <= shard < num_shards, got {count}, {shard} and {num_shards}"
         )
     path, indices = Path(path), np.arange(shard, count, num_shards)
-    done = _whole_lines(path, stream, indices)
+    real = Path(os.path.realpath(path))  # whatever links lead there
+    # a device or a pipe is not gone on with, and others may write to it, too; without a folder it fails by its name
+    if (path.exists() and not path.is_file()) or not real.parent.is_dir():
+        _append(stream, path, indices, 0)
+        return len(indices)
+    with held(real.with_name(f".{real.name}.lock"), f"generate: {path}"):
+        _append(stream, path, indices, _whole_lines(path, stream, indices))
+    return len(indices)
+
+
+def _append(stream: TaskStream, path: Path, indices: np.ndarray, done: int) -> None:
     with path.open("a", encoding="utf-8") as file, progress_bar("generate", len(indices), done, unit="row") as bar:
         for begin in range(done, len(indices), _CHUNK):
             rows = stream[indices[begin : begin + _CHUNK]].rows()
             file.write("".join(map(_line, rows)))
             bar.update(len(rows))
-    return len(indices)
+        file.flush()
+        if path.is_file():
+            os.fsync(file.fileno())
 
 
 def show(stream: TaskStream, count: int, width: int = 100) -> str:

@@ -15,6 +15,7 @@ from fastreason.cli.main import main
 from fastreason.runtime import folder_lock
 from fastreason.runtime.folder_lock import Lock
 from fastreason.runtime.metrics_log import without_times
+from fastreason.runtime.processes import this_process
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies import run_study
 from fastreason.studies.recipe import load_recipe
@@ -403,7 +404,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
 def test_a_later_process_of_the_same_number_is_another(tmp_path):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    owner = folder_lock._this_process()
+    owner = this_process()
     (place / "owner.json").write_text(json.dumps(owner | {"start": "1"}))
     lock = Lock.acquire(tmp_path)
     assert lock is not None
@@ -413,7 +414,7 @@ def test_a_later_process_of_the_same_number_is_another(tmp_path):
 def test_an_owner_elsewhere_is_dead_when_its_heart_stops(tmp_path, monkeypatch):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    (place / "owner.json").write_text(json.dumps(folder_lock._this_process() | {"host": "elsewhere", "pid": 1}))
+    (place / "owner.json").write_text(json.dumps(this_process() | {"host": "elsewhere", "pid": 1}))
     now = 1000.0
     monkeypatch.setattr(folder_lock.time, "monotonic", lambda: now)
     assert Lock.acquire(tmp_path) is None
@@ -431,7 +432,7 @@ def test_an_owner_elsewhere_is_dead_when_its_heart_stops(tmp_path, monkeypatch):
 def test_an_owner_before_the_last_start_of_this_machine_is_dead(tmp_path):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    owner = folder_lock._this_process()
+    owner = this_process()
     if not owner["boot"]:
         pytest.skip("this system does not tell when it was started")
     (place / "owner.json").write_text(json.dumps(owner | {"boot": "before"}))
