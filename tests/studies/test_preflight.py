@@ -58,6 +58,40 @@ def test_a_run_that_cannot_end_is_refused(change, message):
         preflight({"run": load_recipe("smoke", change)}, [0])
 
 
+# with seed 9, problem 32,873 is the first of op 9: its document has 96 tokens, all others at most 41
+# and 28 on average; of the split rl it is problem 35,619 with seed 11, whose prompt has 48
+EASY = {"op": [2], "themes": ["symbolic"], "max_value": 99, "max_sentences": 3, "weight": 0.99998}
+RARE = [EASY, {"op": [9], "themes": ["symbolic"], "max_value": 99, "weight": 0.00002}]
+ONLY_EASY = [EASY | {"weight": 1.0}]
+
+
+def phases(*mixtures):
+    return [{"until": (i + 1) / len(mixtures), "mixture": mixture} for i, mixture in enumerate(mixtures)]
+
+
+@pytest.mark.parametrize(
+    "change, is_met",
+    [
+        ({"pretrain.phases": phases(RARE), "pretrain.tokens": 1_000_000}, True),
+        ({"pretrain.phases": phases(RARE), "pretrain.tokens": 850_000}, False),
+        ({"pretrain.phases": phases(ONLY_EASY, RARE), "pretrain.tokens": 1_000_000}, True),
+        ({"pretrain.phases": phases(RARE, ONLY_EASY), "pretrain.tokens": 1_000_000}, False),
+        ({"pretrain.phases": phases(RARE), "pretrain.budget": "40000 samples"}, True),
+        ({"rl.mixture": RARE, "rl.steps": 2300, "seed": 11}, True),
+        ({"rl.mixture": RARE, "rl.steps": 2100, "seed": 11}, False),
+    ],
+)
+def test_a_rare_problem_is_met_wherever_the_stage_would_meet_it(change, is_met):
+    base = {"pretrain.batch_tokens": 64, "pretrain.rows": 1, "pretrain.phases": phases(ONLY_EASY)}
+    base |= {"evaluate.mixture": ONLY_EASY, "midtrain.phases": phases(ONLY_EASY), "model.max_position_embeddings": 42}
+    recipe = load_recipe("smoke", base | {"rl.mixture": ONLY_EASY, "seed": 9} | change)
+    if is_met:
+        with pytest.raises(ValueError, match=r"problem (32873|35619) .* (a document of 96|48) tokens"):
+            preflight({"run": recipe}, [recipe.seed])
+    else:
+        preflight({"run": recipe}, [recipe.seed])
+
+
 def test_what_is_refused_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="rl: the prompt of problem"):
         fr.run("smoke", tmp_path / "run", overrides={"rl.mixture": LONG_PROMPTS})
