@@ -145,8 +145,8 @@ class Verdicts:
 
     `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
     (float32 [n]) are the verdicts of the scorer that was released with the paper, defects included, for statements
-    about published numbers. They are computed, in Python, when first asked for, a few thousand completions a second. That
-    scorer reads the published style alone: of gold solutions in which it finds no step the first is False, process
+    about published numbers. They are computed, in Python, when first asked for: a few thousand completions a second.
+    That scorer reads the published style alone: of gold solutions in which it finds no step the first is False, process
     accuracy and reward are not a number.
     """
 
