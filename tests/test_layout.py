@@ -93,7 +93,7 @@ def test_contributing_has_a_line_for_every_room(folder):
 
 
 def test_every_place_that_a_trip_names_is_there():
-    trips = PAGE.split("## Five trips")[1].split("\n## ")[0]
+    trips = PAGE.split("## Five paths through the code")[1].split("\n## ")[0]
     places = re.findall(r"`([\w/]+\.(?:py|cpp|h))(?::(\w+))?`", trips)
     assert len(places) > 20
     for place, defined in places:
