@@ -388,6 +388,7 @@ def test_any_lines(lines, tmp_path_factory):
         ({"--out": "sub/../completions.jsonl"}, "completions.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub"}, "sub is a folder"),
         ({"--format": "parquet"}, "--format needs --out FILE"),
+        ({"--released": None}, "--released needs --out FILE"),
         ({"--threads": "-1"}, "--threads must be at least 0, got -1"),
         ({"--gold": "empty"}, "empty has no row with a solution"),
         ({"--completions": "empty"}, "empty has no completion of a gold row"),
@@ -401,9 +402,9 @@ def test_bad_arguments_are_status_2(files, monkeypatch, tmp_path, capsys, flags,
     (tmp_path / "empty").touch()
     (tmp_path / "five").write_text('{"completion": "a"}\n' * 5, encoding="utf-8")
     arguments = {"--gold": "gold.jsonl", "--completions": "completions.jsonl", "--out": "out.jsonl", **flags}
-    if "--format" in flags:
+    if "--format" in flags or "--released" in flags:
         del arguments["--out"]
-    assert main(["grade", *(word for pair in arguments.items() for word in pair)]) == 2
+    assert main(["grade", *(word for pair in arguments.items() for word in pair if word)]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out.jsonl*"))
     with pytest.raises(SystemExit) as stop:
