@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
+.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -112,6 +112,11 @@ endef
 sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer, then under the two of `make sanitize`
 	$(call run_core_threads,THREADS)
 	$(call run_core_threads,ON)
+
+# make torture TORTURE="--seconds 60 --parts kills"; --docs updates the last run in docs/reliability.md
+TORTURE ?=
+torture: $(VENV)/.tools  ## ten minutes of kills, truncated files, random recipes, damaged folders, threads and signals
+	$(BIN)/python -m tests.torture $(TORTURE)
 
 # clang++ brings libFuzzer; where it is missing Debian's is installed
 FUZZ_SECONDS ?= 600

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import tomllib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,18 @@ def read_whole(path: Path) -> Any:
         raise ValueError(f"{path}, line {error.lineno}: not whole ({error.msg})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        ValueError: it is not TOML, or not UTF-8; the message names the file.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def flush(path: Path) -> None:

@@ -26,7 +26,6 @@ is of the claims that give none.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from typing import Any, Literal
 
 import tomli_w
 
+from ..runtime.files import read_toml
 from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
@@ -173,7 +173,7 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> Study:
         """What `save` wrote."""
-        return validated(cls, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return validated(cls, read_toml(path), str(path))
 
 
 def is_study(name_or_path: str | Path, size: str | None = None) -> bool:

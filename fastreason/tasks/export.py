@@ -17,7 +17,6 @@ written down beside them; a folder of something else is refused.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import textwrap
 from abc import ABC, abstractmethod
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.files import write_whole
+from ..runtime.files import read_whole, write_whole
 from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
@@ -81,7 +80,7 @@ def read_tokens(header: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     Returns:
         tokens [N], cu_seqlens int64 [documents + 1], prompt_lengths int32 [documents].
     """
-    facts = json.loads(Path(header).read_text(encoding="utf-8"))
+    facts = read_whole(Path(header))
     tokens = np.load(Path(header).with_suffix(".npy"), mmap_mode="r")
     return tokens, np.array(facts["cu_seqlens"]), np.array(facts["prompt_lengths"], dtype=np.int32)
 
@@ -107,7 +106,7 @@ class _Export(ABC):
 
     @abstractmethod
     def size_of(self, place: Path) -> int:
-        """How many problems a whole part has."""
+        """How many problems a part has; 0 if it is damaged, so that it is written again."""
 
     def write(self, count: int) -> int:
         if count < 1:
@@ -153,7 +152,7 @@ class _Export(ABC):
             if others := sorted(self.folder.glob(f"{self.name}-*")):
                 raise ValueError(f"generate: {others[0]} is there without {path.name}; give an empty folder")
             write_whole(path, lambda file: file.write_text(to_json(identity, indent=1) + "\n", encoding="utf-8"))
-        elif json.loads(path.read_text(encoding="utf-8")) != identity:
+        elif read_whole(path) != identity:
             raise ValueError(f"generate: {path} is of another mixture, seed, split, format or tokenizer")
 
     def _place(self, number: int) -> Path:
@@ -195,7 +194,10 @@ class _Parquet(_Export):
         write_whole(place.with_suffix(".parquet"), lambda file: self.parquet.write_table(table, file))
 
     def size_of(self, place: Path) -> int:
-        return self.parquet.read_metadata(place.with_suffix(".parquet")).num_rows
+        try:
+            return self.parquet.read_metadata(place.with_suffix(".parquet")).num_rows
+        except (ValueError, OSError):  # damaged
+            return 0
 
 
 class _Tokens(_Export):
@@ -239,7 +241,12 @@ class _Tokens(_Export):
         write_whole(place.with_suffix(".json"), lambda file: file.write_text(to_json(facts), encoding="utf-8"))
 
     def size_of(self, place: Path) -> int:
-        return len(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["prompt_lengths"])
+        try:
+            tokens, _, prompt_lengths = read_tokens(place.with_suffix(".json"))
+            facts = read_whole(place.with_suffix(".json"))
+        except (ValueError, OSError, EOFError, KeyError, TypeError):  # damaged
+            return 0
+        return len(prompt_lengths) if len(tokens) == facts["num_tokens"] else 0
 
 
 FORMATS = ("jsonl", "parquet", "tokens")

@@ -93,7 +93,11 @@ def learn_themes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Theme]:
 
 def learn_file(path: str | Path, out: str | Path) -> list[Path]:
     """Learns the themes of a JSONL file and writes each as OUT/TEMPLATE.toml."""
-    themes = learn_themes(_rows(Path(path)))
+    rows = list(_rows(Path(path)))
+    try:
+        themes = learn_themes(rows)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
     for name, theme in sorted(themes.items()):

@@ -191,3 +191,10 @@ def test_any_words_make_a_theme(tmp_path_factory, words, mode, depth, op, contex
 def test_bad_padding_words_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         fr.Theme.load(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("content", ["", "style = [", "style = 'published'\nplaces = 3\nkinds = []", "a = '\udcff'"])
+def test_a_damaged_theme_is_named_by_its_file(content, tmp_path):
+    (tmp_path / "mine.toml").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"mine\.toml: "):
+        fr.Theme.load(str(tmp_path / "mine.toml"))

@@ -53,6 +53,7 @@ def _go_on(kind: type[kills.Kills | truncations.Truncations], place: Path, secon
 def _recipes(place: Path, seconds: float, seed: int) -> Counter[str]:
     """In a process of its own, whose threads are no matter for those that are forked here."""
     run = [sys.executable, "-m", "tests.torture.recipes", "--seconds", str(seconds), "--seed", str(seed), "--json"]
+    run += ["--number", "100000"]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         return Counter({f"WRONG a recipe: {done.stdout[-300:]!r} {done.stderr[-700:]!r}": 1})

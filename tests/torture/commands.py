@@ -244,6 +244,13 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> Any:
+    try:
+        return _parsed(path)
+    except (ValueError, OSError) as error:  # damaged on purpose, and not made whole
+        return f"cannot be read: {type(error).__name__}"
+
+
+def _parsed(path: Path) -> Any:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
