@@ -118,7 +118,7 @@ class GoldRows:
             self.facts.append(facts)
         self._forget_unreadable(numbers, report)
         if not any(self.solutions):
-            raise ValueError(f"{path} has no row with a solution that can be read")
+            raise ValueError(f"{path} has no row with a readable solution")
         self._rows_of_id = self._rows_by("id")
         self._rows_of_op = self._rows_by("op")
 
@@ -132,7 +132,7 @@ class GoldRows:
         verdicts = grade_texts([self.solutions[row] for row in found], [""] * len(found), unreadable_gold="mark")
         for i in np.flatnonzero(~verdicts.gold_readable).tolist():
             what = "answer" if np.isnan(verdicts.gold_steps.answer[i]) else "step"
-            report(self.path, numbers[found[i]], f"solution has no {what} that can be read", Skip.UNREADABLE_GOLD)
+            report(self.path, numbers[found[i]], f"solution has no readable {what}", Skip.UNREADABLE_GOLD)
             self.solutions[found[i]] = ""
 
     def _rows_by(self, name: str) -> dict[str, list[int]]:
@@ -147,7 +147,7 @@ class GoldRows:
         if not 0 <= row < len(self):
             raise _Unusable(f"row {row} is not in 0 .. {len(self) - 1}")
         if not self.solutions[row]:
-            raise _WithoutGold(f"gold row {row} has no solution that can be read")
+            raise _WithoutGold(f"gold row {row} has no readable solution")
 
     def find(self, record: dict[str, Any]) -> int | None:
         """The row that a line of completions names; None if it names none."""

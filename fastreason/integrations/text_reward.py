@@ -86,9 +86,9 @@ class TextReward:
 
     def _unreadable(self, golds: Sequence[Any], i: int, verdicts: Verdicts) -> ValueError:
         if np.isnan(verdicts.gold_steps.answer[i]):
-            return ValueError(f"reward {self.name}: gold {i} has no answer that can be read: {golds[i]!r:.80}")
+            return ValueError(f"reward {self.name}: gold {i} has no readable answer: {golds[i]!r:.80}")
         return ValueError(
-            f"reward {self.name}: gold {i} has no step that can be read: {golds[i]!r:.80}; "
+            f"reward {self.name}: gold {i} has no readable step: {golds[i]!r:.80}; "
             "give the whole gold solution, or use kind 'outcome', which needs the answer alone"
         )
 

@@ -291,10 +291,10 @@ def test_gold_rows_that_cannot_be_used(files, capsys):
         "gold.jsonl:3: no solution",
         "gold.jsonl:4: op must be an integer, got 'x'",
         "gold.jsonl:7: op must be in 0 .. 2**31 - 1",
-        "gold.jsonl:8: solution has no step that can be read",
-        "gold.jsonl:9: solution has no answer that can be read",
-        "completions.jsonl:2: gold row 1 has no solution that can be read",
-        "completions.jsonl:4: gold row 6 has no solution that can be read",
+        "gold.jsonl:8: solution has no readable step",
+        "gold.jsonl:9: solution has no readable answer",
+        "completions.jsonl:2: gold row 1 has no readable solution",
+        "completions.jsonl:4: gold row 6 has no readable solution",
     ):
         assert error.count(line) == 1
     assert list(summary.skipped.values()) == [0, 6, 2]
@@ -380,7 +380,7 @@ def test_any_lines(lines, tmp_path_factory):
         ({"--out": "sub"}, "sub is a folder"),
         ({"--format": "parquet"}, "--format needs --out FILE"),
         ({"--threads": "-1"}, "--threads must be at least 0, got -1"),
-        ({"--gold": "empty"}, "empty has no row with a solution"),
+        ({"--gold": "empty"}, "empty has no row with a readable solution"),
         ({"--completions": "empty"}, "empty has no completion of a gold row"),
         ({"--completions": "five"}, "five has 5 lines without row, id or __idx"),
     ],

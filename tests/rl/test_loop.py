@@ -382,7 +382,7 @@ def test_rewards_that_cannot_be(tmp_path, tokenizer, reward, message):
     [
         ("no.such.module:f", "that can be imported, got 'no.such.module:f'"),
         ("fastreason.grading.rewards:nothing", "has no attribute 'nothing'"),
-        ("fastreason.grading.rewards:REWARDS", "is not a function but dict"),
+        ("fastreason.grading.rewards:REWARDS", "must be a function, got dict"),
     ],
 )
 def test_rewards_that_cannot_be_imported_stop_a_run_before_it_begins(tmp_path, reward, message):
