@@ -1,8 +1,8 @@
 """A Qwen2-compatible decoder on packed segments.
 
-Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head is the
-embedding or a matrix of its own. One forward pass serves training, log-probabilities and the prompts of a rollout;
-kv_cache.py continues it token by token.
+Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the output head is
+tied to the embedding or a separate matrix. The same forward pass is used for training, log-probabilities and the
+prompts of a rollout; sampling/torch_backend.py continues it token by token.
 
 Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value heads, D head dim.
 """
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 @explain_fields
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""
+    """The shape of a decoder, with the field names of Hugging Face's Qwen2 configuration."""
 
     vocab_size: int
-    """Tokens in the vocabulary."""
+    """Number of tokens in the vocabulary."""
     hidden_size: int = 64
     """Width of the residual stream."""
     num_hidden_layers: int = 4
-    """Blocks."""
+    """Number of transformer blocks."""
     num_attention_heads: int = 4
-    """Query heads."""
+    """Number of query heads."""
     num_key_value_heads: int = 2
-    """Key-value heads; must divide num_attention_heads."""
+    """Number of key-value heads; must divide num_attention_heads."""
     intermediate_size: int = 128
-    """Width of the feed-forward block."""
+    """Width of the feed-forward layer."""
     rope_theta: float = 1_000_000.0
     """Base of the rotary angles."""
     rms_norm_eps: float = 1e-6
-    """Added to the mean square in RMSNorm."""
+    """Epsilon added to the mean square in RMSNorm."""
     max_position_embeddings: int = 2048
-    """Longest sequence, prompt and answer together."""
+    """Longest sequence in tokens, prompt plus completion."""
     head_dim: int = 0
-    """Width of a head, even; 0: hidden_size / num_attention_heads, which the field holds from then on."""
+    """Width of an attention head, even; 0: hidden_size / num_attention_heads, which replaces the 0."""
     tie_word_embeddings: bool = True
-    """Whether the head is the embedding; else it has weights of its own."""
+    """Whether the output head shares the weights of the embedding."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -69,7 +69,7 @@ class ModelConfig:
         if self.head_dim == 0:
             if self.hidden_size % (2 * self.num_attention_heads):
                 raise ValueError(
-                    "ModelConfig: without head_dim hidden_size must be an even multiple of num_attention_heads, "
+                    "ModelConfig: without head_dim, hidden_size must be an even multiple of num_attention_heads, "
                     f"got {self.hidden_size} and {self.num_attention_heads}"
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
@@ -81,14 +81,22 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """`tiny` (0.17 M parameters, the quickstart), `10m` or `100m` (the paper's); fields may be overridden."""
+        """A named shape: `tiny` (0.17 M parameters, the quickstart), `10m` or `100m` (the paper); overrides replace fields.
+
+        >>> fr.ModelConfig.preset("10m", vocab_size=500).hidden_size
+        320
+        """
         if name not in _PRESETS:
             raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
         return cls(**(_PRESETS[name] | overrides))
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> ModelConfig:
-        """Of a Hugging Face Qwen2: its folder or its config.json. See `pretrained.config_from_hf`."""
+        """Reads the shape of a Qwen2 model from its Hugging Face folder or config.json.
+
+        Raises:
+            ValueError: the file is missing or damaged, or asks for something that the decoder does not support.
+        """
         from .hugging_face import load_config
 
         return load_config(path)
@@ -116,14 +124,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, through the operation that picks the faster library."""
+    """torch's linear layer, using the faster of the available libraries."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.linear(x, self.weight, self.bias)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of one input are one matrix."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of the same input are one matrix."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -151,19 +159,22 @@ class Block(nn.Module):
         return q, k, v
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
+        """The block's output on packed segments, with its keys and values. FSDP gathers the weights around this call."""
         q, k, v = self.project(x, cos, sin)
         return self.mix(x, ops.attention(q, k, v, segments)), (k, v)
 
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the block, given what attention returned."""
+        """The rest of the block, given the output of attention."""
         x = x + self.out(attended.flatten(1))
         h = ops.rms_norm(x, self.mlp_norm, self.eps)
         return x + self.down(ops.swiglu(self.gate_up(h)))
 
 
 class Decoder(nn.Module):
-    """Token ids in, hidden states or logits out.
+    """A Qwen2-compatible decoder: token ids in, hidden states or logits out.
+
+    Args:
+        config: the shape. Call `reset_parameters(seed)` for reproducible initial weights.
 
     >>> model = Decoder(ModelConfig.preset("tiny"))
     >>> tokens, segments = torch.tensor([5, 6, 7, 5, 8]), Segments.from_lengths([3, 2])
@@ -189,10 +200,10 @@ class Decoder(nn.Module):
         )
 
     def reset_parameters(self, seed: int) -> None:
-        """Draws every weight anew: a pure function of config and seed on one platform.
+        """Initializes all weights as a pure function of config and seed (on one platform).
 
-        Matrices get standard deviation fan_in ** -0.5, the embedding and a head of its own 0.02; the two projections
-        back into the residual stream start at zero, so that every block starts as the identity.
+        Matrices are drawn with standard deviation fan_in ** -0.5, the embedding and an untied head with 0.02; the two
+        projections back into the residual stream are zero, so that every block starts as the identity.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
@@ -207,13 +218,20 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
-        """The weights of a Hugging Face folder, ours or any Qwen2, as `dtype` whatever it stores."""
+        """Loads a Hugging Face folder, written by fastreason or of any Qwen2 model.
+
+        Args:
+            folder: with config.json and model.safetensors (or an index of several files).
+            dtype: of the loaded weights, whatever dtype is stored.
+        Raises:
+            ValueError: a file is missing or damaged, or the model is not supported; the message names file and field.
+        """
         from .hugging_face import load_model
 
         return load_model(folder, dtype)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-        """Writes config.json, model.safetensors and, given a tokenizer, its files: what transformers loads."""
+        """Writes a Hugging Face folder: config.json, model.safetensors and, if given, the tokenizer's files."""
         from .hugging_face import save_model
 
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -224,16 +242,16 @@ class Decoder(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, tokens_T: Tensor, segments: Segments) -> Tensor:
-        """Hidden states behind the final norm: [T, hidden_size].
+        """Hidden states after the final norm: [T, hidden_size].
 
         Args:
-            tokens_T: integer token ids.
+            tokens_T: token ids, integers [T].
             segments: their layout, `num_tokens` = T.
         """
         return self.prefill(tokens_T, segments)[0]
 
     def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Hidden states, and per layer the keys and values [T, K, D]."""
+        """Hidden states as in `forward`, and the keys and values [T, K, D] of every layer."""
         x = self.embedding(tokens_T)
         cos, sin = self.rope_angles(segments.positions.to(x.device), x)
         keys_values = []
@@ -243,12 +261,12 @@ class Decoder(nn.Module):
         return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
 
     def rope_angles(self, positions_T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `Block.project` needs of the positions, in the dtype its products have: under torch.autocast not x's."""
+        """cos and sin of the positions in the dtype of matrix products, not that of x under torch.autocast."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         return ops.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """[N, V] from hidden states."""
+        """Logits [N, V] from hidden states [N, hidden_size]."""
         head = self.embedding if self.head is None else self.head
         return ops.linear(hidden_ND, head.weight)

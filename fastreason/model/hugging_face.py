@@ -1,9 +1,11 @@
-"""Models as Hugging Face folders: what transformers, vLLM and TRL read, and what transformers writes.
+"""Models as Hugging Face folders: writes what transformers, vLLM and TRL read, and reads what transformers writes.
+
+A saved folder contains
 
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
 
-is what a saved folder holds. Any Qwen2 is loaded whose config.json asks for nothing that the decoder lacks: what it
-lacks is named, never ignored.
+Any Qwen2 model can be loaded unless its config.json asks for something the decoder does not support, which is an error
+and never ignored.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ Prompts have the form `<question> ... </question> <solution>`; generation stops 
 ```
 """
 
-# What transformers' Qwen2Config takes where config.json says nothing; the fields of ModelConfig but for head_dim.
+# The defaults of transformers' Qwen2Config for omitted fields; the fields of ModelConfig except head_dim.
 _DEFAULTS: dict[str, Any] = {
     "vocab_size": 151936,
     "hidden_size": 4096,
@@ -51,7 +53,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_position_embeddings": 32768,
     "tie_word_embeddings": False,
 }
-# Fields that would change what is computed, and the values that the decoder computes.
+# Fields that change the computation, and the values that the decoder supports.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "model_type": ("qwen2",),
     "architectures": (["Qwen2ForCausalLM"], None),
@@ -62,7 +64,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "use_mrope": (False, None),
     "quantization_config": (None,),
 }
-# Fields that do not change what is computed: sizes of the initial weights, generation, what transformers itself notes.
+# Fields that do not change the computation: initialization, generation, transformers' own bookkeeping.
 _IGNORED = """
 _attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation _name_or_path
 _output_attentions add_cross_attention attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
@@ -89,7 +91,7 @@ class _Rope(TypedDict, total=False):
 
 
 class _Fields(TypedDict, total=False):
-    """The types of what is read of a config.json; null is as good as nothing."""
+    """The types of the config.json fields that are read; null counts as missing."""
 
     vocab_size: _Size
     hidden_size: _Size
@@ -112,11 +114,11 @@ class _Index(TypedDict):
 
 
 class WeightsMismatch(ValueError):
-    """A weight is missing or of another shape than config.json says: no reader can load the folder."""
+    """A weight is missing or its shape contradicts config.json: no reader can load the folder."""
 
 
 def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json and weights under the names of transformers' Qwen2ForCausalLM; a shared head is left out."""
+    """config.json and weights under the names of transformers' Qwen2ForCausalLM; a tied head is omitted."""
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     hf_config = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -134,22 +136,22 @@ def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "dtype": dtype,
         "torch_dtype": dtype,
     }
-    # a copy each: safetensors writes no two tensors of one storage
+    # copies, because safetensors does not write two tensors that share storage
     return hf_config, {name: view.contiguous().clone() for name, view in _weights(model).items()}
 
 
 def model_from_hf(
     hf_config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> Decoder:
-    """The reverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
+    """The inverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
 
     Raises:
-        WeightsMismatch: a weight is missing or of another shape.
+        WeightsMismatch: a weight is missing or has the wrong shape.
         ValueError: a weight is unknown or not floating point, or `dtype` is not.
     """
     config = config_from_hf(hf_config)
     tensors = _checked(config, tensors, dtype)
-    with torch.device("meta"):  # no time for initial weights that are overwritten
+    with torch.device("meta"):  # spends no time on initial weights that would be overwritten
         model = Decoder(config).to(dtype)
     model.to_empty(device="cpu")
     for name, place in _weights(model).items():
@@ -158,15 +160,15 @@ def model_from_hf(
 
 
 def _checked(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights of this model, each under its name; ValueError as for `model_from_hf`.
+    """The checked weights of the model by name; ValueError as for `model_from_hf`.
 
-    Nothing is built before: a config may claim any size, and the first weight that is not there ends it.
+    This runs before anything is built: a config may claim any size, and the first missing weight ends it.
     """
     if dtype not in _STORED:
         raise ValueError(f"load_model: dtype must be {_one_of(_STORED)}, got {dtype}")
-    tensors, found = dict(tensors), {}
+    tensors, checked = dict(tensors), {}
     head = tensors.pop(_HEAD, None) if config.tie_word_embeddings else None
-    if head is not None:  # some write a shared head all the same, or it alone
+    if head is not None:  # some writers store a tied head too, or instead of the embedding
         tensors.setdefault(_EMBEDDING, head)
     for name, shape in _shapes(config):
         tensor = tensors.get(name)
@@ -175,23 +177,23 @@ def _checked(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dt
             raise WeightsMismatch(f"weights: {name} must have shape {shape}, as config.json says, got {got}")
         if tensor.dtype not in _STORED:
             raise ValueError(f"weights: {name} must be {_one_of(_STORED)}, got {tensor.dtype}")
-        found[name] = tensor
-    shared = found[_EMBEDDING]
+        checked[name] = tensor
+    shared = checked[_EMBEDDING]
     if head is not None and not (head.dtype == shared.dtype and torch.equal(head, shared)):
         raise ValueError(f"weights: {_HEAD} differs from the embedding, so tie_word_embeddings must be false")
-    if extra := tensors.keys() - found.keys():
-        raise ValueError(f"weights: {shown(min(extra))} is no weight of this Qwen2")
-    return found
+    if extra := tensors.keys() - checked.keys():
+        raise ValueError(f"weights: {shown(min(extra))} is not a weight of this Qwen2 model")
+    return checked
 
 
 def config_from_hf(hf_config: Mapping[str, Any]) -> ModelConfig:
-    """The decoder's configuration of a Qwen2 config.json, with transformers' defaults for what it leaves out.
+    """The decoder's configuration from a Qwen2 config.json, with transformers' defaults for omitted fields.
 
-    The rotary base may stand in `rope_theta`, `rope_parameters` or `rope_scaling`; `head_dim` may differ from
+    The rotary base may be in `rope_theta`, `rope_parameters` or `rope_scaling`; `head_dim` may differ from
     hidden_size / num_attention_heads.
 
     Raises:
-        ValueError: names the field whose value the decoder does not compute, or that is unknown.
+        ValueError: a field is unknown or has a value that the decoder does not support; the message names it.
     """
     _refuse_unsupported(hf_config)
     values = _DEFAULTS | {name: hf_config[name] for name in _DEFAULTS if hf_config.get(name) is not None}
@@ -217,8 +219,8 @@ def _refuse_unsupported(hf_config: Mapping[str, Any]) -> None:
     known = {*_DEFAULTS, *_SUPPORTED, *_IGNORED.split(), "head_dim", "layer_types", "rope_parameters", "rope_scaling"}
     if unknown := sorted(set(hf_config) - known):
         raise ValueError(
-            f"config.json: {_named(unknown[0])} is not known here, got {shown(hf_config[unknown[0]])}; "
-            "remove it if the model computes the same without it"
+            f"config.json: {_named(unknown[0])} is an unknown field, got {shown(hf_config[unknown[0]])}; "
+            "remove it if it does not change what the model computes"
         )
 
 
@@ -227,10 +229,10 @@ def _named(field: str) -> str:
 
 
 def _rope_theta(hf_config: Mapping[str, Any]) -> float:
-    """The rotary base, wherever it stands."""
-    found: dict[str, float] = {}
+    """The rotary base, from whichever field has it."""
+    bases: dict[str, float] = {}
     if hf_config.get("rope_theta") is not None:
-        found["rope_theta"] = hf_config["rope_theta"]
+        bases["rope_theta"] = hf_config["rope_theta"]
     for name in ("rope_parameters", "rope_scaling"):
         rope = hf_config.get(name)
         if rope is None:
@@ -240,17 +242,17 @@ def _rope_theta(hf_config: Mapping[str, Any]) -> float:
             raise ValueError(f"config.json: {name}.rope_type must be 'default', got {shown(kind)}")
         if unknown := sorted(set(rope) - {"rope_type", "type", "rope_theta"}):
             raise ValueError(
-                f"config.json: {name}.{_named(unknown[0])} is not known here, got {shown(rope[unknown[0]])}"
+                f"config.json: {name}.{_named(unknown[0])} is an unknown field, got {shown(rope[unknown[0]])}"
             )
         if rope.get("rope_theta") is not None:
-            found[f"{name}.rope_theta"] = rope["rope_theta"]
-    if len(set(found.values())) > 1:
-        raise ValueError(f"config.json: there must be one rope_theta, got {found}")
-    return float(next(iter(found.values()), _DEFAULTS["rope_theta"]))
+            bases[f"{name}.rope_theta"] = rope["rope_theta"]
+    if len(set(bases.values())) > 1:
+        raise ValueError(f"config.json: there must be one rope_theta, got {bases}")
+    return float(next(iter(bases.values()), _DEFAULTS["rope_theta"]))
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all weights, one after the other, without a model that has them."""
+    """Yields names and shapes of all weights without building a model."""
     width, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     yield _EMBEDDING, (config.vocab_size, width)
@@ -271,7 +273,7 @@ def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _weights(model: Decoder) -> dict[str, Tensor]:
-    """Views of all parameters, without gradient, under the names of transformers' Qwen2ForCausalLM."""
+    """Detached views of all parameters under the names of transformers' Qwen2ForCausalLM."""
     config = model.config
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     views: dict[str, Tensor] = {_EMBEDDING: model.embedding.weight}
@@ -298,10 +300,12 @@ def _weights(model: Decoder) -> dict[str, Tensor]:
 def save_model(
     model: Decoder, folder: str | Path, tokenizer: Tokenizer | None = None, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a Hugging Face folder into an existing one.
+    """Writes the files of a Hugging Face model into an existing folder.
 
     Args:
-        tokenizer: saved too, with what transformers' `generate` and vLLM need of it: where to stop and how to pad.
+        model: the decoder to save.
+        folder: must exist.
+        tokenizer: saved too, with what transformers' `generate` and vLLM need: stop tokens and padding.
         facts: shown in README.md, as JSON.
     """
     folder = Path(folder)
@@ -320,8 +324,8 @@ def save_model(
 
 
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The special tokens by their names in config.json, and `stop`, where an answer ends; without those it lacks."""
-    found = {}
+    """Special token ids by their names in config.json, and `stop`, the end of an answer; missing ones are omitted."""
+    ids = {}
     attributes = {
         "bos_token_id": "bos_id",
         "eos_token_id": "eos_id",
@@ -329,9 +333,9 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
         "stop": "answer_close_id",
     }
     for name, attribute in attributes.items():
-        with suppress(ValueError):  # other people's tokenizers need not have all of them
-            found[name] = getattr(tokenizer, attribute)
-    return found
+        with suppress(ValueError):  # foreign tokenizers may lack some of them
+            ids[name] = getattr(tokenizer, attribute)
+    return ids
 
 
 def load_config(path: str | Path) -> ModelConfig:
@@ -345,14 +349,14 @@ def load_config(path: str | Path) -> ModelConfig:
 
 
 def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
-    """A decoder from a Hugging Face folder of ours or of anybody's Qwen2.
+    """Loads a decoder from a Hugging Face folder, written by fastreason or of any Qwen2 model.
 
     Args:
         folder: with config.json and model.safetensors, or model.safetensors.index.json and the files it names.
         dtype: of the loaded weights, whatever is stored (float32, bfloat16, float16 or float64).
     Raises:
-        WeightsMismatch: the weights are not those that config.json says; nothing is built before that is known.
-        ValueError: a file is missing or cannot be read, or it is a model that the decoder does not compute.
+        WeightsMismatch: the weights do not match config.json; this is checked before anything is built.
+        ValueError: a file is missing or cannot be read, or the decoder does not support the model.
     """
     folder = Path(folder)
     hf_config = read_json(folder / "config.json")
@@ -368,7 +372,7 @@ def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decode
 
 
 def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """All tensors of one file or of the several that an index names, and which of the two it was."""
+    """All tensors of a single file or of the files named by an index, and the path of that file or index."""
     file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if file.exists() or not index.exists():
         return file, read_tensors(file)

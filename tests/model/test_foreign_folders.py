@@ -132,7 +132,7 @@ def test_transformers_draws_no_weights_that_are_missing(folder):
         ("config.json", {"rope_theta": 10**400}, "rope_theta must be a number, got 1000"),
         ("config.json", {"hidden_size": -8}, "hidden_size must be greater than or equal to 1, got -8"),
         ("config.json", {"model_type": {}}, r"model_type must be 'qwen2', got \{\}"),
-        ("config.json", {"new": {"a": {"b": {"c": {"d": {}}}}}}, r"new is not known here, got \{'a': \{'b': \{'c'"),
+        ("config.json", {"new": {"a": {"b": {"c": {"d": {}}}}}}, r"new is an unknown field, got \{'a': \{'b': \{'c'"),
         ("tokenizer.json", {"model": 3}, "model must be an object, got 3"),
         ("tokenizer.json", {"model__vocab__a": [1]}, r"model.vocab.a must be an integer, got \[1\]"),
         ("tokenizer.json", {"model__merges": ["a b c"]}, "model.merges.0 must be two tokens, got 'a b c'"),
