@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import kernels
 from .stop_sequences import Stopping
 
 
@@ -37,7 +37,7 @@ class Work:
         ids: int64 [P]: the prompt ids that key the random draws.
         limits: int64 [P]: maximum number of new tokens.
         n: samples of each prompt.
-        draw: keyword arguments of `sample`: seed, temperature and filters.
+        draw: keyword arguments of `kernels.sample`: seed, temperature and filters.
         stopping: when a sample ends.
         pad: the token that fills the space after the end.
     """
@@ -200,7 +200,7 @@ class ContinuousBatch:
     def _draw(self, slots: np.ndarray, logits: Tensor) -> list[tuple[int, Rows]]:
         """Draws a token for each of `slots` from its logits [n, V], and removes the samples that end."""
         prompts, position = self.prompt[slots], self.length[slots]
-        tokens, sampled, full = ops.sample(
+        tokens, sampled, full = kernels.sample(
             logits,
             prompts_N=self.work.ids[prompts],
             samples_N=self.sample[slots],

@@ -225,8 +225,8 @@ class Rollout:
         positions, longest = self.model.config.max_position_embeddings, int(prompt_lengths.max())
         if longest >= positions:
             raise ValueError(
-                f"generate: prompt {int(prompt_lengths.argmax())} has {longest} tokens, which leaves none of the model's "
-                f"{positions} positions for new tokens"
+                f"generate: prompt {int(prompt_lengths.argmax())} has {longest} tokens, which leaves none of the "
+                f"model's {positions} positions for new tokens"
             )
         return positions - prompt_lengths
 
