@@ -160,13 +160,13 @@ def test_the_error_names_file_and_field(folder, file, changes, message):
         (b"", "cannot be read: Expecting value"),
         (b'{"a": 1', "cannot be read: Expecting ',' delimiter"),
         (b'{"a": "\xff"}', "cannot be read: 'utf-8' codec can't decode"),
-        (b'{"a": NaN}', "cannot be read: NaN is no number that JSON can hold"),
-        (b'{"a": 1e999}', "cannot be read: 1e999 is no number that JSON can hold"),
+        (b'{"a": NaN}', "cannot be read: NaN is not a number that JSON allows"),
+        (b'{"a": 1e999}', "cannot be read: 1e999 is not a number that JSON allows"),
         (b'{"a": "\\uD800"}', "cannot be read: 'utf-8' codec can't encode"),
         (b'{"a\\udfff": 1}', "cannot be read: 'utf-8' codec can't encode"),
-        (b'{"a": 1, "b": 2, "a": 1}', "cannot be read: field 'a' stands twice"),
-        (b"[" * 200_000, "cannot be read: it is nested too deep"),
-        (b'{"a":' * 200_000, "cannot be read: it is nested too deep"),
+        (b'{"a": 1, "b": 2, "a": 1}', "cannot be read: field 'a' appears twice"),
+        (b"[" * 200_000, "cannot be read: it is nested too deeply"),
+        (b'{"a":' * 200_000, "cannot be read: it is nested too deeply"),
         (b"[[[[[[1]]]]]]", r"must hold an object, got \[\[\[\[\.\.\.\]\]\]\]"),
     ],
     ids=range(11),
@@ -185,11 +185,11 @@ def test_what_is_no_file_is_not_opened(folder, file):
     load = fr.Tokenizer.from_pretrained if file.startswith("tokenizer") else fr.Decoder.from_pretrained
     (folder / file).unlink()
     os.mkfifo(folder / file)
-    with pytest.raises(ValueError, match=f"^{folder / file} is no regular file"):
+    with pytest.raises(ValueError, match=f"^{folder / file} is not a regular file"):
         load(folder)
     (folder / file).unlink()
     (folder / file).symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match=f"^{folder / file} is no regular file"):
+    with pytest.raises(ValueError, match=f"^{folder / file} is not a regular file"):
         load(folder)
     (folder / file).unlink()
     with (folder / file).open("wb") as sparse:

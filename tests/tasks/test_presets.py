@@ -95,7 +95,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     for text, message in (
         ("[1]", r"must hold an object, got \[1\]"),
         ("{", "cannot be read"),
-        ("[" * 100_000, "cannot be read: it is nested too deep"),
+        ("[" * 100_000, "cannot be read: it is nested too deeply"),
         ('{"a": {"b": 1}}', "is not of the form"),
     ):
         (tmp_path / "other.json").write_text(text)
