@@ -64,7 +64,7 @@ class EvaluateSettings:
     min_p: float = 0.0
     """Only tokens with at least this share of the most likely one's probability; 0: all."""
     max_new_tokens: int = 256
-    """Limit of a sample."""
+    """Maximum number of new tokens per sample."""
     traces: int = 3
     """Samples kept for the report."""
     ranges: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class Sampling:
     min_p: float = 0.0
     """Only tokens with at least this share of the most likely one's probability; 0: all."""
     max_new_tokens: int = 256
-    """Limit of a sample."""
+    """Maximum number of new tokens per sample."""
 
     def __post_init__(self) -> None:
         check_ranges("sampling", self, _RANGES)

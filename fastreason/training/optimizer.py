@@ -58,7 +58,7 @@ class OptimSettings:
             raise ValueError(f"optim: wsd needs warmup + decay <= 1, got {self.warmup} and {self.decay}")
 
     def _check_effect(self) -> None:
-        """A setting that cannot take effect is an error."""
+        """Settings without effect are errors."""
         known = {field.name: field.default for field in fields(self)}
         for name, schedules in (("floor", ("cosine", "linear", "wsd")), ("decay", ("wsd",))):
             if self.schedule not in schedules and getattr(self, name) != known[name]:

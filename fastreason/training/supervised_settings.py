@@ -60,7 +60,7 @@ class SupervisedSettings:
     save_every_s: float = 30.0
     """Seconds between checkpoints."""
     keep: int = 1
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
     validate_every: int = 0
     """Steps between two losses on the split `val`, the same problems each time; 0: never. The best is kept apart."""
     validation_tokens: int = 16_384

@@ -90,7 +90,7 @@ def test_a_stage_has_one_length():
     assert load_recipe("smoke").rl.limit.samples == 8 * 16 * 8
     with pytest.raises(ValueError, match="give tokens or budget, not both"):
         load_recipe("smoke", {"pretrain.budget": "5 seconds", "pretrain.tokens": 5})
-    with pytest.raises(ValueError, match="give steps or budget, not both"):
+    with pytest.raises(ValueError, match="steps and budget are mutually exclusive"):
         load_recipe("smoke", {"rl.budget": "5 seconds", "rl.steps": 5})
 
 
