@@ -133,7 +133,7 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.budget is not None:
-            raise ValueError(f"rl: steps and budget are mutually exclusive, got {self.steps} and {self.budget!r}")
+            raise ValueError(f"rl: steps and budget exclude each other, got {self.steps} and {self.budget!r}")
         check_ranges("rl", self, _RANGES)
         for name, allowed in _ONE_OF.items():
             value = getattr(self, name)

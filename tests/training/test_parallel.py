@@ -223,7 +223,7 @@ def test_what_goes_wrong_on_one_rank_stops_all(tmp_path):
     for name in ("rows", "ddp-loss", "fsdp-loss", "ddp-disk", "fsdp-disk"):
         (tmp_path / name).mkdir()
     first, second = run_on_ranks(2, __name__, "failures", str(tmp_path), out=tmp_path / "out")
-    assert "3 rows a step cannot be shared out to 2 ranks" in first["rows"]
+    assert "3 rows per step cannot be divided evenly among 2 ranks" in first["rows"]
     assert first["rows"] == second["rows"]
     for kind in ("ddp", "fsdp"):
         assert "the loss is inf at step 3, whose batch begins at problem" in first[f"{kind}-loss"]
