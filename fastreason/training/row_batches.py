@@ -70,7 +70,7 @@ class RowBatches:
                 yield batch
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the prefetch thread."""
         if isinstance(self._drawn, PackedBatches):
             self._drawn.close()
         self._phase, self._drawn = -1, iter(())

@@ -67,7 +67,7 @@ def test_they_add_and_scale_as_other_mixtures_do(path):
 
 
 def test_shares_that_do_not_sum_to_one_are_scaled_and_it_is_said(path):
-    with pytest.warns(UserWarning, match="sum to 2; they are scaled to 1"):
+    with pytest.warns(UserWarning, match="sum to 2; they are rescaled to 1"):
         mixture = fr.Mixture.from_presets(path, "half", themes=["zoo"])
     assert weights(mixture) == {(4, "zoo"): 0.5, (5, "zoo"): 0.5}
 
