@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -95,3 +96,10 @@ def test_every_place_that_a_trip_names_is_there():
         assert path is not None, place
         text = path.read_text(encoding="utf-8")
         assert not defined or re.search(rf"\b(def|class|struct) {defined}\b|\b{defined}\(", text), (place, defined)
+
+
+def test_the_package_can_be_seen_at_a_glance():
+    tracked = subprocess.run(["git", "ls-files", "fastreason"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode or not tracked.stdout:
+        pytest.skip("not a git checkout")
+    assert len({line.split("/")[1] for line in tracked.stdout.splitlines()}) <= 17

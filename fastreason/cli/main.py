@@ -29,13 +29,15 @@ commands:
                  which op and theme a model masters, which are at its edge, which out of its reach
   grade --gold FILE --completions FILE [--out FILE]
                  verdicts of completions as JSONL or Parquet, and a table by op and by kind of failure
+  look FOLDER [--op 6] [--failures]
+                 samples of a run, a study or an evaluation with their steps marked
   themes [learn FILE --out DIR]
                  the themes that ship, or those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
                  throughput beside peers on the same work, from a checkout (bench --list names the suites)
   info           this machine and the versions of everything the numbers depend on
 
-`fastreason COMMAND --help` says more.
+`fastreason COMMAND --help` says more; `fastreason --version` prints the version.
 """
 
 
@@ -50,9 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": run_command, "report": _report, "generate": _generate, "grade": grade_command}
-    commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "bench": _bench, "info": _info}
+    commands |= {"eval": _eval, "edge": _edge, "look": _look, "themes": _themes, "bench": _bench, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        from .. import __version__
+
+        print(f"fastreason {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in commands:
@@ -95,6 +102,12 @@ def _edge(arguments: list[str]) -> int:
     from .evaluate import edge_command
 
     return edge_command(arguments)
+
+
+def _look(arguments: list[str]) -> int:
+    from .look import look_command
+
+    return look_command(arguments)
 
 
 def _themes(arguments: list[str]) -> int:
