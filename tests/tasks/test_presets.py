@@ -76,7 +76,7 @@ def test_shares_that_do_not_sum_to_one_are_scaled_and_it_is_said(path):
     "name, message",
     [
         ("nothing", "no entry 'nothing'; there are composition/op_level/two, composition/op_level/half,"),
-        ("same", "'same' may be composition/op_level_rl/same or context/level/same"),
+        ("same", "'same' is ambiguous: composition/op_level_rl/same or context/level/same"),
         ("most", "context/level/most: lists no op; give the argument op"),
         ("unknown", "no theme is known for 'a_circus'"),
         ("short", r"shares must be numbers >= 0, one for each of \[2, 3\], got \[1.0\]"),
