@@ -111,7 +111,7 @@ class Rollout:
     ) -> None:
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
-                f"Rollout: the tokenizer has {len(tokenizer)} tokens, the model only {model.config.vocab_size}"
+                f"Rollout: the tokenizer has {len(tokenizer)} tokens, but the model has only {model.config.vocab_size}"
             )
         max_sequences = integer("Rollout: max_sequences", max_sequences, 1)
         kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)

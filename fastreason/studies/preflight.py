@@ -136,7 +136,7 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
             cell = stream[first + worst].cells[0]
             raise ValueError(
                 f"the prompt of problem {first + worst} (op {cell.op}, theme {cell.theme}, mode {cell.mode}, depth "
-                f"{cell.depth}) has {prompts[worst]} tokens, the model only {positions} positions "
+                f"{cell.depth}) has {prompts[worst]} tokens, but the model has only {positions} positions "
                 "(model.max_position_embeddings); choose smaller problems, as by max_sentences, or more positions"
             )
 

@@ -433,7 +433,7 @@ def test_bad_calls(model, tokenizer, call, message):
 
 
 def test_bad_engines(model, tokenizer):
-    with pytest.raises(ValueError, match="the model only 10"):
+    with pytest.raises(ValueError, match="the model has only 10"):
         fr.Rollout(fr.Decoder(fr.ModelConfig(vocab_size=10)), tokenizer)
     with pytest.raises(ValueError, match="Rollout: max_sequences must be an integer >= 1, got 0"):
         fr.Rollout(model, tokenizer, max_sequences=0)
