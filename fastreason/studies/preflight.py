@@ -106,7 +106,9 @@ def _check_supervised(
                     f"{what}, and a row only {length} (batch_tokens = {settings.batch_tokens} in {rows} rows)"
                 )
             if sizes[worst] > positions:
-                raise ValueError(f"{what}, and the model only {positions} positions (model.max_position_embeddings)")
+                raise ValueError(
+                    f"{what}, but the model has only {positions} positions (model.max_position_embeddings)"
+                )
 
 
 def _documents(settings: SupervisedSettings, share: float) -> Callable[[int, int], bool]:

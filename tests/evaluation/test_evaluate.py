@@ -303,9 +303,9 @@ def test_a_stop_request_ends_between_two_parts(tmp_path, monkeypatch):
 
 def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch):
     open_folder(tmp_path / "e", SETTINGS, 3, resume=False)
-    with pytest.raises(ValueError, match="holds an evaluation; --resume goes on with it"):
+    with pytest.raises(ValueError, match="holds an evaluation; continue it with --resume"):
         open_folder(tmp_path / "e", SETTINGS, 3, resume=False)
-    with pytest.raises(ValueError, match="of another evaluation: problems was 5, now it is 6"):
+    with pytest.raises(ValueError, match="holds another evaluation: problems was 5, now it is 6"):
         open_folder(tmp_path / "e", replace(SETTINGS, problems=6), 3, resume=True)
     with pytest.raises(ValueError, match="seed was 3, now it is 4"):
         open_folder(tmp_path / "e", SETTINGS, 4, resume=True)

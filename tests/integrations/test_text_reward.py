@@ -37,7 +37,7 @@ def test_settings_columns_and_pickles():
         reward("best")
     with pytest.raises(ValueError, match=r"strict cannot take {'outcome_weight': 0.2}"):
         reward("strict", outcome_weight=0.2)
-    with pytest.raises(ValueError, match="a tokenizer needs completion_ids"):
+    with pytest.raises(ValueError, match="tokenizer requires completion_ids"):
         reward(tokenizer=fr.Tokenizer.build(["symbolic"]))(batch.prompts, texts, solution=batch.solutions)
 
 

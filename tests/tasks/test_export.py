@@ -161,4 +161,4 @@ def test_the_command_line_writes_every_format(tmp_path, capsys):
     assert main(["generate", "--out", str(folder), *tokens, *common]) == 0
     assert content(folder) == content(tmp_path / "tokens")
     assert main(["generate", "--out", str(folder), "--tokenizer", str(folder)]) == 2
-    assert "--tokenizer is of --format tokens only" in capsys.readouterr().err
+    assert "--tokenizer is only for --format tokens" in capsys.readouterr().err

@@ -259,7 +259,7 @@ def test_torchrun_runs_a_recipe_and_one_process_goes_on_with_it(tmp_path):
     (second,) = (pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(int(second), signal.SIGTERM)
     _, err = started.communicate(timeout=120)
-    assert err.count("stopped; the same command with --resume goes on from here") == 2
+    assert err.count("stopped; run the same command with --resume to continue") == 2
     assert "exitcode  : 143" in err  # of the rank that is first; torchrun ends the other one
     place = folder / "checkpoints" / "pretrain"
     progress = checkpoint.load_progress(place)
