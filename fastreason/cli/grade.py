@@ -34,9 +34,14 @@ def grade_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--results", type=Path, metavar="FILE.json", help="file for pass@k with intervals, as from eval"
     )
+    parser.add_argument(
+        "--released", action="store_true", help="also write the released scorer's verdicts (some thousand per second)"
+    )
     options = parser.parse_args(arguments)
     if options.format and options.out is None:
         raise ValueError("--format requires --out FILE")
+    if options.released and options.out is None:
+        raise ValueError("--released requires --out FILE")
     if options.threads < 0:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
     summary = grade_file(
@@ -45,6 +50,7 @@ def grade_command(arguments: list[str]) -> int:
         options.out,
         format=options.format,
         answer_may_end_text=options.answer_may_end_text,
+        released=options.released,
         threads=options.threads,
     )
     print(summary.table())

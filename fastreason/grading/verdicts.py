@@ -22,6 +22,7 @@ from ..runtime.arguments import integers, listed
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from .marked_steps import marked_text
+from .released import released_verdicts
 
 # number of completions shown in a notebook
 _SHOWN = 8
@@ -146,8 +147,9 @@ class Verdicts:
 
     `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
     (float32 [n]) are the verdicts of the scorer released with the paper, bugs included, for comparison with published
-    numbers. They are computed on first access. That scorer parses only the published style: for gold solutions in which
-    it finds no steps, `released_verified` is False, and process accuracy and reward are NaN.
+    numbers. They are computed on first access, in Python, at a few thousand completions a second. That scorer parses
+    only the published style: for gold solutions in which it finds no steps, `released_verified` is False, and process
+    accuracy and reward are NaN.
     """
 
     ending: np.ndarray
@@ -161,7 +163,6 @@ class Verdicts:
     gold_steps: GoldSteps
     length: int | None = None
     _texts: Callable[[], tuple[list[Any], list[Any]]] | None = field(default=None, repr=False)
-    _threads: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return len(self.verified)
@@ -211,12 +212,7 @@ class Verdicts:
     @cached_property
     def _released(self) -> dict[str, np.ndarray]:
         assert self._texts is not None, "Verdicts come from grade or grade_texts"
-        arrays = _core.grade_released(*self._texts(), threads=self._threads)
-        unread = arrays["num_gold"] == 0
-        arrays["released_verified"][unread] = False
-        for name in ("released_process_accuracy", "released_process_reward"):
-            arrays[name][unread] = np.nan
-        return arrays
+        return released_verdicts(*self._texts())
 
     def token_rewards(
         self, step_rewards: np.ndarray | None = None, *, at: Literal["every", "last"] = "every"
@@ -264,7 +260,6 @@ class Verdicts:
         cls,
         arrays: dict[str, Any],
         texts: Callable[[], tuple[list[Any], list[Any]]],
-        threads: int,
         length: int | None = None,
     ) -> Verdicts:
         def part(prefix: str) -> dict[str, Any]:
@@ -279,7 +274,6 @@ class Verdicts:
             gold_steps=GoldSteps(**part("gold_")),
             length=length,
             _texts=texts,
-            _threads=threads,
         )
 
 
@@ -343,13 +337,11 @@ def grade(
             raise ValueError(f"grade: token ids must be [completions, length], got shape {list(completions.shape)}")
         ends = _end_arguments(len(completions), finished, answer_may_end_text)
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, **ends, threads=threads)
-        return Verdicts._from_core(
-            arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
-        )
+        return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
     texts: list[str | bytes] = listed("grade: completions", completions)
     ends = _end_arguments(len(texts), finished, answer_may_end_text)
     return Verdicts._from_core(
-        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts), threads
+        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts)
     )
 
 
@@ -386,7 +378,6 @@ def grade_texts(
     verdicts = Verdicts._from_core(
         _core.grade_texts(gold, texts, **_end_arguments(len(texts), finished, answer_may_end_text), threads=threads),
         partial(_unchanged, gold, texts),
-        threads,
     )
     if unreadable_gold == "error" and not verdicts.gold_readable.all():
         first = int(verdicts.gold_readable.argmin())
