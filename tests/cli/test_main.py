@@ -254,7 +254,7 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
         (["--samples", "0"], "samples must be at least 1"),
         (["--op", "1-2"], "op must be an integer in 2 .. 40, got 1"),
         (["--themes", "zoo"], "does not know every word of theme zoo"),
-        (["--threads", "-1"], "--threads >= 0"),
+        (["--threads", "-1"], "--threads and --seed must be at least 0"),
         (["--recipe", "nothing"], "finding-4-process, quickstart, smoke"),
         (["--temperature", "-1"], "temperature must be 0 or at least 1e-06"),
     ],
