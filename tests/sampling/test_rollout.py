@@ -405,7 +405,7 @@ def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
     [
         (lambda e, p: e.generate(p, 0), "generate: n must be an integer >= 1, got 0"),
         (lambda e, p: e.generate(p, temperature=-1.0), "generate: temperature must be a number >= 0, got -1.0"),
-        (lambda e, p: e.generate([]), "at least one prompt"),
+        (lambda e, p: e.generate([]), "at least one text"),
         (lambda e, p: e.generate([""]), "none of them empty"),
         (
             lambda e, p: e.generate(["a", "a " * 600]),
@@ -416,7 +416,7 @@ def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
         (lambda e, p: e.generate(p, min_p=2.0), "min_p must be a number in 0 .. 1"),
         (lambda e, p: e.generate(p, prompt_ids=np.arange(2)), r"prompt_ids must be int64 \[1\], got shape \(2,\)"),
         (lambda e, p: e.generate(p, stop=[100000]), "must be ids in 0 .. .* got 100000"),
-        (lambda e, p: e.generate(p, stop=""), "strings that are not empty"),
+        (lambda e, p: e.generate(p, stop=""), "non-empty strings"),
         (lambda e, p: e.stream(p, 0), "n must be an integer >= 1"),
         (lambda e, p: e.generate(p, max_new_tokens=2.5), "max_new_tokens must be an integer >= 1, got 2.5"),
         (lambda e, p: e.generate(p, n=True), "n must be an integer >= 1, got True"),

@@ -63,7 +63,7 @@ def changed_list(field, i, name):
         (changed_list("kinds", 0, ""), "words of letters"),
         (changed_list("kinds", 0, "iron -hammer"), "words of letters"),
         (changed_list("places", 0, "Shed in Bath"), "contains 'in', a word of the grammar"),
-        ({"kinds": [["a", "b"]]}, "holds 'a'"),
+        ({"kinds": [["a", "b"]]}, "contains 'a'"),
         ({"kinds": [["hammer", "saw"]]}, "every sub-list of kinds must hold 5 to 64 names, got 2"),
         ({"places": []}, "places must hold 1 to 250 names"),
     ],
