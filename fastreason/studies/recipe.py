@@ -179,10 +179,7 @@ def read_recipe(
         ValueError: see `load_recipe`.
     """
     source = str(name_or_path)
-    try:
-        values = tomllib.loads(_recipe_text(source))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe {source}: {error}") from None
+    values = _with_base(source)
     sizes = values.pop("sizes", {})
     if sizes and size is None:
         raise ValueError(f"recipe {source}: comes in sizes; give size (--size) as one of {', '.join(sizes)}")
@@ -195,6 +192,23 @@ def read_recipe(
         return _spell_mixtures(values, mixtures)
     except ValueError as error:
         raise ValueError(f"recipe {source}: {error}") from None
+
+
+def _with_base(source: str, *above: str) -> dict[str, Any]:
+    """A recipe's file over its base, of which all is taken but what a study asks: variants, claims and `about`."""
+    try:
+        values = tomllib.loads(_recipe_text(source))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or base in (source, *above):
+        raise ValueError(f"recipe {source}: base must name another recipe, got {base!r}")
+    taken = _with_base(base, source, *above)
+    for name in ("variants", "claims", "about"):
+        taken.pop(name, None)
+    return merge(taken, values)
 
 
 def _recipe_text(source: str) -> str:
