@@ -110,6 +110,7 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[str, ...]:
+        """The names of the stages in order: pretrain, midtrain, rl, as far as present."""
         return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
 
     def mixtures(self) -> list[Mixture]:
@@ -133,6 +134,7 @@ class Recipe:
         return without_none(asdict(self))
 
     def save(self, path: Path) -> None:
+        """Writes the fully resolved recipe as TOML."""
         path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
 
 
