@@ -46,17 +46,17 @@ class ModelSettings:
     hidden_size: int | None = None
     """Width of the residual stream."""
     num_hidden_layers: int | None = None
-    """Blocks."""
+    """Number of transformer blocks."""
     num_attention_heads: int | None = None
-    """Query heads."""
+    """Number of query heads."""
     num_key_value_heads: int | None = None
     """Key-value heads."""
     intermediate_size: int | None = None
-    """Width of the feed-forward block."""
+    """Width of the feed-forward layer."""
     rope_theta: float | None = None
     """Base of the rotary angles."""
     max_position_embeddings: int | None = None
-    """Longest sequence, prompt and answer together."""
+    """Longest sequence in tokens, prompt plus completion."""
 
     def __post_init__(self) -> None:
         self.config(vocab_size=1)
