@@ -213,10 +213,10 @@ in place of the core. "diverges at" is the first step of pre-training whose loss
 digits; "never" means that pre-training was identical.
 
 A run ends well if at least {100 * FINISHED:g} % of the samples finish before the limit, over the last {LAST_STEPS}
-steps of RL and in the evaluation after it (the lower of in-distribution and edge), verified pass@1 at the edge is higher
-than before RL, and in distribution it has dropped by at most {100 * LARGEST_LOSS:g} points. Lengths are mean tokens of the
-first and the last step of RL; "in distribution" and "its worst op" are changes due to RL, in points; warnings are those
-of the run's monitor.
+steps of RL and in the evaluation after it (the lower of in-distribution and edge), verified pass@1 at the edge is
+higher than before RL, and in distribution it has dropped by at most {100 * LARGEST_LOSS:g} points. Lengths
+are mean tokens of the first and the last step of RL; "in distribution" and "its worst op" are changes due to RL, in
+points; warnings are those of the run's monitor.
 
 {endings_table(endings)}
 
