@@ -109,7 +109,7 @@ def test_errors_name_what_is_wrong(tmp_path):
         load_study(TINY, size="huge")
     with pytest.raises(ValueError, match="it has variants; load it with load_study"):
         load_recipe(TINY, size="small")
-    with pytest.raises(ValueError, match="has no variants; load_recipe reads it"):
+    with pytest.raises(ValueError, match="has no variants; load it with load_recipe"):
         load_study("smoke")
     with pytest.raises(ValueError, match="size must be omitted, because it has only one, got 'laptop'"):
         load_study("smoke", size="laptop")
