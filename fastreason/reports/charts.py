@@ -1,7 +1,7 @@
-"""Charts as SVG text: readable without scripts, in light and dark, the value of every point on hover and on focus.
+"""Charts as SVG text: no scripts, light and dark mode, and the value of every point on hover and focus.
 
-A point has an invisible, larger mark on top that takes the pointer and the Tab key; what it says stands in it and is
-shown by the page's style (`.point:hover .tip, .point:focus .tip { display: inline }`). Colours are classes s0 ... s5.
+Each point has a larger invisible mark on top for the pointer and the Tab key; it contains the point's text, which the
+page's style shows (`.point:hover .tip, .point:focus .tip { display: inline }`). Colors are classes s0 ... s5.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 42
 STYLES = 6
-# points of a line that take the pointer and the Tab key: more are too close to tell apart
+# maximum number of interactive points per line; more would be too close together
 _MOST_POINTS = 20
 
 Place = Callable[[float, float], tuple[float, float]]
@@ -26,10 +26,11 @@ class Series:
 
     Args:
         name: in the legend.
-        points: (x, y) in rising x.
-        style: 0, 1, 2, ...: colour and marker; lines of one style share them.
-        dashed: drawn as dashes without markers.
+        points: (x, y) by increasing x.
+        style: 0, 1, 2, ...: color and marker; lines with the same style share them.
+        dashed: draw dashes without markers.
         intervals: None, or (low, high) of y for every point.
+        interval: what the intervals are, for the text of a point.
     """
 
     name: str
@@ -37,16 +38,17 @@ class Series:
     style: int = 0
     dashed: bool = False
     intervals: Sequence[tuple[float, float]] | None = None
+    interval: str = "95 % interval"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `interval_chart`: a name, and a value with its interval for each of some styles.
+    """One row of `interval_chart`: a name, and values with intervals.
 
     Args:
-        name: on the left.
-        values: (what it is, value, low, high, style); low and high may equal the value.
-        bound: where a dotted mark stands, for example the least effect that counts.
+        name: shown on the left.
+        values: (label, value, low, high, style); low and high may equal the value.
+        bound: position of a dotted mark, for example the smallest effect that counts.
     """
 
     name: str
@@ -63,14 +65,17 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     integer_x: bool = False,
     log_x: bool = False,
+    log_y: bool = False,
     x_range: tuple[float, float] | None = None,
     x_ticks: Sequence[float] | None = None,
     width: int = WIDTH,
     height: int = HEIGHT,
+    left: int = LEFT,
 ) -> str:
-    """An `<svg>` element and its legend; `title` is its name for screen readers.
+    """An `<svg>` element with its legend; `title` is its name for screen readers.
 
-    `x_ticks`, if given, are labelled as far as they are in `x_range`, by default that of the points.
+    `x_ticks` within `x_range` are labeled; by default both follow from the points. `left` is the space for the labels
+    of y.
     """
     points = [point for line in series for point in line.points]
     if not points:
@@ -81,26 +86,23 @@ def line_chart(
     if x_high == x_low:
         x_low, x_high = (x_low / 2, x_high * 2) if log_x else (x_low - 0.5, x_high + 0.5)
     if y_high == y_low:
-        y_low, y_high = y_low - 0.5, y_high + 0.5
-    scale = math.log if log_x else float
+        y_low, y_high = (y_low / 2, y_high * 2) if log_y else (y_low - 0.5, y_high + 0.5)
+    across, up = _share(x_low, x_high, log_x), _share(y_low, y_high, log_y)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) * (width - LEFT - RIGHT),
-            height - BOTTOM - (y - y_low) / (y_high - y_low) * (height - TOP - BOTTOM),
-        )
+        return left + across(x) * (width - left - RIGHT), height - BOTTOM - up(y) * (height - TOP - BOTTOM)
 
     parts = [_opening(width, height, title)]
-    for y in ticks(y_low, y_high):
+    for y in log_ticks(y_low, y_high) if log_y else ticks(y_low, y_high):
         px, py = at(x_low, y)
         parts.append(f'<line class="grid" x1="{px:.1f}" x2="{width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
+        parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:,.10g}</text>')
     every = (integer_x or log_x) and len(set(xs)) <= 20
     chosen = sorted(set(xs)) if every else ticks(x_low, x_high)
     for x in chosen if x_ticks is None else [x for x in x_ticks if x_low <= x <= x_high]:
         px, py = at(x, y_low)
-        parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:g}</text>')
-    middle = (LEFT + width - RIGHT) / 2
+        parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:,.10g}</text>')
+    middle = (left + width - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(
         f'<text class="axis" transform="translate(14 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)" '
@@ -115,7 +117,7 @@ def line_chart(
 
 
 def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, width: int = WIDTH) -> str:
-    """Values with intervals on one axis, a row each, and a line at 0."""
+    """Values with intervals on one axis, one row each, with a line at 0."""
     if not rows:
         return '<p class="empty">nothing to plot yet</p>'
     ends = [end for row in rows for _, value, low, high, _ in row.values for end in (value, low, high)]
@@ -161,7 +163,7 @@ def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, width: int 
 
 
 def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str, width: int = WIDTH) -> str:
-    """Shares that add up to at most 1 as one bar a row; the same name has the same colour in every row."""
+    """Shares that add up to at most 1, as one bar per row; a name has the same color in every row."""
     if not rows:
         return '<p class="empty">nothing to plot yet</p>'
     names = list(dict.fromkeys(name for _, shares in rows for name, _ in shares))
@@ -182,8 +184,14 @@ def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, titl
     return "".join([*parts, *points, "</svg>"]) + f'<p class="legend">{"".join(items)}</p>'
 
 
+def _share(low: float, high: float, log: bool) -> Callable[[float], float]:
+    """The relative position of a value between low and high."""
+    scale: Callable[[float], float] = math.log if log else float
+    return lambda value: (scale(value) - scale(low)) / (scale(high) - scale(low))
+
+
 def _opening(width: int, height: int, title: str) -> str:
-    # a group and not an image: an image would hide its points from screen readers
+    # role group, because role img would hide the points from screen readers
     return (
         f'<svg viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}" '
         'xmlns="http://www.w3.org/2000/svg">'
@@ -208,7 +216,7 @@ def _draw(line: Series, at: Place) -> list[str]:
 
 
 def _line_points(line: Series, at: Place, width: int) -> list[str]:
-    """The marks that say a line's values: all of a short line, some of a long one, its last among them."""
+    """The interactive marks of a line: all points of a short line, some of a long one, always including the last."""
     every = -(-len(line.points) // _MOST_POINTS)
     parts = []
     for i, (x, y) in enumerate(line.points):
@@ -217,16 +225,16 @@ def _line_points(line: Series, at: Place, width: int) -> list[str]:
         said = f"{line.name}: {y:.3g} at {x:g}"
         if line.intervals is not None:
             low, high = line.intervals[i]
-            said += f" (95 % interval {low:.3g} to {high:.3g})"
+            said += f" ({line.interval} {low:.3g} to {high:.3g})"
         px, py = at(x, y)
         parts.append(_point(px, py, said, width))
     return parts
 
 
 def _point(x: float, y: float, said: str, width: int, radius: float = 9) -> str:
-    """An invisible mark that says something when pointed at or focused."""
+    """An invisible mark that shows a text on hover and focus."""
     text = escape(said)
-    # text of 12 px is about 6.2 px a character; the box stays inside the picture
+    # at 12 px a character is about 6.2 px wide; the box stays inside the chart
     wide = min(len(said) * 6.2 + 12, width - 4.0)
     left = min(max(x - wide / 2, 2), width - 2 - wide)
     top = y + 12 if y < 40 else y - 34
@@ -279,3 +287,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within [low, high], or a few percent beyond; powers alone where that is many.
+
+    >>> log_ticks(0.9, 11.0)
+    [1.0, 2.0, 5.0, 10.0]
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    found = [value for value in fine if low * 0.96 <= value <= high * 1.04]
+    return found if len(found) <= 8 else [value for value in found if math.log10(value) % 1 == 0]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also behind a power cut."""
+"""Files that are either complete or absent, even after a power failure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any
 from .json_files import to_json
 from .processes import process_start, this_process
 
-# where names stand for what a process has open, be that a file
+# names here refer to what a process has open, which may be a regular file
 _STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes under another name, flushes and renames, so that the path never names half a file.
+    """Writes to a temporary file, flushes it and renames it, so that the path never holds a partial file.
 
-    The other name, NAME.new-MACHINE-PROCESS-START-RANDOM, is made by this call and is nobody else's; a failure leaves
-    none behind, and what a killed process of this machine left is removed. A link stays one: what it leads to is
-    replaced. What is no file (a device, a pipe) cannot be replaced, and is written to as it is.
+    The temporary name, NAME.new-MACHINE-PROCESS-START-RANDOM, is unique to this call; it is removed on failure, and
+    those of killed processes of this machine are removed by the next call. A symlink stays: its target is replaced.
+    Devices and pipes cannot be replaced and are written to directly.
     """
     if (path.exists() and not path.is_file() and not path.is_dir()) or path.parent in _STREAMS:
         write(path)
@@ -48,14 +48,14 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """Stands for the machine, or the container, in which numbers of processes mean something."""
+    """Identifies the machine or container that process ids refer to."""
     here = this_process()
     return hashlib.sha256(f"{here['host']} {here['namespace']}".encode()).hexdigest()[:6]
 
 
 def _forget_dead(folder: Path, prefix: str) -> None:
-    """Removes files of that beginning whose process, which the name goes on with, runs no more."""
-    with contextlib.suppress(FileNotFoundError):  # the folder, or a file that another removes, too
+    """Removes the files with this prefix whose process, named behind it, is no longer running."""
+    with contextlib.suppress(FileNotFoundError):  # no such folder, or another process was faster
         for entry in os.scandir(folder):
             if entry.name.startswith(prefix):
                 pid, start, _ = entry.name[len(prefix) :].split("-")
@@ -64,25 +64,25 @@ def _forget_dead(folder: Path, prefix: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Writes a text file atomically."""
     write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all; numbers that JSON does not have become null."""
+    """Writes a JSON file atomically; NaN and infinities become null."""
     write_text(path, to_json(content, indent=1) + "\n")
 
 
 def read_whole(path: Path) -> Any:
-    """What a JSON file of ours holds.
+    """The content of a JSON file written by fastreason.
 
     Raises:
-        ValueError: it is empty or cut; the message names file and line.
+        ValueError: it is empty or truncated; the message names file and line.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not whole ({error.msg})") from None
+        raise ValueError(f"{path}, line {error.lineno}: incomplete ({error.msg})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 ({error.reason} at byte {error.start})") from None
 
@@ -100,7 +100,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def flush(path: Path) -> None:
-    """Asks the system to put a file or folder on disk, so that a rename behind it never overtakes its content."""
+    """Flushes a file or folder to disk, so that a later rename cannot overtake its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

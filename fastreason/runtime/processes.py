@@ -1,4 +1,4 @@
-"""Which process is which, whether it still runs, and one that ends with whoever started it."""
+"""Identity of processes, and processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def end_with_parent(parent: int) -> None:
-    """Asks the kernel to send this process SIGTERM once the thread that started it is gone; Linux alone can.
+    """Makes the kernel send this process SIGTERM when the thread that started it ends; on Linux only.
 
-    The first call of a process, so that one that still imports ends, too.
+    To be called first, so that it works during imports too.
 
     Args:
-        parent: the process that is expected to have started this one; if it is gone already, this one exits with 143.
+        parent: id of the parent; if it is gone already, this process exits with 143.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -28,9 +28,9 @@ def end_with_parent(parent: int) -> None:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from any other, on whatever machine."""
+    """Identifies this process among all processes of all machines."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")  # two containers may have one name and the same numbers of processes
+    namespace = Path("/proc/self/ns/pid")  # two containers may share a host name and process ids
     return {
         "host": platform.node(),
         "boot": boot.read_text().strip() if boot.exists() else "",
@@ -41,9 +41,9 @@ def this_process() -> dict[str, Any]:
 
 
 def process_start(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None if it does not run (a zombie does not)."""
+    """Distinguishes a process from a later one with the same id; None if it is not running (or a zombie)."""
     try:
-        # the name, in brackets, may hold anything; the state is field 3 and the start field 22
+        # the name, in parentheses, may contain anything; the state is field 3 and the start time field 22
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except FileNotFoundError:

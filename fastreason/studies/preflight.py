@@ -1,12 +1,12 @@
-"""What can be found out before the first step of a run or a study, so that nothing fails late that could fail at once.
+"""Checks before the first step of a run or study, so that nothing fails late that could fail immediately.
 
-Every optimizer, stream, reward, source of prompts and sampler is built once, the packages of trackers and writers are
-looked for, and the lengths of prompts and documents are held to the model's positions, to the rows of a step and to the
-memory of keys and values.
+Every optimizer, stream, reward, prompt source and sampler is built once, the packages of trackers and writers are
+looked up, and the lengths of prompts and documents are compared with the model's positions, the rows of a step and the
+memory for keys and values.
 
-Lengths are exact: those of every problem that a stage may come to draw, however its rows are packed, up to MOST of each
-mixture. It costs some thousandths of the stage: drawing is 17 to 40 million tokens/s a core. Where nobody knows what a
-stage will draw, as with a limit in seconds or a curriculum that chooses as it goes, a SAMPLE is looked at.
+Lengths are exact: they are those of every problem that a stage may draw, however its rows are packed, up to MOST per
+mixture. This costs some thousandths of the stage: drawing makes 17 to 40 million tokens/s per core. Where it is unknown
+what a stage will draw (a limit in seconds, an adaptive curriculum), a SAMPLE is checked.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from ..training.supervised_settings import SupervisedSettings
 from .recipe import Recipe
 
 MOST = 1 << 20
-"""Problems of a mixture whose lengths are looked at."""
+"""Number of problems per mixture whose lengths are checked."""
 SAMPLE = 1 << 14
-"""The same where it is not known how many a stage draws."""
+"""The same where the number of problems that a stage draws is unknown."""
 _BLOCK = 1024
 
 
 def preflight(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
-    """Plans runs of all variants with all seeds to their end.
+    """Checks the runs of all variants with all seeds.
 
     Raises:
-        ValueError: what would fail later; the message names the stage and the setting.
-        ModuleNotFoundError: a package that would be missed later.
+        ValueError: something would fail later; the message names the stage and setting.
+        ModuleNotFoundError: a package is not installed that would be needed later.
     """
     tokenizer = Tokenizer.for_mixtures([mixture for recipe in variants.values() for mixture in recipe.mixtures()])
-    seen: list[Any] = []  # settings hold lists, so they have no hash
+    seen: list[Any] = []  # settings contain lists, so they are not hashable
     for recipe in variants.values():
         distributed.chosen_device(recipe.device)
         for tracker in recipe.metrics:
             require_tracker(tracker)
         config = recipe.model.config(len(tokenizer))
-        with torch.device("meta"):  # no memory, however large it is
+        with torch.device("meta"):  # needs no memory, however large the model
             model = Decoder(config)
         for stage in (*recipe.stages, "evaluate"):
             settings = getattr(recipe, stage)
@@ -114,24 +114,23 @@ def _check_supervised(
             what = f"problem {first + worst} of split {stream.split} has a document of {sizes[worst]} tokens"
             if sizes[worst] > length:
                 raise ValueError(
-                    f"{what}, and a row only {length} (batch_tokens = {settings.batch_tokens} in {rows} rows)"
+                    f"{what}, but a row has only {length} (batch_tokens = {settings.batch_tokens} in {rows} rows)"
                 )
             if sizes[worst] > positions:
-                raise ValueError(f"{what}, and the model only {positions} positions (model.max_position_embeddings)")
+                raise ValueError(
+                    f"{what}, but the model has only {positions} positions (model.max_position_embeddings)"
+                )
         begin = first + len(sizes)
 
 
 def _shares(settings: SupervisedSettings) -> list[float]:
-    """Of each phase."""
+    """The share of each phase in the stage."""
     untils = [phase.until for phase in settings.phases]
     return [until - before for before, until in zip([0.0, *untils], untils, strict=False)]
 
 
 def _most_tokens(settings: SupervisedSettings, model: Decoder) -> float | None:
-    """A bound of what a stage trains on; None where there is none.
-
-    A token costs the FLOP of the blocks at least.
-    """
+    """Upper bound of the tokens a stage trains on, None if unbounded; a token costs at least the FLOP of the blocks."""
     limit = settings.limit
     if limit.unit == "flop":
         return limit.amount / (6.0 * block_weights(model.config))
@@ -141,11 +140,11 @@ def _most_tokens(settings: SupervisedSettings, model: Decoder) -> float | None:
 def _documents(
     stream: TaskStream, tokenizer: Tokenizer, begin: int, rows: int, row_tokens: float | None, most: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first problem, tokens of the documents), block after block, of all problems that rows may come to.
+    """Yields (first problem, tokens of the documents) by block, for all problems that any row may reach.
 
-    Row r reads problems r, r + rows, ... and goes on where it stood as phases change, so no row gets behind the place
-    where each has `row_tokens` from `begin` on, the furthest place that any may have begun at; without that number it
-    is `most` problems from there.
+    Row r reads problems r, r + rows, ... and continues from there in the next phase. So no row passes the problem at
+    which every row has `row_tokens` tokens since `begin`, the last problem that any row can start the phase with;
+    without a number of tokens, `most` problems from there are checked.
     """
     found, first = np.zeros(rows), 0
     while first < MOST:
@@ -164,7 +163,7 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
     stage_reward(settings)
     stage_prompts(settings, seed)
     mixture, positions = Mixture.from_dict(settings.mixture), model.config.max_position_embeddings
-    if settings.curriculum != "fixed":  # it may come to ask for one cell alone
+    if settings.curriculum != "fixed":  # it may end up drawing from a single cell
         mixture = Mixture(dict.fromkeys(mixture.weights, 1.0))
     most = SAMPLE
     if settings.limit.unit == "samples" and settings.curriculum == "fixed":
@@ -178,8 +177,8 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
             cell = stream[first + worst].cells[0]
             raise ValueError(
                 f"the prompt of problem {first + worst} (op {cell.op}, theme {cell.theme}, mode {cell.mode}, depth "
-                f"{cell.depth}) has {prompts[worst]} tokens, the model only {positions} positions "
-                "(model.max_position_embeddings); choose smaller problems, as by max_sentences, or more positions"
+                f"{cell.depth}) has {prompts[worst]} tokens, but the model has only {positions} positions "
+                "(model.max_position_embeddings); use smaller problems, as with max_sentences, or more positions"
             )
         longest = max(longest, int(prompts[worst]))
     engine.check_memory(longest, settings.max_new_tokens, settings.samples)

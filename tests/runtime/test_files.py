@@ -128,7 +128,7 @@ TOKENIZER = fr.Tokenizer.for_mixtures([SYMBOLIC])
 @pytest.mark.parametrize("content, line", [("", 1), ('{"a": 1,\n "b"', 2), ("[1,\n2,\n", 3)])
 def test_a_cut_file_is_named_with_its_line(content, line, tmp_path):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"results\.json, line {line}: not whole"):
+    with pytest.raises(ValueError, match=rf"results\.json, line {line}: incomplete"):
         read_whole(tmp_path / "results.json")
 
 
@@ -137,7 +137,7 @@ def test_a_cut_line_of_metrics_is_named(tmp_path):
     log.write("rl", step=1)
     with log.path.open("a") as file:
         file.write('{"stage": "r')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not whole"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: incomplete"):
         log.read()
     log.forget_after("rl", 1)
     assert len(log.read()) == 1

@@ -39,10 +39,10 @@ LONG_PROMPTS = [{"op": [4, 8], "themes": ["zoo"], "modes": ["forward", "reverse"
             {"pretrain.rows": 16, "pretrain.phases": ZOO},
             r"pretrain: problem \d+ .* 64 \(batch_tokens = 1024 in 16",
         ),
-        ({"rl.mixture": LONG_PROMPTS}, r"rl: the prompt of problem \d+ \(op .* the model only 512 positions"),
+        ({"rl.mixture": LONG_PROMPTS}, r"rl: the prompt of problem \d+ \(op .* the model has only 512 positions"),
         ({"rl.mixture": LONG_PROMPTS, "rl.curriculum": "edge"}, "rl: the prompt of problem"),
-        ({"evaluate.mixture": LONG_PROMPTS}, "evaluate: a prompt has .* the model only 512 positions"),
-        ({"model.max_position_embeddings": 20}, r"pretrain: problem \d+ .* the model only 20 positions"),
+        ({"evaluate.mixture": LONG_PROMPTS}, "evaluate: a prompt has .* the model has only 512 positions"),
+        ({"model.max_position_embeddings": 20}, r"pretrain: problem \d+ .* the model has only 20 positions"),
         ({"rl.max_new_tokens": 10**8, "model.max_position_embeddings": 10**7}, r"rl: generate: kv_memory_mb = 2048 is"),
         (
             {"evaluate.max_new_tokens": 10**8, "model.max_position_embeddings": 10**7},

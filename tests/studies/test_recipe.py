@@ -81,7 +81,7 @@ def test_sizes_and_mixtures_by_name(tmp_path):
     assert len(small.evaluate.mixture[0]["op"]) == 19
     assert large.evaluate.mixture == [{"op": [7, 8, 9, 10], "themes": ["zoo", "school", "festival"]}]
     assert load_recipe(path, {"rl.steps": 9}, size="large").rl.steps == 9
-    with pytest.raises(ValueError, match="comes in sizes"):
+    with pytest.raises(ValueError, match="has sizes"):
         load_recipe(path)
     with pytest.raises(ValueError, match="size must be one of small, large, got 'tiny'"):
         load_recipe(path, size="tiny")
@@ -113,9 +113,9 @@ def test_a_stage_has_one_length():
     assert recipe_from_dict(recipe.to_dict()) == recipe
     assert str(load_recipe("smoke").pretrain.limit) == "250000 tokens"
     assert load_recipe("smoke").rl.limit.samples == 8 * 16 * 8
-    with pytest.raises(ValueError, match="give tokens or budget, not both"):
+    with pytest.raises(ValueError, match="tokens and budget exclude each other"):
         load_recipe("smoke", {"pretrain.budget": "5 seconds", "pretrain.tokens": 5})
-    with pytest.raises(ValueError, match="give steps or budget, not both"):
+    with pytest.raises(ValueError, match="steps and budget exclude each other"):
         load_recipe("smoke", {"rl.budget": "5 seconds", "rl.steps": 5})
 
 
@@ -138,7 +138,7 @@ def test_stages_are_optional():
             {"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]},
             "theme: must be one of festival, school, symbolic, symbolic-b, zoo",
         ),
-        ({"pretrain.phases": []}, "phases must end at rising shares"),
+        ({"pretrain.phases": []}, "phases must end at increasing shares"),
         ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
         ({"rl.budget": "1 hour"}, "a number and one of flop, tokens, seconds, samples"),
         ({"seed": -1}, r"seed must be in 0 \.\. 2\*\*63 - 1, got -1"),

@@ -91,28 +91,28 @@ def test_errors_name_what_is_wrong(tmp_path):
         ('mixture = "easy"', 'mixture = "hard"', "mixture must be a list of parts or one of easy, both, pretrain, "),
         ('against = ["none", "all-rl"]', 'against = ["nine"]', "rises: no variant 'nine'; there are none, half, "),
         ('range = "easy"', 'range = "edge"', "rises: range must be one of .*easy.*, got 'edge'"),
-        ("at_least = 0.05", "", "rises needs exactly one of at_least and at_most"),
+        ("at_least = 0.05", "", "rises must have exactly one of at_least and at_most"),
         ("k = 4\n", "k = 5\n", r"k must be in 1 \.\. samples = 4, got 5"),
         ("beta = 0.5", "beta = 1.5", r"beta must be in 0 \.\. 1, got 1.5"),
-        ('compute = "4000 tokens"', "", "half has a beta, so the recipe needs compute"),
+        ('compute = "4000 tokens"', "", "half has a beta, so the recipe must have compute"),
         ('remove = ["midtrain", "rl"]', 'remove = ["sft"]', "remove must be of pretrain, midtrain, rl, got 'sft'"),
-        ("seeds = [0, 1]", "seeds = [0, 0]", "seeds must be different numbers"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "seeds must be distinct numbers"),
         ('easy = [{ op = [2] }]', 'easy = [{ op = [5] }]', "op 5 of 'easy' is not evaluated"),
         ('against_stage = "pretrain"', 'against_stage = "midtrain"', "variant all-rl has no stage 'midtrain'"),
-        ('name = "half"', 'name = "a/b"', "the name of a variant is of letters"),
+        ('name = "half"', 'name = "a/b"', "the name of a variant must be of letters"),
         ("beta = 0.5", "rl.stepz = 3", r"variants\.half\.rl\.stepz"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             changed(old, new)
-    with pytest.raises(ValueError, match=r"comes in sizes; give size \(--size\) as one of small, large"):
+    with pytest.raises(ValueError, match=r"has sizes; set size \(--size\) to one of small, large"):
         load_study(TINY)
     with pytest.raises(ValueError, match="size must be one of small, large, got 'huge'"):
         load_study(TINY, size="huge")
-    with pytest.raises(ValueError, match="it has variants; load_study reads it"):
+    with pytest.raises(ValueError, match="it has variants; load it with load_study"):
         load_recipe(TINY, size="small")
-    with pytest.raises(ValueError, match="has no variants; load_recipe reads it"):
+    with pytest.raises(ValueError, match="has no variants; load it with load_recipe"):
         load_study("smoke")
-    with pytest.raises(ValueError, match="size must be left out, as it comes in one size, got 'laptop'"):
+    with pytest.raises(ValueError, match="size must be omitted, because it has only one, got 'laptop'"):
         load_study("smoke", size="laptop")
 
 
@@ -273,7 +273,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
     process.kill()
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/stages/*/done.json")}
-    with pytest.raises(ValueError, match=r"holds a run; give resume=True \(--resume\)"):
+    with pytest.raises(ValueError, match=r"holds a run; continue it with resume=True \(--resume\)"):
         fr.run(TINY, tmp_path / "run", size="small")
     whole = fr.run(TINY, tmp_path / "run", size="small", resume=True)
     assert comparable(whole) == comparable(results)
@@ -291,7 +291,7 @@ def test_sigterm_stops_all_processes_with_143(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert "the same command with --resume goes on from here" in errors
+    assert "the same command with --resume to continue" in errors
     # both left a checkpoint and let go of their locks
     assert len(list(tmp_path.glob("run/stages/pretrain-*/checkpoint/state/progress.json"))) == 2
     assert len(list(tmp_path.glob("run/stages/pretrain-*/owner-0001/released"))) == 2
@@ -310,13 +310,13 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"another recipe; the first field that differs is variants\.all-rl\.pretrain"):
         fr.run(TINY, folder, size="small", resume=True, overrides={"pretrain.tokens": 5000})
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not empty and holds no run"):
+    with pytest.raises(ValueError, match="is not empty and not a run"):
         fr.run(TINY, tmp_path, size="small")
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         fr.run(TINY, folder, size="small", resume=True, jobs=0)
     with pytest.raises(ValueError, match="shard must have the form I/N with 0 <= I < N, got '2/2'"):
         fr.run(TINY, folder, size="small", resume=True, shard="2/2")
-    with pytest.raises(ValueError, match="jobs are of recipes with variants, which smoke has not"):
+    with pytest.raises(ValueError, match="jobs are for recipes with variants, which smoke does not have"):
         fr.run("smoke", tmp_path / "x", jobs=2)
     monkeypatch.setattr(run_study, "code_version", lambda: "another")
     with pytest.raises(ValueError, match="was started with other code"):
@@ -340,10 +340,10 @@ def test_the_command_line_of_studies(capsys):
     assert "9 k tokens in 18 steps of 512" in plan
     assert "in 2 processes on cores of their own" in plan
     for arguments, message in [
-        (["run", TINY], "comes in sizes; give size (--size) as one of small, large"),
+        (["run", TINY], "has sizes; set size (--size) to one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
-        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke has not"),
+        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke does not have"),
         (["run", "smoke", "--size", "laptop"], "size must be left out"),
     ]:
         assert main(arguments) == 2
