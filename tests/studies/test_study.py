@@ -1,6 +1,7 @@
 """Studies: variants and sizes, stages that are shared, processes that share the work, and what survives a crash."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,21 @@ def test_a_finished_study_is_not_done_again(finished, monkeypatch):
     monkeypatch.setattr(run_study, "work", lambda *arguments: pytest.fail("a unit was done again"))
     again = fr.run(TINY, folder, size="small", resume=True)
     assert comparable(again) == comparable(results)
+
+
+def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "midtrain")
+    (copy / "stages" / unit / "done.json").write_text("")
+    (copy / "results.json").write_text("")
+    (copy / "report.html").unlink()
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert "done.json, line 1: not whole" in capsys.readouterr().err
+    assert comparable(json.loads((copy / "results.json").read_text())) == comparable(results)
+    assert (copy / "report.html").exists()
+    assert weights(copy, results) == weights(folder, results)
 
 
 def test_a_study_with_more_seeds_takes_over_what_is_there(finished, tmp_path, monkeypatch):
