@@ -19,7 +19,6 @@ from fastreason.studies.dry_run import Rates
 from fastreason.studies.work_units import distinct_units, study_runs
 from fastreason.training.budget import Budget
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MINIATURE = {
     "model.hidden_size": 32,
     "model.num_hidden_layers": 1,

@@ -21,7 +21,8 @@ FINDINGS = ["finding-1-edge", "finding-2-context", "finding-3-midtrain", "findin
 
 @pytest.fixture(autouse=True)
 def known_rates(monkeypatch):
-    """Rates of a machine that every test runs on."""
+    """Rates of a machine that every test runs on, and lengths of fewer documents."""
+    monkeypatch.setattr("fastreason.studies.dry_run._DRAWN", 200)
     monkeypatch.setattr("fastreason.studies.dry_run.measured_rates", lambda *arguments: Rates(1e12, 5e11, 1e-5, 256))
 
 
