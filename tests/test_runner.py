@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import fastreason as fr
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies.recipe import load_recipe
 from fastreason.training import checkpoint
 

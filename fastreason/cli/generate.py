@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..evaluation.op_ranges import parse_range
 from ..runtime.folder_lock import held
-from ..tasks.generate import FORMATS, show, write, write_graph
-from ..tasks.stream import DEPTHS, MODES, SPLITS, Mixture, TaskStream, available_mixtures
+from ..tasks.export import FORMATS, show, write, write_graph
+from ..tasks.mixture import DEPTHS, MODES, Mixture, available_mixtures
+from ..tasks.stream import SPLITS, TaskStream
 
 
 def generate_command(arguments: list[str]) -> int:
@@ -35,7 +36,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="a JSONL file or, else, a folder; what is there is continued"
     )
-    parser.add_argument("--format", choices=FORMATS, default="jsonl", help="of what is written (default jsonl)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="of what is written; default: by the name of --out, else jsonl"
+    )
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of --format tokens; default: the mixture's own")
     parser.add_argument("--count", type=int, default=1000, help="problems, of all shards together (default 1000)")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="only problems I, I + N, I + 2 N, ...")
@@ -53,39 +56,64 @@ def _add_mixture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--presets", type=Path, metavar="FILE", help="JSON file of mixtures that --mixture names one of"
     )
-    parser.add_argument("--op", default="2-10", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
-    parser.add_argument("--themes", nargs="+", default=["zoo"], help="names or .toml files (default zoo)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward"])
-    parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, default=[2])
+    parser.add_argument("--op", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
+    parser.add_argument("--themes", nargs="+", help="names or .toml files (default zoo)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="default forward")
+    parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, help="default 2")
+    parser.add_argument("--max-value", type=int, metavar="N", help="largest value in a problem")
     parser.add_argument("--context", type=int, default=0, help="tokens of padding sentences, for example 8000")
 
 
 def _mixture(options: argparse.Namespace) -> Mixture:
+    ops = parse_range(options.op or "2-10")
+    if options.presets and not options.mixture:
+        raise ValueError("--presets needs --mixture NAME")
+    if options.mixture:
+        # --presets takes --op for entries that give none
+        own = ("themes", "modes", "depths") if options.presets else ("op", "themes", "modes", "depths")
+        if given := [name for name in own if getattr(options, name) is not None]:
+            raise ValueError(f"--mixture {options.mixture} has its own {given[0]}; leave out --{given[0]} or --mixture")
     if options.presets:
-        if not options.mixture:
-            raise ValueError("--presets needs --mixture NAME")
-        mixture = Mixture.from_presets(options.presets, options.mixture, op=parse_range(options.op))
+        mixture = Mixture.from_presets(options.presets, options.mixture, op=ops)
     elif options.mixture:
         mixture = Mixture.preset(options.mixture)
     else:
-        mixture = Mixture.uniform(parse_range(options.op), options.themes, options.modes, options.depths)
-    return mixture.replace(context=options.context) if options.context else mixture
+        mixture = Mixture.uniform(ops, options.themes or ["zoo"], options.modes or ["forward"], options.depths or [2])
+    changes = {name: value for name in ("max_value", "context") if (value := getattr(options, name))}
+    return mixture.replace(**changes) if changes else mixture
+
+
+def _format(options: argparse.Namespace) -> str:
+    """The format that was asked for, or that the name of --out says."""
+    if options.format:
+        return str(options.format)
+    suffix = options.out.suffix.lower()
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; give --format parquet or tokens, or the name of a file")
+    if suffix in ("", ".jsonl", ".json"):
+        return "jsonl"
+    if suffix == ".parquet":
+        return "parquet"
+    raise ValueError(
+        f"--out {options.out}: --format is one of {', '.join(FORMATS)}, and {suffix!r} is the name of none"
+    )
 
 
 def _write(stream: TaskStream, options: argparse.Namespace) -> None:
     if options.out is None:
         raise ValueError("need --out FILE or --show N")
-    if options.tokenizer and options.format != "tokens":
+    format = _format(options)
+    if options.tokenizer and format != "tokens":
         raise ValueError("--tokenizer is of --format tokens only")
     shard, _, num_shards = options.shard.partition("/")
     if not (shard.isdigit() and num_shards.isdigit()):
         raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")
-    with _alone(options.out, options.format, f"{shard}-of-{num_shards}"):
+    with _alone(options.out, format, f"{shard}-of-{num_shards}"):
         written = write(
             stream,
             options.out,
             options.count,
-            options.format,
+            format,
             shard=int(shard),
             num_shards=int(num_shards),
             tokenizer=options.tokenizer,

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastreason.cli.main import format_results, main
-from fastreason.runtime.metrics_log import StopRequest
+import fastreason as fr
+from fastreason.cli.main import main
+from fastreason.cli.run import format_results
+from fastreason.runtime.stop_request import StopRequest
 
 
 def test_help_lists_commands_and_recipes(capsys):
@@ -67,7 +69,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, themes, bench, info"),
+        (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, look, themes, bench, info"),
         (["run", "nothing"], "finding-4-process, quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
@@ -106,12 +108,35 @@ def test_generate_shows_problems(capsys):
         (["--out", "x", "--shard", "3/2"], "0 <= shard < num_shards, got 1000, 3 and 2"),
         (["--out", "x", "--op", "two"], "--op must have the form 7, 2-10 or 3,5,9, got 'two'"),
         (["--out", "x", "--op", "50"], "op must be an integer in 2 .. 40, got 50"),
+        (["--out", "x", "--mixture", "pretrain", "--op", "3"], "--mixture pretrain has its own op; leave out --op"),
+        (["--out", "x", "--mixture", "pretrain", "--themes", "zoo"], "--mixture pretrain has its own themes"),
+        (["--out", "x.csv"], "--out x.csv: --format is one of jsonl, parquet, tokens, and '.csv' is the name of none"),
+        (["--out", "."], "--out . is a folder; give --format parquet or tokens, or the name of a file"),
+        (["--out", "x", "--max-value", "-1"], "max_value must be an integer in 1 .. 1000000, got -1"),
     ],
 )
 def test_generate_refuses(capsys, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     assert main(["generate", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_generate_takes_the_format_from_the_name(tmp_path):
+    for name, written in (("a.jsonl", "a.jsonl"), ("b", "b"), ("c.parquet", "c.parquet/0000-of-0001-00000.parquet")):
+        assert (
+            main(
+                ["generate", "--count", "3", "--max-value", "9", "--themes", "symbolic", "--out", str(tmp_path / name)]
+            )
+            == 0
+        )
+        assert (tmp_path / written).is_file()
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert rows == fr.TaskStream(fr.Mixture.uniform(range(2, 11), ["symbolic"], max_value=9))[0:3].rows()
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastreason {fr.__version__}\n"
 
 
 def test_themes_are_listed_and_learnt(capsys, tmp_path):
