@@ -1,4 +1,4 @@
-"""Whether `--compare` sees a slow-down here and no other: `python -m bench.regressions.compare --self-test`.
+"""Whether `--compare` sees a slow-down here and no other: `python -m bench.regressions.self_test`.
 
 Small operations of every part are timed by the machinery of the suites, beside peers: five runs as they are, and two
 in which one operation does 20 % more work than it says. Each of the five is compared with the others, the two with all.
@@ -6,6 +6,7 @@ in which one operation does 20 % more work than it says. Each of the five is com
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -182,7 +183,7 @@ def self_test(plant: str | None = None, keep: Path | None = None) -> int:
     names = [question.what for question in questions(Settings())]
     plant = names[0] if plant is None else plant
     if plant not in names:
-        print(f"compare: --plant must be one of {', '.join(names)}, got {plant!r}", file=sys.stderr)
+        print(f"self_test: --plant must be one of {', '.join(names)}, got {plant!r}", file=sys.stderr)
         return 2
     runs = []
     for number in range(RUNS + SLOWED):
@@ -242,3 +243,11 @@ def _said(one: Compared) -> str:
 
 def _slow(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
     return [one.new.what for one in compare(base, new)[0] if one.change.slower_by(ALLOWED)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plant", metavar="OPERATION", help="where the slow-down is planted")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the runs are left")
+    options = parser.parse_args()
+    sys.exit(self_test(options.plant, options.keep))

@@ -70,6 +70,7 @@ def test_what_cannot_be_a_budget_is_refused(tmp_path):
 
 def test_a_dry_run_says_what_every_budget_buys_up_to_1e19_and_does_nothing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("fastreason.studies.dry_run.measured_rates", lambda *arguments: Rates(1e12, 5e11, 1e-5, 256))
+    monkeypatch.setattr("fastreason.studies.dry_run._DRAWN", 200)
     main(["--flop", "1e19", "1e13", "--splits", "100-0-0", "60-30-10", "--dry-run", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     small, large = capsys.readouterr().out.split("1e+19 FLOP")

@@ -1,6 +1,6 @@
 """What changed between runs: simulated ones whose truth is known, recorded ones, and a history on disk.
 
-No test times anything: `python -m bench.regressions.compare --self-test` does, and its runs were recorded in
+No test times anything: `python -m bench.regressions.self_test` does, and its runs were recorded in
 real_runs/.
 """
 

@@ -365,7 +365,6 @@ def on_ranks(out: str) -> dict:
     import fastreason.evaluation.evaluate
 
     fastreason.evaluation.evaluate._PART_SAMPLES = 8
-    torch.set_num_threads(1)
     model, tokenizer = untrained()
     memory = evaluate(model, tokenizer, SETTINGS, seed=1)
     settings = replace(SETTINGS, problems=3)

@@ -1,6 +1,6 @@
 """kill -9 at random moments of reinforcement learning: the run goes on as if never stopped, to the last bit.
 
-10 kills by default; FASTREASON_KILLS asks for another number.
+6 kills by default; FASTREASON_KILLS asks for another number.
 """
 
 import os
@@ -25,7 +25,7 @@ from fastreason.training.optimizer import OptimSettings
 from ..kills import kill_at_flush
 from ..processes import forked
 
-KILLS = int(os.environ.get("FASTREASON_KILLS", "10"))
+KILLS = int(os.environ.get("FASTREASON_KILLS", "6"))
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 # every step is saved; the reference, a source of prompts that learns, dynamic sampling and several updates take part
 SETTINGS = PolicySettings(

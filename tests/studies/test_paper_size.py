@@ -109,8 +109,13 @@ def easy(parts):
     return [part for part in kept if part["op"]]
 
 
-def two_steps(recipe):
+# one block, half of the width, as many heads
+SMALLER = {"num_hidden_layers": 1, "hidden_size": 384, "intermediate_size": 384}
+
+
+def two_steps(recipe, model):
     """The recipe with two steps of some hundred tokens in each stage."""
+    recipe = replace(recipe, model=replace(recipe.model, **model))
     changes = {"threads": 1, "evaluate": replace(recipe.evaluate, problems=1, samples=2, k=[1, 2], max_new_tokens=2)}
     changes["evaluate"] = replace(changes["evaluate"], mixture=[{**recipe.evaluate.mixture[0], "op": [2]}])
     for stage in ("pretrain", "midtrain"):
@@ -125,7 +130,8 @@ def two_steps(recipe):
     return replace(recipe, **changes)
 
 
-def test_every_kind_of_stage_runs_for_two_steps(tmp_path):
+@pytest.mark.parametrize("model", [SMALLER, pytest.param({}, marks=pytest.mark.slow, id="paper")])
+def test_every_kind_of_stage_runs_for_two_steps(model, tmp_path):
     """Variants that differ in more than their mixture; what recipes share is run once."""
     wanted = {
         "finding-1-edge": ["edge"],
@@ -136,7 +142,7 @@ def test_every_kind_of_stage_runs_for_two_steps(tmp_path):
     ran, progress = {}, {}
     for name, variants in wanted.items():
         full = load_study(name, size="paper")
-        study = Study(name, full.seeds, {variant: two_steps(full.variants[variant]) for variant in variants})
+        study = Study(name, full.seeds, {variant: two_steps(full.variants[variant], model) for variant in variants})
         runs = study_runs(study)
         # evaluations are the same code behind every stage: those of the first recipe do
         units = [u for u in distinct_units(runs) if u.kind != "evaluate" or name == "finding-1-edge"]
