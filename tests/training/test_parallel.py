@@ -48,12 +48,12 @@ def stage(folder: str, stop_at: int = -1, seed: int = 0, **changes: Any) -> list
     settings = SupervisedSettings(
         **{
             "phases": [Phase(0.5, [PART]), Phase(1.0, [PART | {"op": [3]}])],
-            "budget": "420 samples",
+            "budget": "520 samples",
             "batch_tokens": 512,
             "rows": 2,
             "accumulate": 2,
             "optim": OPTIM[changes.pop("optimizer", "muon")],
-            "validate_every": 10,
+            "validate_every": 12,
             "validation_tokens": 1500,
             **changes,
         }
@@ -128,7 +128,7 @@ def losses(tmp_path_factory) -> tuple[Path, dict[str, list[float]]]:
 def test_two_ranks_give_the_losses_of_one_process(losses, case):
     want = losses[1]["one adamw" if "adamw" in case else "one"]
     got = losses[1][case]
-    assert len(got) == len(want) >= 25
+    assert len(got) == len(want) >= 30
     assert want[-1] < 0.7 * want[0]
     worst = max(abs(a - b) for a, b in zip(got, want, strict=True))
     assert worst < 1e-5
