@@ -3,9 +3,8 @@
     python -m bench.regressions.compare RUN.json [RUN.json ...] [--against OLD.json [OLD.json ...]] [--any-machine]
 
 Without --against: the latest run of the same class of machines in bench/regressions/history, and all of its commit.
-Several runs on a side make the bands narrower; see bench/regressions/noise.py for how, and `python -m
-bench.regressions.noise_simulation` for how often that is wrong. Exits 1 if a figure of ours became slower by more than
-5 % beyond its band, 2 if there is nothing to compare. bench/regressions/self_test.py shows that it sees what it should.
+Several runs on a side make the bands narrower; bench/regressions/noise.py says how, docs/benchmarks.md how often that
+is wrong. Exits 1 if a figure of ours became slower by more than 5 % beyond its band, 2 if there is nothing to compare.
 """
 
 from __future__ import annotations
