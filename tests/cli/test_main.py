@@ -22,7 +22,7 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "run RECIPE" in out
     assert "report DIR" in out
     assert main(["run", "--help"]) == 0
-    assert "quickstart, smoke" in capsys.readouterr().out
+    assert "finding-4-process, quickstart, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
