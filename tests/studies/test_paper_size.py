@@ -69,7 +69,9 @@ def test_the_mixtures_are_those_of_the_presets():
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_the_plan_has_the_papers_figures(name):
+def test_the_plan_has_the_papers_figures(name, monkeypatch):
+    if name == "finding-3-midtrain":  # its steps of RL follow from lengths
+        monkeypatch.setattr("fastreason.studies.dry_run._DRAWN", 2048)
     plan = plan_study(load_study(name, size="paper"), jobs=2)
     text = format_plan(plan)
     assert plan.parameters == pytest.approx(103e6, rel=0.01)
