@@ -155,5 +155,5 @@ def test_the_command_line_writes_every_format(tmp_path, capsys):
     tokens = ["--format", "tokens", "--tokenizer", str(tmp_path / "tokens")]
     assert main(["generate", "--out", str(folder), *tokens, *common]) == 0
     assert content(folder) == content(tmp_path / "tokens")
-    assert main(["generate", "--out", str(folder), "--tokenizer", str(folder)]) == 2
+    assert main(["generate", "--out", str(tmp_path / "b.jsonl"), "--tokenizer", str(folder)]) == 2
     assert "--tokenizer is only for --format tokens" in capsys.readouterr().err
