@@ -394,7 +394,7 @@ def test_problems_with_unknown_words_are_refused_before_the_work():
     with pytest.raises(ValueError, match=r"does not know every word of theme zoo with max_value 1000 \(op 2"):
         evaluate(model, tokenizer, EvaluateSettings(mixture=[{"op": [2]}], problems=1, samples=1, k=[1]))
     short = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), max_position_embeddings=8))
-    with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, the model has only 8 positions"):
+    with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, but the model has only 8 positions"):
         evaluate(short, tokenizer, SETTINGS)
 
 

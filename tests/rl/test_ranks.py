@@ -21,7 +21,8 @@ from ..ranks import run_on_ranks
 
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99, "max_sentences": 4}
 # an odd number of prompts, so that the ranks have different shares; what differs between ranks and must not matter:
-# normalisers by token and by sequence, statistics of the batch, silent groups, parts of a batch, KL, samples that leave
+# normalisers by token and by sequence, statistics of the batch, zero-advantage groups, parts of a batch, KL, samples
+# that leave
 # the loss
 RUNS: dict[str, dict[str, Any]] = {
     "grpo": {"prompts": 3},

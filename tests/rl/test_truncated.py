@@ -147,7 +147,7 @@ def test_a_stop_in_the_middle_changes_no_bit(tmp_path, tokenizer, monkeypatch, t
 
 
 def test_groups_of_which_nothing_is_in_the_loss_have_no_kl_either(tmp_path, tokenizer, monkeypatch):
-    """A KL acts on silent groups that count; there is nothing for it to act on."""
+    """A KL acts on zero-advantage groups that count; there is nothing for it to act on."""
     say_which_ended(monkeypatch, [False])
     model = small_model(tokenizer)
     before = flat(model).clone()

@@ -82,7 +82,7 @@ def test_the_plan_has_the_papers_figures(name, monkeypatch):
     # 6 P a token, and attention in documents of some hundred tokens
     assert 6 * 103e6 * 1e10 < pretrain.flop < 1.1 * 6 * 103e6 * 1e10
     assert pretrain.seconds == pytest.approx(pretrain.flop / 5e11)
-    assert re.search(r"together: \d\.\d\de\+\d\d FLOP, .* in one process, about .* in 2 processes", text)
+    assert re.search(r"total: \d\.\d\de\+\d\d FLOP, .* in one process, about .* in 2 processes", text)
 
 
 def test_equal_compute_is_that_of_the_released_rl():

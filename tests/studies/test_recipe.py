@@ -80,7 +80,7 @@ def test_sizes_and_mixtures_by_name(tmp_path):
     assert len(small.evaluate.mixture[0]["op"]) == 19
     assert large.evaluate.mixture == [{"op": [7, 8, 9, 10], "themes": ["zoo", "school", "festival"]}]
     assert load_recipe(path, {"rl.steps": 9}, size="large").rl.steps == 9
-    with pytest.raises(ValueError, match="comes in sizes"):
+    with pytest.raises(ValueError, match="has sizes"):
         load_recipe(path)
     with pytest.raises(ValueError, match="size must be one of small, large, got 'tiny'"):
         load_recipe(path, size="tiny")
