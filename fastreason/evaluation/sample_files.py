@@ -22,7 +22,7 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
-from ..runtime.files import write_json, write_whole
+from ..runtime.files import read_whole, write_json, write_whole
 from ..runtime.json_files import to_json
 
 COLUMNS = {
@@ -146,7 +146,7 @@ class EvaluationFolder:
             raise ValueError(
                 f"eval: {self.path} holds an evaluation; continue it with --resume, or choose another --out"
             )
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_whole(file)
         for name in sorted(before.keys() | identity.keys()):
             if before.get(name) != identity.get(name):
                 raise ValueError(
@@ -214,7 +214,7 @@ class EvaluationFolder:
             texts = table.column("completion").to_pylist() if self.keeps_texts else None
             return DrawnSamples(columns, notes["traces"], notes["seconds"], texts)
         except (OSError, KeyError, TypeError, ValueError, self.pa.ArrowException) as error:
-            raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume does it again") from error
+            raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume will redo it") from error
 
     def seconds(self) -> float:
         """Seconds of sampling and grading of all parts, summed over processes and earlier calls."""

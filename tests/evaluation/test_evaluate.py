@@ -1,6 +1,7 @@
 """What an evaluation returns, whoever does it and however often it is stopped."""
 
 import json
+import os
 import signal
 import sys
 import time

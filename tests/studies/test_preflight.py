@@ -34,7 +34,7 @@ LONG_PROMPTS = [{"op": [4, 8], "themes": ["zoo"], "modes": ["forward", "reverse"
         ({"evaluate.temperature": 1e-7}, "temperature must be 0 or at least 1e-06, got 1e-07"),
         ({"rl.kl": "k1"}, "kl has no effect without kl_coef"),
         ({"rl.optim.floor": 0.1}, "floor has no effect with schedule 'constant'"),
-        ({"midtrain.batch_tokens": 64, "midtrain.phases": ZOO}, r"midtrain: problem \d+ .* a row only 64 \(batch_tok"),
+        ({"midtrain.batch_tokens": 64, "midtrain.phases": ZOO}, r"midtrain: problem \d+ .* a row has only 64 \(batch"),
         (
             {"pretrain.rows": 16, "pretrain.phases": ZOO},
             r"pretrain: problem \d+ .* 64 \(batch_tokens = 1024 in 16",
