@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from ..reports.run_page import write_report
+    from ..reports.study_page import write_report
 
     parser = argparse.ArgumentParser(prog="fastreason report", description="Writes DIR/report.html again.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run directory")
