@@ -27,11 +27,16 @@ def grade_command(arguments: list[str]) -> int:
         action="store_true",
         help="the tool that made the texts cut off the </answer> at which it stopped",
     )
+    parser.add_argument(
+        "--released", action="store_true", help="write the released scorer's verdicts, too: some thousand a second"
+    )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
     parser.add_argument("--results", type=Path, metavar="FILE.json", help="pass@k with intervals, as eval writes them")
     options = parser.parse_args(arguments)
     if options.format and options.out is None:
         raise ValueError("--format needs --out FILE")
+    if options.released and options.out is None:
+        raise ValueError("--released needs --out FILE")
     if options.threads < 0:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
     summary = grade_file(
@@ -40,6 +45,7 @@ def grade_command(arguments: list[str]) -> int:
         options.out,
         format=options.format,
         answer_may_end_text=options.answer_may_end_text,
+        released=options.released,
         threads=options.threads,
     )
     print(summary.table())

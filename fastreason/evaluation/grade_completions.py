@@ -29,9 +29,10 @@ from .pass_table import SCORES
 
 FORMATS = ("jsonl", "parquet")
 LEVELS = ("answer_correct", "verified", "sound")
-_RELEASED = ("released_verified", "released_process_accuracy", "released_outcome", "released_process_reward")
-COLUMNS = (*LEVELS, "process_accuracy", *_RELEASED)
+COLUMNS = (*LEVELS, "process_accuracy")
 """Fields of `Verdicts` that are written for each completion."""
+RELEASED_COLUMNS = ("released_verified", "released_process_accuracy", "released_outcome", "released_process_reward")
+"""Those that are written too where `released` is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +157,7 @@ def grade_file(
     *,
     format: str | None = None,
     answer_may_end_text: bool = False,
+    released: bool = False,
     threads: int = 0,
 ) -> Summary:
     """Grades a file of completions; docs/grading.md says what the files hold.
@@ -166,6 +168,8 @@ def grade_file(
         out: where the verdicts go; None writes none.
         format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
         answer_may_end_text: of `grade`, for all texts; those of `gen_solution_answer` may anyway.
+        released: the verdicts of the scorer that was released with the paper are written, too, at a few thousand
+            completions a second.
         threads: 0 uses all cores.
     Returns:
         The summary. Lines that cannot be used have been told on stderr with file, number and reason.
@@ -179,7 +183,9 @@ def grade_file(
         raise ValueError(f"grade: {path} is a folder")
     if path is not None and path.exists() and any(path.samefile(file) for file in (gold, completions) if file.exists()):
         raise ValueError(f"grade: {path} would be overwritten by its own verdicts")
-    writer = _WRITERS[_format(path, format)]()
+    if released and path is None:
+        raise ValueError("grade: released verdicts are written to `out`, which is None")
+    writer = _WRITERS[_format(path, format)]((*COLUMNS, *RELEASED_COLUMNS) if released else COLUMNS)
     skipped = dict.fromkeys(Skip, 0)
 
     def report(file: Path, line: int, reason: str, kind: Skip) -> None:
@@ -234,6 +240,9 @@ class _Jsonl:
     _STEPS = np.array([to_json(status.name) for status in StepStatus], dtype=object)
     _FAILURES = np.array([to_json(kind.name) for kind in FailureKind], dtype=object)
 
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
+
     def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
         ids, ops = (np.array([to_json(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
         with path.open("w", encoding="utf-8") as file:
@@ -246,7 +255,7 @@ class _Jsonl:
             "id": ids[graded.rows].tolist(),
             "sample": graded.samples.tolist(),
             "op": ops[graded.rows].tolist(),
-            **{name: _json_numbers(getattr(graded.verdicts, name)) for name in COLUMNS},
+            **{name: _json_numbers(getattr(graded.verdicts, name)) for name in self.columns},
             "failure": self._FAILURES[graded.failures].tolist(),
             "steps": self._step_lists(graded),
         }
@@ -271,13 +280,14 @@ def _json_numbers(values: np.ndarray) -> list[Any]:
 class _Parquet:
     """The same columns; failure kinds and steps as dictionaries of names."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: tuple[str, ...]) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("Parquet needs pyarrow: pip install 'fastreason[parquet]'") from error
         self.pa: ModuleType = pyarrow
+        self.columns = columns
 
     def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
         ids = self.pa.array([None if row["id"] is None else str(row["id"]) for row in gold.facts], self.pa.string())
@@ -297,7 +307,7 @@ class _Parquet:
             "sample": pa.array(graded.samples, pa.int64()),
             "op": ops.take(rows),
             # no number is null
-            **{name: pa.array(getattr(graded.verdicts, name), from_pandas=True) for name in COLUMNS},
+            **{name: pa.array(getattr(graded.verdicts, name), from_pandas=True) for name in self.columns},
             "failure": self._names(graded.failures, FailureKind),
             "steps": pa.ListArray.from_arrays(
                 pa.array(steps.offsets, pa.int32()), self._names(steps.status, StepStatus)
@@ -310,4 +320,4 @@ class _Parquet:
         return self.pa.DictionaryArray.from_arrays(self.pa.array(values.astype(np.int8)), names)
 
 
-_WRITERS: dict[str, Callable[[], _Jsonl | _Parquet]] = {"jsonl": _Jsonl, "parquet": _Parquet}
+_WRITERS: dict[str, Callable[[tuple[str, ...]], _Jsonl | _Parquet]] = {"jsonl": _Jsonl, "parquet": _Parquet}

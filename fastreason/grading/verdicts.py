@@ -22,6 +22,7 @@ from ..runtime.arguments import integers, listed
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from .marked_steps import marked_text
+from .released import released_verdicts
 
 # completions that a notebook shows
 _SHOWN = 8
@@ -144,8 +145,9 @@ class Verdicts:
 
     `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
     (float32 [n]) are the verdicts of the scorer that was released with the paper, defects included, for statements
-    about published numbers. They are computed when first asked for. That scorer reads the published style alone: of
-    gold solutions in which it finds no step the first is False, process accuracy and reward are not a number.
+    about published numbers. They are computed, in Python, when first asked for: a few thousand completions a second.
+    That scorer reads the published style alone: of gold solutions in which it finds no step the first is False, process
+    accuracy and reward are not a number.
     """
 
     ending: np.ndarray
@@ -159,7 +161,6 @@ class Verdicts:
     gold_steps: GoldSteps
     length: int | None = None
     _texts: Callable[[], tuple[list[Any], list[Any]]] | None = field(default=None, repr=False)
-    _threads: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return len(self.verified)
@@ -209,12 +210,7 @@ class Verdicts:
     @cached_property
     def _released(self) -> dict[str, np.ndarray]:
         assert self._texts is not None, "Verdicts come from grade or grade_texts"
-        arrays = _core.grade_released(*self._texts(), threads=self._threads)
-        unread = arrays["num_gold"] == 0
-        arrays["released_verified"][unread] = False
-        for name in ("released_process_accuracy", "released_process_reward"):
-            arrays[name][unread] = np.nan
-        return arrays
+        return released_verdicts(*self._texts())
 
     def token_rewards(
         self, step_rewards: np.ndarray | None = None, *, at: Literal["every", "last"] = "every"
@@ -262,7 +258,6 @@ class Verdicts:
         cls,
         arrays: dict[str, Any],
         texts: Callable[[], tuple[list[Any], list[Any]]],
-        threads: int,
         length: int | None = None,
     ) -> Verdicts:
         def part(prefix: str) -> dict[str, Any]:
@@ -277,7 +272,6 @@ class Verdicts:
             gold_steps=GoldSteps(**part("gold_")),
             length=length,
             _texts=texts,
-            _threads=threads,
         )
 
 
@@ -341,13 +335,11 @@ def grade(
             raise ValueError(f"grade: token ids must be [completions, length], got shape {list(completions.shape)}")
         ends = _ends(len(completions), finished, answer_may_end_text)
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, **ends, threads=threads)
-        return Verdicts._from_core(
-            arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
-        )
+        return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
     texts: list[str | bytes] = listed("grade: completions", completions)
     ends = _ends(len(texts), finished, answer_may_end_text)
     return Verdicts._from_core(
-        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts), threads
+        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts)
     )
 
 
@@ -383,7 +375,6 @@ def grade_texts(
     verdicts = Verdicts._from_core(
         _core.grade_texts(gold, texts, **_ends(len(texts), finished, answer_may_end_text), threads=threads),
         partial(_as_they_are, gold, texts),
-        threads,
     )
     if unreadable_gold == "error" and not verdicts.gold_readable.all():
         first = int(verdicts.gold_readable.argmin())

@@ -16,7 +16,7 @@ import fastreason as fr
 from fastreason import StepStatus
 from fastreason.cli.main import main
 from fastreason.evaluation import completion_files
-from fastreason.evaluation.grade_completions import COLUMNS, grade_file
+from fastreason.evaluation.grade_completions import COLUMNS, RELEASED_COLUMNS, grade_file
 from fastreason.grading.failure_kinds import FailureKind
 
 STREAM = fr.TaskStream(fr.Mixture.uniform(op=[2, 5, 11], themes=["zoo", "symbolic"]), seed=4, split="test")
@@ -54,14 +54,17 @@ def verdicts_of(paths, **settings):
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()], summary
 
 
-def test_a_line_says_all_of_a_completion(files):
-    rows, summary = verdicts_of(files([{"row": i, "completions": samples_of(i)} for i in range(12)]))
+@pytest.mark.parametrize("released", [False, True])
+def test_a_line_says_all_of_a_completion(files, released):
+    paths = files([{"row": i, "completions": samples_of(i)} for i in range(12)])
+    rows, summary = verdicts_of(paths, released=released)
     assert [(row["row"], row["sample"]) for row in rows] == [(i, k) for i in range(12) for k in range(4)]
     assert [row["failure"] for row in rows] == FAILURES * 12
     wanted = fr.grade_texts(
         [BATCH.solutions[i] for i in range(12) for _ in range(4)], [text for i in range(12) for text in samples_of(i)]
     )
-    for name in COLUMNS:
+    assert [name for name in rows[0] if name.startswith("released")] == list(RELEASED_COLUMNS if released else ())
+    for name in (*COLUMNS, *(RELEASED_COLUMNS if released else ())):
         got = np.array([row[name] for row in rows], dtype=float)  # null is no number
         np.testing.assert_allclose(got, getattr(wanted, name), atol=1e-6)
     assert rows[0]["verified"] is True
@@ -232,10 +235,16 @@ def test_the_reference_file_of_verdicts(reference, tmp_path):
     from ..conftest import REFERENCE
 
     paths = REFERENCE / "problems_hard.jsonl.gz", REFERENCE / "verdicts_hard.jsonl.gz"
-    grade_file(*paths, tmp_path / "out.parquet")
+    grade_file(*paths, tmp_path / "out.parquet", released=True)
     found, wanted = pq.read_table(tmp_path / "out.parquet").to_pylist(), reference("verdicts_hard.jsonl.gz")
     assert [row["row"] for row in found] == [row["row"] for row in wanted]
     assert [row["released_verified"] for row in found] == [row["verified"] for row in wanted]
+
+
+def test_released_verdicts_need_a_file_to_go_to(files):
+    paths = files([{"row": 0, "completion": ""}])
+    with pytest.raises(ValueError, match="grade: released verdicts are written to `out`, which is None"):
+        grade_file(*paths, released=True)
 
 
 # --- what cannot be used ----------------------------------------------------------------------------------------------
@@ -379,6 +388,7 @@ def test_any_lines(lines, tmp_path_factory):
         ({"--out": "sub/../completions.jsonl"}, "completions.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub"}, "sub is a folder"),
         ({"--format": "parquet"}, "--format needs --out FILE"),
+        ({"--released": None}, "--released needs --out FILE"),
         ({"--threads": "-1"}, "--threads must be at least 0, got -1"),
         ({"--gold": "empty"}, "empty has no row with a solution"),
         ({"--completions": "empty"}, "empty has no completion of a gold row"),
@@ -392,9 +402,9 @@ def test_bad_arguments_are_status_2(files, monkeypatch, tmp_path, capsys, flags,
     (tmp_path / "empty").touch()
     (tmp_path / "five").write_text('{"completion": "a"}\n' * 5, encoding="utf-8")
     arguments = {"--gold": "gold.jsonl", "--completions": "completions.jsonl", "--out": "out.jsonl", **flags}
-    if "--format" in flags:
+    if "--format" in flags or "--released" in flags:
         del arguments["--out"]
-    assert main(["grade", *(word for pair in arguments.items() for word in pair)]) == 2
+    assert main(["grade", *(word for pair in arguments.items() for word in pair if word)]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out.jsonl*"))
     with pytest.raises(SystemExit) as stop:
