@@ -107,8 +107,8 @@ def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, list[floa
     x = "step" if kind == "rl" else "tokens"
     columns: dict[str, list[float]] = {}
     for name in _CURVES[kind]:
-        points = smooth([(line[x], line[name]) for line in lines if name in line])
-        columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.4g}") for _, y in points]}
+        if points := smooth([(line[x], line[name]) for line in lines if name in line]):
+            columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.4g}") for _, y in points]}
     return columns
 
 

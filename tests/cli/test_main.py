@@ -71,7 +71,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
     [
         (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, look, themes, bench, info"),
         (["run", "nothing"], "finding-4-process, quickstart, smoke"),
-        (["report", "/nonexistent"], "recipe.toml does not exist"),
+        (["report", "/nonexistent"], "study.toml does not exist"),
     ],
 )
 def test_bad_input_is_status_2_and_one_line(capsys, arguments, message):
@@ -186,10 +186,11 @@ def checkpoint(tmp_path_factory):
     """An untrained model in a run directory, whose recipe says what it is evaluated on."""
     from fastreason import Decoder, ModelConfig, Tokenizer
     from fastreason.studies.recipe import load_recipe
+    from fastreason.studies.study import Study
 
     run = tmp_path_factory.mktemp("run")
     recipe = load_recipe("smoke", {"evaluate.problems": 3, "evaluate.samples": 4, "evaluate.k": [1, 4]})
-    recipe.save(run / "recipe.toml")
+    Study.of(recipe).save(run / "study.toml")
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
     model.reset_parameters(0)
@@ -200,7 +201,7 @@ def checkpoint(tmp_path_factory):
 def test_eval_takes_the_settings_of_the_run(capsys, checkpoint, tmp_path):
     assert main(["eval", str(checkpoint), "--max-new-tokens", "6", "--out", str(tmp_path / "e")]) == 0
     out, error = capsys.readouterr()
-    assert "recipe.toml" in error
+    assert "study.toml" in error
     assert [line.split()[:2] for line in out.splitlines()[1:4]] == [["op", "2"], ["op", "3"], ["op", "4"]]
     assert "36 samples" in out
     results = json.loads((tmp_path / "e" / "results.json").read_text())

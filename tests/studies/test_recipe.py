@@ -3,7 +3,7 @@
 import pytest
 
 from fastreason.studies.recipe import available_recipes, load_recipe, merge, recipe_from_dict
-from fastreason.studies.study import Study, load_study, study_base
+from fastreason.studies.study import Study, load_study
 
 
 def test_what_ships():
@@ -33,7 +33,9 @@ def test_studies_that_ship_survive_a_round_trip(name, size, tmp_path):
     study.save(tmp_path / "again.toml")
     assert Study.load(tmp_path / "again.toml") == study
     # flags start from what all variants have in common, which has to be a whole recipe
-    assert recipe_from_dict(study_base(name, size)).rl is not None
+    bases = []
+    assert load_study(name, size=size, change=lambda base: bases.append(base) or base) == study
+    assert bases[0].rl is not None
 
 
 def test_sizes_and_mixtures_by_name(tmp_path):

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import fastreason as fr
 from fastreason.cli.main import main
@@ -79,6 +81,34 @@ def test_a_resolved_study_survives_a_round_trip(tmp_path):
     assert Study.load(tmp_path / "study.toml") == study
 
 
+def test_a_recipe_without_variants_is_one(tmp_path):
+    recipe = load_recipe("smoke", {"seed": 3})
+    study = load_study("smoke", {"seed": 3})
+    assert study == Study.of(recipe) and study.is_run
+    assert (study.variants, study.seeds) == ({"smoke": recipe}, [3])
+    assert {name: [part.op for part in parts] for name, parts in study.ranges.items()} == {
+        "in-distribution": [[2]],
+        "edge": [[3]],
+    }
+    assert load_study("smoke", seeds=[0, 1]).seeds == [0, 1]
+    text = tomli_w.dumps(recipe.to_dict() | {"seeds": [4, 5], "ranges": {"hard": [{"op": [4]}]}})
+    (tmp_path / "seeds.toml").write_text(text)
+    several = load_study(tmp_path / "seeds.toml", change=lambda base: replace(base, threads=1))
+    assert (several.seeds, list(several.ranges), several.variants["smoke"].threads) == ([4, 5], ["hard"], 1)
+    assert not several.is_run
+
+
+def test_seeds_of_a_recipe_are_runs_of_their_own(tmp_path, capsys):
+    flags = ["--pretrain.tokens", "2000", "--midtrain", "None", "--rl", "None", "--evaluate.problems", "2"]
+    assert main(["run", "smoke", "--out", str(tmp_path / "run"), "--seeds", "1,2", "--threads", "1", *flags]) == 0
+    out, error = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "3", "op", "4"]
+    assert "smoke, smoke, seed 2: evaluation after pretrain: done in " in error and "(4 of 4)" in error
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["finished"] and results["variants"]["smoke"]["runs"].keys() == {"1", "2"}
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_errors_name_what_is_wrong(tmp_path):
     def changed(old, new):
         text = Path(TINY).read_text()
@@ -109,8 +139,6 @@ def test_errors_name_what_is_wrong(tmp_path):
         load_study(TINY, size="huge")
     with pytest.raises(ValueError, match="it has variants; load_study reads it"):
         load_recipe(TINY, size="small")
-    with pytest.raises(ValueError, match="has no variants; load_recipe reads it"):
-        load_study("smoke")
     with pytest.raises(ValueError, match="size must be left out, as it comes in one size, got 'laptop'"):
         load_study("smoke", size="laptop")
 
@@ -315,8 +343,6 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
         fr.run(TINY, folder, size="small", resume=True, jobs=0)
     with pytest.raises(ValueError, match="shard must have the form I/N with 0 <= I < N, got '2/2'"):
         fr.run(TINY, folder, size="small", resume=True, shard="2/2")
-    with pytest.raises(ValueError, match="jobs are of recipes with variants, which smoke has not"):
-        fr.run("smoke", tmp_path / "x", jobs=2)
     monkeypatch.setattr(run_study, "code_version", lambda: "another")
     with pytest.raises(ValueError, match="was started with other code"):
         fr.run(TINY, folder, size="small", resume=True)
@@ -342,7 +368,8 @@ def test_the_command_line_of_studies(capsys):
         (["run", TINY], "comes in sizes; give size (--size) as one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
-        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke has not"),
+        (["run", "smoke", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["run", "smoke", "--seeds", "1,1"], "seeds must be different numbers"),
         (["run", "smoke", "--size", "laptop"], "size must be left out"),
     ]:
         assert main(arguments) == 2
