@@ -26,21 +26,21 @@ def run(
     shard: str | None = None,
     stages: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Runs a recipe and returns what results.json holds. Under torchrun all ranks work on it; rank 0 writes.
+    """Runs a recipe and returns the content of results.json. Under torchrun all ranks work on it; rank 0 writes.
 
     Args:
-        recipe: a name that ships, a TOML file, a `Recipe` or a study.
-        out: the run directory; default runs/NAME. It must be new or empty unless `resume`.
-        resume: go on with what is in the directory. Stages that have begun must be those of the recipe that it was
-            started with, and the code must be the same; what differs elsewhere is printed.
-        overrides: values by dotted name; not with a `Recipe`.
-        size: of a recipe that comes in sizes.
-        seeds: instead of the recipe's.
-        jobs, shard, stages: how several processes share the work, see `studies.run_study.run_study`.
+        recipe: the name of a recipe that ships, a TOML file, a `Recipe` or a `Study`.
+        out: the run directory; default runs/NAME. It must be new or empty unless `resume` is set.
+        resume: continue the run in the directory. The code and the settings of stages that have begun must not have
+            changed; changes to other stages are printed.
+        overrides: values by dotted name, such as {"rl.steps": 100}; not with a `Recipe`.
+        size: for a recipe with sizes: "laptop" or "paper".
+        seeds: one run per seed, in place of the recipe's.
+        jobs, shard, stages: how several processes share the work; see `studies.run_study.run_study`.
     Raises:
-        ValueError: a recipe or directory that does not fit.
-        Interrupted, KeyboardInterrupt: Ctrl-C; the directory can be resumed.
-        Terminated: SIGTERM, likewise; a script that does not catch it exits with 143.
+        ValueError: the recipe is invalid, or the directory belongs to another run.
+        Interrupted, KeyboardInterrupt: Ctrl-C; the run can be resumed.
+        Terminated: SIGTERM; the run can be resumed. A script that does not catch it exits with 143.
         OSError: the disk is full, or a file cannot be written; the last checkpoint is kept.
         OtherRankFailed: another rank stopped with an error.
         RuntimeError: one of several processes failed; its message is on stderr.
@@ -48,7 +48,7 @@ def run(
     if isinstance(recipe, str | Path):
         study = load_study(recipe, overrides, size=size, seeds=seeds)
     elif overrides or size is not None:
-        raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
+        raise ValueError("run: overrides require a recipe by name or file; use dataclasses.replace on a Recipe")
     else:
         study = recipe if isinstance(recipe, Study) else Study.of(recipe)
         study = study if seeds is None else replace(study, seeds=seeds)

@@ -1,4 +1,4 @@
-"""The command `look`: samples of a finished evaluation in the terminal, each step marked with its verdict."""
+"""The command `look`: prints samples of a finished evaluation, each step marked with its verdict."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ def look_command(arguments: list[str]) -> int:
     """`fastreason look`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="fastreason look",
-        description="Samples kept by the evaluations of a run, a study or eval --out. Right steps are green, those "
-        "that do not count grey, wrong ones red, and each wrong step names its fault.",
+        description="Prints samples kept by the evaluations of a run, a study or eval --out. Right steps are green, "
+        "extra and repeated ones gray, wrong ones red, and each wrong step names its fault.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder with results.json, or that file")
     parser.add_argument("--op", help="only problems of these operations: 7, 2-10 or 3,5,9")
     parser.add_argument("--stage", metavar="NAME", help="only samples after this stage, for example rl")
     parser.add_argument("--failures", action="store_true", help="only samples that are not verified")
-    parser.add_argument("--count", type=int, default=5, metavar="N", help="at most so many (default 5)")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: on a terminal")
+    parser.add_argument("--count", type=int, default=5, metavar="N", help="maximum number of samples (default 5)")
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal (default auto)"
+    )
     options = parser.parse_args(arguments)
     if options.count < 1:
         raise ValueError(f"--count must be at least 1, got {options.count}")
@@ -45,7 +47,7 @@ def look_command(arguments: list[str]) -> int:
         if shown < options.count:
             shown += 1
             print(format_sample(where, trace, coloured), end="\n\n")
-    print(f"{shown} of {matching} samples that fit" if matching else "no sample that was kept fits")
+    print(f"{shown} of {matching} matching samples" if matching else "no matching samples were kept")
     return 0
 
 
@@ -57,7 +59,7 @@ def _results(path: Path) -> dict[str, Any]:
 
 
 def _traces(results: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a sample is of, and the sample, as `evaluate` kept it."""
+    """Yields what each sample belongs to, and the sample as kept by `evaluate`."""
     for stage, scores in results.get("stages", {}).items():
         yield from ((stage, trace) for trace in scores.get("traces", []))
     for name, variant in results.get("variants", {}).items():
@@ -69,7 +71,7 @@ def _traces(results: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def format_sample(where: str, trace: Mapping[str, Any], coloured: bool, width: int = 100) -> str:
-    """Problem, completion a step a line, and the verdict."""
+    """The problem, the completion with one step per line, and the verdict."""
     verdict = "verified" if trace["verified"] else "right answer, not verified" if trace["answer_correct"] else "wrong"
     head = f"{where + ': ' if where else ''}op {trace['op']}, {verdict}"
     lines = [f"{_BOLD}{head}{_PLAIN}" if coloured else head]
@@ -78,11 +80,11 @@ def format_sample(where: str, trace: Mapping[str, Any], coloured: bool, width: i
 
 
 def _steps(trace: Mapping[str, Any], coloured: bool) -> Iterator[str]:
-    """The completion, a step a line; offsets of steps count bytes."""
+    """Yields the completion, one step per line; offsets of steps are in bytes."""
     data, end = trace["completion"].encode(), 0
     for step in [*trace["steps"], None]:
         begin = len(data) if step is None else step["begin"]
-        # the full stop behind a step ends its line
+        # the full stop after a step belongs to its line
         if rest := _text(data[end:begin]).removeprefix(".").strip():
             yield f"  {rest}"
         if step is not None:
@@ -94,6 +96,6 @@ def _steps(trace: Mapping[str, Any], coloured: bool) -> Iterator[str]:
 
 
 def _text(data: bytes) -> str:
-    """On one line, without characters that a terminal would act on: completions are never trusted."""
+    """The text on one line, without control characters: completions are never trusted."""
     text = " ".join(data.decode(errors="replace").split())
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

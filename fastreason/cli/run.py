@@ -1,4 +1,4 @@
-"""The command `run`: a recipe into a folder."""
+"""The command `run`: runs a recipe."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _RUN_OPTIONS = """Runs a recipe into one directory.
 
   --out DIR    the run directory; default runs/NAME
-  --resume     go on with what is in the directory
-  --dry-run    print stages, tokens, FLOP, time and disk, and the resolved recipe, and stop
-  --size NAME  of a recipe that comes in sizes: laptop or paper
-  --seeds 0,1  a run with each, instead of the recipe's
-  --jobs N     processes on this machine, that share out variants and seeds
+  --resume     continue the run in the directory
+  --dry-run    print stages, tokens, FLOP, time, disk space and the complete recipe, and stop
+  --size NAME  for a recipe with sizes: laptop or paper
+  --seeds 0,1  one run per seed, in place of the recipe's
+  --jobs N     number of processes on this machine, which share variants and seeds
   --shard I/N  only part I of N, on one of N machines that share the directory
-  --stages DIR where finished stages are looked for and left, for several studies; default OUT/stages
+  --stages DIR folder of finished stages, shared by several studies; default OUT/stages
 
-Every field of the recipe is a flag too; what a variant sets itself stays:"""
+Every field of the recipe is a flag too; values set by a variant take precedence:"""
 
 
 def run_command(arguments: list[str]) -> int:
@@ -46,7 +46,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         return _run(arguments[0], options, flags)
     except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
-        print("\nstopped; the same command with --resume goes on from here", file=sys.stderr)
+        print("\nstopped; run the same command with --resume to continue", file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
 
 
@@ -80,7 +80,7 @@ def _run(name: str, options: argparse.Namespace, flags: list[str]) -> int:
 
 
 def _with_flags(name: str, flags: list[str], recipe: Recipe) -> Recipe:
-    """The recipe with the fields that flags replace."""
+    """The recipe with fields replaced by flags."""
     import tyro
 
     return tyro.cli(

@@ -158,7 +158,9 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
         )
     if saved.exists():
         if not resume:
-            raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
+            raise ValueError(
+                f"run: {folder} holds a run; continue it with resume=True (--resume), or choose another out (--out)"
+            )
         before = read_whole(code)["code"]
         if before != code_version():
             raise ValueError(
@@ -172,7 +174,7 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
         return
     mine = ("study.toml.new", "code.json", "stages", ".lock")  # left by a crash, made by other shards, or our lock
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
-        raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
+        raise ValueError(f"run: {folder} is not empty and not a run; choose another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
     # several shards may start at once: each writes the same
     write_json(code, {"code": code_version()})

@@ -71,5 +71,5 @@ def test_nothing_to_look_at_is_said(tmp_path, capsys):
     assert "results.json" in capsys.readouterr().err
     write(tmp_path, {"traces": [trace(5, True)]})
     assert main(["look", str(tmp_path), "--op", "7"]) == 0
-    assert "no sample that was kept fits" in capsys.readouterr().out
+    assert "no matching samples were kept" in capsys.readouterr().out
     assert main(["look", str(tmp_path), "--count", "0"]) == 2

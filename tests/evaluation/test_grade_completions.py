@@ -188,7 +188,7 @@ def test_rows_that_share_an_id_are_told_apart_by_op_and_template(files, capsys):
         files([{**row, "completion": RIGHT[i]} for row, i in zip(said, [1, 3, 2, 0], strict=True)], gold)
     )
     assert [row["row"] for row in rows] == [1, 3]
-    assert capsys.readouterr().err.count("completions.jsonl:3: id 10 names 2 gold rows; give row") == 1
+    assert capsys.readouterr().err.count("completions.jsonl:3: id 10 matches 2 gold rows; use row") == 1
 
 
 def released(i: int, index: int, text: str) -> dict:
@@ -227,7 +227,7 @@ def test_released_numbers_count_within_an_op(files, capsys):
     assert [row["row"] for row in rows] == list(range(12 - len(mine), 12))
     assert all(row["failure"] == "NONE" for row in rows)
     error = capsys.readouterr().err
-    assert f"gold_answer '999' is not that of gold row {12 - len(mine)}" in error
+    assert f"gold_answer '999' differs from that of gold row {12 - len(mine)}" in error
     assert "no gold row has op 99" in error
 
 
@@ -255,18 +255,18 @@ UNUSABLE = [
     (b"\x00", "not JSON: "),
     (b"[" * 100_000, "not JSON: "),
     (b"1" * 10_000, "not JSON: "),
-    (b"[1]", "no JSON object but list"),
-    (b"null", "no JSON object but NoneType"),
-    ({"row": 12, "completion": ""}, "row 12 is not in 0 .. 11"),
-    ({"row": -1, "completion": ""}, "row -1 is not in 0 .. 11"),
+    (b"[1]", "must be a JSON object, got list"),
+    (b"null", "must be a JSON object, got NoneType"),
+    ({"row": 12, "completion": ""}, "row must be in 0 .. 11, got 12"),
+    ({"row": -1, "completion": ""}, "row must be in 0 .. 11, got -1"),
     ({"row": "3", "completion": ""}, "row must be an integer, got '3'"),
     ({"row": True, "completion": ""}, "row must be an integer, got True"),
-    ({"id": "nobody", "completion": ""}, "id 'nobody' names no gold row"),
-    ({"row": 1}, "no text; need completions, completion, response, output, text, gen_solution_answer"),
-    ({"row": 1, "completion": 7}, "no text; need"),
+    ({"id": "nobody", "completion": ""}, "id 'nobody' matches no gold row"),
+    ({"row": 1}, "no text; must have completions, completion, response, output, text, gen_solution_answer"),
+    ({"row": 1, "completion": 7}, "no text; must have"),
     ({"row": 1, "completions": ["a", None]}, "completions[1] must be a text, got None"),
     ({"row": 1, "completions": []}, "completions is empty"),
-    ({"completion": "a"}, "none of row, id and __idx, which lines before it have"),
+    ({"completion": "a"}, "has none of row, id and __idx, unlike earlier lines"),
 ]
 
 
@@ -300,10 +300,10 @@ def test_gold_rows_that_cannot_be_used(files, capsys):
         "gold.jsonl:3: no solution",
         "gold.jsonl:4: op must be an integer, got 'x'",
         "gold.jsonl:7: op must be in 0 .. 2**31 - 1",
-        "gold.jsonl:8: solution has no step that can be read",
-        "gold.jsonl:9: solution has no answer that can be read",
-        "completions.jsonl:2: gold row 1 has no solution that can be read",
-        "completions.jsonl:4: gold row 6 has no solution that can be read",
+        "gold.jsonl:8: solution has no readable step",
+        "gold.jsonl:9: solution has no readable answer",
+        "completions.jsonl:2: gold row 1 has no readable solution",
+        "completions.jsonl:4: gold row 6 has no readable solution",
     ):
         assert error.count(line) == 1
     assert list(summary.skipped.values()) == [0, 6, 2]
@@ -318,7 +318,7 @@ def test_a_gold_row_that_cannot_be_read_is_status_1(files, capsys):
     assert main([*arguments, "--results", str(results)]) == 1
     last = capsys.readouterr().out.splitlines()[-2:]
     assert last[0] == "11 completions of 11 problems; 1 malformed lines skipped"
-    assert last[1] == "1 gold rows cannot be read; 1 lines that answer them have no verdict"
+    assert last[1] == "1 gold rows are unreadable; 1 lines for them have no verdict"
     content = json.loads(results.read_text())
     assert [content[name] for name in ("samples", "malformed", "unreadable_gold", "without_gold")] == [11, 1, 1, 1]
     files([{"row": i, "completion": RIGHT[i]} for i in range(11)] + [b"{"])
@@ -345,7 +345,7 @@ def test_gzip_whole_and_cut_off(files, capsys):
     assert 0 < len(rows) < 600
     assert rows == wanted[: len(rows)]
     assert summary.skipped["malformed"] == 1
-    assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read on from here" in capsys.readouterr().err
+    assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read further" in capsys.readouterr().err
 
 
 @given(
@@ -387,11 +387,11 @@ def test_any_lines(lines, tmp_path_factory):
         ({"--out": "gold.jsonl"}, "gold.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub/../completions.jsonl"}, "completions.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub"}, "sub is a folder"),
-        ({"--format": "parquet"}, "--format needs --out FILE"),
-        ({"--released": None}, "--released needs --out FILE"),
+        ({"--format": "parquet"}, "--format requires --out FILE"),
+        ({"--released": None}, "--released requires --out FILE"),
         ({"--threads": "-1"}, "--threads must be at least 0, got -1"),
-        ({"--gold": "empty"}, "empty has no row with a solution"),
-        ({"--completions": "empty"}, "empty has no completion of a gold row"),
+        ({"--gold": "empty"}, "empty has no row with a readable solution"),
+        ({"--completions": "empty"}, "empty has no completion for any gold row"),
         ({"--completions": "five"}, "five has 5 lines without row, id or __idx"),
     ],
 )

@@ -300,7 +300,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
     process.kill()
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/stages/*/done.json")}
-    with pytest.raises(ValueError, match=r"holds a run; give resume=True \(--resume\)"):
+    with pytest.raises(ValueError, match=r"holds a run; continue it with resume=True \(--resume\)"):
         fr.run(TINY, tmp_path / "run", size="small")
     whole = fr.run(TINY, tmp_path / "run", size="small", resume=True)
     assert comparable(whole) == comparable(results)
@@ -318,7 +318,7 @@ def test_sigterm_stops_all_processes_with_143(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert "the same command with --resume goes on from here" in errors
+    assert "the same command with --resume to continue" in errors
     # both left a checkpoint and let go of their locks
     assert len(list(tmp_path.glob("run/stages/pretrain-*/checkpoint/state/progress.json"))) == 2
     assert len(list(tmp_path.glob("run/stages/pretrain-*/owner-0001/released"))) == 2
@@ -337,7 +337,7 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"another recipe; the first field that differs is variants\.all-rl\.pretrain"):
         fr.run(TINY, folder, size="small", resume=True, overrides={"pretrain.tokens": 5000})
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not empty and holds no run"):
+    with pytest.raises(ValueError, match="is not empty and not a run"):
         fr.run(TINY, tmp_path, size="small")
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         fr.run(TINY, folder, size="small", resume=True, jobs=0)
