@@ -12,7 +12,6 @@ import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
-from fastreason.cli.run import format_results
 from fastreason.runtime.stop_request import StopRequest
 
 
@@ -169,14 +168,6 @@ def test_info(capsys):
 def test_python_m_fastreason():
     done = subprocess.run([sys.executable, "-m", "fastreason", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: fastreason COMMAND")
-
-
-def test_the_table_has_a_line_for_each_stage_and_k():
-    ops = {"2": {"verified": {"1": 0.5, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}
-    lines = format_results({"stages": {"rl": {"ops": ops}}}).splitlines()
-    assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
-    assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
-    assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
 
 
 # --- eval and edge ---

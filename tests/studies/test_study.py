@@ -376,6 +376,22 @@ def test_the_command_line_of_studies(capsys):
         assert message in capsys.readouterr().err
 
 
+def test_the_table_has_a_line_for_each_stage_and_k():
+    def scores(p):
+        return {"ops": {"2": {"verified": {"1": p, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}}
+
+    runs = {seed: {"rl": {"evaluation": f"evaluate-{seed}"}} for seed in ("0", "1", "2")}
+    results = {"variants": {"mine": {"runs": runs}}, "claims": []}
+    # the third seed is not finished
+    several = results | {"scores": {"evaluate-0": scores(0.25), "evaluate-1": scores(0.75)}}
+    one = results | {"stages": {"rl": scores(0.5)}, "variants": {"mine": {"runs": {"0": runs["0"]}}}}
+    for found in (one, several):
+        lines = run_study.format_results(found).splitlines()
+        assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
+        assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
+        assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
+
+
 # locks
 
 
