@@ -99,8 +99,10 @@ def test_a_recipe_without_variants_is_one(tmp_path):
 
 
 def test_seeds_of_a_recipe_are_runs_of_their_own(tmp_path, capsys):
-    flags = ["--pretrain.tokens", "2000", "--midtrain", "None", "--rl", "None", "--evaluate.problems", "2"]
-    assert main(["run", "smoke", "--out", str(tmp_path / "run"), "--seeds", "1,2", "--threads", "1", *flags]) == 0
+    short = replace(load_recipe("smoke", {"pretrain.tokens": 9000, "evaluate.problems": 2}), midtrain=None, rl=None)
+    short.save(tmp_path / "short.toml")
+    flags = ["--seeds", "1,2", "--threads", "1", "--pretrain.tokens", "2000"]
+    assert main(["run", str(tmp_path / "short.toml"), "--out", str(tmp_path / "run"), *flags]) == 0
     out, error = capsys.readouterr()
     assert out.splitlines()[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "3", "op", "4"]
     assert "smoke, smoke, seed 2: evaluation after pretrain: done in " in error and "(4 of 4)" in error
