@@ -233,7 +233,7 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
     assert results["seed"] == 5
     capsys.readouterr()
     assert main(["eval", str(checkpoint), "--preset", "paper", *flags]) == 2
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "continue it with --resume" in capsys.readouterr().err
     assert main(["eval", str(checkpoint), "--preset", "paper", *flags, "--resume"]) == 0
     assert main(["eval", str(checkpoint), "--preset", "paper", *flags, "--resume", "--samples", "4"]) == 2
     assert "samples was 3, now it is 4" in capsys.readouterr().err

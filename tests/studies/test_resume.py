@@ -100,5 +100,5 @@ def test_weights_that_are_no_numbers_are_no_bad_input(bad, tmp_path):
     with torch.no_grad():
         model.final_norm.fill_(bad)
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    with pytest.raises(FloatingPointError, match="rl: weights of the model are not finite"):
+    with pytest.raises(FloatingPointError, match="rl: the model's weights are not finite"):
         reinforce(model, tokenizer, RECIPE.rl, seed=0, folder=tmp_path / "rl", log=log, stop=StopRequest())
