@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,18 +17,40 @@ from fastreason.studies.recipe import load_recipe
 from fastreason.studies.study import Study
 from fastreason.training import checkpoint
 
+from .processes import Command, wait_until
 from .reports.test_study_page import read
 
 STAGES = ["pretrain", "midtrain", "rl"]
-# the smoke recipe, smaller still
-SHORT = {"pretrain.tokens": 40_000, "midtrain.tokens": 10_000, "rl.steps": 3, "evaluate.problems": 4}
+# the smoke recipe: long enough to learn something, and shorter still
+LEARNS = {"threads": 1, "pretrain.tokens": 150_000}
+SHORT = {"threads": 1, "pretrain.tokens": 40_000, "midtrain.tokens": 10_000, "rl.steps": 3, "evaluate.problems": 4}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """One uninterrupted smoke run."""
+    """One uninterrupted run that learns."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    return folder, fr.run("smoke", folder)
+    return folder, fr.run("smoke", folder, overrides=LEARNS)
+
+
+def comparable(results):
+    """What must not depend on how often a run was stopped."""
+    return {stage: scores["ops"] for stage, scores in results["stages"].items()}, results["tokens"]
+
+
+def assert_unbroken(folder, short):
+    """Results and weights of a run that was stopped are those of the unbroken one."""
+    assert comparable(json.loads((folder / "results.json").read_text())) == short[1]
+    for stage in STAGES:
+        place = Path("checkpoints") / stage / "model.safetensors"
+        assert (folder / place).read_bytes() == (short[0] / place).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The folder of an uninterrupted short run, and what must not depend on how often it was stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    return folder, comparable(fr.run("smoke", folder, overrides=SHORT))
 
 
 def test_the_run_directory_keeps_its_contract(finished):
@@ -58,7 +81,7 @@ def test_the_run_directory_keeps_its_contract(finished):
     assert results["machine"]["cores"] == os.cpu_count()
     assert (results["recipe"], results["seed"]) == ("smoke", 0)
     assert results["ranges"] == {"in-distribution": [2], "edge": [3]}
-    assert Study.load(folder / "study.toml") == Study.of(load_recipe("smoke"))
+    assert Study.load(folder / "study.toml") == Study.of(load_recipe("smoke", LEARNS))
 
 
 def test_a_run_is_a_study_of_one_variant(finished):
@@ -117,7 +140,7 @@ def test_a_finished_run_is_not_done_again(finished):
     times = {path: path.stat().st_mtime_ns for path in (folder / "stages").rglob("*") if path.is_file()}
     assert len(times) > 20
     # settings that change no result may change
-    assert fr.run("smoke", folder, resume=True, overrides={"pretrain.prefetch": 0, "rl.keep": 2}) == results
+    assert fr.run("smoke", folder, resume=True, overrides=LEARNS | {"pretrain.prefetch": 0, "rl.keep": 2}) == results
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
@@ -126,7 +149,7 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
     with pytest.raises(ValueError, match="holds a run; continue it with resume=True"):
         fr.run("smoke", folder)
     with pytest.raises(ValueError, match=r"started with another recipe; the first field that differs is rl\.steps"):
-        fr.run("smoke", folder, resume=True, overrides={"rl.steps": 9})
+        fr.run("smoke", folder, resume=True, overrides=LEARNS | {"rl.steps": 9})
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty and not a run"):
         fr.run("smoke", tmp_path)
@@ -137,82 +160,60 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
         fr.run("smoke", tmp_path, resume=True)
 
 
-def comparable(results):
-    """What must not depend on how often a run was stopped."""
-    return {stage: scores["ops"] for stage, scores in results["stages"].items()}, results["tokens"]
-
-
-def test_stopping_at_every_step_changes_nothing(tmp_path):
-    whole = fr.run("smoke", tmp_path / "whole", overrides=SHORT)
+def test_stopping_at_every_step_changes_nothing(short, tmp_path, monkeypatch):
     begun = tmp_path / "parts" / "study.toml"
-    stops = 0
-    with pytest.MonkeyPatch.context() as patch:
-        looks = 0
+    stops = looks = 0
 
-        def requested(self):
-            nonlocal looks
-            looks += 1
-            return looks % 9 == 0
+    def requested(self):
+        nonlocal looks
+        looks += 1
+        return looks % 9 == 0
 
-        patch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
-        while True:
-            try:
-                parts = fr.run("smoke", tmp_path / "parts", resume=begun.exists(), overrides=SHORT)
-                break
-            except (Interrupted, KeyboardInterrupt):
-                stops += 1
-                assert stops < 200
+    monkeypatch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
+    while True:
+        try:
+            fr.run("smoke", tmp_path / "parts", resume=begun.exists(), overrides=SHORT)
+            break
+        except (Interrupted, KeyboardInterrupt):
+            stops += 1
+            assert stops < 200
     assert stops >= 5
-    assert comparable(parts) == comparable(whole)
-    for stage in STAGES:
-        a, b = (
-            (tmp_path / name / "checkpoints" / stage / "model.safetensors").read_bytes() for name in ("whole", "parts")
-        )
-        assert a == b
+    assert_unbroken(tmp_path / "parts", short)
 
 
-def _start(folder, *flags):
-    flags = [f"--{name} {value}" for name, value in SHORT.items()] + list(flags)
-    command = [sys.executable, "-m", "fastreason", "run", "smoke", "--out", str(folder), "--resume"]
-    return subprocess.Popen(
-        command + " ".join(flags).split(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+def is_training(folder):
+    return any(path.stat().st_size for path in folder.glob("stages/pretrain-*/metrics.jsonl"))
+
+
+def start(folder, **more):
+    flags = [text for name, value in (SHORT | more).items() for text in (f"--{name}", str(value))]
+    return Command("run", "smoke", "--out", str(folder), "--resume", *flags)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_killed_again_and_again_finishes(tmp_path, sent):
-    """Signals at moments that do not follow the steps: start-up, training, evaluation, writing."""
+def test_a_run_that_is_killed_again_and_again_is_the_unbroken_one(short, tmp_path, sent):
+    """Signals at moments that do not follow the steps: before the first one, in training, evaluation and writing."""
     folder = tmp_path / "run"
-    for delay in (0.05, 2.5, 3.7, 4.9, 6.1):
-        process = _start(folder)
+    for delay in (0.0, 0.2, 0.4, 0.8):
+        process = start(folder)
         time.sleep(delay)
         process.send_signal(sent)
         process.communicate()
         if sent == signal.SIGINT:
-            # 130 from the command itself, -2 while Python is still starting
+            # 130 from the command itself, -2 before it runs
             assert process.returncode in (0, 130, -signal.SIGINT)
-    last = _start(folder)
+    last = start(folder)
     _, errors = last.communicate()
     assert last.returncode == 0, errors
-    results = json.loads((folder / "results.json").read_text())
-    assert list(results["stages"]) == STAGES
+    assert_unbroken(folder, short)
     assert (folder / "report.html").exists()
-
-
-def _wait_for_training(folder, process):
-    for _ in range(1200):
-        if any(path.stat().st_size for path in folder.glob("stages/pretrain-*/metrics.jsonl")):
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError(f"{folder}: no step was taken")
 
 
 @pytest.mark.parametrize("sent, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent, status):
     folder = tmp_path / "run"
-    process = _start(folder, "--pretrain.tokens 100000000", "--pretrain.save-every-s 1e9")
-    _wait_for_training(folder, process)
+    process = start(folder, **{"pretrain.tokens": 100_000_000, "pretrain.save-every-s": 1e9})
+    wait_until(lambda: is_training(folder), process)
     assert not (folder / "checkpoints" / "pretrain").exists()
     process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
@@ -225,18 +226,17 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent,
 
 
 def test_sigterm_ends_a_script_with_143(tmp_path):
-    code = (
-        f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={{'pretrain.tokens': 10**9}})"
-    )
+    overrides = {"threads": 1, "pretrain.tokens": 10**9}
+    code = f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={overrides})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    _wait_for_training(tmp_path / "run", process)
+    wait_until(lambda: is_training(tmp_path / "run"), process)
     process.terminate()
     assert process.wait(timeout=120) == 143
 
 
-def test_a_crash_before_the_recipe_is_written_can_be_resumed(tmp_path):
+def test_a_crash_before_the_recipe_is_written_can_be_resumed(short, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "study.toml.new-1").write_text("half a stu")
-    results = fr.run("smoke", folder, resume=True, overrides=SHORT)
-    assert list(results["stages"]) == STAGES
+    fr.run("smoke", folder, resume=True, overrides=SHORT)
+    assert_unbroken(folder, short)

@@ -128,6 +128,7 @@ class Scores:
 
     @property
     def ops(self) -> tuple[int, ...]:
+        """The evaluated ops, increasing."""
         return tuple(map(int, self.result["ops"]))
 
     @property

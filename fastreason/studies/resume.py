@@ -1,6 +1,6 @@
-"""What may differ when a study goes on: settings that change no result, and stages that have not begun.
+"""What may change when a study is resumed: settings that do not affect results, and stages that have not begun.
 
-Every difference that is let through is printed with its old and its new value; the first that is not is an error.
+Every accepted change is printed with its old and new value; the first that is not accepted is an error.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from .recipe import STAGES
 from .study import Study
 
 CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep", "metrics"}
-"""Last part of the names of settings that any run may go on with another value of."""
+"""The last part of the names of settings that may change in any run."""
 _EVALUATED = ("evaluate", "in_distribution", "edge")
 _NOTHING = "nothing"
 
 
 def check_study(folder: Path, before: Study, now: Study, begun: Mapping[str, list[str]]) -> None:
-    """Lets a study go on in `folder` as it is `now`, or refuses it.
+    """Checks that the study in `folder` can be resumed as it is `now`.
 
     Args:
         begun: the stages of each variant that have begun with any seed, and "evaluate" if one was evaluated.
     Raises:
-        ValueError: a stage that has begun, or what it rests on, would differ.
+        ValueError: a stage that has begun, or something it depends on, would change.
     """
-    # the fields of an only variant are named as in its recipe
+    # the fields of a single variant are named as in its recipe
     prefix = f"variants.{next(iter(before.variants))}." if len(before.variants) == 1 else ""
     found = differences(before.to_dict(), now.to_dict())
     changes = [(name.removeprefix(prefix), name, old, new) for name, old, new in found]
@@ -46,11 +46,11 @@ def check_study(folder: Path, before: Study, now: Study, begun: Mapping[str, lis
 
 
 def _may_change(name: str, begun: Mapping[str, list[str]]) -> bool:
-    """Whether a field of a study may have another value, once these stages of its variants have begun."""
+    """Whether a field of a study may change after these stages of its variants have begun."""
     part, _, rest = name.partition(".")
     if part == "ranges":
         return not any("evaluate" in stages for stages in begun.values())
-    # a name may hold dots
+    # a name may contain dots
     variant = max((v for v in begun if rest.startswith(v + ".")), key=len, default=None)
     if part != "variants" or variant is None:
         return False
@@ -63,7 +63,7 @@ def _may_change_in_recipe(name: str, begun: list[str]) -> bool:
         return True
     if first in _EVALUATED:
         return "evaluate" not in begun
-    # what comes behind a stage rests on it
+    # later stages depend on a stage
     return first in STAGES and not set(STAGES[STAGES.index(first) :]) & set(begun)
 
 
@@ -72,12 +72,12 @@ def _check_vocabulary(folder: Path, before: Tokenizer, now: Tokenizer) -> None:
         changed = sorted({*before.words} ^ {*now.words})
         raise ValueError(
             f"run: {folder} was started with another vocabulary: the mixtures differ in "
-            f"{', '.join(map(repr, changed[:3])) or 'the order of words'}, and the model has learnt the old one"
+            f"{', '.join(map(repr, changed[:3])) or 'the order of words'}, and the model was trained with the old one"
         )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Dotted name, old and new value of every field that differs.
+    """Yields the dotted name, old value and new value of every field that differs.
 
     >>> list(differences({"rl": {"steps": 1}, "seed": 0}, {"rl": {"steps": 2, "prompts": 3}, "seed": 0}))
     [('rl.steps', '1', '2'), ('rl.prompts', 'nothing', '3')]

@@ -1,18 +1,18 @@
-"""Runs a study: any number of processes, on one machine or many, that share out its units of work.
+"""Runs a study: its units of work are divided among any number of processes, on one or several machines.
 
-    OUT/study.toml    the resolved recipe of every variant, seeds, claims
+    OUT/study.toml    the fully resolved recipe of every variant, seeds, claims
     OUT/code.json     version and hash of the code
     OUT/stages/       units of work, see fastreason.studies.work_units; several studies may share another folder
-    OUT/results.json  scores by variant and seed, and the verdicts of the claims, as far as they are finished
+    OUT/results.json  scores by variant and seed, and the verdicts on claims, as far as they are finished
 
-and of a single run also
+and for a single run also
 
-    OUT/metrics.jsonl      those of its stages, one after the other
+    OUT/metrics.jsonl      the metrics of its stages in order
     OUT/checkpoints/STAGE  links to the checkpoints of its stages, and OUT/evaluation/STAGE to the samples, if kept
 
-A process looks for a unit whose predecessor is finished and whose lock is free, does it, and looks again, until nothing
-is left. So `--jobs 4`, shards on several machines with a shared folder, and a restart after a crash are all one thing:
-more processes that look. Under torchrun all ranks do the units that rank 0 finds.
+Each process repeatedly takes a unit whose predecessor is finished and whose lock is free, until none is left. So
+`--jobs 4`, shards on several machines with a shared folder, and a restart after a crash are the same thing: additional
+processes. Under torchrun all ranks work on the unit that rank 0 takes.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ def run_study(
     stages: str | Path | None = None,
     write_page: Callable[[Path], Any] = lambda folder: None,
 ) -> dict[str, Any]:
-    """Runs what is not finished of a study, and returns what results.json holds. All ranks call it; rank 0 writes.
+    """Runs the unfinished part of a study, and returns the content of results.json. All ranks call it; rank 0 writes.
 
     Args:
         study: see `load_study`.
-        out: the run directory; default runs/NAME. New or empty, or that of this study: with `resume`, or with `shard`,
-            whose other parts may have made it.
-        resume: go on with what is in the directory. Stages that have begun must be those that it was started with; what
-            differs elsewhere is printed.
-        jobs: processes on this machine.
-        shard: "I/N": only runs of part I of N (0 .. N - 1), which other machines complete. What runs of several parts
-            share is done by whoever comes first; the others wait for it.
-        stages: where finished units are looked for and left; default OUT/stages.
-        write_page: given the directory, writes the page of what is finished: at the end, and of a single run after each
-            evaluation.
+        out: the run directory; default runs/NAME. It must be new, empty or, with `resume` or `shard`, that of this
+            study.
+        resume: continue the study in the directory. The code and the settings of stages that have begun must not have
+            changed; changes to other stages are printed.
+        jobs: number of processes on this machine.
+        shard: "I/N": only the runs of part I of N (0 .. N - 1); other machines do the rest. Units shared by several
+            parts are done by the first to reach them, while the others wait. Without it the process has the directory
+            to itself.
+        stages: folder of finished units; default OUT/stages.
+        write_page: writes the report into the directory: at the end, and for a single run after each evaluation.
     Raises:
-        ValueError: an argument, or a directory that does not fit.
+        ValueError: an argument is invalid, or the directory belongs to another study.
         Interrupted, Terminated, KeyboardInterrupt, OSError, FloatingPointError: as in `fastreason.run`.
         OtherRankFailed: another rank stopped with an error.
         RuntimeError: one of several processes failed; its message is on stderr.
@@ -144,17 +144,17 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
 
 
 def part_of(runs: list[Run], first: int, count: int) -> list[Run]:
-    """Part `first` of `count`: neighbours, which share most, stay together."""
+    """Part `first` of `count`; consecutive runs, which share the most, stay together."""
     return runs[first * len(runs) // count : (first + 1) * len(runs) // count]
 
 
 def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None) -> None:
-    """Makes the directory, or checks that it belongs to this study and this code."""
+    """Creates the directory, or checks that it belongs to this study and this code."""
     saved, code = folder / "study.toml", folder / "code.json"
     if (folder / "recipe.toml").exists() and not saved.exists():
         raise ValueError(
-            f"run: {folder} holds a run of an earlier version (recipe.toml without study.toml), which this one cannot "
-            "go on with; finish it with that version, or give another out (--out)"
+            f"run: {folder} holds a run of an earlier version (recipe.toml without study.toml), which this version "
+            "cannot continue; finish it with that version, or choose another out (--out)"
         )
     if saved.exists():
         if not resume:
@@ -164,8 +164,8 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
         before = read_whole(code)["code"]
         if before != code_version():
             raise ValueError(
-                f"run: {folder} was started with other code ({before}, this is {code_version()}), whose results these "
-                "would not compare with; go on with that code, or give another out (--out)"
+                f"run: {folder} was started with other code ({before}, this is {code_version()}), so results "
+                "would not be comparable; continue with that code, or choose another out (--out)"
             )
         started = Study.load(saved)
         check_study(folder, started, study, begun_stages(started, folder / "stages" if stages is None else stages))
@@ -182,17 +182,17 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
 
 
 def _forget_cut(units: Sequence[Unit], stages: Path) -> None:
-    """Removes what a power cut left of done.json: the unit is done again, from its checkpoint."""
+    """Removes a done.json truncated by a power failure; the unit is redone from its checkpoint."""
     for unit in units:
         try:
             unit.outcome(stages)
         except ValueError as error:
-            print(f"run: {error}; this stage is finished again", file=sys.stderr)
+            print(f"run: {error}; this stage is redone from its checkpoint", file=sys.stderr)
             (stages / unit.key / "done.json").unlink(missing_ok=True)
 
 
 def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
-    """The stages of each variant that have begun, with any seed."""
+    """The stages of each variant that have begun with any seed."""
     begun: dict[str, list[str]] = {name: [] for name in study.variants}
     for run in study_runs(study):
         for stage, (unit, evaluation) in run.stages.items():
@@ -214,10 +214,10 @@ def work_through(
     stop: StopRequest,
     update: Callable[[Unit | None], None] | None = None,
 ) -> None:
-    """Does units until all are finished, here or elsewhere. All ranks call it, and do what rank 0 finds.
+    """Works on units until all are finished, here or elsewhere. All ranks call it; rank 0 chooses the unit.
 
     Args:
-        update: called on rank 0 where a unit begins (with None), ends (with the unit) or fails (with None).
+        update: called on rank 0 when a unit begins or fails (with None) and when it is finished (with the unit).
     Raises:
         Interrupted: `stop` was requested.
     """
@@ -257,7 +257,7 @@ def _take(units: Sequence[Unit], stages: Path, stop: StopRequest) -> tuple[int, 
             continue
         if not _finished(unit, stages):
             return number, lock
-        lock.withdraw()  # somebody finished it just before the lock was ours
+        lock.withdraw()  # another process finished it just before we got the lock
     return (_NONE_READY if pending else _ALL_DONE), None
 
 
@@ -270,7 +270,7 @@ def _do(
     try:
         work(unit, stages, stop, metrics)
     except BaseException:
-        with contextlib.suppress(OSError):  # as of a full disk, of which the error that is under way says more
+        with contextlib.suppress(OSError):  # such as a full disk: the error that is being raised says more
             update(None)
         raise
     with distributed.together():
@@ -283,7 +283,7 @@ def _finished(unit: Unit, stages: Path) -> bool:
 
 
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
-    """Writes results.json of what is finished, and returns it; of several ranks rank 0 writes."""
+    """Writes results.json from finished units, on rank 0, and returns its content."""
     results = collect(study, runs, stages)
     if distributed.is_main():
         if study.is_run:
@@ -293,7 +293,7 @@ def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> d
 
 
 def _lay_out(run: Run, folder: Path, stages: Path) -> None:
-    """What a run wrote, where people look for it: see the head of this module."""
+    """Links and metrics of a single run, as described at the top of this module."""
     links, metrics = {}, []
     for stage, (unit, evaluation) in run.stages.items():
         place, samples = stages / unit.key, stages / evaluation.key / "samples"
@@ -312,7 +312,7 @@ def _lay_out(run: Run, folder: Path, stages: Path) -> None:
         wanted = None if target is None else os.path.relpath(target.resolve(), link.parent.resolve())
         if link.is_symlink() and os.readlink(link) == wanted:
             continue
-        with contextlib.suppress(OSError):  # a file system without links, which nothing here rests on
+        with contextlib.suppress(OSError):  # a file system without links; nothing here depends on them
             link.parent.mkdir(exist_ok=True)
             link.unlink(missing_ok=True)
             if wanted is not None:
@@ -321,15 +321,15 @@ def _lay_out(run: Run, folder: Path, stages: Path) -> None:
 
 
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None, stop: StopRequest) -> None:
-    """Starts processes that work through the study and waits for them; signals are theirs too."""
+    """Starts worker processes and waits for them, forwarding signals."""
     command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
     command.append(str(os.getpid()))
-    # they import rewards from where this process does
+    # they import rewards from the same folders as this process
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(jobs):
-            # a group of their own: Ctrl-C reaches them once, through us
+            # in their own process group, so that Ctrl-C reaches them once, through us
             workers.append(subprocess.Popen(command, env=environment, process_group=0))
         _wait(workers, stop)
     finally:
@@ -356,7 +356,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None
 
 
 def _worker(arguments: Sequence[str] | None = None) -> int:
-    """A process of `_start_workers`: not for people."""
+    """Entry point of a process started by `_start_workers`."""
     parser = argparse.ArgumentParser(prog="python -m fastreason.studies.run_study")
     for name in ("folder", "stages"):
         parser.add_argument(name, type=Path)
@@ -366,7 +366,7 @@ def _worker(arguments: Sequence[str] | None = None) -> int:
     study = Study.load(options.folder / "study.toml")
     units = distinct_units(part_of(study_runs(study), *parse_shard(options.shard)))
     with StopRequest.watch() as stop:
-        if os.getppid() != options.parent:  # it was killed while we were importing
+        if os.getppid() != options.parent:  # the parent was killed while we were importing
             return 128 + signal.SIGTERM
         threading.Thread(target=_stop_when_orphaned, args=(stop, options.parent), daemon=True).start()
         try:
@@ -380,14 +380,14 @@ def _worker(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stop_when_orphaned(stop: StopRequest, parent: int) -> None:
-    """A worker ends, with a checkpoint, when the process that started it was killed."""
+    """Stops a worker, with a checkpoint, when its parent process is gone."""
     while os.getppid() == parent:
         time.sleep(_POLL_S)
     stop.requested = True
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """One line a claim: verdict, effect with its interval, text. Of an only variant without claims, verified pass@k."""
+    """One line per claim: verdict, effect with its interval, text; verified pass@k of one variant without claims."""
     if len(results["variants"]) == 1 and not results["claims"]:
         return _format_stages(results)
     lines = []
@@ -401,7 +401,7 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def _format_stages(results: Mapping[str, Any]) -> str:
-    """Means over seeds in percent, one line a stage and k, one column an op."""
+    """Means over seeds in percent, one line per stage and k, one column per op."""
     lines: list[str] = []
     for stage, by_seed in scores_by_stage(results).items():
         if not by_seed:

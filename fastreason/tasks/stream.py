@@ -246,10 +246,12 @@ class ProblemBatch:
 
     @cached_property
     def problems(self) -> list[str]:
+        """The sentences of each problem, without the question."""
         return self.core.problems()
 
     @cached_property
     def questions(self) -> list[str]:
+        """The question of each problem."""
         return self.core.questions()
 
     @cached_property
@@ -285,6 +287,7 @@ class ProblemBatch:
 
     @property
     def cells(self) -> list[Cell]:
+        """The settings each problem was drawn with."""
         return [self.stream.cells[i] for i in self.core.cells()]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -353,6 +356,7 @@ class Problem:
 
     @property
     def answer(self) -> int:
+        """The gold answer."""
         return int(self.batch.answers[self.place])
 
     @property
