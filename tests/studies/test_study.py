@@ -358,7 +358,7 @@ def test_the_command_line_of_studies(capsys):
     plan = capsys.readouterr().out
     assert "tiny, size small: a decoder of" in plan
     assert "9 k tokens in 18 steps of 512" in plan
-    assert "in 2 processes on cores of their own" in plan
+    assert "in 2 processes with a core each" in plan
     for arguments, message in [
         (["run", TINY], "has sizes; set size (--size) to one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
