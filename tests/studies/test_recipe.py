@@ -7,6 +7,7 @@ import pytest
 from fastreason.studies import recipe as recipes
 from fastreason.studies.recipe import available_recipes, load_recipe, merge, recipe_from_dict
 from fastreason.studies.study import Study, load_study
+from fastreason.training.budget import Budget
 
 
 def test_what_ships():
@@ -60,6 +61,15 @@ def test_a_base_that_is_none_is_refused(base, message, tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text(f"base = {base}")
     with pytest.raises(ValueError, match=message):
         load_recipe("mine.toml")
+
+
+def test_the_splits_of_a_budget_are_a_study():
+    study = load_study(Path(__file__).parents[2] / "docs" / "results" / "budget" / "recipe.toml", size="tiny")
+    spent = {
+        name: sum(Budget.parse(getattr(recipe, stage).budget).flop for stage in recipe.stages)
+        for name, recipe in study.variants.items()
+    }
+    assert spent == dict.fromkeys(["100-0-0", "60-40-0", "60-0-40", "60-30-10", "60-10-30"], 1e13)
 
 
 def test_sizes_and_mixtures_by_name(tmp_path):
