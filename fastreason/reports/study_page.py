@@ -15,7 +15,7 @@ from urllib.parse import quote
 import jinja2
 
 from ..runtime.files import read_whole, write_text
-from ..studies.effects import UNDECIDED, difference, level
+from ..studies.effects import difference, level
 from ..studies.recipe import STAGE_NAMES
 from ..studies.results import StudyScores
 from ..studies.study import RangePart, Study
@@ -135,7 +135,7 @@ def _gains(study: Study, scores: StudyScores) -> list[dict[str, Any]]:
                 if before is not None:
                     added = difference(after, [was])
                     low, high = added.interval
-                    cell |= {"added": added, "word": "raised" if low > 0 else "lowered" if high < 0 else UNDECIDED}
+                    cell |= {"added": added, "word": "raised" if low > 0 else "lowered" if high < 0 else "undecided"}
                 cells.append(cell)
         if cells:
             rows.append({"stage": STAGE_NAMES[stage], "cells": cells})

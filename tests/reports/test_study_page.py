@@ -240,7 +240,7 @@ def test_the_lines_of_one_run_are_its_stages(tmp_path):
     # RL lowers what is in distribution and raises the edge; mid-training does nothing
     table = said[said.index("What each stage added") : said.index("Verified pass@k by range")]
     middle, last = table.split("mid-training")[1].split("reinforcement learning")
-    assert middle.count("undecided at this size") == 4
+    assert middle.count("undecided") == 4
     assert re.search(r"-\d+\.\d \[.*?\] lowered .* \+\d+\.\d \[.*?\] raised", last)
     assert results["stages"].keys() == {"pretrain", "midtrain", "rl"}
 
@@ -313,3 +313,9 @@ def test_the_page_in_a_browser(reported, tmp_path, width, dark):
     # WCAG AA for text
     assert found["least"] >= 4.5
     assert (found["back"] < 0.1) == dark
+
+
+def test_the_page_of_one_run_in_a_narrow_browser(tmp_path):
+    one_run(tmp_path)
+    found = look(tmp_path, (tmp_path / "report.html").read_text(), 360, False)
+    assert found["overflow"] <= 0 and found["wide"] == [] and found["least"] >= 4.5

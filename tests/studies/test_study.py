@@ -24,6 +24,7 @@ from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import code_version, distinct_units, study_runs
 
 from ..processes import Command, wait_until
+from ..ranks import run_on_ranks
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
@@ -385,6 +386,17 @@ def test_the_table_has_a_line_for_each_stage_and_k():
         assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
         assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
         assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
+
+
+def ranks(folder):
+    return fr.run(TINY, folder, size="small", seeds=[1])
+
+
+def test_ranks_work_on_each_unit_together(finished, tmp_path):
+    first, second = run_on_ranks(2, __name__, "ranks", str(tmp_path / "run"), out=tmp_path / "out")
+    assert first == second == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert first["finished"] and (tmp_path / "run" / "report.html").exists()
+    assert_each_was_done_once(tmp_path / "run")
 
 
 # locks
