@@ -6,7 +6,7 @@ import pytest
 
 from fastreason.studies import recipe as recipes
 from fastreason.studies.recipe import available_recipes, load_recipe, merge, recipe_from_dict
-from fastreason.studies.study import Study, load_study, study_base
+from fastreason.studies.study import Study, load_study
 from fastreason.training.budget import Budget
 
 
@@ -33,7 +33,9 @@ def test_studies_that_ship_survive_a_round_trip(name, size, tmp_path):
     study.save(tmp_path / "again.toml")
     assert Study.load(tmp_path / "again.toml") == study
     # flags start from what all variants have in common, which has to be a whole recipe
-    assert recipe_from_dict(study_base(name, size)).rl is not None
+    bases = []
+    assert load_study(name, size=size, change=lambda base: bases.append(base) or base) == study
+    assert bases[0].rl is not None
 
 
 def test_a_recipe_may_start_from_another(tmp_path):
