@@ -246,7 +246,7 @@ def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
     (copy / "results.json").write_text("")
     (copy / "report.html").unlink()
     assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
-    assert "done.json, line 1: not whole" in capsys.readouterr().err
+    assert "done.json, line 1: incomplete" in capsys.readouterr().err
     assert comparable(json.loads((copy / "results.json").read_text())) == comparable(results)
     assert (copy / "report.html").exists()
     assert weights(copy, results) == weights(folder, results)

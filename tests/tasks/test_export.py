@@ -154,7 +154,7 @@ def test_a_damaged_part_is_written_again(tmp_path, name, keep):
 def test_a_damaged_description_of_a_shard_is_named(tmp_path, format):
     WRITERS[format](tmp_path / "a", 30, part=20)
     (tmp_path / "a" / "0000-of-0001.json").write_text("{")
-    with pytest.raises(ValueError, match=r"0000-of-0001\.json, line 1: not whole"):
+    with pytest.raises(ValueError, match=r"0000-of-0001\.json, line 1: incomplete"):
         WRITERS[format](tmp_path / "a", 30, part=20)
 
 
