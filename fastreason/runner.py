@@ -155,7 +155,7 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
     return results
 
 
-# by a crash, or by whoever holds the lock
+# left by a crash, or by the process that holds the lock
 _LEFT = ("recipe.new", "recipe.toml.new", ".lock")
 
 

@@ -214,7 +214,7 @@ def failures(folder: str) -> dict[str, str]:
             hear(f"{kind}-loss", parallel=kind, validate_every=0)
         with pytest.MonkeyPatch.context() as patch:
             if distributed.is_main():
-                patch.setattr(checkpoint, "_flush", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+                patch.setattr(checkpoint, "flush", lambda path: (_ for _ in ()).throw(OSError("disk full")))
             hear(f"{kind}-disk", parallel=kind)
     return heard
 
