@@ -167,7 +167,7 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, failure)
-            with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the checkpoint of before"):
+            with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the previous checkpoint"):
                 checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
         assert [path.name for path in tmp_path.iterdir()] == ["c"]
         assert checkpoint.load_progress(checkpoint.find_checkpoint(folder))["step"] == 1
