@@ -34,7 +34,7 @@ def test_a_run_shows_its_stages_and_marks_wrong_steps(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "pretrain: op 3, verified" in out and "rl: op 6, right answer, not verified" in out
     assert out.count("<- arithmetic slip") == 1 and "\033" not in out
-    assert "2 of 2 samples" in out
+    assert "2 of 2 matching samples" in out
 
 
 @pytest.mark.parametrize("flags", [["--op", "6"], ["--failures"], ["--stage", "rl"], ["--op", "4-9", "--failures"]])
