@@ -39,7 +39,6 @@ def reward(problems, samples, verdicts) -> np.ndarray:
 
 def train_all() -> dict[str, Any]:
     """Lines of metrics and weights of every run, as this rank sees them."""
-    torch.set_num_threads(1)
     found = {}
     mixture = fr.Mixture.from_dict([PART])
     tokenizer = fr.Tokenizer.for_mixtures([mixture])

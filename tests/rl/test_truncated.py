@@ -130,7 +130,6 @@ def test_a_masked_step_is_the_update_of_the_samples_that_ended(tmp_path, tokeniz
     assert line["trained_groups"] == nonzero.sum() > 0
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("truncated", ["zero", "mask"])
 def test_a_stop_in_the_middle_changes_no_bit(tmp_path, tokenizer, monkeypatch, truncated):
     changes = {"steps": 3, "loss": "dapo", "kl_coef": 0.05, "count_silent": True, "minibatches": 2}

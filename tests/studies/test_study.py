@@ -21,6 +21,8 @@ from fastreason.studies.recipe import load_recipe
 from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import code_version, distinct_units, study_runs
 
+from ..processes import Command, wait_until
+
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
 
@@ -234,8 +236,7 @@ def assert_each_was_done_once(folder):
 
 
 def start(folder, *flags):
-    command = [sys.executable, "-m", "fastreason", "run", TINY, "--size", "small", "--out", str(folder), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Command("run", TINY, "--size", "small", "--out", str(folder), *flags)
 
 
 def test_shards_on_one_folder_give_what_one_process_gives(finished, tmp_path):
@@ -264,11 +265,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
     """kill -9 as soon as some units are done and others begun; with several processes, of one that others outlive."""
     folder, results = finished
     process = start(tmp_path / "run", "--jobs", jobs)
-    for _ in range(2400):
-        if len(list(tmp_path.glob("run/stages/*/done.json"))) >= 3:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_until(lambda: len(list(tmp_path.glob("run/stages/*/done.json"))) >= 3, process)
     process.kill()
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/stages/*/done.json")}
@@ -282,11 +279,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
 
 def test_sigterm_stops_all_processes_with_143(tmp_path):
     process = start(tmp_path / "run", "--jobs", "2", "--pretrain.tokens", "100000000")
-    for _ in range(1200):
-        if len(list(tmp_path.glob("run/stages/*/metrics.jsonl"))) == 2:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: len(list(tmp_path.glob("run/stages/*/metrics.jsonl"))) == 2, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
