@@ -57,7 +57,7 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
-	$(BIN)/python -m pytest -q tests/reports/test_study_page.py tests/reports/test_run_page.py
+	$(BIN)/python -m pytest -q tests/reports
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
 # compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.

@@ -25,7 +25,8 @@ from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
 from ..runtime.stop_request import StopRequest
-from ..studies.recipe import available_recipes, load_recipe
+from ..studies.recipe import Recipe, available_recipes, load_recipe
+from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
@@ -225,15 +226,19 @@ def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict
     if getattr(options, "preset", None):
         return PRESETS[options.preset], PRESETS[options.preset].ranges
     name = getattr(options, "recipe", None)
-    beside = options.checkpoint.resolve().parent.parent / "recipe.toml"
-    if name is None and beside.is_file():
-        name = str(beside)
-        if distributed.is_main():
-            print(f"settings of {name}", file=sys.stderr)
-    if name is None:
-        return _DEFAULT, {}
-    recipe = load_recipe(name)
-    return recipe.evaluate, recipe.evaluation_ranges()
+    recipe = load_recipe(name) if name is not None else _recipe_of(options.checkpoint)
+    return (_DEFAULT, {}) if recipe is None else (recipe.evaluate, recipe.evaluation_ranges())
+
+
+def _recipe_of(checkpoint: Path) -> Recipe | None:
+    """That of the run that the checkpoint is of: RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint."""
+    for folder in (*checkpoint.absolute().parents[1:2], *checkpoint.resolve().parents[2:3]):
+        file = folder / "study.toml"
+        if file.is_file() and len(variants := Study.load(file).variants) == 1:
+            if distributed.is_main():
+                print(f"settings of {file}", file=sys.stderr)
+            return next(iter(variants.values()))
+    return None
 
 
 def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:

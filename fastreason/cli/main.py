@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from ..reports.run_page import write_report
+    from ..reports.study_page import write_report
 
     parser = argparse.ArgumentParser(prog="fastreason report", description="Rebuilds DIR/report.html.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the directory of a run or study")

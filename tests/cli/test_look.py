@@ -27,9 +27,9 @@ def write(folder, content):
 
 
 def test_a_run_shows_its_stages_and_marks_wrong_steps(tmp_path, capsys):
-    folder = write(
-        tmp_path, {"stages": {"pretrain": {"traces": [trace(3, True)]}, "rl": {"traces": [trace(6, False)]}}}
-    )
+    runs = {"0": {"pretrain": {"unit": "pretrain-0", "evaluation": "evaluate-0"}}}
+    stages = {"pretrain": {"traces": [trace(3, True)]}, "rl": {"traces": [trace(6, False)]}}
+    folder = write(tmp_path, {"stages": stages, "variants": {"mine": {"runs": runs}}})
     assert main(["look", folder]) == 0
     out = capsys.readouterr().out
     assert "pretrain: op 3, verified" in out and "rl: op 6, right answer, not verified" in out

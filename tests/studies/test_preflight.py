@@ -90,7 +90,7 @@ def test_a_study_is_planned_for_all_of_its_variants(tmp_path):
     bad = load_recipe("smoke", {"rl.mixture": LONG_PROMPTS})
     study = Study(name="two", seeds=[0, 1], variants={"good": recipe, "bad": bad})
     with pytest.raises(ValueError, match="rl: the prompt of problem"):
-        fr.runner.run_variants(study, tmp_path / "run")
+        fr.run(study, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import fastreason as fr
 from fastreason.cli.main import main
@@ -22,6 +24,7 @@ from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import code_version, distinct_units, study_runs
 
 from ..processes import Command, wait_until
+from ..ranks import run_on_ranks
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
@@ -81,6 +84,36 @@ def test_a_resolved_study_survives_a_round_trip(tmp_path):
     assert Study.load(tmp_path / "study.toml") == study
 
 
+def test_a_recipe_without_variants_is_one(tmp_path):
+    recipe = load_recipe("smoke", {"seed": 3})
+    study = load_study("smoke", {"seed": 3})
+    assert study == Study.of(recipe) and study.is_run
+    assert (study.variants, study.seeds) == ({"smoke": recipe}, [3])
+    assert {name: [part.op for part in parts] for name, parts in study.ranges.items()} == {
+        "in-distribution": [[2]],
+        "edge": [[3]],
+    }
+    assert load_study("smoke", seeds=[0, 1]).seeds == [0, 1]
+    text = tomli_w.dumps(recipe.to_dict() | {"seeds": [4, 5], "ranges": {"hard": [{"op": [4]}]}})
+    (tmp_path / "seeds.toml").write_text(text)
+    several = load_study(tmp_path / "seeds.toml", change=lambda base: replace(base, threads=1))
+    assert (several.seeds, list(several.ranges), several.variants["smoke"].threads) == ([4, 5], ["hard"], 1)
+    assert not several.is_run
+
+
+def test_seeds_of_a_recipe_are_runs_of_their_own(tmp_path, capsys):
+    short = replace(load_recipe("smoke", {"pretrain.tokens": 9000, "evaluate.problems": 2}), midtrain=None, rl=None)
+    short.save(tmp_path / "short.toml")
+    flags = ["--seeds", "1,2", "--threads", "1", "--pretrain.tokens", "2000"]
+    assert main(["run", str(tmp_path / "short.toml"), "--out", str(tmp_path / "run"), *flags]) == 0
+    out, error = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "3", "op", "4"]
+    assert "smoke, smoke, seed 2: evaluation after pretrain: done in " in error and "(4 of 4)" in error
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["finished"] and results["variants"]["smoke"]["runs"].keys() == {"1", "2"}
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_errors_name_what_is_wrong(tmp_path):
     def changed(old, new):
         text = Path(TINY).read_text()
@@ -111,8 +144,6 @@ def test_errors_name_what_is_wrong(tmp_path):
         load_study(TINY, size="huge")
     with pytest.raises(ValueError, match="it has variants; load it with load_study"):
         load_recipe(TINY, size="small")
-    with pytest.raises(ValueError, match="has no variants; load it with load_recipe"):
-        load_study("smoke")
     with pytest.raises(ValueError, match="size must be omitted, because it has only one, got 'laptop'"):
         load_study("smoke", size="laptop")
 
@@ -308,8 +339,6 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
         fr.run(TINY, folder, size="small", resume=True, jobs=0)
     with pytest.raises(ValueError, match="shard must have the form I/N with 0 <= I < N, got '2/2'"):
         fr.run(TINY, folder, size="small", resume=True, shard="2/2")
-    with pytest.raises(ValueError, match="jobs are for recipes with variants, which smoke does not have"):
-        fr.run("smoke", tmp_path / "x", jobs=2)
     monkeypatch.setattr(run_study, "code_version", lambda: "another")
     with pytest.raises(ValueError, match="was started with other code"):
         fr.run(TINY, folder, size="small", resume=True)
@@ -330,16 +359,44 @@ def test_the_command_line_of_studies(capsys):
     plan = capsys.readouterr().out
     assert "tiny, size small: a decoder of" in plan
     assert "9 k tokens in 18 steps of 512" in plan
-    assert "in 2 processes on cores of their own" in plan
+    assert "in 2 processes with a core each" in plan
     for arguments, message in [
         (["run", TINY], "has sizes; set size (--size) to one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
-        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke does not have"),
+        (["run", "smoke", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["run", "smoke", "--seeds", "1,1"], "seeds must be distinct numbers"),
         (["run", "smoke", "--size", "laptop"], "size must be left out"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_table_has_a_line_for_each_stage_and_k():
+    def scores(p):
+        return {"ops": {"2": {"verified": {"1": p, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}}
+
+    runs = {seed: {"rl": {"evaluation": f"evaluate-{seed}"}} for seed in ("0", "1", "2")}
+    results = {"variants": {"mine": {"runs": runs}}, "claims": []}
+    # the third seed is not finished
+    several = results | {"scores": {"evaluate-0": scores(0.25), "evaluate-1": scores(0.75)}}
+    one = results | {"stages": {"rl": scores(0.5)}, "variants": {"mine": {"runs": {"0": runs["0"]}}}}
+    for found in (one, several):
+        lines = run_study.format_results(found).splitlines()
+        assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
+        assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
+        assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
+
+
+def ranks(folder):
+    return fr.run(TINY, folder, size="small", seeds=[1])
+
+
+def test_ranks_work_on_each_unit_together(finished, tmp_path):
+    first, second = run_on_ranks(2, __name__, "ranks", str(tmp_path / "run"), out=tmp_path / "out")
+    assert first == second == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert first["finished"] and (tmp_path / "run" / "report.html").exists()
+    assert_each_was_done_once(tmp_path / "run")
 
 
 # locks
