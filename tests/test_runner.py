@@ -144,6 +144,13 @@ def test_a_finished_run_is_not_done_again(finished):
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+def test_a_missing_report_of_a_finished_run_is_written_again(finished):
+    folder, results = finished
+    (folder / "report.html").unlink()
+    assert fr.run("smoke", folder, resume=True) == results
+    assert (folder / "report.html").exists()
+
+
 def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
     folder, _ = finished
     with pytest.raises(ValueError, match="holds a run; continue it with resume=True"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, open_folder
+from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, own_folder
 from ..evaluation.find_edge import EdgeSettings, edge_mixture, edge_table, find_edge
 from ..evaluation.load_sampler import DEVICES, ENGINES, load_sampler
 from ..evaluation.op_ranges import covered, parse_range
@@ -21,7 +21,6 @@ from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..runtime import distributed
 from ..runtime.files import write_json
-from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
 from ..runtime.stop_request import StopRequest
@@ -62,12 +61,8 @@ def evaluate_command(arguments: list[str]) -> int:
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
         if options.out is not None:
-            with distributed.together():
-                if distributed.is_main():
-                    stack.enter_context(held(options.out / ".lock", f"eval: {options.out}", stop.request))
-            model = model_identity(options.checkpoint)
-            how = {"resume": options.resume, "texts": options.texts}
-            folder = open_folder(options.out, settings, options.seed, model=model, **how)
+            how = {"resume": options.resume, "texts": options.texts, "model": model_identity(options.checkpoint)}
+            folder = stack.enter_context(own_folder(options.out, settings, options.seed, stop=stop, **how))
         started = time.perf_counter()
         try:
             result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)

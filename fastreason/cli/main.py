@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"fastreason {command}: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

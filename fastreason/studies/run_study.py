@@ -53,6 +53,12 @@ from .work_units import (
 )
 
 _POLL_S = 0.5
+# code of a worker, which must know its parent before the slow imports
+_WORKER = """import sys
+from fastreason.runtime.processes import end_with_parent
+end_with_parent(int(sys.argv[-1]))
+from fastreason.studies.run_study import _worker
+sys.exit(_worker())"""
 
 
 def run_study(
@@ -322,8 +328,7 @@ def _lay_out(run: Run, folder: Path, stages: Path) -> None:
 
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None, stop: StopRequest) -> None:
     """Starts worker processes and waits for them, forwarding signals."""
-    command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
-    command.append(str(os.getpid()))
+    command = [sys.executable, "-c", _WORKER, str(folder), str(stages), shard or "0/1", str(os.getpid())]
     # they import rewards from the same folders as this process
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
@@ -357,7 +362,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None
 
 def _worker(arguments: Sequence[str] | None = None) -> int:
     """Entry point of a process started by `_start_workers`."""
-    parser = argparse.ArgumentParser(prog="python -m fastreason.studies.run_study")
+    parser = argparse.ArgumentParser(prog="a worker of fastreason run")
     for name in ("folder", "stages"):
         parser.add_argument(name, type=Path)
     parser.add_argument("shard")
@@ -412,7 +417,3 @@ def _format_stages(results: Mapping[str, Any]) -> str:
             shares = [sum(scores["ops"][op]["verified"][k] for scores in by_seed) / len(by_seed) for op in ops]
             lines.append(f"{stage:12} @{k:<6}" + "".join(f"{100 * share:7.1f}" for share in shares))
     return "\n".join(lines) or "nothing is finished"
-
-
-if __name__ == "__main__":
-    sys.exit(_worker())

@@ -28,7 +28,6 @@ With `compute = "1e6 tokens"`, a variant's `beta` splits that between mid-traini
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Any, Literal
 import tomli_w
 
 from ..evaluation.op_ranges import parse_range
+from ..runtime.files import read_toml
 from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
@@ -189,7 +189,7 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> Study:
         """Loads a file written by `save`."""
-        return validated(cls, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return validated(cls, read_toml(path), str(path))
 
 
 def _ranges_of(recipe: Recipe) -> dict[str, list[RangePart]]:

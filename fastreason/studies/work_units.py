@@ -45,7 +45,8 @@ _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # subpackages and modules that only show, select or start; all others may affect results
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
-    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/trackers.py"),
+    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/processes.py"),
+    "runtime/trackers.py",
 )
 
 

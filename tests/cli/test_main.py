@@ -55,14 +55,17 @@ def test_a_budget_takes_the_place_of_tokens(capsys, monkeypatch):
     assert values["metrics"] == ["tensorboard"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "disk full"), FloatingPointError("the loss is nan")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "disk full"), FloatingPointError("the loss is nan"), MemoryError(), MemoryError("4 GB")]
+)
 def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch, error):
     def fail(*arguments, **named):
         raise error
 
     monkeypatch.setattr("fastreason.runner.run", fail)
     assert main(["run", "smoke"]) == 1
-    assert capsys.readouterr().err == f"fastreason run: {error}\n"
+    told = str(error) if not isinstance(error, MemoryError) else "out of memory" + (": 4 GB" if str(error) else "")
+    assert capsys.readouterr().err == f"fastreason run: {told}\n"
 
 
 @pytest.mark.parametrize(

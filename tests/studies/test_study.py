@@ -1,6 +1,7 @@
 """Studies: variants and sizes, stages that are shared, processes that share the work, and what survives a crash."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from fastreason.cli.main import main
 from fastreason.runtime import folder_lock
 from fastreason.runtime.folder_lock import Lock
 from fastreason.runtime.metrics_log import without_times
+from fastreason.runtime.processes import this_process
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies import run_study
 from fastreason.studies.recipe import load_recipe
@@ -233,6 +235,21 @@ def test_a_finished_study_is_not_done_again(finished, monkeypatch):
     monkeypatch.setattr(run_study, "work", lambda *arguments: pytest.fail("a unit was done again"))
     again = fr.run(TINY, folder, size="small", resume=True)
     assert comparable(again) == comparable(results)
+
+
+def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "midtrain")
+    (copy / "stages" / unit / "done.json").write_text("")
+    (copy / "results.json").write_text("")
+    (copy / "report.html").unlink()
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert "done.json, line 1: incomplete" in capsys.readouterr().err
+    assert comparable(json.loads((copy / "results.json").read_text())) == comparable(results)
+    assert (copy / "report.html").exists()
+    assert weights(copy, results) == weights(folder, results)
 
 
 def test_a_study_with_more_seeds_takes_over_what_is_there(finished, tmp_path, monkeypatch):
@@ -453,7 +470,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
 def test_a_later_process_of_the_same_number_is_another(tmp_path):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    owner = folder_lock._this_process()
+    owner = this_process()
     (place / "owner.json").write_text(json.dumps(owner | {"start": "1"}))
     lock = Lock.acquire(tmp_path)
     assert lock is not None
@@ -463,7 +480,7 @@ def test_a_later_process_of_the_same_number_is_another(tmp_path):
 def test_an_owner_elsewhere_is_dead_when_its_heart_stops(tmp_path, monkeypatch):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    (place / "owner.json").write_text(json.dumps(folder_lock._this_process() | {"host": "elsewhere", "pid": 1}))
+    (place / "owner.json").write_text(json.dumps(this_process() | {"host": "elsewhere", "pid": 1}))
     now = 1000.0
     monkeypatch.setattr(folder_lock.time, "monotonic", lambda: now)
     assert Lock.acquire(tmp_path) is None
@@ -481,7 +498,7 @@ def test_an_owner_elsewhere_is_dead_when_its_heart_stops(tmp_path, monkeypatch):
 def test_an_owner_before_the_last_start_of_this_machine_is_dead(tmp_path):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    owner = folder_lock._this_process()
+    owner = this_process()
     if not owner["boot"]:
         pytest.skip("this system does not tell when it was started")
     (place / "owner.json").write_text(json.dumps(owner | {"boot": "before"}))
