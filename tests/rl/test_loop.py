@@ -369,7 +369,7 @@ def test_the_weight_of_a_blend_is_a_setting():
 @pytest.mark.parametrize(
     "reward, message",
     [
-        (lambda v: np.zeros(3), r"must return one number for each of the 16 samples, or \[16, 20\].*got shape \(3,\)"),
+        (lambda v: np.zeros(3), r"one number for each of the 16 samples, or an array \[16, 20\].*got shape \(3,\)"),
         (lambda v: np.full(len(v), np.nan), "must return finite numbers, got nan"),
         (lambda v, w: np.zeros(len(v)), r"must take the verdicts, or .*got parameters \(v, w\)"),
     ],
