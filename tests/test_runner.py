@@ -147,7 +147,7 @@ def test_a_finished_run_is_not_done_again(finished):
 def test_a_missing_report_of_a_finished_run_is_written_again(finished):
     folder, results = finished
     (folder / "report.html").unlink()
-    assert fr.run("smoke", folder, resume=True) == results
+    assert fr.run("smoke", folder, resume=True, overrides=LEARNS) == results
     assert (folder / "report.html").exists()
 
 

@@ -31,7 +31,7 @@ from fastreason.cli.main import main
 from fastreason.runtime.metrics_log import without_times
 
 TINY = str(Path(__file__).parents[1] / "studies" / "tiny.toml")
-LIMIT_S = 120
+LIMIT_S = 600
 """The longest that one attempt may take on a busy machine."""
 LIMIT_MB = 4000
 """Of address space beyond what the driver has."""

@@ -65,7 +65,7 @@ class Kills:
             done = call(command, folder, self.given, again=True)
         wrong = differences(whole.left, outcome(folder))
         if done.status or wrong:
-            reason = f"differs in {', '.join(wrong[:5])}" if wrong else f"status {done.status}: {done.said[-500:]!r}"
+            reason = f"differs in {', '.join(wrong[:5])}; status {done.status}: {done.said[-500:]!r}"
             self.counts[f"WRONG {command.name} ({'; '.join(steps)}): {reason}"] += 1
         else:
             self.counts[f"{command.name}: went on to the same end"] += 1
