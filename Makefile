@@ -57,7 +57,7 @@ check: setup  ## lint, format, types, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(filter csrc/%,$(CORE))
 	rm -rf build/types && mkdir -p build/types/fastreason
-	ln -s $(wildcard $(CURDIR)/fastreason/*) $(CURDIR)/kernels build/types/fastreason/
+	ln -s $(wildcard $(CURDIR)/fastreason/* $(CURDIR)/csrc/bindings/*.pyi) $(CURDIR)/kernels build/types/fastreason/
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 _HOME = {
     "Budget": "training.budget",
-    "Cell": "tasks.stream",
-    "Mixture": "tasks.stream",
-    "PackedBatch": "tasks.stream",
+    "Cell": "tasks.mixture",
+    "Mixture": "tasks.mixture",
+    "PackedBatch": "tasks.packed",
     "Problem": "tasks.stream",
     "ProblemBatch": "tasks.stream",
     "TaskStream": "tasks.stream",
     "StreamDataset": "integrations.torch_data",
-    "StreamShard": "tasks.shards",
+    "StreamShard": "tasks.stream",
     "Theme": "text.theme",
     "available_themes": "text.theme",
-    "available_mixtures": "tasks.stream",
+    "available_mixtures": "tasks.mixture",
     "Tokenizer": "text.tokenizer",
     "to_datasets": "integrations.datasets",
     "Ending": "grading.verdicts",
@@ -28,15 +28,15 @@ _HOME = {
     "grade": "grading.verdicts",
     "grade_texts": "grading.verdicts",
     "Decoder": "model.decoder",
-    "ModelConfig": "model.decoder",
+    "ModelConfig": "model.config",
     "Rollout": "sampling.rollout",
     "RolloutOutput": "sampling.rollout",
     "train": "training.supervised",
     "reinforce": "rl.loop",
     "OptimSettings": "training.optimizer",
-    "Phase": "training.supervised",
+    "Phase": "training.supervised_settings",
     "PolicySettings": "rl.settings",
-    "SupervisedSettings": "training.supervised",
+    "SupervisedSettings": "training.supervised_settings",
     "Edge": "evaluation.scores",
     "Estimate": "evaluation.scores",
     "Scores": "evaluation.scores",
@@ -70,8 +70,8 @@ if TYPE_CHECKING:
     from .grading.verdicts import grade_texts as grade_texts
     from .integrations.datasets import to_datasets as to_datasets
     from .integrations.torch_data import StreamDataset as StreamDataset
+    from .model.config import ModelConfig as ModelConfig
     from .model.decoder import Decoder as Decoder
-    from .model.decoder import ModelConfig as ModelConfig
     from .rl.loop import reinforce as reinforce
     from .rl.settings import PolicySettings as PolicySettings
     from .runner import run as run
@@ -80,22 +80,22 @@ if TYPE_CHECKING:
     from .sampling.rollout import RolloutOutput as RolloutOutput
     from .studies.recipe import Recipe as Recipe
     from .studies.recipe import load_recipe as load_recipe
-    from .tasks.shards import StreamShard as StreamShard
-    from .tasks.stream import Cell as Cell
-    from .tasks.stream import Mixture as Mixture
-    from .tasks.stream import PackedBatch as PackedBatch
+    from .tasks.mixture import Cell as Cell
+    from .tasks.mixture import Mixture as Mixture
+    from .tasks.mixture import available_mixtures as available_mixtures
+    from .tasks.packed import PackedBatch as PackedBatch
     from .tasks.stream import Problem as Problem
     from .tasks.stream import ProblemBatch as ProblemBatch
+    from .tasks.stream import StreamShard as StreamShard
     from .tasks.stream import TaskStream as TaskStream
-    from .tasks.stream import available_mixtures as available_mixtures
     from .text.theme import Theme as Theme
     from .text.theme import available_themes as available_themes
     from .text.tokenizer import Tokenizer as Tokenizer
     from .training.budget import Budget as Budget
     from .training.optimizer import OptimSettings as OptimSettings
-    from .training.supervised import Phase as Phase
-    from .training.supervised import SupervisedSettings as SupervisedSettings
     from .training.supervised import train as train
+    from .training.supervised_settings import Phase as Phase
+    from .training.supervised_settings import SupervisedSettings as SupervisedSettings
 
     __version__: str
 else:

@@ -22,18 +22,20 @@ import torch
 from .evaluation.evaluate import evaluate
 from .model.decoder import Decoder
 from .reports.run_page import write_report
+from .reports.study_page import write_study_report
 from .rl.loop import reinforce
 from .runtime import distributed
 from .runtime.files import read_whole, write_text, write_whole
 from .runtime.folder_lock import held
 from .runtime.json_files import to_json
 from .runtime.machine import describe_machine
-from .runtime.metrics_log import Interrupted, MetricsLog, StopRequest, Terminated
+from .runtime.metrics_log import MetricsLog
+from .runtime.stop_request import Interrupted, StopRequest, Terminated
 from .studies.preflight import preflight
 from .studies.recipe import Recipe, load_recipe
 from .studies.resume import check_run
-from .studies.run_study import run_study
-from .studies.study import is_study, load_study
+from .studies.run_study import default_folder, run_study
+from .studies.study import Study, is_study, load_study
 from .text.tokenizer import Tokenizer
 from .training.supervised import train
 
@@ -56,7 +58,7 @@ def run(
             started with; what differs elsewhere is printed.
         overrides: values by dotted name; not with a `Recipe`.
         size: of a recipe that comes in sizes.
-        study_options: of a recipe with variants: seeds, and jobs, shard and stages of `workers.run_study`.
+        study_options: of a recipe with variants: seeds, and jobs, shard and stages of `run_variants`.
     Raises:
         ValueError: a recipe or directory that does not fit.
         Interrupted, KeyboardInterrupt: Ctrl-C; the directory can be resumed.
@@ -69,7 +71,7 @@ def run(
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise ValueError("run: the runs of a study are shared out by jobs and shards, not by torchrun")
             study = load_study(recipe, overrides, size=size, seeds=study_options.pop("seeds", None))
-            return run_study(study, out, resume=resume, **study_options)
+            return run_variants(study, out, resume=resume, **study_options)
         recipe = load_recipe(recipe, overrides, size=size)
     elif overrides:
         raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
@@ -83,6 +85,14 @@ def run(
             return _run_here(recipe, folder, resume)
     finally:
         torch.set_num_threads(threads_before)
+
+
+def run_variants(study: Study, out: str | Path | None = None, **options: Any) -> dict[str, Any]:
+    """`studies.run_study.run_study`, whose options it takes, and then the page of what is finished."""
+    folder = Path(out) if out is not None else default_folder(study)
+    results = run_study(study, folder, **options)
+    write_study_report(folder)
+    return results
 
 
 def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:

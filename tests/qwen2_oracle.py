@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import fastreason as fr
-from fastreason import ops
-from fastreason.model.hugging_face import model_to_hf
+from fastreason import kernels
+from fastreason.model.decoder import model_to_hf
 
 from .conftest import REFERENCE
 
@@ -97,7 +97,7 @@ def ours_on(model: fr.Decoder, documents: list[Tensor]) -> dict[str, Tensor]:
     target = torch.ones(len(tokens), dtype=torch.bool)
     target[segments.start] = False
     target = target.nonzero().squeeze(1)
-    loss = ops.cross_entropy(logits[target - 1], tokens[target])
+    loss = kernels.cross_entropy(logits[target - 1], tokens[target])
     loss.backward()
     with torch.device("meta"):
         gradients = fr.Decoder(model.config)

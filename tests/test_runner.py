@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 import pytest
 
 import fastreason as fr
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies.recipe import load_recipe
 from fastreason.training import checkpoint
 

@@ -69,7 +69,7 @@ def user(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     package = folder / "site" / "fastreason"
     package.mkdir(parents=True)
-    for source in [*(ROOT / "fastreason").iterdir(), ROOT / "kernels"]:
+    for source in [*(ROOT / "fastreason").iterdir(), *(ROOT / "csrc" / "bindings").glob("*.pyi"), ROOT / "kernels"]:
         (package / source.name).symlink_to(source)
     (folder / "user.py").write_text(SETTING + RIGHT + WRONG)
     return folder

@@ -34,17 +34,20 @@ import fastreason as fr
 from fastreason.evaluation.evaluate import EvaluateSettings, streams_of
 from fastreason.evaluation.samplers import RolloutSampler
 from fastreason.grading.verdicts import grade
+from fastreason.model.flop import train_flop
 from fastreason.rl.advantages import advantages
 from fastreason.rl.groups import counted_rewards
 from fastreason.rl.loop import Groups, PolicySettings, stage_reward, update
 from fastreason.rl.statistics import pass_flop
-from fastreason.runtime.distributed import Replica, chosen_device
+from fastreason.runtime.distributed import chosen_device
 from fastreason.studies.recipe import Recipe
-from fastreason.tasks.stream import Mixture, TaskStream
-from fastreason.training.budget import train_flop
+from fastreason.tasks.mixture import Mixture
+from fastreason.tasks.stream import TaskStream
 from fastreason.training.optimizer import Optimizer, OptimSettings
+from fastreason.training.parallel import Replica
 from fastreason.training.row_batches import count_targets
-from fastreason.training.supervised import SupervisedSettings, step_loss
+from fastreason.training.supervised import step_loss
+from fastreason.training.supervised_settings import SupervisedSettings
 
 from ..suites.train_worker import Setting, Size, examples, padded
 from ..suites.transformers_peer import hf_model, hf_sampling

@@ -26,7 +26,7 @@ import torch
 from fastreason.runtime.files import write_text
 from fastreason.runtime.json_files import to_json
 from fastreason.runtime.machine import package_version
-from fastreason.runtime.metrics_log import Interrupted, Terminated
+from fastreason.runtime.stop_request import Interrupted, Terminated
 from fastreason.studies.dry_run import Rates, plan_study
 from fastreason.studies.work_units import Run, Unit, code_version, study_runs
 from fastreason.training.budget import matmul_peak

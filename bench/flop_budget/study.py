@@ -18,15 +18,15 @@ from typing import Any
 
 import torch
 
+from fastreason.model.flop import block_weights, head_weights
 from fastreason.runtime.files import write_text
 from fastreason.runtime.json_files import to_json
-from fastreason.runtime.metrics_log import StopRequest
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.recipe import STAGES, merge, read_recipe, validated
 from fastreason.studies.run_study import prepare, run_study, work_through
 from fastreason.studies.study import Study
 from fastreason.studies.work_units import Unit, distinct_units, study_runs
 from fastreason.text.tokenizer import Tokenizer
-from fastreason.training.budget import block_weights, head_weights
 
 RECIPE = Path(__file__).with_name("budget.toml")
 LEAST, MOST = 1e10, 1e19

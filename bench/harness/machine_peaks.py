@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from fastreason import ops
+from fastreason import kernels
 from fastreason.runtime.json_files import to_json
 
 from .environment import machine
@@ -40,7 +40,7 @@ def machine_peaks(*, fresh: bool = False) -> dict[str, float]:
         fresh: measure them again.
     Returns:
         matmul_one_core, matmul_all_cores: FLOP/s in float32, the best over sizes and both products that
-        `fastreason.ops.linear` picks from; copy_one_core, copy_all_cores: bytes/s, read and written; with a GPU
+        `fastreason.kernels.linear` picks from; copy_one_core, copy_all_cores: bytes/s, read and written; with a GPU
         matmul_gpu (bfloat16) and copy_gpu.
     """
     found = None if fresh else _cached()
@@ -117,7 +117,7 @@ def _products(size: int) -> Iterator[Callable[[], object]]:
     a, b = torch.ones(2, size, size)
     weight = b.clone().requires_grad_()
     yield lambda: torch.mm(a, b)
-    yield lambda: ops.linear(a, weight)
+    yield lambda: kernels.linear(a, weight)
 
 
 def _copy(size_bytes: int, device: str = "cpu") -> Callable[[], object]:

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from fastreason.reports.charts import HEIGHT, WIDTH, Series, line_chart
-from fastreason.reports.run_page import STAGE_NAMES
 from fastreason.studies.effects import Cells, cells_of, difference
-from fastreason.studies.recipe import load_recipe
+from fastreason.studies.recipe import STAGE_NAMES, load_recipe
 from fastreason.studies.study import RangePart
 
 _STYLE = """<style>

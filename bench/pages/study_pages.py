@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastreason.reports.run_page import STAGE_NAMES
-from fastreason.reports.study_page import Scores
 from fastreason.runtime.json_files import to_json
 from fastreason.studies.effects import level
+from fastreason.studies.recipe import STAGE_NAMES
+from fastreason.studies.results import StudyScores
 from fastreason.studies.study import Study
 
 from ..harness.markdown import markdown, put_between_marks
@@ -51,7 +51,7 @@ def claims_table(results: Mapping[str, Any]) -> str:
 
 def scores_table(study: Study, results: Mapping[str, Any]) -> str:
     """Verified pass@1 and at the largest k, and right answers that are not verified, of each range, in percent."""
-    scores = Scores(study, results)
+    scores = StudyScores(study, results)
     largest = max(next(iter(study.variants.values())).evaluate.k)
     shown = [("verified", 1), ("verified", largest), ("gap", 1)]
     head = ["variant", "after"]

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason import _core, ops
+from fastreason import _core, kernels
 
 from ..harness.environment import new_run
 from ..harness.questions import Contestant, Question, Settings, Work
@@ -122,7 +122,7 @@ def _with_gradient(forward: Callable[[], torch.Tensor], rows: int) -> Callable[[
 def _attention(size: float) -> Callable[[], float]:
     lengths = [100] * round(10 * size)
     q, k, v = (x.view(len(x), -1, 32) for x in _rows(sum(lengths), 128, 64, 64))
-    return _with_gradient(lambda: ops.attention(q, k, v, Segments.from_lengths(lengths)), sum(lengths))
+    return _with_gradient(lambda: kernels.attention(q, k, v, Segments.from_lengths(lengths)), sum(lengths))
 
 
 def _attention_theirs(size: float) -> Callable[[], float]:
@@ -132,7 +132,7 @@ def _attention_theirs(size: float) -> Callable[[], float]:
 
 def _product(size: float) -> Callable[[], float]:
     (x,), (weight,) = _rows(1000 * size, 256), _rows(512, 256)
-    return _with_gradient(lambda: ops.linear(x, weight), len(x))
+    return _with_gradient(lambda: kernels.linear(x, weight), len(x))
 
 
 def _product_theirs(size: float) -> Callable[[], float]:
@@ -142,7 +142,7 @@ def _product_theirs(size: float) -> Callable[[], float]:
 
 def _gate(size: float) -> Callable[[], float]:
     (x,) = _rows(4000 * size, 512)
-    return _with_gradient(lambda: ops.swiglu(x), len(x))
+    return _with_gradient(lambda: kernels.swiglu(x), len(x))
 
 
 def _gate_theirs(size: float) -> Callable[[], float]:
@@ -152,7 +152,7 @@ def _gate_theirs(size: float) -> Callable[[], float]:
 
 def _norm(size: float) -> Callable[[], float]:
     (x,), weight = _rows(4000 * size, 256), torch.ones(256, requires_grad=True)
-    return _with_gradient(lambda: ops.rms_norm(x, weight), len(x))
+    return _with_gradient(lambda: kernels.rms_norm(x, weight), len(x))
 
 
 def _norm_theirs(size: float) -> Callable[[], float]:
@@ -163,7 +163,7 @@ def _norm_theirs(size: float) -> Callable[[], float]:
 def _loss(size: float) -> Callable[[], float]:
     (x,) = _rows(4000 * size, 300)
     labels = torch.arange(len(x)) % 300
-    return _with_gradient(lambda: ops.cross_entropy(x, labels), len(x))
+    return _with_gradient(lambda: kernels.cross_entropy(x, labels), len(x))
 
 
 def _loss_theirs(size: float) -> Callable[[], float]:

@@ -19,8 +19,9 @@ import torch
 from fastreason.kernels.policy_loss_triton import NUM_SUMS, STATISTICS
 
 from fastreason.evaluation.pass_table import SCORES
-from fastreason.model.decoder import Decoder, ModelConfig
-from fastreason.runtime.distributed import Parallel
+from fastreason.model.config import ModelConfig
+from fastreason.model.decoder import Decoder
+from fastreason.training.parallel import Parallel
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter"]
 Matrices = Literal["muon", "adamw"]

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from fastreason.model.decoder import ModelConfig
-from fastreason.runtime.distributed import Parallel
-from fastreason.training.budget import block_weights, forward_flop, head_weights, train_flop_per_token
+from fastreason.model.config import ModelConfig
+from fastreason.model.flop import block_weights, forward_flop, head_weights, train_flop_per_token
+from fastreason.training.parallel import Parallel
 
 from .collectives_model import (
     Collective,

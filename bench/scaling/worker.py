@@ -22,11 +22,13 @@ import torch
 import fastreason as fr
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
-from fastreason.runtime.distributed import Parallel
 from fastreason.runtime.json_files import to_json
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training.optimizer import OptimSettings
-from fastreason.training.supervised import Phase, SupervisedSettings, train
+from fastreason.training.parallel import Parallel
+from fastreason.training.supervised import train
+from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 from ..suites.rl_worker import speaking_reward
 

@@ -10,8 +10,8 @@ from fastreason.kernels import Segments
 from torch import Tensor
 
 import fastreason as fr
-from fastreason import ops
-from fastreason.training.budget import forward_flop
+from fastreason import kernels
+from fastreason.model.flop import forward_flop
 
 from ..harness.questions import Contestant, Done, Question, Settings, Work
 from ..harness.records import OURS, Shape
@@ -60,7 +60,7 @@ def training_step(
         model.zero_grad()
         hidden = model(tokens_T, lengths())
         # the last token of a sequence predicts nothing; which token is the label does not matter for the time
-        ops.cross_entropy(model.logits(hidden[response_N]), tokens_T[response_N]).backward()
+        kernels.cross_entropy(model.logits(hidden[response_N]), tokens_T[response_N]).backward()
         return Done(float(len(response_N)), 3.0 * needed)
 
     return step

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import fastreason as fr
 from fastreason import _core
-from fastreason.training.budget import train_flop
+from fastreason.model.flop import train_flop
 from fastreason.training.optimizer import Optimizer, OptimSettings
 from fastreason.training.row_batches import count_targets
 from fastreason.training.supervised import supervised_loss

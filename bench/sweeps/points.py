@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason import ops
-from fastreason.training.budget import forward_flop, train_flop
+from fastreason import kernels
+from fastreason.model.flop import forward_flop, train_flop
 from fastreason.training.optimizer import Optimizer, OptimSettings
 
 from ..harness.records import OURS, Shape
@@ -107,7 +107,7 @@ def _attention(length: int, tokens: int) -> Callable[[], float]:
     lengths = [length] * (tokens // length)
 
     def work() -> float:
-        ops.attention(q, k, v, Segments.from_lengths(lengths)).sum().backward()
+        kernels.attention(q, k, v, Segments.from_lengths(lengths)).sum().backward()
         return float(tokens)
 
     return work
@@ -145,7 +145,7 @@ def _training_step(name: str, lengths: np.ndarray) -> Callable[[], float]:
 
     def step() -> float:
         hidden = model(tokens_T, Segments.from_lengths(lengths.tolist()))
-        ops.cross_entropy(model.logits(hidden), tokens_T).backward()
+        kernels.cross_entropy(model.logits(hidden), tokens_T).backward()
         optimizer.step(0.5)
         return float(len(tokens_T))
 

@@ -15,18 +15,18 @@ import torch
 
 from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, open_folder
 from ..evaluation.find_edge import EdgeSettings, edge_mixture, edge_table, find_edge
+from ..evaluation.load_sampler import DEVICES, ENGINES, load_sampler
 from ..evaluation.op_ranges import covered, parse_range
 from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
-from ..evaluation.samplers import DEVICES, ENGINES, load_sampler
 from ..runtime import distributed
 from ..runtime.files import write_json
 from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
-from ..runtime.metrics_log import StopRequest
+from ..runtime.stop_request import StopRequest
 from ..studies.recipe import available_recipes, load_recipe
-from ..tasks.stream import DEPTHS, MODES, Mixture
+from ..tasks.mixture import DEPTHS, MODES, Mixture
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
 _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)

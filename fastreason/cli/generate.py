@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..evaluation.op_ranges import parse_range
 from ..runtime.folder_lock import held
-from ..tasks.generate import FORMATS, show, write, write_graph
-from ..tasks.stream import DEPTHS, MODES, SPLITS, Mixture, TaskStream, available_mixtures
+from ..tasks.export import FORMATS, show, write, write_graph
+from ..tasks.mixture import DEPTHS, MODES, Mixture, available_mixtures
+from ..tasks.stream import SPLITS, TaskStream
 
 
 def generate_command(arguments: list[str]) -> int:

@@ -6,13 +6,14 @@ Flags of `run` are the fields of the recipe by their dotted names, so they follo
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ..evaluation.op_ranges import parse_range
+from .grade import grade_command
+from .run import run_command
 
 _USAGE = """usage: fastreason COMMAND ...
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # cores train `tiny` at 87,000 tokens/s with this and at 66,000 without, one thread at 84,000.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": _run, "report": _report, "generate": _generate, "grade": _grade}
+    commands = {"run": run_command, "report": _report, "generate": _generate, "grade": grade_command}
     commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "bench": _bench, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
@@ -67,111 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-_RUN_OPTIONS = """Runs a recipe into one directory.
-
-  --out DIR    the run directory; default runs/NAME
-  --resume     go on with what is in the directory
-  --dry-run    print stages, tokens, FLOP, time and disk, and the resolved recipe, and stop
-  --size NAME  of a recipe that comes in sizes: laptop or paper
-
-of a recipe with variants:
-  --jobs N     processes on this machine
-  --shard I/N  only part I of N, on one of N machines that share the directory
-  --stages DIR where finished stages are looked for and left, for several studies; default OUT/stages
-  --seeds 0,1  instead of the recipe's
-
-Every field of the recipe is a flag too; what a variant sets itself stays:"""
-
-
-def _run(arguments: list[str]) -> int:
-    from ..runtime.metrics_log import Interrupted, Terminated
-    from ..studies.recipe import available_recipes
-    from ..studies.study import is_study
-
-    if not arguments or arguments[0].startswith("-"):
-        print(f"usage: fastreason run RECIPE [flags]\nrecipes that ship: {', '.join(available_recipes())}")
-        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--resume", "--dry-run"):
-        parser.add_argument(flag, action="store_true")
-    for flag in ("--out", "--stages"):
-        parser.add_argument(flag, type=Path)
-    for flag in ("--size", "--shard", "--seeds"):
-        parser.add_argument(flag)
-    parser.add_argument("--jobs", type=int)
-    options, rest = parser.parse_known_args(arguments[1:])
-    try:
-        if is_study(arguments[0], options.size):
-            return _run_study(arguments[0], options, rest)
-        return _run_recipe(arguments[0], options, rest)
-    except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
-        print("\nstopped; the same command with --resume goes on from here", file=sys.stderr)
-        return 143 if isinstance(stopped, Terminated) else 130
-
-
-def _run_recipe(name: str, options: argparse.Namespace, flags: list[str]) -> int:
-    import tomli_w
-
-    from ..runner import run
-    from ..runtime.distributed import is_main, process_group
-    from ..studies.dry_run import format_plan, plan_recipe
-    from ..studies.recipe import load_recipe
-
-    for flag in ("jobs", "shard", "stages", "seeds"):
-        if getattr(options, flag) is not None:
-            raise ValueError(f"--{flag} is for recipes with variants, which {name} has not")
-    recipe = _with_flags(name, load_recipe(name, size=options.size), flags)
-    if options.dry_run:
-        print(tomli_w.dumps(recipe.to_dict()))
-        print("\n".join("# " + line for line in format_plan(plan_recipe(recipe)).splitlines()))
-        return 0
-    folder = options.out or Path("runs") / recipe.name
-    with process_group():
-        results = run(recipe, folder, resume=options.resume)
-        if is_main():
-            print(format_results(results))
-            print(f"\nreport: {folder / 'report.html'}")
-    return 0
-
-
-def _run_study(name: str, options: argparse.Namespace, flags: list[str]) -> int:
-    from ..studies.dry_run import format_plan, plan_study
-    from ..studies.recipe import recipe_from_dict
-    from ..studies.run_study import default_folder, format_verdicts, run_study
-    from ..studies.study import load_study, study_base
-
-    seeds = None if options.seeds is None else parse_range(options.seeds, "--seeds")
-    overrides = {}
-    if flags:
-        base = recipe_from_dict(study_base(name, options.size), source=name)
-        before, after = base.to_dict(), _with_flags(name, base, flags).to_dict()
-        overrides = {section: value for section, value in after.items() if value != before.get(section)}
-    study = load_study(name, overrides, size=options.size, seeds=seeds)
-    if options.dry_run:
-        print(format_plan(plan_study(study, jobs=options.jobs or 1, shard=options.shard)))
-        return 0
-    folder = options.out or default_folder(study)
-    shared = {"shard": options.shard, "stages": options.stages}
-    results = run_study(study, folder, resume=options.resume, jobs=options.jobs or 1, **shared)
-    print(format_verdicts(results))
-    print(f"\nreport: {folder / 'report.html'}")
-    return 0
-
-
-def _with_flags(name: str, recipe: Any, flags: list[str]) -> Any:
-    """The recipe with the fields that flags replace."""
-    import tyro
-
-    return tyro.cli(
-        type(recipe),
-        args=flags,
-        default=recipe,
-        prog=f"fastreason run {name}",
-        description=_RUN_OPTIONS,
-        config=(tyro.conf.SuppressFixed, tyro.conf.AvoidSubcommands),
-    )
 
 
 def _report(arguments: list[str]) -> int:
@@ -201,49 +97,6 @@ def _edge(arguments: list[str]) -> int:
     return edge_command(arguments)
 
 
-def _grade(arguments: list[str]) -> int:
-    from ..evaluation.completion_files import Skip
-    from ..evaluation.grade_completions import FORMATS, grade_file
-    from ..runtime.files import write_json
-
-    parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
-    parser.add_argument("--gold", type=Path, required=True, metavar="FILE", help="JSONL in the published schema")
-    parser.add_argument(
-        "--completions",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="JSONL: completion or completions, and row or id; a released generation file; or in the order of --gold",
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the verdicts go; default: only the table")
-    parser.add_argument("--format", choices=FORMATS, help="of --out (default by its name, else jsonl)")
-    parser.add_argument(
-        "--answer-may-end-text",
-        action="store_true",
-        help="the tool that made the texts cut off the </answer> at which it stopped",
-    )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
-    parser.add_argument("--results", type=Path, metavar="FILE.json", help="pass@k with intervals, as eval writes them")
-    options = parser.parse_args(arguments)
-    if options.format and options.out is None:
-        raise ValueError("--format needs --out FILE")
-    if options.threads < 0:
-        raise ValueError(f"--threads must be at least 0, got {options.threads}")
-    summary = grade_file(
-        options.gold,
-        options.completions,
-        options.out,
-        format=options.format,
-        answer_may_end_text=options.answer_may_end_text,
-        threads=options.threads,
-    )
-    print(summary.table())
-    if options.results is not None:
-        files = {"gold": str(options.gold), "completions": str(options.completions)}
-        write_json(options.results, files | summary.results())
-    return 1 if summary.skipped[Skip.UNREADABLE_GOLD] else 0
-
-
 def _themes(arguments: list[str]) -> int:
     from ..text.theme import Theme, available_themes
     from ..text.theme_from_data import learn_file
@@ -266,7 +119,6 @@ def _themes(arguments: list[str]) -> int:
 
 
 def _bench(arguments: list[str]) -> int:
-    from .bench import bench_command
 
     return bench_command(arguments)
 
@@ -279,12 +131,22 @@ def _info(arguments: list[str]) -> int:
     return 0
 
 
-def format_results(results: dict[str, Any]) -> str:
-    """A table of verified pass@k in percent, one line a stage and k, one column an op."""
-    ops = sorted({int(op) for stage in results["stages"].values() for op in stage["ops"]})
-    lines = ["verified pass@k, %  " + "".join(f"{'op ' + str(op):>7}" for op in ops)]
-    for stage, scores in results["stages"].items():
-        for k in next(iter(scores["ops"].values()))["verified"]:
-            values = "".join(f"{100 * scores['ops'][str(op)]['verified'][k]:7.1f}" for op in ops)
-            lines.append(f"{stage:12} @{k:<6}{values}")
-    return "\n".join(lines)
+_PACKAGE = Path(__file__).parents[1]
+
+
+def bench_command(arguments: Sequence[str], package: Path = _PACKAGE) -> int:
+    """`fastreason bench`; returns the exit status.
+
+    Args:
+        package: the folder of the package; bench/ lies beside it in a checkout.
+    Raises:
+        ValueError: fastreason was not installed from a checkout, or the arguments are wrong.
+        ModuleNotFoundError: pytest-benchmark is not installed.
+    """
+    root = package.parent
+    if not (root / "bench" / "__main__.py").is_file():
+        raise ValueError(f"needs a checkout of the repository, whose bench/ is not installed with {package}")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    status: int = importlib.import_module("bench.__main__").main(list(arguments))
+    return status

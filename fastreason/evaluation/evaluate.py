@@ -22,9 +22,11 @@ from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.field_docs import explain_fields
 from ..runtime.json_files import to_json
-from ..runtime.metrics_log import StopRequest, progress_bar
+from ..runtime.progress import progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
-from ..tasks.stream import MODES, Mixture, ProblemBatch, Split, TaskStream
+from ..runtime.stop_request import StopRequest
+from ..tasks.mixture import MODES, Mixture
+from ..tasks.stream import ProblemBatch, Split, TaskStream
 from ..text.tokenizer import Tokenizer
 from .op_ranges import PAPER_RANGES, op_weights
 from .pass_at_k import bootstrap_interval, pass_at_k

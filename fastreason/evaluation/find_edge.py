@@ -21,9 +21,11 @@ import numpy as np
 
 from ..runtime import distributed
 from ..runtime.field_docs import explain_fields
-from ..runtime.metrics_log import StopRequest, progress_bar
+from ..runtime.progress import progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
-from ..tasks.stream import Cell, Mixture, TaskStream
+from ..runtime.stop_request import StopRequest
+from ..tasks.mixture import Cell, Mixture
+from ..tasks.stream import TaskStream
 from .pass_at_k import CONFIDENCE, mean_bounds, pass_at_ks
 from .samplers import Sampler
 

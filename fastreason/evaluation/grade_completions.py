@@ -21,7 +21,7 @@ from ..grading.failure_kinds import FailureKind, failure_kinds
 from ..grading.verdicts import StepStatus, Verdicts, grade_texts
 from ..runtime.files import write_whole
 from ..runtime.json_files import to_json
-from ..runtime.metrics_log import progress_bar
+from ..runtime.progress import progress_bar
 from . import pass_table
 from .completion_files import Chunk, GoldRows, Report, Skip, read_completions
 from .op_ranges import PAPER_RANGES, covered

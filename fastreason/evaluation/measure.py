@@ -8,12 +8,13 @@ from typing import Any
 
 from ..model.decoder import Decoder
 from ..runtime.distributed import Device
-from ..tasks.stream import Mixture
+from ..tasks.mixture import Mixture
 from ..text.tokenizer import Tokenizer
 from . import find_edge as edge
 from .evaluate import EvaluateSettings, evaluate_sampler, open_folder
+from .load_sampler import Engine, load_sampler
 from .sample_files import model_identity
-from .samplers import Engine, RolloutSampler, Sampler, Sampling, load_sampler
+from .samplers import RolloutSampler, Sampler, Sampling
 from .scores import Edge, Scores
 
 Model = Decoder | str | Path | Sampler

@@ -6,27 +6,19 @@ stands behind it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
-from ..model.hugging_face import WeightsMismatch
-from ..runtime.distributed import Device
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
 from ..sampling.rollout import Rollout
 from ..tasks.stream import ProblemBatch
-from ..text.tokenizer import SPECIALS, Tokenizer
-
-Engine = Literal["auto", "fastreason", "transformers"]
-ENGINES: tuple[Engine, ...] = ("auto", "fastreason", "transformers")
-DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+from ..text.tokenizer import Tokenizer
+from ..text.tokenizer_json import SPECIALS
 
 
 @dataclass(frozen=True)
@@ -141,41 +133,3 @@ def _stop(tokenizer: Tokenizer) -> list[int | str]:
 def sample_ids(problems: ProblemBatch) -> np.ndarray:
     """int64 [P]: what stands for each problem in the draws: its index, and its op, whose streams all start at 0."""
     return (problems.ops.astype(np.int64) << 32) + problems.indices
-
-
-def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto", device: Device = "auto") -> Sampler:
-    """Reads a Hugging Face folder.
-
-    Args:
-        folder: with config.json, weights and a tokenizer.
-        engine: "fastreason" is our decoder, "transformers" theirs, which needs that package; "auto" is ours where it
-            can read the model, else theirs, and says so on stderr.
-        device: "cpu", "cuda", or "auto" for a GPU where there is one.
-    Raises:
-        ValueError: no such folder, nothing that can be read, or no GPU where one is asked for.
-        ModuleNotFoundError: transformers is needed and not installed.
-    """
-    folder = Path(folder)
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, cuda only with a GPU, got {device!r}")
-    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
-    why = ""
-    if engine != "transformers":
-        try:
-            model = Decoder.from_pretrained(folder).to(place)
-            return RolloutSampler(model, Tokenizer.from_pretrained(folder), sampling)
-        except ValueError as error:
-            if engine == "fastreason" or isinstance(error, WeightsMismatch):
-                raise
-            why = str(error)
-            print(f"{folder}: read by transformers, since our decoder does not: {why}", file=sys.stderr)
-    from .transformers_sampler import TransformersSampler
-
-    try:
-        return TransformersSampler(folder, sampling, place)
-    except ValueError as error:
-        raise ValueError(f"{error}; our decoder does not either: {why}" if why else str(error)) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.field_docs import explain_fields
-from ..tasks.stream import Mixture
+from ..tasks.mixture import Mixture
 from .find_edge import EdgeCell, Label, edge_mixture, edge_table
 from .pass_table import failure_table, table
 

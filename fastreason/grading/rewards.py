@@ -13,20 +13,32 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:
-    from ..sampling.rollout import RolloutOutput
     from ..tasks.stream import ProblemBatch
 
 LARGEST_REWARD = 1e15
 """In absolute value: the squares of larger ones leave float32, in which the statistics of a group are computed."""
 
-Reward = Callable[["ProblemBatch", "RolloutOutput", Verdicts], np.ndarray]
+
+class Sampled(Protocol):
+    """What rewards look at of a `RolloutOutput`, the tokens of n samples."""
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int32 [n, length], padded."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n], with the stop token."""
+
+
+Reward = Callable[["ProblemBatch", Sampled, Verdicts], np.ndarray]
 """What reinforcement learning calls: float [n], or [n, length] with NaN where a token has no reward of its own."""
 
 
@@ -53,7 +65,7 @@ def steps(verdicts: Verdicts) -> np.ndarray:
     return ((verdicts.process_accuracy * num_gold + outcome(verdicts)) / (num_gold + 1)).astype(np.float32)
 
 
-def by_step(problems: ProblemBatch, samples: RolloutOutput, verdicts: Verdicts) -> np.ndarray:
+def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.ndarray:
     """A reward for every step, at its last token, and one for the answer, at the last token of the sample.
 
         1 where the step is correct, or the answer right; 0 where not; NaN at all other tokens
@@ -134,7 +146,7 @@ def _checked(
     name: str,
     num_arguments: int,
     problems: ProblemBatch,
-    samples: RolloutOutput,
+    samples: Sampled,
     verdicts: Verdicts,
 ) -> np.ndarray:
     given = (verdicts,) if num_arguments == 1 else (problems, samples, verdicts)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..runtime.arguments import integer
-from ..tasks.shards import StreamShard
-from ..tasks.stream import TaskStream
+from ..tasks.stream import StreamShard, TaskStream
 
 if TYPE_CHECKING:
     import datasets

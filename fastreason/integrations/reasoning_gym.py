@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tasks.stream import Mixture, Split, TaskStream
+from ..tasks.mixture import Mixture
+from ..tasks.stream import Split, TaskStream
 from .text_reward import RewardFunction, TextReward, as_answer, content_text, questions
 
 try:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from datasets.iterable_dataset import ExamplesIterable
 
-from ..tasks.shards import StreamShard
-from ..tasks.stream import TaskStream
+from ..tasks.stream import StreamShard, TaskStream
 
 _CHUNK = 256
 

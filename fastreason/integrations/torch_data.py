@@ -10,8 +10,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..runtime.arguments import integer
-from ..tasks.shards import StreamShard
-from ..tasks.stream import TaskStream
+from ..tasks.stream import StreamShard, TaskStream
 
 _CHUNK = 64  # problems drawn at once
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..tasks.shards import StreamShard
-from ..tasks.stream import TaskStream
+from ..tasks.stream import StreamShard, TaskStream
 from ..text.theme import load_theme
 from ..text.tokenizer import Tokenizer
 from .datasets import to_datasets

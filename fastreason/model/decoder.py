@@ -2,124 +2,35 @@
 
 Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head is the
 embedding or a matrix of its own. One forward pass serves training, log-probabilities and the prompts of a rollout;
-kv_cache.py continues it token by token.
+sampling/torch_backend.py continues it token by token.
 
 Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value heads, D head dim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import ops
+from .. import kernels
 from ..kernels.segments import Segments
-from ..runtime.arguments import integer, number
-from ..runtime.field_docs import explain_fields
-
-if TYPE_CHECKING:
-    from ..text.tokenizer import Tokenizer
-
-
-@explain_fields
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""
-
-    vocab_size: int
-    """Tokens in the vocabulary."""
-    hidden_size: int = 64
-    """Width of the residual stream."""
-    num_hidden_layers: int = 4
-    """Blocks."""
-    num_attention_heads: int = 4
-    """Query heads."""
-    num_key_value_heads: int = 2
-    """Key-value heads; must divide num_attention_heads."""
-    intermediate_size: int = 128
-    """Width of the feed-forward block."""
-    rope_theta: float = 1_000_000.0
-    """Base of the rotary angles."""
-    rms_norm_eps: float = 1e-6
-    """Added to the mean square in RMSNorm."""
-    max_position_embeddings: int = 2048
-    """Longest sequence, prompt and answer together."""
-    head_dim: int = 0
-    """Width of a head, even; 0: hidden_size / num_attention_heads, which the field holds from then on."""
-    tie_word_embeddings: bool = True
-    """Whether the head is the embedding; else it has weights of its own."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, name = getattr(self, field.name), f"ModelConfig: {field.name}"
-            if field.type == "int":
-                value = integer(name, value, 0 if field.name == "head_dim" else 1)
-            elif field.type == "float":
-                value = number(name, value, 0, above_low=True)
-            elif not isinstance(value, bool):
-                raise ValueError(f"{name} must be True or False, got {value!r:.80}")
-            object.__setattr__(self, field.name, value)
-        if self.head_dim % 2:
-            raise ValueError(f"ModelConfig: head_dim must be even and positive, or 0, got {self.head_dim}")
-        if self.head_dim == 0:
-            if self.hidden_size % (2 * self.num_attention_heads):
-                raise ValueError(
-                    "ModelConfig: without head_dim hidden_size must be an even multiple of num_attention_heads, "
-                    f"got {self.hidden_size} and {self.num_attention_heads}"
-                )
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                "ModelConfig: num_attention_heads must be a multiple of num_key_value_heads, "
-                f"got {self.num_attention_heads} and {self.num_key_value_heads}"
-            )
-
-    @classmethod
-    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """`tiny` (0.17 M parameters, the quickstart), `10m` or `100m` (the paper's); fields may be overridden."""
-        if name not in _PRESETS:
-            raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
-        return cls(**(_PRESETS[name] | overrides))
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path) -> ModelConfig:
-        """Of a Hugging Face Qwen2: its folder or its config.json. See `pretrained.config_from_hf`."""
-        from .hugging_face import load_config
-
-        return load_config(path)
-
-
-_PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": dict(vocab_size=300, rope_theta=1000.0, max_position_embeddings=512),
-    "10m": dict(
-        vocab_size=2200,
-        hidden_size=320,
-        num_hidden_layers=8,
-        num_attention_heads=5,
-        num_key_value_heads=1,
-        intermediate_size=1024,
-    ),
-    "100m": dict(
-        vocab_size=2200,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        intermediate_size=3072,
-    ),
-}
+from ..runtime.json_files import read_json, to_json
+from ..runtime.tensor_files import write_tensors
+from ..text.tokenizer import Tokenizer
+from .config import ModelConfig, config_from_hf
+from .hugging_face import EMBEDDING, HEAD, MODEL_CARD, checked_weights, read_weights, special_ids, write_json
 
 
 class Linear(nn.Linear):
     """torch's linear layer, through the operation that picks the faster library."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.linear(x, self.weight, self.bias)
+        return kernels.linear(x, self.weight, self.bias)
 
 
 class Block(nn.Module):
@@ -144,22 +55,22 @@ class Block(nn.Module):
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys, and values: [T, H, D], [T, K, D], [T, K, D]."""
-        h = ops.rms_norm(x, self.attention_norm, self.eps)
+        h = kernels.rms_norm(x, self.attention_norm, self.eps)
         qkv = self.qkv(h).unflatten(-1, (-1, self.head_dim))
         qk, v = qkv.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
-        q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
+        q, k = kernels.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
         return q, k, v
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
         q, k, v = self.project(x, cos, sin)
-        return self.mix(x, ops.attention(q, k, v, segments)), (k, v)
+        return self.mix(x, kernels.attention(q, k, v, segments)), (k, v)
 
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the block, given what attention returned."""
         x = x + self.out(attended.flatten(1))
-        h = ops.rms_norm(x, self.mlp_norm, self.eps)
-        return x + self.down(ops.swiglu(self.gate_up(h)))
+        h = kernels.rms_norm(x, self.mlp_norm, self.eps)
+        return x + self.down(kernels.swiglu(self.gate_up(h)))
 
 
 class Decoder(nn.Module):
@@ -208,13 +119,11 @@ class Decoder(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
         """The weights of a Hugging Face folder, ours or any Qwen2, as `dtype` whatever it stores."""
-        from .hugging_face import load_model
 
         return load_model(folder, dtype)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Writes config.json, model.safetensors and, given a tokenizer, its files: what transformers loads."""
-        from .hugging_face import save_model
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_model(self, folder, tokenizer)
@@ -240,15 +149,129 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x, kv = block(x, cos, sin, segments)
             keys_values.append(kv)
-        return ops.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
+        return kernels.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
 
     def rope_angles(self, positions_T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """What `Block.project` needs of the positions, in the dtype its products have: under torch.autocast not x's."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        return ops.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
+        return kernels.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[N, V] from hidden states."""
         head = self.embedding if self.head is None else self.head
-        return ops.linear(hidden_ND, head.weight)
+        return kernels.linear(hidden_ND, head.weight)
+
+
+def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and weights under the names of transformers' Qwen2ForCausalLM; a shared head is left out."""
+    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
+    hf_config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        **asdict(model.config),
+        # transformers 5 reads rope_parameters and dtype, earlier versions and vLLM rope_theta and torch_dtype
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.config.rope_theta},
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "max_window_layers": model.config.num_hidden_layers,
+        "use_cache": True,
+        "initializer_range": 0.02,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }
+    # a copy each: safetensors writes no two tensors of one storage
+    return hf_config, {name: view.contiguous().clone() for name, view in _weights(model).items()}
+
+
+def model_from_hf(
+    hf_config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """The reverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
+
+    Raises:
+        WeightsMismatch: a weight is missing or of another shape.
+        ValueError: a weight is unknown or not floating point, or `dtype` is not.
+    """
+    config = config_from_hf(hf_config)
+    tensors = checked_weights(config, tensors, dtype)
+    with torch.device("meta"):  # no time for initial weights that are overwritten
+        model = Decoder(config).to(dtype)
+    model.to_empty(device="cpu")
+    for name, place in _weights(model).items():
+        place.copy_(tensors[name])
+    return model
+
+
+def _weights(model: Decoder) -> dict[str, Tensor]:
+    """Views of all parameters, without gradient, under the names of transformers' Qwen2ForCausalLM."""
+    config = model.config
+    queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    views: dict[str, Tensor] = {EMBEDDING: model.embedding.weight}
+    for i, block in enumerate(model.blocks):
+        layer = f"model.layers.{i}."
+        for kind in ("weight", "bias"):
+            parts = getattr(block.qkv, kind).detach().split([queries, keys, keys])
+            views |= {f"{layer}self_attn.{name}_proj.{kind}": part for name, part in zip("qkv", parts, strict=True)}
+        gate, up = block.gate_up.weight.detach().chunk(2)
+        views |= {
+            layer + "self_attn.o_proj.weight": block.out.weight,
+            layer + "mlp.gate_proj.weight": gate,
+            layer + "mlp.up_proj.weight": up,
+            layer + "mlp.down_proj.weight": block.down.weight,
+            layer + "input_layernorm.weight": block.attention_norm,
+            layer + "post_attention_layernorm.weight": block.mlp_norm,
+        }
+    views["model.norm.weight"] = model.final_norm
+    if model.head is not None:
+        views[HEAD] = model.head.weight
+    return {name: view.detach() for name, view in views.items()}
+
+
+def save_model(
+    model: Decoder, folder: str | Path, tokenizer: Tokenizer | None = None, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a Hugging Face folder into an existing one.
+
+    Args:
+        tokenizer: saved too, with what transformers' `generate` and vLLM need of it: where to stop and how to pad.
+        facts: shown in README.md, as JSON.
+    """
+    folder = Path(folder)
+    hf_config, tensors = model_to_hf(model)
+    if tokenizer is not None:
+        ids = special_ids(tokenizer)
+        stops = [ids[name] for name in ("stop", "eos_token_id") if name in ids]
+        ids.pop("stop", None)
+        hf_config |= ids
+        write_json(folder / "generation_config.json", {**ids, "eos_token_id": stops, "do_sample": True})
+        tokenizer.save_pretrained(folder, model.config.max_position_embeddings)
+    write_json(folder / "config.json", hf_config)
+    write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
+    card = MODEL_CARD.format(parameters=model.num_parameters, facts=to_json(facts or {}, indent=1))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """A decoder from a Hugging Face folder of ours or of anybody's Qwen2.
+
+    Args:
+        folder: with config.json and model.safetensors, or model.safetensors.index.json and the files it names.
+        dtype: of the loaded weights, whatever is stored (float32, bfloat16, float16 or float64).
+    Raises:
+        WeightsMismatch: the weights are not those that config.json says; nothing is built before that is known.
+        ValueError: a file is missing or cannot be read, or it is a model that the decoder does not compute.
+    """
+    folder = Path(folder)
+    hf_config = read_json(folder / "config.json")
+    try:
+        config_from_hf(hf_config)  # before any weight is read
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    file, tensors = read_weights(folder)
+    try:
+        return model_from_hf(hf_config, tensors, dtype)
+    except ValueError as error:
+        raise type(error)(f"{file}: {error}") from None

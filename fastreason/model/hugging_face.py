@@ -10,21 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from ..runtime.json_files import check_fields, read_json, shown, to_json
-from ..runtime.tensor_files import read_tensors, write_tensors
+from ..runtime.tensor_files import read_tensors
 from ..text.tokenizer import Tokenizer
-from .decoder import Decoder, ModelConfig
+from .config import ModelConfig, one_of
 
-_MODEL_CARD = """---
+MODEL_CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
 tags: [fastreason]
@@ -38,73 +36,8 @@ Prompts have the form `<question> ... </question> <solution>`; generation stops 
 ```
 """
 
-# What transformers' Qwen2Config takes where config.json says nothing; the fields of ModelConfig but for head_dim.
-_DEFAULTS: dict[str, Any] = {
-    "vocab_size": 151936,
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "intermediate_size": 22016,
-    "rope_theta": 10000.0,
-    "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 32768,
-    "tie_word_embeddings": False,
-}
-# Fields that would change what is computed, and the values that the decoder computes.
-_SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("qwen2",),
-    "architectures": (["Qwen2ForCausalLM"], None),
-    "hidden_act": ("silu",),
-    "attention_bias": (True, None),
-    "attention_dropout": (0.0, None),
-    "use_sliding_window": (False, None),
-    "use_mrope": (False, None),
-    "quantization_config": (None,),
-}
-# Fields that do not change what is computed: sizes of the initial weights, generation, what transformers itself notes.
-_IGNORED = """
-_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation _name_or_path
-_output_attentions add_cross_attention attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
-chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype
-early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
-forced_bos_token_id forced_eos_token_id id2label initializer_range is_decoder is_encoder_decoder label2id
-length_penalty max_length max_window_layers min_length no_repeat_ngram_size num_beam_groups num_beams num_labels
-num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp
-problem_type pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
-sliding_window suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class
-top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache
-"""
-_STORED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-
-_Size = Annotated[int, Field(ge=1, lt=2**31)] | None
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-
-
-class _Rope(TypedDict, total=False):
-    rope_type: str | None
-    type: str | None
-    rope_theta: _Positive
-
-
-class _Fields(TypedDict, total=False):
-    """The types of what is read of a config.json; null is as good as nothing."""
-
-    vocab_size: _Size
-    hidden_size: _Size
-    num_hidden_layers: _Size
-    num_attention_heads: _Size
-    num_key_value_heads: _Size
-    intermediate_size: _Size
-    max_position_embeddings: _Size
-    head_dim: Annotated[int, Field(ge=0, lt=2**31)] | None
-    rope_theta: _Positive
-    rms_norm_eps: _Positive
-    tie_word_embeddings: bool | None
-    layer_types: list[str] | None
-    rope_parameters: _Rope | None
-    rope_scaling: _Rope | None
+STORED_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 class _Index(TypedDict):
@@ -115,145 +48,38 @@ class WeightsMismatch(ValueError):
     """A weight is missing or of another shape than config.json says: no reader can load the folder."""
 
 
-def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json and weights under the names of transformers' Qwen2ForCausalLM; a shared head is left out."""
-    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    hf_config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        **asdict(model.config),
-        # transformers 5 reads rope_parameters and dtype, earlier versions and vLLM rope_theta and torch_dtype
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.config.rope_theta},
-        "hidden_act": "silu",
-        "attention_dropout": 0.0,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "max_window_layers": model.config.num_hidden_layers,
-        "use_cache": True,
-        "initializer_range": 0.02,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }
-    # a copy each: safetensors writes no two tensors of one storage
-    return hf_config, {name: view.contiguous().clone() for name, view in _weights(model).items()}
-
-
-def model_from_hf(
-    hf_config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
-) -> Decoder:
-    """The reverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
-
-    Raises:
-        WeightsMismatch: a weight is missing or of another shape.
-        ValueError: a weight is unknown or not floating point, or `dtype` is not.
-    """
-    config = config_from_hf(hf_config)
-    tensors = _checked(config, tensors, dtype)
-    with torch.device("meta"):  # no time for initial weights that are overwritten
-        model = Decoder(config).to(dtype)
-    model.to_empty(device="cpu")
-    for name, place in _weights(model).items():
-        place.copy_(tensors[name])
-    return model
-
-
-def _checked(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def checked_weights(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """The weights of this model, each under its name; ValueError as for `model_from_hf`.
 
     Nothing is built before: a config may claim any size, and the first weight that is not there ends it.
     """
-    if dtype not in _STORED:
-        raise ValueError(f"load_model: dtype must be {_one_of(_STORED)}, got {dtype}")
+    if dtype not in STORED_DTYPES:
+        raise ValueError(f"load_model: dtype must be {one_of(STORED_DTYPES)}, got {dtype}")
     tensors, found = dict(tensors), {}
-    head = tensors.pop(_HEAD, None) if config.tie_word_embeddings else None
+    head = tensors.pop(HEAD, None) if config.tie_word_embeddings else None
     if head is not None:  # some write a shared head all the same, or it alone
-        tensors.setdefault(_EMBEDDING, head)
+        tensors.setdefault(EMBEDDING, head)
     for name, shape in _shapes(config):
         tensor = tensors.get(name)
         if tensor is None or tuple(tensor.shape) != shape:
             got = "nothing" if tensor is None else tuple(tensor.shape)
             raise WeightsMismatch(f"weights: {name} must have shape {shape}, as config.json says, got {got}")
-        if tensor.dtype not in _STORED:
-            raise ValueError(f"weights: {name} must be {_one_of(_STORED)}, got {tensor.dtype}")
+        if tensor.dtype not in STORED_DTYPES:
+            raise ValueError(f"weights: {name} must be {one_of(STORED_DTYPES)}, got {tensor.dtype}")
         found[name] = tensor
-    shared = found[_EMBEDDING]
+    shared = found[EMBEDDING]
     if head is not None and not (head.dtype == shared.dtype and torch.equal(head, shared)):
-        raise ValueError(f"weights: {_HEAD} differs from the embedding, so tie_word_embeddings must be false")
+        raise ValueError(f"weights: {HEAD} differs from the embedding, so tie_word_embeddings must be false")
     if extra := tensors.keys() - found.keys():
         raise ValueError(f"weights: {shown(min(extra))} is no weight of this Qwen2")
     return found
-
-
-def config_from_hf(hf_config: Mapping[str, Any]) -> ModelConfig:
-    """The decoder's configuration of a Qwen2 config.json, with transformers' defaults for what it leaves out.
-
-    The rotary base may stand in `rope_theta`, `rope_parameters` or `rope_scaling`; `head_dim` may differ from
-    hidden_size / num_attention_heads.
-
-    Raises:
-        ValueError: names the field whose value the decoder does not compute, or that is unknown.
-    """
-    _refuse_unsupported(hf_config)
-    values = _DEFAULTS | {name: hf_config[name] for name in _DEFAULTS if hf_config.get(name) is not None}
-    if "num_key_value_heads" in hf_config and hf_config["num_key_value_heads"] is None:
-        values["num_key_value_heads"] = values["num_attention_heads"]
-    values |= {"rope_theta": _rope_theta(hf_config), "head_dim": hf_config.get("head_dim") or 0}
-    values["rms_norm_eps"] = float(values["rms_norm_eps"])
-    try:
-        return ModelConfig(**values)
-    except ValueError as error:
-        raise ValueError(f"config.json: {error}") from None
-
-
-def _refuse_unsupported(hf_config: Mapping[str, Any]) -> None:
-    for name, allowed in _SUPPORTED.items():
-        value = hf_config.get(name)
-        if value not in allowed and (name in hf_config or name == "model_type"):
-            raise ValueError(f"config.json: {name} must be {_one_of(allowed)}, got {shown(value)}")
-    check_fields(_Fields, dict(hf_config), "config.json")
-    layer_types = hf_config.get("layer_types")
-    if layer_types is not None and set(layer_types) != {"full_attention"}:
-        raise ValueError(f"config.json: layer_types must all be 'full_attention', got {shown(layer_types)}")
-    known = {*_DEFAULTS, *_SUPPORTED, *_IGNORED.split(), "head_dim", "layer_types", "rope_parameters", "rope_scaling"}
-    if unknown := sorted(set(hf_config) - known):
-        raise ValueError(
-            f"config.json: {_named(unknown[0])} is not known here, got {shown(hf_config[unknown[0]])}; "
-            "remove it if the model computes the same without it"
-        )
-
-
-def _named(field: str) -> str:
-    return field if field.isidentifier() and len(field) < 80 else shown(field)
-
-
-def _rope_theta(hf_config: Mapping[str, Any]) -> float:
-    """The rotary base, wherever it stands."""
-    found: dict[str, float] = {}
-    if hf_config.get("rope_theta") is not None:
-        found["rope_theta"] = hf_config["rope_theta"]
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = hf_config.get(name)
-        if rope is None:
-            continue
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        if kind != "default":
-            raise ValueError(f"config.json: {name}.rope_type must be 'default', got {shown(kind)}")
-        if unknown := sorted(set(rope) - {"rope_type", "type", "rope_theta"}):
-            raise ValueError(
-                f"config.json: {name}.{_named(unknown[0])} is not known here, got {shown(rope[unknown[0]])}"
-            )
-        if rope.get("rope_theta") is not None:
-            found[f"{name}.rope_theta"] = rope["rope_theta"]
-    if len(set(found.values())) > 1:
-        raise ValueError(f"config.json: there must be one rope_theta, got {found}")
-    return float(next(iter(found.values()), _DEFAULTS["rope_theta"]))
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of all weights, one after the other, without a model that has them."""
     width, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    yield _EMBEDDING, (config.vocab_size, width)
+    yield EMBEDDING, (config.vocab_size, width)
     for i in range(config.num_hidden_layers):
         layer = f"model.layers.{i}."
         for part, rows in zip("qkv", (queries, keys, keys), strict=True):
@@ -267,59 +93,10 @@ def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield layer + "post_attention_layernorm.weight", (width,)
     yield "model.norm.weight", (width,)
     if not config.tie_word_embeddings:
-        yield _HEAD, (config.vocab_size, width)
+        yield HEAD, (config.vocab_size, width)
 
 
-def _weights(model: Decoder) -> dict[str, Tensor]:
-    """Views of all parameters, without gradient, under the names of transformers' Qwen2ForCausalLM."""
-    config = model.config
-    queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    views: dict[str, Tensor] = {_EMBEDDING: model.embedding.weight}
-    for i, block in enumerate(model.blocks):
-        layer = f"model.layers.{i}."
-        for kind in ("weight", "bias"):
-            parts = getattr(block.qkv, kind).detach().split([queries, keys, keys])
-            views |= {f"{layer}self_attn.{name}_proj.{kind}": part for name, part in zip("qkv", parts, strict=True)}
-        gate, up = block.gate_up.weight.detach().chunk(2)
-        views |= {
-            layer + "self_attn.o_proj.weight": block.out.weight,
-            layer + "mlp.gate_proj.weight": gate,
-            layer + "mlp.up_proj.weight": up,
-            layer + "mlp.down_proj.weight": block.down.weight,
-            layer + "input_layernorm.weight": block.attention_norm,
-            layer + "post_attention_layernorm.weight": block.mlp_norm,
-        }
-    views["model.norm.weight"] = model.final_norm
-    if model.head is not None:
-        views[_HEAD] = model.head.weight
-    return {name: view.detach() for name, view in views.items()}
-
-
-def save_model(
-    model: Decoder, folder: str | Path, tokenizer: Tokenizer | None = None, facts: Mapping[str, Any] | None = None
-) -> None:
-    """Writes a Hugging Face folder into an existing one.
-
-    Args:
-        tokenizer: saved too, with what transformers' `generate` and vLLM need of it: where to stop and how to pad.
-        facts: shown in README.md, as JSON.
-    """
-    folder = Path(folder)
-    hf_config, tensors = model_to_hf(model)
-    if tokenizer is not None:
-        ids = _special_ids(tokenizer)
-        stops = [ids[name] for name in ("stop", "eos_token_id") if name in ids]
-        ids.pop("stop", None)
-        hf_config |= ids
-        write_json(folder / "generation_config.json", {**ids, "eos_token_id": stops, "do_sample": True})
-        tokenizer.save_pretrained(folder, model.config.max_position_embeddings)
-    write_json(folder / "config.json", hf_config)
-    write_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
-    card = _MODEL_CARD.format(parameters=model.num_parameters, facts=to_json(facts or {}, indent=1))
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     """The special tokens by their names in config.json, and `stop`, where an answer ends; without those it lacks."""
     found = {}
     attributes = {
@@ -334,40 +111,7 @@ def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return found
 
 
-def load_config(path: str | Path) -> ModelConfig:
-    """The configuration in a Hugging Face folder or config.json; ValueError as for `config_from_hf`."""
-    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    hf_config = read_json(file)
-    try:
-        return config_from_hf(hf_config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
-    """A decoder from a Hugging Face folder of ours or of anybody's Qwen2.
-
-    Args:
-        folder: with config.json and model.safetensors, or model.safetensors.index.json and the files it names.
-        dtype: of the loaded weights, whatever is stored (float32, bfloat16, float16 or float64).
-    Raises:
-        WeightsMismatch: the weights are not those that config.json says; nothing is built before that is known.
-        ValueError: a file is missing or cannot be read, or it is a model that the decoder does not compute.
-    """
-    folder = Path(folder)
-    hf_config = read_json(folder / "config.json")
-    try:
-        config_from_hf(hf_config)  # before any weight is read
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
-    file, tensors = _read_weights(folder)
-    try:
-        return model_from_hf(hf_config, tensors, dtype)
-    except ValueError as error:
-        raise type(error)(f"{file}: {error}") from None
-
-
-def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """All tensors of one file or of the several that an index names, and which of the two it was."""
     file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if file.exists() or not index.exists():
@@ -388,7 +132,3 @@ def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 def write_json(path: Path, content: Any) -> None:
     path.write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _one_of(options: tuple[Any, ...]) -> str:
-    return " or ".join(option.__name__ if isinstance(option, type) else repr(option) for option in options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import jinja2
 
 from ..runtime.files import read_whole, write_text
 from ..runtime.metrics_log import MetricsLog
+from ..studies.recipe import STAGE_NAMES
+from ..studies.results import smooth
 from .charts import Series, line_chart
-
-STAGE_NAMES = {"pretrain": "pre-training", "midtrain": "mid-training", "rl": "reinforcement learning"}
+from .page_parts import trace_parts
 
 
 def write_report(folder: str | Path) -> Path:
@@ -134,14 +134,6 @@ def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
-    """Means of at most `most` runs of neighbouring points; a value that is no number is no point."""
-    points = [point for point in points if math.isfinite(point[1])]
-    size = max(1, -(-len(points) // most))
-    runs = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(run[-1][0], sum(y for _, y in run) / len(run)) for run in runs]
-
-
 def _summary(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Mean verified pass@1 of the recipe's ranges after each stage."""
     ranges = results.get("ranges", {})
@@ -179,14 +171,3 @@ def _traces(results: Mapping[str, Any], most: int = 3) -> list[dict[str, Any]]:
     right.sort(key=lambda trace: -trace["op"])
     chosen = wrong[:1] + right[:1] + wrong[1:]
     return [{**trace, "parts": trace_parts(trace)} for trace in (chosen + right[1:])[:most]]
-
-
-def trace_parts(trace: Mapping[str, Any]) -> list[tuple[str | None, str]]:
-    """(status or None, text); offsets of steps count bytes."""
-    data, parts, at = trace["completion"].encode(), [], 0
-    for step in trace["steps"]:
-        parts.append((None, data[at : step["begin"]].decode(errors="replace")))
-        parts.append((step["status"], data[step["begin"] : step["end"]].decode(errors="replace")))
-        at = step["end"]
-    parts.append((None, data[at:].decode(errors="replace")))
-    return [(status, text) for status, text in parts if text]

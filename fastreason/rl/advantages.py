@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import kernels
 from ..runtime.distributed import sum_over_ranks
 from .settings import Baseline, Credit, Scale
 
@@ -52,7 +52,7 @@ def advantages(
     """
     rewards = rewards.float()
     if rewards.ndim == 1 and baseline == "group" and scale != "batch" and not rewards.isnan().any():
-        return ops.group_advantages(rewards.view(-1, group_size), scale=scale, eps=eps).flatten()
+        return kernels.group_advantages(rewards.view(-1, group_size), scale=scale, eps=eps).flatten()
     per_group = group_size * (rewards.shape[1] if rewards.ndim == 2 else 1)
     given_PM = ~rewards.isnan().reshape(len(rewards) // group_size, per_group)
     rewards_PM = rewards.nan_to_num(0.0).view_as(given_PM)

@@ -25,7 +25,8 @@ import numpy as np
 
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import SHARE, Range, check_ranges
-from ..tasks.stream import Cell, Mixture, ProblemBatch, TaskStream
+from ..tasks.mixture import Cell, Mixture
+from ..tasks.stream import ProblemBatch, TaskStream
 
 
 @explain_fields

@@ -16,29 +16,29 @@ Letters: P prompts, G samples of each, S = P * G samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..grading.rewards import REWARDS, REWARDS_OF_SAMPLES, Reward, reward_function
-from ..grading.verdicts import grade
 from ..model.decoder import Decoder
 from ..runtime import distributed
-from ..runtime.metrics_log import Clock, Interrupted, MetricsLog, StopRequest, progress_bar, tell, wait_for
-from ..sampling.rollout import Rollout, RolloutOutput
-from ..tasks.stream import Mixture, ProblemBatch, TaskStream
+from ..runtime.metrics_log import MetricsLog
+from ..runtime.progress import Clock, progress_bar, tell, wait_for
+from ..runtime.stop_request import Interrupted, StopRequest
+from ..sampling.rollout import Rollout
 from ..text.tokenizer import Tokenizer
 from ..training import checkpoint
 from ..training.optimizer import Optimizer
 from .advantages import advantages
-from .edge_curriculum import EdgeCurriculum
-from .groups import Groups, counted_rewards, has_loss, speaking
+from .experience import Batch, collect_batch
+from .groups import Groups, has_loss, speaking
+from .prompts import CURRICULA, FixedMixture, PromptSource, stage_prompts
 from .settings import LOSSES, PolicySettings
 from .statistics import (
-    Facts,
     pass_flop,
     reward_statistics,
     speed_statistics,
@@ -54,62 +54,6 @@ __all__ = [
 
 # how far log-probabilities of sampling and training may be apart before something must be wrong; 4e-5 was seen
 _LARGEST_DIFFERENCE: Mapping[torch.dtype, float] = {torch.float64: 1e-3, torch.float32: 1e-2}
-
-
-class PromptSource(Protocol):
-    """Where the prompts of a stage come from. Every rank has one, is asked the same and told the same.
-
-    What it does may depend on its arguments and on what it was told alone, so that a resumed stage draws what an
-    unbroken one would have drawn.
-    """
-
-    def draw(self, step: int) -> ProblemBatch:
-        """The prompts of the next batch, as many as the settings' `prompts`, from the split `rl`.
-
-        Args:
-            step: number of the draw, 0, 1, ...; with dynamic sampling a step of training may take several.
-        """
-        ...
-
-    def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
-        """What the samples of the last draw earned, those of all ranks: float32 [P, G]."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What it has learnt, as JSON; part of the checkpoint."""
-        ...
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """The reverse of `state`."""
-        ...
-
-
-class FixedMixture:
-    """The mixture of the settings, problem after problem."""
-
-    def __init__(self, settings: PolicySettings, seed: int) -> None:
-        self.stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
-        self.prompts = settings.prompts
-
-    def draw(self, step: int) -> ProblemBatch:
-        return self.stream[step * self.prompts : (step + 1) * self.prompts]
-
-    def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
-        pass
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        pass
-
-
-def _edge(settings: PolicySettings, seed: int) -> PromptSource:
-    return EdgeCurriculum(Mixture.from_dict(settings.mixture), settings.prompts, seed, settings.edge)
-
-
-CURRICULA: dict[str, Callable[[PolicySettings, int], PromptSource]] = {"fixed": FixedMixture, "edge": _edge}
-"""What `settings.curriculum` may name: makes a source from the settings and the seed of the stage."""
 
 
 def reinforce(
@@ -163,7 +107,7 @@ def reinforce(
 
     while not progress["finished"]:
         done = settings.share_done(progress)
-        batch = _sample(engine, tokenizer, source, reward_of, settings, seed, progress["draws"])
+        batch = collect_batch(engine, tokenizer, source, reward_of, settings, seed, progress["draws"])
         begin = clock.seconds()
         advantages_S = _advantages(batch.groups, settings)
         history = update(model, optimizer, batch.groups, advantages_S, settings, done, reference=reference)
@@ -205,109 +149,6 @@ def stage_reward(settings: PolicySettings) -> Reward:
         raise ValueError(f"rl: credit has no effect with reward {settings.reward!r}, which is of whole samples")
     weight = {"outcome_weight": settings.outcome_weight} if settings.outcome_weight is not None else {}
     return reward_function(settings.reward, **weight)
-
-
-def stage_prompts(settings: PolicySettings, seed: int) -> PromptSource:
-    """The source of prompts that the settings name.
-
-    Raises:
-        ValueError: there is no curriculum of this name.
-    """
-    if settings.curriculum not in CURRICULA:
-        raise ValueError(f"rl: curriculum must be one of {', '.join(CURRICULA)}, got {settings.curriculum!r}")
-    return CURRICULA[settings.curriculum](settings, seed)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What a step sampled.
-
-    Args:
-        problems: of each draw, those of all ranks.
-        groups: this rank's groups that are trained on.
-        facts: of all samples of all ranks, also of groups that are not trained on.
-        total_tokens, flop: of sampling, on this rank: tokens of all samples with their prompts.
-        seconds: of the phases sample and grade.
-    """
-
-    problems: list[ProblemBatch]
-    groups: Groups
-    facts: Facts
-    total_tokens: int
-    flop: float
-    seconds: dict[str, float]
-
-
-def _sample(
-    engine: Rollout,
-    tokenizer: Tokenizer,
-    source: PromptSource,
-    reward: Reward,
-    settings: PolicySettings,
-    seed: int,
-    first_draw: int,
-) -> Batch:
-    """Draws prompts, samples, grades; with dynamic sampling until enough groups are not silent."""
-    problems: list[ProblemBatch] = []
-    facts: list[Facts] = []
-    own_groups: list[Groups] = []
-    total_tokens, flop, seconds, clock = 0, 0.0, {"sample": 0.0, "grade": 0.0}, Clock()
-    max_draws = settings.parts.max_draws
-    while len(problems) < max_draws and _num_speaking(facts, settings) < settings.prompts:
-        started, number = clock.seconds(), first_draw + len(problems)
-        drawn = source.draw(number)
-        if len(drawn) != settings.prompts:
-            raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
-        place = np.arange(len(drawn))[distributed.share(len(drawn))]
-        own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
-        samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
-        sampled = clock.seconds()
-        verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
-        rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
-        seconds["grade"] += clock.seconds() - sampled
-        seconds["sample"] += sampled - started
-        facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
-        source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
-        numbers = place + len(problems) * settings.prompts
-        own_groups.append(Groups.of(samples, torch.from_numpy(rewards), numbers, in_loss))
-        problems.append(drawn)
-        prompt_lengths = np.diff(samples.prompt_offsets)
-        total_tokens += samples.num_new_tokens + settings.samples * int(prompt_lengths.sum())
-        flop += pass_flop(engine.model.config, prompt_lengths, samples.lengths.reshape(len(own), -1))
-    joined = Facts.join(facts)
-    groups = _trained(Groups.join(own_groups), joined, settings)
-    return Batch(problems, groups, joined, total_tokens, flop, seconds)
-
-
-def _generate(
-    engine: Rollout, problems: ProblemBatch, settings: PolicySettings, seed: int, prompt_ids: np.ndarray
-) -> RolloutOutput:
-    try:
-        return engine.generate(
-            problems,
-            settings.samples,
-            temperature=settings.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            seed=seed,
-            prompt_ids=prompt_ids,
-        )
-    except ValueError as error:
-        if all(weight.isfinite().all() for weight in engine.model.parameters()):
-            raise
-        raise FloatingPointError(f"rl: weights of the model are not finite ({error})") from error
-
-
-def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:
-    return sum(int((1 - part.silent).sum()) for part in facts) // settings.samples
-
-
-def _trained(groups: Groups, facts: Facts, settings: PolicySettings) -> Groups:
-    """With dynamic sampling the first `prompts` groups of all ranks that are not silent, numbered anew; else all."""
-    if settings.parts.max_draws == 1:
-        return groups
-    kept = np.nonzero(facts.silent[:: settings.samples] == 0)[0][: settings.prompts]
-    mine = np.nonzero(np.isin(groups.place, kept))[0]
-    return replace(groups.take(mine), place=np.searchsorted(kept, groups.place[mine]))
 
 
 def _advantages(groups: Groups, settings: PolicySettings) -> torch.Tensor:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ..grading.verdicts import Verdicts
-from ..model.decoder import ModelConfig
+from ..model.config import ModelConfig
+from ..model.flop import forward_flop
 from ..runtime.distributed import gather_arrays
 from ..sampling.rollout import RolloutOutput
-from ..training.budget import forward_flop
 from .advantages import silent
 
 

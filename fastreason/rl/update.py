@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .. import ops
+from .. import kernels
 from ..kernels.policy_loss import PolicyLoss
 from ..kernels.policy_loss_triton import NUM_SUMS, STATISTICS
 from ..model.decoder import Decoder
@@ -88,7 +88,9 @@ class _Rows:
         length = settings.max_new_tokens if parts.aggregation == "constant" else None
         weights_N = torch.zeros(len(packed.target_N))
         counted_N = packed.in_loss_S.repeat_interleave(packed.lengths_S)
-        weights_N[counted_N] = ops.token_weights(packed.lengths_S[packed.in_loss_S], parts.aggregation, length=length)
+        weights_N[counted_N] = kernels.token_weights(
+            packed.lengths_S[packed.in_loss_S], parts.aggregation, length=length
+        )
         weights_N *= share
         inside_SL = torch.from_numpy(inside(groups))
         spread_SL = advantages if advantages.ndim == 2 else advantages[:, None].expand(inside_SL.shape)
@@ -127,7 +129,7 @@ class _Rows:
                     tempered = reference_logits.float() / settings.temperature
                     reference_logprobs = tempered.log_softmax(-1).gather(1, tokens_N[:, None]).squeeze(1)
                     reference_logits = None
-        return ops.policy_loss(
+        return kernels.policy_loss(
             model.logits(predictors_ND),
             tokens_N,
             self.advantages_N[rows],

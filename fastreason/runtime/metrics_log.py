@@ -1,21 +1,13 @@
-"""What a run writes down while it goes: metrics.jsonl, other trackers by choice, a progress bar; and a way to stop."""
+"""What a run writes down while it goes: metrics.jsonl, and other trackers by choice."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import signal
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-import torch
-from tqdm import tqdm
 
 from . import distributed
 from .files import write_text
@@ -91,101 +83,3 @@ def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-class Interrupted(Exception):
-    """The user asked to stop; everything needed to go on is on disk."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM asked to stop; everything needed to go on is on disk. A script that does not catch it exits with 143."""
-
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)
-
-
-class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request that loops look at between steps.
-
-    A second Ctrl-C interrupts at once; a scheduler may send SIGTERM as often as it likes.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.terminated = False
-
-    def request(self) -> None:
-        """Asks to stop, as Ctrl-C does."""
-        self.requested = True
-
-    def on_any_rank(self) -> bool:
-        """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""
-        asked = torch.tensor([int(self.requested), int(self.terminated)])
-        requested, terminated = distributed.sum_over_ranks(asked).tolist()
-        if terminated:  # never set back: a signal may have come since
-            self.terminated = True
-        return bool(requested)
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGTERM:
-            self.requested = self.terminated = True
-            print("\nterminated: stopping at the next step", file=sys.stderr)
-            return
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        print("\nstopping at the next step; press Ctrl-C again to stop at once", file=sys.stderr)
-
-    @classmethod
-    @contextmanager
-    def watch(cls) -> Iterator[StopRequest]:
-        request = cls()
-        try:
-            before = {number: signal.signal(number, request._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: its owner handles signals
-            yield request
-            return
-        try:
-            yield request
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok") -> tqdm:
-    """A bar on a terminal, a line every ten seconds elsewhere: what is done, the rate, and the time that is left.
-
-    Of several ranks only rank 0 shows one.
-    """
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=f"{name:9}",
-        unit=unit,
-        unit_scale=True,
-        mininterval=0.5 if sys.stderr.isatty() else 10.0,
-        dynamic_ncols=True,
-        disable=not distributed.is_main(),
-    )
-
-
-def tell(text: str) -> None:
-    """A line on stderr beside the progress bars; of several ranks only rank 0's."""
-    if distributed.is_main():
-        tqdm.write(text, file=sys.stderr)
-
-
-def wait_for(device: torch.device | str) -> None:
-    """Waits until a GPU has done what it was asked for; a CPU has."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class Clock:
-    """Seconds of a stage, counted on from an earlier part of it."""
-
-    def __init__(self, before_s: float = 0.0) -> None:
-        self._start = time.perf_counter() - before_s
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import kernels
 from .stop_sequences import Stopping
 
 
@@ -37,7 +37,7 @@ class Work:
         ids: int64 [P]: what stands for each prompt in the draws.
         limits: int64 [P]: most new tokens.
         n: samples of each prompt.
-        draw: the arguments of ops.sample: seed, temperature and filters.
+        draw: the arguments of kernels.sample: seed, temperature and filters.
         stopping: when a sample ends.
         pad: fills the space behind the end.
     """
@@ -199,7 +199,7 @@ class Slots:
     def _draw(self, slots: np.ndarray, logits: Tensor) -> list[tuple[int, Rows]]:
         """Appends a token to each of `slots`, whose logits [n, V] are given, and takes out the samples that end."""
         prompts, at = self.prompt[slots], self.length[slots]
-        tokens, sampled, full = ops.sample(
+        tokens, sampled, full = kernels.sample(
             logits,
             prompts_N=self.work.ids[prompts],
             samples_N=self.sample[slots],

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _core, ops
+from .. import _core, kernels
 from ..model.decoder import Decoder
 
 
@@ -31,7 +31,7 @@ class CoreDecoder:
     def __init__(self, model: Decoder, kernel: str = "auto") -> None:
         config, half = model.config, model.config.head_dim // 2
         positions = torch.arange(config.max_position_embeddings)
-        cos, sin = ops.rope_angles(positions, config.head_dim, config.rope_theta, torch.float32)
+        cos, sin = kernels.rope_angles(positions, config.head_dim, config.rope_theta, torch.float32)
         self.model = model
         self.core = _core.CpuDecoder(
             hidden=config.hidden_size,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import kernels
 from ..kernels.segments import Segments
 from ..model.decoder import Decoder
 
@@ -53,7 +53,7 @@ def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
     for block, (prefix_k, prefix_v), (own_k, own_v) in zip(model.blocks, cache.prefix, cache.own, strict=True):
         q, k, v = block.project(x, cos, sin)
         own_k[row_N, :, length_N], own_v[row_N, :, length_N] = k, v
-        attended = ops.decode_attention(
+        attended = kernels.decode_attention(
             q,
             prefix_k,
             prefix_v,
@@ -64,7 +64,7 @@ def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
             own_length_N=length_N + 1,
         )
         x = block.mix(x, attended)
-    return ops.rms_norm(x, model.final_norm, config.rms_norm_eps)
+    return kernels.rms_norm(x, model.final_norm, config.rms_norm_eps)
 
 
 class TorchDecoding:

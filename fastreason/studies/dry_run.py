@@ -20,16 +20,20 @@ import numpy as np
 import torch
 
 from ..evaluation.evaluate import EvaluateSettings, streams_of
-from ..model.decoder import Decoder, ModelConfig
+from ..model.config import ModelConfig
+from ..model.decoder import Decoder
+from ..model.flop import forward_flop, train_flop, train_flop_per_token
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import chosen_device
-from ..runtime.metrics_log import wait_for
+from ..runtime.progress import wait_for
 from ..sampling.rollout import Rollout
-from ..tasks.stream import Mixture, TaskStream
+from ..tasks.mixture import Mixture
+from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
-from ..training.budget import forward_flop, matmul_peak, train_flop, train_flop_per_token
+from ..training.budget import matmul_peak
 from ..training.row_batches import count_targets
-from ..training.supervised import SupervisedSettings, supervised_loss
+from ..training.supervised import supervised_loss
+from ..training.supervised_settings import SupervisedSettings
 from .preflight import preflight
 from .recipe import Recipe
 from .run_study import parse_shard, part_of

@@ -18,14 +18,16 @@ from ..evaluation.evaluate import EvaluateSettings, streams_of
 from ..evaluation.sample_files import require_pyarrow
 from ..evaluation.samplers import RolloutSampler
 from ..model.decoder import Decoder
-from ..rl.loop import PolicySettings, stage_prompts, stage_reward
+from ..rl.loop import PolicySettings, stage_reward
+from ..rl.prompts import stage_prompts
 from ..runtime import distributed
 from ..runtime.trackers import require_tracker
-from ..tasks.stream import Mixture, TaskStream
+from ..tasks.mixture import Mixture
+from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training.optimizer import Optimizer
 from ..training.row_batches import check_rows
-from ..training.supervised import SupervisedSettings
+from ..training.supervised_settings import SupervisedSettings
 from .recipe import Recipe
 
 MOST = 16_384

@@ -20,14 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from ..evaluation.evaluate import EvaluateSettings
 from ..evaluation.op_ranges import covered
 from ..grading.rewards import import_from
-from ..model.decoder import ModelConfig
+from ..model.config import ModelConfig
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
 from ..runtime.trackers import TrackerName
-from ..tasks.stream import Mixture, available_mixtures
-from ..training.supervised import SupervisedSettings
+from ..tasks.mixture import Mixture, available_mixtures
+from ..training.supervised_settings import SupervisedSettings
 
 _LENGTHS = {"tokens", "steps", "budget"}
 T = TypeVar("T")
@@ -300,3 +300,6 @@ def without_none(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_none(item) for item in value]
     return value
+
+
+STAGE_NAMES = {"pretrain": "pre-training", "midtrain": "mid-training", "rl": "reinforcement learning"}

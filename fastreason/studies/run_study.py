@@ -1,9 +1,8 @@
 """Runs a study: any number of processes, on one machine or many, that share out its units of work.
 
     OUT/study.toml    the resolved recipe of every variant, seeds, claims
-    OUT/stages/       units of work, see fastreason.studies.work_units; another folder may be given and shared by
-    several studies OUT/results.json  scores by variant and seed, and the verdicts of the claims, once all is done
-    OUT/report.html   one page
+    OUT/stages/       units of work, see fastreason.studies.work_units; several studies may share another folder
+    OUT/results.json  scores by variant and seed, and the verdicts of the claims, once all is done
 
 A process looks for a unit whose predecessor is finished and whose lock is free, does it, and looks again, until nothing
 is left. So `--jobs 4`, the same command on several machines with a shared folder, and a restart after a crash are all
@@ -25,12 +24,12 @@ from typing import Any
 
 import torch
 
-from ..reports.study_page import collect, write_study_report
 from ..runtime.files import read_whole, write_text
 from ..runtime.folder_lock import Lock
 from ..runtime.json_files import to_json
-from ..runtime.metrics_log import Interrupted, StopRequest, Terminated
+from ..runtime.stop_request import Interrupted, StopRequest, Terminated
 from .preflight import preflight
+from .results import collect
 from .resume import check_study
 from .study import Study
 from .work_units import (
@@ -221,10 +220,9 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
 
 
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
-    """Writes results.json and the report of what is finished, and returns the former."""
+    """Writes results.json of what is finished, and returns it."""
     results = collect(study, runs, stages)
     write_text(folder / "results.json", to_json(results) + "\n")
-    write_study_report(folder)
     return results
 
 

@@ -35,7 +35,7 @@ from typing import Any, Literal
 import tomli_w
 
 from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
-from ..tasks.stream import Mixture
+from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
 from .recipe import STAGES, Recipe, check_name, merge, read_recipe, validated, without_none
 

@@ -23,24 +23,28 @@ import fastreason
 
 from .. import kernels
 from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
-from ..model.decoder import Decoder, ModelConfig
+from ..model.config import ModelConfig
+from ..model.decoder import Decoder
 from ..rl.loop import PolicySettings, reinforce
 from ..runtime import distributed
 from ..runtime.files import read_whole, write_text
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine, package_version
-from ..runtime.metrics_log import MetricsLog, StopRequest
-from ..tasks.stream import Mixture, TaskStream
+from ..runtime.metrics_log import MetricsLog
+from ..runtime.stop_request import StopRequest
+from ..tasks.mixture import Mixture
+from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training.checkpoint import load_model
-from ..training.supervised import SupervisedSettings, train
+from ..training.supervised import train
+from ..training.supervised_settings import SupervisedSettings
 from .study import Study
 
 # settings that change what is kept and shown, never what is computed
 _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # rooms and modules that show, choose or start; all others may change a result
 _NOT_COMPUTING = (
-    *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/", "tasks/generate.py"),
+    *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
     *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/trackers.py"),
 )
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from .stream import ProblemBatch
+from typing import Any, Literal
 
 Kind = Literal["count", "average", "special", "total", "average total"]
 
@@ -62,13 +59,13 @@ class ProblemGraph:
     answer: int
 
     @classmethod
-    def of(cls, batch: ProblemBatch, i: int) -> ProblemGraph:
-        """That of problem i of a batch."""
+    def of(cls, nodes: list[dict[str, Any]], problem: str, question: str, answer: int) -> ProblemGraph:
+        """From what the core knows of a problem: `nodes` are the fields of `Quantity`, kind under the name of type."""
         quantities = tuple(
-            Quantity(kind=node.pop("type"), parents=tuple(node.pop("parents")), **node) for node in batch.core.graph(i)
+            Quantity(kind=node.pop("type"), parents=tuple(node.pop("parents")), **node) for node in nodes
         )
-        sentences = tuple(sentence.rstrip(".") + "." for sentence in batch.problems[i].split(". "))
-        return cls(quantities, sentences, batch.questions[i], int(batch.answers[i]))
+        sentences = tuple(sentence.rstrip(".") + "." for sentence in problem.split(". "))
+        return cls(quantities, sentences, question, answer)
 
     def definition(self, i: int) -> str:
         """How quantity i follows from others, in short: `3 + a + b`, `2 * (a - b)`, `a * b + c * d`.

@@ -7,253 +7,28 @@ canonical problem, so no evaluation problem is ever trained on.
 
 from __future__ import annotations
 
-import tomllib
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from html import escape
-from importlib import resources
-from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers, listed, number
-from ..runtime.field_docs import explain_fields
+from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers
 from ..text.theme import load_theme
-
-if TYPE_CHECKING:
-    from ..text.tokenizer import Tokenizer
-    from .graph import ProblemGraph
-    from .prefetch import PackedBatches
-    from .shards import StreamShard
+from ..text.tokenizer import Tokenizer
+from .graph import ProblemGraph
+from .graph_svg import graph_svg
+from .mixture import Cell, Mixture
+from .packed import PackedBatch, PackedBatches
 
 Split = Literal["train", "rl", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "rl", "val", "test")
 SplitBy = Literal["problem", "graph"]
-MODES: tuple[str, ...] = ("forward", "reverse")
-DEPTHS: tuple[int, ...] = (2, 3)
-MIN_OP, MAX_OP = 2, 40
-
-
-@explain_fields
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a mixture: which problems, with which settings."""
-
-    op: int
-    """Arithmetic operations, the exact difficulty."""
-    theme: str = "zoo"
-    """Name of a theme that ships, or path of a TOML file."""
-    mode: str = "forward"
-    """forward: the last quantity is asked; reverse: it is told, and an earlier one is asked."""
-    depth: int = 2
-    """2: counts and their totals; 3: also averages per count, and totals of what all counts have."""
-    number_range: int = 5
-    """Constants lie in 1 .. number_range - 1."""
-    max_value: int = 1000
-    """Largest value of any quantity that the answer depends on."""
-    max_sentences: int = 50
-    """Most sentences of a problem, the told one of reverse problems and padding apart; 50 is no limit."""
-    circular_distractors: bool = True
-    """Whether quantities that the answer does not depend on may define each other in a circle, as in the released data
-    (up to 20 % of the problems)."""
-    context: int = 0
-    """Tokens of padding: sentences about other places, as many as fit. The limit depends on the theme."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("op", MIN_OP, MAX_OP),
-            ("depth", min(DEPTHS), max(DEPTHS)),
-            ("number_range", 3, 100),
-            ("max_value", 1, 1_000_000),
-            ("max_sentences", 1, 50),
-            ("context", 0, 10_000_000),
-        ):
-            # what numpy counts with is kept as a plain int: equal cells are one cell
-            object.__setattr__(self, name, integer(f"mixture: {name}", getattr(self, name), low, high))
-        if not isinstance(self.circular_distractors, bool):
-            raise ValueError(f"mixture: circular_distractors must be True or False, got {self.circular_distractors!r}")
-        if self.mode not in MODES:
-            raise ValueError(f"mixture: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
-        if not isinstance(self.theme, str):
-            raise ValueError(f"mixture: theme must be a name or a path, got {self.theme!r}")
-        if load_theme(self.theme).style == "symbolic" and (self.mode, self.depth) != ("forward", 2):
-            raise ValueError(
-                f"mixture: theme {self.theme} has the symbolic style, which needs mode 'forward' and depth 2, "
-                f"got {self.mode!r} and {self.depth}"
-            )
-
-
-class Mixture:
-    """Cells with weights. Mixtures add and scale: `0.2 * a + 0.8 * b` draws from a one time in five.
-
-    >>> mix = Mixture.uniform(op=range(2, 6), themes=["symbolic"])
-    >>> sorted({cell.op for cell in mix.weights})
-    [2, 3, 4, 5]
-    """
-
-    def __init__(self, weights: Mapping[Cell, float]) -> None:
-        for cell, weight in weights.items():
-            if not isinstance(cell, Cell):
-                raise ValueError(f"mixture: weights must be numbers >= 0 by Cell, got {cell!r}: {weight!r}")
-        numbers = {cell: number("mixture: a weight", weight, 0.0) for cell, weight in weights.items()}
-        self.weights = {cell: weight for cell, weight in numbers.items() if weight > 0}
-        if not self.weights:
-            raise ValueError("mixture: needs at least one cell with a positive weight")
-
-    @classmethod
-    def uniform(
-        cls,
-        op: Iterable[int],
-        themes: Sequence[str] = ("zoo",),
-        modes: Sequence[str] = ("forward",),
-        depths: Sequence[int] = (2,),
-        **settings: Any,
-    ) -> Mixture:
-        """All combinations with equal weights that sum to 1; `settings` are further fields of `Cell`."""
-        given = {"op": op, "themes": themes, "modes": modes, "depths": depths}
-        combinations = product(*(listed(f"mixture: {name}", values) for name, values in given.items()))
-        cells = [Cell(op=o, theme=theme, mode=mode, depth=depth, **settings) for o, theme, mode, depth in combinations]
-        if not cells:
-            raise ValueError("mixture: op, themes, modes and depths must not be empty")
-        return cls({cell: 1.0 / len(cells) for cell in cells})
-
-    @classmethod
-    def from_dict(cls, parts: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Mixture:
-        """A weighted sum of uniform mixtures, each as a mapping of the arguments of `uniform` and a `weight`.
-
-        >>> mix = Mixture.from_dict([{"op": [2, 3], "weight": 0.9}, {"op": [6], "weight": 0.1}])
-        >>> round(sum(mix.weights.values()), 6)
-        1.0
-        """
-        total: Mixture | None = None
-        for part in [parts] if isinstance(parts, Mapping) else parts:
-            arguments = dict(part)
-            weight = arguments.pop("weight", 1.0)
-            weight = number("mixture: weight", weight, 0.0, above_low=True)
-            allowed = {"op", "themes", "modes", "depths", "number_range", "max_value", "max_sentences"}
-            allowed |= {"circular_distractors", "context"}
-            if unknown := set(arguments) - allowed:
-                raise ValueError(
-                    f"mixture: unknown field {sorted(unknown)[0]!r}; allowed are weight, {', '.join(sorted(allowed))}"
-                )
-            if "op" not in arguments:
-                raise ValueError("mixture: op is missing")
-            scaled = weight * cls.uniform(**arguments)
-            total = scaled if total is None else total + scaled
-        if total is None:
-            raise ValueError("mixture: needs at least one part")
-        return total
-
-    @classmethod
-    def preset(cls, name: str, themes: Sequence[str] = ("zoo", "school", "festival")) -> Mixture:
-        """A mixture of the paper by name; see `available_mixtures()` and fastreason/tasks/mixtures.toml.
-
-        Args:
-            themes: for the parts that name none.
-
-        >>> Mixture.preset("rl-op11-14").ops
-        (11, 12, 13, 14)
-        """
-        return cls.from_dict(cls.preset_parts(name, themes))
-
-    @staticmethod
-    def preset_parts(name: str, themes: Sequence[str] = ("zoo", "school", "festival")) -> list[dict[str, Any]]:
-        """What `preset` hands to `from_dict`."""
-        presets = _presets()
-        if name not in presets:
-            raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
-        return [{"themes": listed("mixture: themes", themes), **part} for part in presets[name]["parts"]]
-
-    @classmethod
-    def from_presets(
-        cls,
-        path: str | Path,
-        name: str,
-        *,
-        op: Iterable[int] = (),
-        themes: Sequence[str] = ("zoo", "school", "festival"),
-        templates: Mapping[str, str] | None = None,
-    ) -> Mixture:
-        """A mixture from a JSON file like the released presets.json: forward, depth 2, weights that sum to 1.
-
-        Args:
-            path: the file; its names are nested by two levels.
-            name: `group/level/name`, or the end of it where that is no other's.
-            op: for an entry that lists no ops.
-            themes: for an entry that lists no templates, in equal parts.
-            templates: theme of each template; by default the shipped theme of the same shape.
-        Raises:
-            ValueError: no such file or entry, an entry that is not understood, or nothing said about ops.
-        """
-        from .presets import TEMPLATES, mixture_from_presets
-
-        return mixture_from_presets(path, name, op, themes, TEMPLATES if templates is None else templates)
-
-    def __add__(self, other: Mixture) -> Mixture:
-        weights = dict(self.weights)
-        for cell, weight in other.weights.items():
-            weights[cell] = weights.get(cell, 0.0) + weight
-        return Mixture(weights)
-
-    def __rmul__(self, factor: float) -> Mixture:
-        factor = number("mixture: the factor", factor, 0.0, above_low=True)
-        return Mixture({cell: factor * weight for cell, weight in self.weights.items()})
-
-    __mul__ = __rmul__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mixture) and self.weights == other.weights
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def to_parts(self) -> list[dict[str, Any]]:
-        """What `from_dict` reads, and a recipe's `mixture` holds: a part for each cell.
-
-        >>> mix = 0.5 * Mixture.uniform(op=[2, 3]) + Mixture.uniform(op=[3], depths=[3])
-        >>> Mixture.from_dict(mix.to_parts()) == mix
-        True
-        """
-        lists = {"op": "op", "theme": "themes", "mode": "modes", "depth": "depths"}
-        return [
-            {lists.get(name, name): [value] if name in lists else value for name, value in asdict(cell).items()}
-            | {"weight": weight}
-            for cell, weight in self.weights.items()
-        ]
-
-    def replace(self, **settings: Any) -> Mixture:
-        """The same weights with these fields of every cell replaced."""
-        weights: dict[Cell, float] = {}
-        for cell, weight in self.weights.items():
-            changed = replace(cell, **settings)
-            weights[changed] = weights.get(changed, 0.0) + weight
-        return Mixture(weights)
-
-    @property
-    def themes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(cell.theme for cell in self.weights))
-
-    @property
-    def ops(self) -> tuple[int, ...]:
-        return tuple(sorted({cell.op for cell in self.weights}))
-
-    def __repr__(self) -> str:
-        return f"Mixture({len(self.weights)} cells, op {list(self.ops)}, themes {list(self.themes)})"
-
-
-@lru_cache
-def _presets() -> dict[str, Any]:
-    return tomllib.loads(resources.files("fastreason.tasks").joinpath("mixtures.toml").read_text(encoding="utf-8"))
-
-
-def available_mixtures() -> tuple[str, ...]:
-    """Names that `Mixture.preset` takes."""
-    return tuple(_presets())
 
 
 class TaskStream:
@@ -327,8 +102,6 @@ class TaskStream:
 
     def shard(self, rank: int, world_size: int) -> StreamShard:
         """Every world_size-th problem from problem `rank` on: the part of one of `world_size` processes."""
-        from .shards import StreamShard
-
         return StreamShard(self, rank, world_size)
 
     def packed(
@@ -369,8 +142,6 @@ class TaskStream:
         >>> first.next_index < second.next_index
         True
         """
-        from .prefetch import PackedBatches
-
         starts = [integer("batches: start", first) for first in np.atleast_1d(np.asarray(start, dtype=object))]
         rows, length = integer("batches: rows", rows), integer("batches: length", length)
         step, ahead = integer("batches: step", step), integer("batches: ahead", ahead)
@@ -402,41 +173,6 @@ class TaskStream:
 def check_threads(threads: int) -> int:
     """Of the core: 0 for all cores."""
     return integer("threads", threads, 0, 1 << 16)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PackedBatch:
-    """Rows of whole documents. A document is cut only if it is longer than a row.
-
-    Args:
-        rows, length: the shape of the flat arrays.
-        tokens: int32 [rows * length], [PAD] behind the last document of a row.
-        positions: int32 [rows * length], counted from 0 in every document.
-        loss_mask: uint8 [rows * length], 1 where the token belongs to the solution, the answer or [EOS].
-        starts, lengths: int32 [documents]: where the documents lie in the flat arrays.
-        next_index: the first problem that did not fit; the `start` of the next batch.
-    """
-
-    rows: int
-    length: int
-    tokens: np.ndarray
-    positions: np.ndarray
-    loss_mask: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
-    next_index: int
-
-    def __repr__(self) -> str:
-        return (
-            f"PackedBatch({self.rows} rows of {self.length} tokens: {len(self.starts)} documents, "
-            f"{int(self.loss_mask.sum()):,} tokens with a loss, next_index={self.next_index})"
-        )
-
-    @property
-    def cu_seqlens(self) -> np.ndarray:
-        """int32: boundaries of documents and of the padding between them, 0 first and rows * length last."""
-        bounds = np.concatenate([[0], self.starts, self.starts + self.lengths, [len(self.tokens)]])
-        return np.unique(bounds).astype(np.int32)
 
 
 class ProblemBatch:
@@ -542,9 +278,8 @@ class ProblemBatch:
 
     def graph(self, i: int) -> ProblemGraph:
         """The quantities of problem i of this batch and how each follows from others."""
-        from .graph import ProblemGraph
-
-        return ProblemGraph.of(self, integer("graph: i", i))
+        i = integer("graph: i", i)
+        return ProblemGraph.of(self.core.graph(i), self.problems[i], self.questions[i], int(self.answers[i]))
 
     @property
     def cells(self) -> list[Cell]:
@@ -648,8 +383,6 @@ class Problem:
 
     def _repr_html_(self) -> str:
         """For notebooks: the texts, and the graph as a picture, whose style stays its own."""
-        from .graph_svg import graph_svg
-
         picture = b64encode(graph_svg(self.graph).encode()).decode()
         parts = {"Problem": f"{self.problem} {self.question}", "Solution": self.solution}
         lines = "".join(f"<p><b>{name}.</b> {escape(text)}</p>" for name, text in parts.items())
@@ -661,3 +394,67 @@ def _length_name(context: int) -> str:
     if context == 0:
         return "zero_context"
     return f"{context // 1000}k" if context % 1000 == 0 else str(context)
+
+
+class StreamShard:
+    """Every world_size-th problem of a stream; used like the stream.
+
+        problem i of shard (rank, world_size)  =  problem i * world_size + rank of the stream
+
+    so shards never overlap, leave nothing out, and together go through the stream in its order. The state of a shard is
+    one integer, the index of its next problem; going on with another world size w starts at the stream's problem s with
+    `stream.shard(rank, w)` at ceil((s - rank) / w).
+
+    Args:
+        stream: the whole stream.
+        rank: 0 .. world_size - 1.
+        world_size: how many shards there are.
+
+    >>> from fastreason import Mixture
+    >>> stream = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)
+    >>> stream.shard(1, 4)[0:3].indices
+    array([1, 5, 9])
+    """
+
+    def __init__(self, stream: TaskStream, rank: int, world_size: int) -> None:
+        self.stream = stream
+        self.world_size = integer("shard: world_size", world_size, 1)
+        self.rank = integer("shard: rank", rank, 0, self.world_size - 1)
+        self._last = (INT64_MAX - self.rank) // self.world_size
+
+    def __repr__(self) -> str:
+        return f"StreamShard({self.rank} of {self.world_size} of {self.stream!r})"
+
+    def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
+        """The problems that `TaskStream` takes for such a key; all counted within the shard."""
+        return self.batch(indices("shard", key, self._last))
+
+    def batch(self, indices: Sequence[int] | np.ndarray, *, threads: int = 0) -> ProblemBatch:
+        """The problems at these indices of the shard; see `TaskStream.batch`."""
+        wanted = integers("shard: indices", indices, 0, self._last)
+        return self.stream.batch(wanted * self.world_size + self.rank, threads=threads)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Rows in the published schema, without end."""
+        index = 0
+        while True:
+            yield from self[index : index + 64].rows()
+            index += 64
+
+    def shard(self, rank: int, world_size: int) -> StreamShard:
+        """A part of this part."""
+        part = StreamShard(self.stream, rank, world_size)
+        return StreamShard(self.stream, self.rank + part.rank * self.world_size, self.world_size * part.world_size)
+
+    def packed(self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0) -> PackedBatch:
+        """The shard's problems start, start + 1, ... in rows of token ids; `next_index` counts within the shard."""
+        first = integer("packed: start", start, 0, self._last) * self.world_size + self.rank
+        packed = self.stream.packed(first, rows, length, tokenizer, step=self.world_size, threads=threads)
+        return replace(packed, next_index=(packed.next_index - self.rank) // self.world_size)
+
+    def encoded(
+        self, start: int, count: int, tokenizer: Tokenizer, *, threads: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`count` documents of the shard as token ids; see `TaskStream.encoded`."""
+        first = integer("encoded: start", start, 0, self._last) * self.world_size + self.rank
+        return self.stream.encoded(first, count, tokenizer, step=self.world_size, threads=threads)

@@ -1,96 +1,50 @@
 """Our tokenizer: one token a word, built from the themes, saved as a Hugging Face tokenizer.json.
 
 `fastreason._core` encodes and decodes; `tokenizers` and transformers give the same ids from the saved file. Other
-people's byte-level BPE files are read too (bpe.py).
+people's byte-level BPE files are read too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field
-from typing_extensions import TypedDict
 
 from .. import _core
 from ..runtime.arguments import integer, integers, listed
-from ..runtime.json_files import check_fields, read_json, shown, to_json
-from ..tasks.stream import Mixture
+from ..runtime.json_files import check_fields, read_json, shown
 from .theme import load_theme
+from .tokenizer_json import (
+    _SPLIT,
+    MAX_FILE_MB,
+    SPECIALS,
+    TokenizerFile,
+    _added_tokens,
+    _check_words,
+    byte_characters,
+    check_byte_pair,
+    in_order,
+    merges,
+    named_specials,
+    need,
+    split_patterns,
+    word_bytes,
+    write_files,
+)
 
-SPECIALS = ("[UNK]", "[PAD]", "[BOS]", "[EOS]")
 TAGS = ("<question>", " </question>", " <solution>", " </solution>", " <answer>", " </answer>")
 
-# The pattern that csrc/text/tokenizer.cpp implements by hand.
-WORD_PATTERN = r" ?</?[a-z]+>| ?[A-Za-z\x{80}-\x{10FFFF}]+:?| ?[0-9]{1,3}| ?[!-/:-@\[-`{-~]|[\s\S]"
-_SPLIT = {"type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated", "invert": False}
 
-# AutoTokenizer of transformers 5 gives every Qwen2 model the word pieces of Qwen2, whatever tokenizer.json says, unless
-# the folder names a class of its own; then it takes PreTrainedTokenizerFast, or with trust_remote_code this class.
-_AUTO_MODULE = "tokenization_fastreason"
-_AUTO_CODE = '''"""For AutoTokenizer with trust_remote_code; without it PreTrainedTokenizerFast does the same."""
+class Written(Protocol):
+    """What a vocabulary depends on of a `Mixture`."""
 
-from transformers import PreTrainedTokenizerFast
+    @property
+    def themes(self) -> tuple[str, ...]: ...
 
-
-class FastreasonTokenizer(PreTrainedTokenizerFast):
-    """What tokenizer.json says."""
-'''
-
-# What a conversation looks like to a model that was trained on documents: messages of a user are questions, those of an
-# assistant go on where the prompt ended.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] }}"
-    "{% else %}<question> {{ message['content'] }} </question>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %} <solution>{% endif %}"
-)
-MAX_FILE_MB = 128
-"""Largest tokenizer.json that is read; those of vocabularies of 256,000 tokens have 33 MB."""
-
-_Id = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class _AddedToken(TypedDict, total=False):
-    id: Required[_Id]
-    content: Required[Annotated[str, Field(min_length=1)]]
-
-
-class _Model(TypedDict, total=False):
-    type: Required[str]
-    vocab: Required[dict[str, _Id]]
-    merges: list[Any]
-    unk_token: str | None
-
-
-class _PreTokenizer(TypedDict, total=False):
-    type: Required[str]
-    add_prefix_space: bool
-    use_regex: bool
-    pattern: dict[str, str]
-    behavior: str
-    invert: bool
-
-
-class _PreTokenizers(_PreTokenizer, total=False):
-    pretokenizers: list[_PreTokenizer]
-
-
-class _PostProcessor(TypedDict, total=False):
-    type: str
-    single: list[dict[str, Any]]
-
-
-class TokenizerFile(TypedDict, total=False):
-    """The types of what is read of a tokenizer.json; values are looked at by who reads them."""
-
-    model: Required[_Model]
-    added_tokens: list[_AddedToken] | None
-    pre_tokenizer: _PreTokenizers | None
-    post_processor: _PostProcessor | None
-    decoder: dict[str, Any] | None
-    padding: dict[str, Any] | None
+    @property
+    def max_value(self) -> int: ...
 
 
 class Tokenizer:
@@ -130,11 +84,11 @@ class Tokenizer:
         return cls(tuple(words))
 
     @classmethod
-    def for_mixtures(cls, mixtures: Iterable[Mixture]) -> Tokenizer:
-        """The vocabulary that all these mixtures need."""
+    def for_mixtures(cls, mixtures: Iterable[Written]) -> Tokenizer:
+        """The vocabulary that all these mixtures (`Mixture`) need."""
         mixtures = list(mixtures)
         themes = dict.fromkeys(theme for mixture in mixtures for theme in mixture.themes)
-        return cls.build(themes, max(cell.max_value for mixture in mixtures for cell in mixture.weights))
+        return cls.build(themes, max(mixture.max_value for mixture in mixtures))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
@@ -247,8 +201,6 @@ def tokenizer_of(content: Mapping[str, Any], config: Mapping[str, Any] | None) -
     check_fields(TokenizerFile, dict(content), "tokenizer.json")
     kind = content["model"]["type"]
     if kind == "BPE":
-        from .bpe import BytePairTokenizer
-
         return BytePairTokenizer(content, config)
     if kind != "WordLevel":
         raise ValueError(
@@ -263,84 +215,69 @@ def tokenizer_of(content: Mapping[str, Any], config: Mapping[str, Any] | None) -
         raise ValueError(f"tokenizer.json: model.vocab: {error}") from None
 
 
-def in_order(vocabulary: Mapping[str, int]) -> tuple[str, ...]:
-    """The tokens by their ids; ValueError unless the ids are 0 .. their number - 1."""
-    words = tuple(sorted(vocabulary, key=vocabulary.__getitem__))
-    for i, word in enumerate(words):
-        if vocabulary[word] != i:
-            raise ValueError(
-                f"tokenizer.json: the ids of model.vocab and added_tokens are not 0 .. {len(words) - 1}: "
-                f"{shown(word)} has {vocabulary[word]}"
-            )
-    return words
+class BytePairTokenizer(Tokenizer):
+    """A byte-level BPE tokenizer from a tokenizer.json; `Tokenizer.from_pretrained` makes one.
 
-
-def write_files(
-    folder: str | Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any], max_length: int | None
-) -> None:
-    """Writes tokenizer.json, and tokenizer_config.json so that transformers does what tokenizer.json says.
+    Special tokens are known by their text: padding and end are `[PAD]` and `[EOS]` unless tokenizer_config.json names
+    others.
 
     Args:
-        config: the special tokens by their names there, such as pad_token, and what else is to stand there.
-        max_length: positions of the model; None leaves what `config` says.
+        content: the parsed tokenizer.json.
+        config: the parsed tokenizer_config.json, if there is one.
+    Raises:
+        ValueError: names the file and the field that is not supported or of another type.
     """
-    standard = {
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": CHAT_TEMPLATE,
-        **config,
-        **({} if max_length is None else {"model_max_length": max_length}),
-        # a decoder goes on from the last place of a row, which must not be padding
-        "padding_side": "left",
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "auto_map": {"AutoTokenizer": [None, f"{_AUTO_MODULE}.FastreasonTokenizer"]},
-    }
-    for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", standard)):
-        text = to_json(content, ensure_ascii=False, indent=1) + "\n"
-        (Path(folder) / name).write_text(text, encoding="utf-8")
-    (Path(folder) / f"{_AUTO_MODULE}.py").write_text(_AUTO_CODE, encoding="utf-8")
 
-
-def need(what: str, value: Any, *allowed: Any, file: str = "tokenizer.json") -> None:
-    """Raises ValueError unless a part of a file has one of these values."""
-    if value not in allowed:
-        options = " or ".join(repr(option) for option in allowed)
-        raise ValueError(f"{file}: {what} must be {options}, got {shown(value)}")
-
-
-def check_surroundings(content: Mapping[str, Any]) -> None:
-    """Raises ValueError where a tokenizer.json does more than to cut a text and look its pieces up.
-
-    What transformers adds when it saves one is allowed: padding of a batch to its longest text, and a post-processor
-    that adds no token.
-    """
-    for field in ("normalizer", "truncation"):
-        need(field, content.get(field), None)
-    padding = content.get("padding")
-    if not (isinstance(padding, Mapping) and padding.get("strategy") == "BatchLongest"):
-        need("padding", padding, None)
-    elif padding.get("pad_to_multiple_of"):
-        need("pad_to_multiple_of of padding", padding["pad_to_multiple_of"], None)
-    post = content.get("post_processor")
-    if isinstance(post, Mapping):
-        if post.get("type") == "TemplateProcessing" and [[*part] for part in post.get("single", [])] == [["Sequence"]]:
-            return
-        post = post.get("type")
-    need("post_processor", post, None, "ByteLevel")
-
-
-def _added_tokens() -> list[dict[str, Any]]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return [{"id": i, "content": word, **flags, "special": True} for i, word in enumerate(SPECIALS)]
-
-
-def _check_words(content: Mapping[str, Any]) -> None:
-    """Raises ValueError where a file with a WordLevel model encodes otherwise than the core's tokenizer of words."""
-    check_surroundings(content)
-    need("model.unk_token", content["model"].get("unk_token"), SPECIALS[0])
-    for part, ours in (("pre_tokenizer", _SPLIT), ("decoder", {"type": "Fuse"}), ("added_tokens", _added_tokens())):
-        if content.get(part) != ours:
-            raise ValueError(
-                f"tokenizer.json: with a WordLevel model {part} must be as fastreason writes it, "
-                f"got {shown(content.get(part))}"
+    def __init__(self, content: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
+        check_fields(TokenizerFile, dict(content), "tokenizer.json")
+        check_byte_pair(content)
+        for name in ("add_bos_token", "add_eos_token", "add_prefix_space"):
+            need(name, (config or {}).get(name) or False, False, file="tokenizer_config.json")
+        self.content, self.config = dict(content), dict(config) if config else None
+        self._names = {"pad": "[PAD]", "eos": "[EOS]", "bos": "[BOS]"} | named_specials(self.config or {})
+        vocabulary: dict[str, int] = dict(content["model"]["vocab"])
+        for added in content["added_tokens"] or []:
+            if vocabulary.setdefault(added["content"], added["id"]) != added["id"]:
+                raise ValueError(f"tokenizer.json: added_tokens: {shown(added['content'])} has two ids")
+        self.words = in_order(vocabulary)
+        self._vocabulary = vocabulary
+        characters = byte_characters()
+        bytes_of = {character: byte for byte, character in enumerate(characters)}
+        end_id = vocabulary.get(self._names["eos"], -1)
+        pairs, patterns = merges(content["model"], vocabulary), split_patterns(content["pre_tokenizer"])
+        try:
+            self.core = _core.BytePairTokenizer(
+                words=[word_bytes(word, bytes_of) for word in self.words],
+                byte_ids=[vocabulary.get(character, -1) for character in characters],
+                merges=pairs,
+                specials=[added["id"] for added in content["added_tokens"] or []],
+                patterns=patterns,
+                padding_id=vocabulary.get(self._names["pad"], end_id),
+                end_id=end_id,
             )
+        except ValueError as error:
+            raise ValueError(f"tokenizer.json: pre_tokenizer: {error}") from error
+
+    def save_pretrained(self, folder: str | Path, max_length: int | None = None) -> None:
+        """Writes the same tokenizer.json again, and a tokenizer_config.json that names what pads."""
+        named = {f"{name}_token": word for name, word in self._names.items() if word in self._vocabulary}
+        if "pad_token" not in named and "eos_token" in named:
+            named["pad_token"] = named["eos_token"]
+        given = {name: value for name, value in (self.config or {}).items() if value is not None}
+        write_files(folder, self.content, named | given, max_length)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BytePairTokenizer, (self.content, self.config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BytePairTokenizer) and self.content == other.content
+
+    __hash__ = None
+
+    def id_of(self, *names: str) -> int:
+        for name in names:
+            name = self._names.get(name, name)
+            if name in self._vocabulary:
+                return self._vocabulary[name]
+        wanted = " or ".join(repr(self._names.get(name, name)) for name in names)
+        raise ValueError(f"tokenizer: the vocabulary has no token {wanted}")

@@ -1,11 +1,6 @@
-"""What training costs: FLOP of a model, the length of a stage in any unit, and the share of the machine's peak.
+"""The length of a stage in any unit, and the share of the machine's peak that it reaches.
 
-Convention: matrix products only, a multiply and an add count as two. Norms, activations, softmax, rotary angles and the
-optimizer are left out; so is the lookup in the embedding, but the head that shares its matrix is a product like any
-other. Attention is causal: position i reads i + 1 keys. A backward pass costs two forward passes; what a kernel
-computes a second time to save memory is not counted.
-
-Letters: P weights that take part in a product, T tokens, H query heads, D head dim, L length.
+FLOP are those of model/flop.py. Letters: P weights that take part in a product, L length.
 """
 
 from __future__ import annotations
@@ -17,76 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 
-from .. import ops
-from ..model.decoder import ModelConfig
+from .. import kernels
 from ..runtime.field_docs import explain_fields
 
 UNITS = ("flop", "tokens", "seconds", "samples")
-
-
-def block_weights(config: ModelConfig) -> int:
-    """Weights of all blocks that multiply every token: query, key, value, output, gate, up and down projections."""
-    queries = config.num_attention_heads * config.head_dim
-    keys_values = 2 * config.num_key_value_heads * config.head_dim
-    attention = config.hidden_size * (2 * queries + keys_values)
-    return config.num_hidden_layers * (attention + 3 * config.hidden_size * config.intermediate_size)
-
-
-def head_weights(config: ModelConfig) -> int:
-    """Weights of the head: counted where the embedding shares them too, because only the head multiplies."""
-    return config.hidden_size * config.vocab_size
-
-
-def forward_flop(
-    config: ModelConfig, lengths: int | np.ndarray, num_logits: int | None = None, *, before: int | np.ndarray = 0
-) -> float:
-    """FLOP of one forward pass over packed sequences.
-
-        2 block_weights T  +  2 head_weights num_logits  +  4 layers H D sum_s (l_s b_s + l_s (l_s + 1) / 2)
-
-    Args:
-        lengths: integers [sequences] l_s: their tokens.
-        num_logits: how many positions get logits; default: all T.
-        before: tokens b_s in front of each sequence whose keys are there already (a prompt), a number or [sequences].
-
-    >>> config = ModelConfig.preset("100m")
-    >>> round(forward_flop(config, 2048) / 2048 / 1e6, 1)
-    244.0
-    """
-    length = np.atleast_1d(np.asarray(lengths, dtype=np.float64))
-    tokens = float(length.sum())
-    pairs = float((length * before + length * (length + 1) / 2).sum())
-    attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
-    logits = tokens if num_logits is None else num_logits
-    return 2.0 * block_weights(config) * tokens + 2.0 * head_weights(config) * logits + attention
-
-
-def train_flop(config: ModelConfig, lengths: int | np.ndarray, num_logits: int | None = None) -> float:
-    """FLOP of a forward and a backward pass over packed documents: three times `forward_flop`."""
-    return 3.0 * forward_flop(config, lengths, num_logits)
-
-
-def train_flop_per_token(config: ModelConfig, length: int | None = None) -> float:
-    """Training FLOP of a token.
-
-        6 P                                      without `length`: the rule of thumb, attention left out
-        6 P + 6 * layers * H * D * (L + 1)       in documents of L tokens, logits everywhere
-
-    P = block_weights + head_weights: what multiplies, not norms and biases. A convention that lets every position read
-    all L keys (PaLM's) counts the second term twice: 845 instead of 732 MFLOP at 100m and 2,048 tokens.
-
-    Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
-
-    >>> config = ModelConfig.preset("100m")
-    >>> round(train_flop_per_token(config) / 1e6, 1), round(train_flop_per_token(config, 2048) / 1e6)
-    (618.8, 732)
-    """
-    if length is None:
-        return 6.0 * (block_weights(config) + head_weights(config))
-    return train_flop(config, length) / length
 
 
 def equal_compute_tokens(prompts: float, rollouts: float, length: float) -> float:
@@ -121,7 +52,7 @@ class Budget:
     """
 
     flop: float | None = None
-    """Floating-point operations by the convention of this module."""
+    """Floating-point operations by the convention of `model.flop`."""
     tokens: float | None = None
     """Supervised training: tokens trained on. Reinforcement learning: tokens of all samples, their prompts included."""
     seconds: float | None = None
@@ -193,7 +124,7 @@ def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
 def matmul_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
     """FLOP/s of the fastest square matrix product seen in a third of a second; measured once a process and setting.
 
-    On CPU by either of the libraries that `ops.linear` picks from.
+    On CPU by either of the libraries that `kernels.linear` picks from.
 
     On CPU with torch's present number of threads. A machine that others use gives a lower peak, and so a higher share.
     """
@@ -209,7 +140,7 @@ def _measured_peak(device: str, dtype: torch.dtype, num_threads: int, time_s: fl
     runs, best_s, end = 0, math.inf, time.perf_counter() + time_s
     while time.perf_counter() < end or best_s == math.inf:
         started = time.perf_counter()
-        ops.linear(a, weight) if on_gpu or runs % 2 else torch.mm(a, b)
+        kernels.linear(a, weight) if on_gpu or runs % 2 else torch.mm(a, b)
         runs += 1
         if on_gpu:
             torch.cuda.synchronize(device)

@@ -25,8 +25,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..model.decoder import Decoder, ModelConfig
-from ..model.hugging_face import load_model, model_from_hf, model_to_hf, save_model
+from ..model.config import ModelConfig
+from ..model.decoder import Decoder, load_model, model_from_hf, model_to_hf, save_model
 from ..model.hugging_face import write_json as _write_json
 from ..runtime import distributed
 from ..runtime.json_files import read_json as _read_json

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..runtime.distributed import shared_like, whole
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import SHARE, Range, check_ranges
+from .parallel import shared_like, whole
 
 
 @explain_fields

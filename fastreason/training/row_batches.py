@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..model.decoder import ModelConfig
+from ..model.config import ModelConfig
+from ..model.flop import train_flop
 from ..runtime.distributed import share, sum_over_ranks, world_size
-from ..tasks.prefetch import PackedBatches
-from ..tasks.stream import PackedBatch, TaskStream
+from ..tasks.packed import PackedBatch, PackedBatches
+from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
-from .budget import train_flop
 
 
 class RowBatches:

@@ -14,7 +14,7 @@ from bench.flop_budget.run import main
 from bench.flop_budget.study import compute_optimal_weights, load_case
 from bench.harness.environment import new_run
 from bench.harness.records import read_run
-from fastreason.runtime.metrics_log import Interrupted
+from fastreason.runtime.stop_request import Interrupted
 from fastreason.studies.dry_run import Rates
 from fastreason.studies.work_units import distinct_units, study_runs
 from fastreason.training.budget import Budget

@@ -28,14 +28,17 @@ from bench.scaling.collectives_model import (
 from bench.scaling.gloo_meter import HEADER_BYTES, CollectiveCounter
 from fastreason.evaluation import evaluate
 from fastreason.evaluation.evaluate import EvaluateSettings
+from fastreason.model.flop import train_flop
 from fastreason.rl import loop
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training import supervised
-from fastreason.training.budget import train_flop
 from fastreason.training.optimizer import OptimSettings
-from fastreason.training.supervised import Phase, SupervisedSettings, train
+from fastreason.training.parallel import Replica
+from fastreason.training.supervised import train
+from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 from ..ranks import run_on_ranks
 
@@ -102,7 +105,7 @@ def supervised_case(folder: Path, case: str) -> dict[str, Any]:
         return real(replica, batch, *how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed.Replica, "settle", lambda self, loss: None)  # a pass in front of the first step
+        patch.setattr(Replica, "settle", lambda self, loss: None)  # a pass in front of the first step
         patch.setattr(supervised, "supervised_loss", counted_loss)
         log = MetricsLog(folder / "metrics.jsonl")
         progress = train("pretrain", model, tokenizer_of(), settings, seed=0, folder=folder / "c", log=log, stop=meter)

@@ -22,7 +22,7 @@ from bench.scaling.step_model import (
     part_seconds,
     rl_step_seconds,
 )
-from fastreason.training.budget import train_flop_per_token
+from fastreason.model.flop import train_flop_per_token
 
 CONFIG = fr.ModelConfig.preset("100m")
 PHASES = Phases(

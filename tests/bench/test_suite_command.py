@@ -18,7 +18,7 @@ from bench.harness.run_suite import Collected
 from bench.kernels import count_suites
 from bench.suites import released_peer
 from fastreason.cli import main
-from fastreason.cli.bench import bench_command
+from fastreason.cli.main import bench_command
 
 PEAKS = {"matmul_one_core": 1e11, "copy_one_core": 1e10}
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastreason.cli.main import format_results, main
-from fastreason.runtime.metrics_log import StopRequest
+from fastreason.cli.main import main
+from fastreason.cli.run import format_results
+from fastreason.runtime.stop_request import StopRequest
 
 
 def test_help_lists_commands_and_recipes(capsys):

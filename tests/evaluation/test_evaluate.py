@@ -21,7 +21,7 @@ from fastreason.evaluation.pass_table import SCORES, failure_table, shown_ks, su
 from fastreason.evaluation.sample_files import COLUMNS
 from fastreason.evaluation.samplers import RolloutSampler, Samples
 from fastreason.grading.failure_kinds import FailureKind
-from fastreason.runtime.metrics_log import StopRequest
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.recipe import load_recipe, recipe_from_dict
 
 from ..model.test_decoder import random_model

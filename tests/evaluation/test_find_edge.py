@@ -8,8 +8,8 @@ import pytest
 import fastreason as fr
 from fastreason.evaluation.find_edge import EdgeCell, EdgeSettings, edge_mixture, edge_table, find_edge
 from fastreason.evaluation.samplers import Samples
-from fastreason.runtime.metrics_log import StopRequest
-from fastreason.tasks.stream import Cell
+from fastreason.runtime.stop_request import StopRequest
+from fastreason.tasks.mixture import Cell
 
 from ..ranks import run_on_ranks
 

@@ -10,8 +10,9 @@ import torch
 
 import fastreason as fr
 from fastreason.evaluation.evaluate import EvaluateSettings, evaluate_sampler
+from fastreason.evaluation.load_sampler import load_sampler
 from fastreason.evaluation.sample_files import model_identity
-from fastreason.evaluation.samplers import RolloutSampler, Sampling, load_sampler, sample_ids
+from fastreason.evaluation.samplers import RolloutSampler, Sampling, sample_ids
 
 from ..byte_tokenizer import byte_tokenizer
 from ..model.test_decoder import random_model

@@ -11,7 +11,7 @@ from fastreason.kernels.sample import sample_ref
 from fastreason.kernels.triton_support import tl, triton
 from torch import Tensor
 
-from fastreason import _core, ops
+from fastreason import _core, kernels
 
 from .conftest import needs_triton
 
@@ -76,7 +76,7 @@ def brute_force(z: list[float], u: float, top_k: int = 0, top_p: float = 1.0, mi
 def test_each_row_against_brute_force(settings, V):
     N = 24 if V < 1000 else 8
     logits_NV = random_logits(N, V, seed=V)
-    tokens, logprobs, full = ops.sample(logits_NV, seed=5, **keys(N), **settings)
+    tokens, logprobs, full = kernels.sample(logits_NV, seed=5, **keys(N), **settings)
     assert (tokens.dtype, logprobs.dtype, full.dtype) == (torch.int64, torch.float32, torch.float32)
     uniform = _core.uniform(5, *keys(N).values())
     filters = {name: value for name, value in settings.items() if name != "temperature"}
@@ -125,16 +125,16 @@ def test_the_core_takes_rows_with_a_stride_and_any_number_of_threads():
 
 
 def test_without_filters_both_logprobs_are_the_same():
-    _, logprobs, full = ops.sample(random_logits(64, 700), seed=1, **keys(64), temperature=0.8)
+    _, logprobs, full = kernels.sample(random_logits(64, 700), seed=1, **keys(64), temperature=0.8)
     assert torch.equal(logprobs, full)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_row_does_not_depend_on_the_others(settings):
     logits_NV, key = random_logits(40, 600), keys(40)
-    whole = ops.sample(logits_NV, seed=3, **key, **settings)
+    whole = kernels.sample(logits_NV, seed=3, **key, **settings)
     order = np.random.default_rng(0).permutation(40)[:17]
-    part = ops.sample(logits_NV[order], seed=3, **{name: x[order] for name, x in key.items()}, **settings)
+    part = kernels.sample(logits_NV[order], seed=3, **{name: x[order] for name, x in key.items()}, **settings)
     for a, b in zip(whole, part, strict=True):
         assert torch.equal(a[order], b)
 
@@ -142,9 +142,9 @@ def test_a_row_does_not_depend_on_the_others(settings):
 def test_seed_prompt_sample_and_position_all_matter():
     logits_NV = torch.zeros(1, 100_000)
     key = dict(prompts_N=[1], samples_N=[2], positions_N=[3])
-    tokens = {int(ops.sample(logits_NV, seed=0, **key)[0]), int(ops.sample(logits_NV, seed=1, **key)[0])}
+    tokens = {int(kernels.sample(logits_NV, seed=0, **key)[0]), int(kernels.sample(logits_NV, seed=1, **key)[0])}
     for name in key:
-        tokens.add(int(ops.sample(logits_NV, seed=0, **{**key, name: [9]})[0]))
+        tokens.add(int(kernels.sample(logits_NV, seed=0, **{**key, name: [9]})[0]))
     assert len(tokens) == 5
 
 
@@ -155,7 +155,7 @@ def test_draws_have_the_probabilities_that_are_returned(V, settings):
     N = 20_000
     logits_V = 2 * torch.randn(V, generator=torch.Generator().manual_seed(3))
     key = dict(prompts_N=np.arange(N) // 8, samples_N=np.arange(N) % 8, positions_N=np.full(N, 6))
-    tokens, logprobs, _ = ops.sample(logits_V.expand(N, V).contiguous(), seed=11, **key, **settings)
+    tokens, logprobs, _ = kernels.sample(logits_V.expand(N, V).contiguous(), seed=11, **key, **settings)
     counts = torch.bincount(tokens, minlength=V).double()
     probability = torch.zeros(V, dtype=torch.float64)
     probability[tokens] = logprobs.double().exp()
@@ -193,7 +193,7 @@ def test_triton_draws_the_same_tokens(device, seed):
         # float32 by steps, as the core does it: above 1/2 the addition rounds
         uniform_N = ((words.cpu() & 0xFFFFFFFF) >> 8).float().add(0.5).mul(2.0**-24)
         want = sample_ref(logits_NV, uniform_N, top_p=0.9)
-        for a, b in zip(ops.sample(logits_NV, seed=seed, **ours, top_p=0.9), want, strict=True):
+        for a, b in zip(kernels.sample(logits_NV, seed=seed, **ours, top_p=0.9), want, strict=True):
             assert torch.equal(a, b)
 
 
@@ -202,7 +202,7 @@ def test_masked_tokens_are_never_drawn():
     logits_NV[:, ::2] = -torch.inf
     logits_NV[:, :600] = -torch.inf  # a whole tile
     for settings in SETTINGS:
-        tokens, logprobs, full = ops.sample(logits_NV, seed=0, **keys(200), **settings)
+        tokens, logprobs, full = kernels.sample(logits_NV, seed=0, **keys(200), **settings)
         assert (tokens % 2 == 1).all() and (tokens >= 600).all()
         assert logprobs.isfinite().all() and full.isfinite().all()
 
@@ -212,17 +212,17 @@ def test_a_row_without_a_distribution_is_named(value):
     logits_NV = random_logits(6, 600)
     logits_NV[4, 555] = value
     with pytest.raises(ValueError, match="row 4 of the logits holds NaN or infinity"):
-        ops.sample(logits_NV, seed=0, **keys(6))
+        kernels.sample(logits_NV, seed=0, **keys(6))
     logits_NV[4] = -torch.inf
     with pytest.raises(ValueError, match="row 4 of the logits"):
-        ops.sample(logits_NV, seed=0, **keys(6), top_k=3)
+        kernels.sample(logits_NV, seed=0, **keys(6), top_k=3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_dtypes_count_as_float32(dtype):
     logits_NV = random_logits(30, 600).to(dtype)
-    got = ops.sample(logits_NV, seed=2, **keys(30), top_p=0.9)
-    for a, b in zip(got, ops.sample(logits_NV.float(), seed=2, **keys(30), top_p=0.9), strict=True):
+    got = kernels.sample(logits_NV, seed=2, **keys(30), top_p=0.9)
+    for a, b in zip(got, kernels.sample(logits_NV.float(), seed=2, **keys(30), top_p=0.9), strict=True):
         assert torch.equal(a, b)
 
 
@@ -231,8 +231,8 @@ def test_a_shift_of_all_logits_changes_nothing(shift):
     logits_NV = (random_logits(60, 600) * 64).round() / 64  # sums without rounding
     for settings in SETTINGS:
         if settings.get("temperature", 1.0) in (0.0, 1.0, 2.0):
-            a = ops.sample(logits_NV, seed=2, **keys(60), **settings)
-            b = ops.sample(logits_NV + shift, seed=2, **keys(60), **settings)
+            a = kernels.sample(logits_NV, seed=2, **keys(60), **settings)
+            b = kernels.sample(logits_NV + shift, seed=2, **keys(60), **settings)
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
@@ -258,10 +258,10 @@ def test_a_shift_of_all_logits_changes_nothing(shift):
 def test_what_does_not_fit_is_refused(change, message):
     arguments = {"seed": 0, **keys(3)} | change
     with pytest.raises(ValueError, match=message):
-        ops.sample(torch.zeros(3, 5), **arguments)
+        kernels.sample(torch.zeros(3, 5), **arguments)
 
 
 @pytest.mark.parametrize("logits", [torch.zeros(3), torch.zeros(3, 0), torch.zeros(3, 5, dtype=torch.int64)])
 def test_logits_that_do_not_fit_are_refused(logits):
     with pytest.raises(ValueError, match=r"logits must be floating point \[N, V\] with V >= 1"):
-        ops.sample(logits, seed=0, **keys(3))
+        kernels.sample(logits, seed=0, **keys(3))

@@ -11,7 +11,7 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason.training.budget import train_flop_per_token
+from fastreason.model.flop import train_flop_per_token
 
 from ..qwen2_oracle import (
     deviation,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import fastreason as fr
-from fastreason.evaluation.samplers import Sampling, load_sampler
+from fastreason.evaluation.load_sampler import load_sampler
+from fastreason.evaluation.samplers import Sampling
 from fastreason.model.hugging_face import WeightsMismatch
 
 from ..qwen2_oracle import deviation
@@ -96,7 +97,7 @@ def test_claimed_sizes_are_compared_with_the_weights_before_anything_is_built(
     folder, field, value, weight, load, monkeypatch
 ):
     change(folder / "config.json", **{field: value})
-    monkeypatch.setattr("fastreason.model.hugging_face.Decoder", lambda config: pytest.fail("was built"))
+    monkeypatch.setattr("fastreason.model.decoder.Decoder", lambda config: pytest.fail("was built"))
     with pytest.raises(WeightsMismatch, match=rf"{folder}/model\.safetensors: weights: {weight} must have shape"):
         load(folder)
 

@@ -12,7 +12,8 @@ from fastreason.kernels import Segments
 from safetensors.torch import load_file, save_file
 
 import fastreason as fr
-from fastreason.model.hugging_face import config_from_hf, load_model, model_from_hf, model_to_hf
+from fastreason.model.config import config_from_hf
+from fastreason.model.decoder import load_model, model_from_hf, model_to_hf
 
 from ..conftest import REFERENCE
 from ..qwen2_oracle import deviation, drawn_model
@@ -372,7 +373,7 @@ def test_a_tokenizer_without_some_tokens_is_saved_beside_a_model(tmp_path):
 def test_a_head_of_its_own_is_trained_counted_and_drawn():
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fastreason.training.budget import train_flop
+    from fastreason.model.flop import train_flop
     from fastreason.training.optimizer import Muon, Optimizer, OptimSettings
 
     config = dataclasses.replace(SMALL, tie_word_embeddings=False, head_dim=24)

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from fastreason.reports.charts import Series, line_chart, ticks
-from fastreason.reports.run_page import smooth, trace_parts, write_report
+from fastreason.reports.page_parts import trace_parts
+from fastreason.reports.run_page import write_report
 from fastreason.studies.recipe import load_recipe
+from fastreason.studies.results import smooth
 
 
 def entry(p):

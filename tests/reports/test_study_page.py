@@ -25,11 +25,17 @@ PROBE = Path(__file__).with_name("probe.html")
 TRUTH = {"in-distribution": {4: 0.5, 5: 0.5}, "mixed": {5: 0.5, 6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
 
 
+def finish(study, runs, folder):
+    results = conclude(study, runs, folder, folder / "stages")
+    write_report(folder)
+    return results
+
+
 def study_of(folder, gain, name="finding-1-edge", **more):
     study = load_study(name, size="laptop", **more)
     prepare(folder, study, False)
     runs = write_outcomes(study, folder / "stages", gain)
-    return study, runs, conclude(study, runs, folder, folder / "stages")
+    return study, runs, finish(study, runs, folder)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +85,7 @@ def test_an_unfinished_study_says_so_and_counts_the_seeds_it_has(tmp_path):
     for unit in distinct_units(runs):
         if unit.seed == 2:
             (tmp_path / "run" / "stages" / unit.key / "done.json").unlink()
-    results = conclude(study, runs, tmp_path / "run", tmp_path / "run" / "stages")
+    results = finish(study, runs, tmp_path / "run")
     claim = results["claims"][0]
     assert (claim["verdict"], claim["seeds"]) == ("not finished", [0, 1])
     assert claim["effect"] is not None

@@ -8,8 +8,10 @@ import torch
 
 import fastreason as fr
 from fastreason.rl.edge_curriculum import BanditSettings, EdgeCurriculum
-from fastreason.rl.loop import FixedMixture, PolicySettings, reinforce, stage_prompts
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest, without_times
+from fastreason.rl.loop import PolicySettings, reinforce
+from fastreason.rl.prompts import FixedMixture, stage_prompts
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 
 from ..model.test_decoder import random_model
 

@@ -12,8 +12,10 @@ import fastreason as fr
 from fastreason.grading import rewards
 from fastreason.rl import loop
 from fastreason.rl.groups import speaking
-from fastreason.rl.loop import FixedMixture, Groups, update
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest
+from fastreason.rl.loop import Groups, update
+from fastreason.rl.prompts import FixedMixture
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.training.checkpoint import load_model
 from fastreason.training.optimizer import Optimizer, OptimSettings
 

@@ -6,11 +6,12 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.model.flop import forward_flop
 from fastreason.rl.groups import Groups, PackedGroups
 from fastreason.rl.loop import PolicySettings, policy_step, reinforce
 from fastreason.rl.statistics import pass_flop
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest
-from fastreason.training.budget import forward_flop
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training.optimizer import OptimSettings
 
 from ..model.test_decoder import random_model
@@ -124,7 +125,7 @@ def run_stage(model, tokenizer, chosen, folder, stop=None, **how):
 def test_a_stop_and_a_resume_change_no_bit(tmp_path, tokenizer, monkeypatch):
     # every sample earns by its number so that there is something to learn from random weights
     from fastreason.rl import loop
-    from fastreason.runtime.metrics_log import Interrupted
+    from fastreason.runtime.stop_request import Interrupted
 
     monkeypatch.setitem(loop.REWARDS, "strict", lambda v: (np.arange(len(v)) % 3 == 0).astype(np.float32))
     chosen = settings(steps=6, optim=OptimSettings(matrices="adamw", matrix_lr=1e-3, lr=1e-3, schedule="linear"))

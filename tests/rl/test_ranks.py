@@ -13,7 +13,8 @@ import torch
 import fastreason as fr
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest, without_times
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training.optimizer import OptimSettings
 
 from ..ranks import run_on_ranks

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 import fastreason as fr
-from fastreason.rl.loop import FixedMixture, PolicySettings, reinforce
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest, without_times
+from fastreason.rl.loop import PolicySettings, reinforce
+from fastreason.rl.prompts import FixedMixture
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training import checkpoint
 from fastreason.training.optimizer import OptimSettings
 

@@ -12,7 +12,8 @@ from fastreason.rl import loop as policy
 from fastreason.rl.groups import counted_rewards
 from fastreason.rl.loop import Groups, update
 from fastreason.rl.statistics import pass_flop
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.training.optimizer import Optimizer
 
 from .test_loop import adamw, flat, metrics, small_model

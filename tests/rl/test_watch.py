@@ -9,7 +9,8 @@ import pytest
 import fastreason as fr
 from fastreason.reports.run_page import write_report
 from fastreason.rl.watch import RULES, WINDOW, Watch
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies.recipe import load_recipe
 
 from ..reports.test_run_page import results

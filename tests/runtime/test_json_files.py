@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import fastreason as fr
-from fastreason.reports.run_page import smooth
 from fastreason.runtime.json_files import to_json
 from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.studies.results import smooth
 
 NONE = [math.nan, math.inf, -math.inf]
 
@@ -42,7 +42,7 @@ def test_a_value_of_training_that_is_no_number_is_null_in_the_file_and_no_point_
 
 
 def test_facts_of_a_checkpoint_that_are_no_number_are_null(tmp_path):
-    from fastreason.model.hugging_face import save_model
+    from fastreason.model.decoder import save_model
 
     config = fr.ModelConfig(8, hidden_size=8, num_hidden_layers=1)
     save_model(fr.Decoder(config), tmp_path, facts={"val_loss": math.nan})

@@ -9,7 +9,8 @@ import types
 import pytest
 
 import fastreason as fr
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest, without_times
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.runtime.trackers import TRACKERS
 
 

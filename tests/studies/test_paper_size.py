@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastreason.runtime.metrics_log import StopRequest
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.dry_run import Rates, format_plan, plan_study
 from fastreason.studies.run_study import work_through
 from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import distinct_units, study_runs
-from fastreason.tasks.stream import Mixture, TaskStream
+from fastreason.tasks.mixture import Mixture
+from fastreason.tasks.stream import TaskStream
 from fastreason.text.tokenizer import Tokenizer
 from fastreason.training.checkpoint import load_progress
 

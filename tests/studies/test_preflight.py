@@ -17,7 +17,7 @@ from fastreason.studies.preflight import preflight
 from fastreason.studies.recipe import available_recipes, load_recipe
 from fastreason.studies.study import RangePart, Study, load_study
 from fastreason.training.optimizer import OptimSettings
-from fastreason.training.supervised import SupervisedSettings
+from fastreason.training.supervised_settings import SupervisedSettings
 
 MIXTURE = [{"op": [2], "themes": ["symbolic"]}]
 ZOO = [{"until": 1.0, "mixture": [{"op": [6], "themes": ["zoo"]}]}]
@@ -90,7 +90,7 @@ def test_a_study_is_planned_for_all_of_its_variants(tmp_path):
     bad = load_recipe("smoke", {"rl.mixture": LONG_PROMPTS})
     study = Study(name="two", seeds=[0, 1], variants={"good": recipe, "bad": bad})
     with pytest.raises(ValueError, match="rl: the prompt of problem"):
-        fr.runner.run_study(study, tmp_path / "run")
+        fr.runner.run_variants(study, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,8 @@ import torch
 
 import fastreason as fr
 from fastreason.rl.loop import reinforce
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.recipe import load_recipe
 from fastreason.studies.resume import check_run, check_study
 from fastreason.studies.study import Study

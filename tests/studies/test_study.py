@@ -14,7 +14,8 @@ import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.runtime import folder_lock
 from fastreason.runtime.folder_lock import Lock
-from fastreason.runtime.metrics_log import Interrupted, StopRequest, without_times
+from fastreason.runtime.metrics_log import without_times
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies import run_study
 from fastreason.studies.recipe import load_recipe
 from fastreason.studies.study import Study, load_study

@@ -13,8 +13,7 @@ import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
-from fastreason.tasks.export import read_tokens, write_parquet, write_tokens
-from fastreason.tasks.generate import write_jsonl
+from fastreason.tasks.export import read_tokens, write_jsonl, write_parquet, write_tokens
 
 MIXTURE = fr.Mixture.uniform(op=[2, 3], themes=["symbolic", "zoo"])
 STREAM = fr.TaskStream(MIXTURE, seed=3)

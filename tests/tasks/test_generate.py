@@ -5,7 +5,7 @@ import json
 import pytest
 
 import fastreason as fr
-from fastreason.tasks.generate import show, write_jsonl
+from fastreason.tasks.export import show, write_jsonl
 
 STREAM = fr.TaskStream(fr.Mixture.uniform(op=[3, 4], themes=["zoo"], modes=["forward", "reverse"]), seed=3)
 

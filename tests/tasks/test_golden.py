@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastreason as fr
-from fastreason.tasks.stream import MAX_OP, MIN_OP, MODES
+from fastreason.tasks.mixture import MAX_OP, MIN_OP, MODES
 
 GOLDEN = Path(__file__).with_name("golden.json")
 KINDS = [

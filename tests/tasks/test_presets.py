@@ -7,7 +7,7 @@ import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
-from fastreason.tasks.presets import read_presets
+from fastreason.tasks.mixture import read_presets
 from tests.conftest import REFERENCE
 
 CONTENT = {

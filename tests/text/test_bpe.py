@@ -14,7 +14,7 @@ from tokenizers import decoders, pre_tokenizers, trainers
 
 import fastreason as fr
 from bench.checks.tokenizer_agreement import RELEASED, disagreements, every_kind, judge_of
-from fastreason.text.bpe import byte_characters
+from fastreason.text.tokenizer_json import byte_characters
 
 TAGS = ["<question>", "</question>", "<solution>", "</solution>", "<answer>", "</answer>"]
 SPECIALS = ["[UNK]", "[PAD]", "[BOS]", "[EOS]", *TAGS]

@@ -41,8 +41,8 @@ from fastreason.kernels import Segments
 
 import fastreason as fr
 from fastreason.model.hugging_face import WeightsMismatch
-from fastreason.text.bpe import BytePairTokenizer, byte_characters
-from fastreason.text.tokenizer import TAGS
+from fastreason.text.tokenizer import TAGS, BytePairTokenizer
+from fastreason.text.tokenizer_json import byte_characters
 from tests.qwen2_oracle import drawn_model
 
 LIMIT_S = 60

@@ -7,16 +7,10 @@ from fastreason.kernels import Segments
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastreason as fr
+from fastreason.model import flop
+from fastreason.model.flop import forward_flop, train_flop
 from fastreason.training import budget as budgets
-from fastreason.training.budget import (
-    Budget,
-    account,
-    equal_compute_tokens,
-    forward_flop,
-    matmul_peak,
-    split,
-    train_flop,
-)
+from fastreason.training.budget import Budget, account, equal_compute_tokens, matmul_peak, split
 
 
 @pytest.mark.parametrize("heads, kv_heads, hidden", [(4, 2, 64), (4, 4, 64), (6, 1, 48)])
@@ -52,12 +46,12 @@ def test_attention_is_causal_and_within_a_document():
 
 def test_the_paper_model_costs_732_mflop_a_token():
     config = fr.ModelConfig.preset("100m")
-    weights = budgets.block_weights(config) + budgets.head_weights(config)
+    weights = flop.block_weights(config) + flop.head_weights(config)
     # norms and biases are all that has no product
     small = 25 * config.hidden_size + 12 * (config.num_attention_heads + 4) * config.head_dim
     assert fr.Decoder(config).num_parameters == weights + small
-    assert budgets.train_flop_per_token(config) == 6 * weights
-    assert budgets.train_flop_per_token(config, 2048) / 1e6 == pytest.approx(732.1, abs=0.1)
+    assert flop.train_flop_per_token(config) == 6 * weights
+    assert flop.train_flop_per_token(config, 2048) / 1e6 == pytest.approx(732.1, abs=0.1)
 
 
 def test_equal_compute():

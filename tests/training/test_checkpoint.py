@@ -9,7 +9,7 @@ import torch
 from fastreason.kernels import Segments
 
 import fastreason as fr
-from fastreason.model import hugging_face
+from fastreason.model import decoder
 from fastreason.training import checkpoint
 from fastreason.training.optimizer import Optimizer, OptimSettings
 
@@ -160,7 +160,7 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
     halfway = lambda *a, **k: (_ for _ in ()).throw(checkpoint.SafetensorError("I/O error: No space left"))  # noqa: E731
     for module, name, failure in [
         (checkpoint, "save_model", full),
-        (hugging_face, "write_tensors", halfway),
+        (decoder, "write_tensors", halfway),
         (checkpoint, "write_tensors", halfway),
         (checkpoint, "_write_json", full),
         (checkpoint, "_flush", full),

@@ -17,10 +17,12 @@ import torch
 
 import fastreason as fr
 from fastreason.runtime import distributed
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest, without_times
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.training import checkpoint, supervised
 from fastreason.training.optimizer import OptimSettings
-from fastreason.training.supervised import Phase, SupervisedSettings, train
+from fastreason.training.supervised import train
+from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 from ..ranks import ROOT, run_on_ranks
 

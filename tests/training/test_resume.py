@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import fastreason as fr
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest, without_times
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training import checkpoint
 from fastreason.training.optimizer import OptimSettings
-from fastreason.training.supervised import Phase, SupervisedSettings, train
+from fastreason.training.supervised import train
+from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 from ..kills import kill_at_flush
 

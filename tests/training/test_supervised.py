@@ -7,13 +7,12 @@ import pytest
 import torch
 
 import fastreason as fr
-from fastreason.runtime.metrics_log import Interrupted, MetricsLog, StopRequest, without_times
+from fastreason.model.flop import train_flop
+from fastreason.runtime.metrics_log import MetricsLog, without_times
+from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.training import checkpoint, supervised
-from fastreason.training.budget import train_flop
 from fastreason.training.optimizer import OptimSettings
 from fastreason.training.supervised import (
-    Phase,
-    SupervisedSettings,
     count_targets,
     replay,
     split_batch,
@@ -22,6 +21,7 @@ from fastreason.training.supervised import (
     validation_batches,
     validation_loss,
 )
+from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 PART = {"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 MIX = fr.Mixture.from_dict(PART)

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 import fastreason as fr
-from fastreason.runtime.metrics_log import MetricsLog, StopRequest
+from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.stop_request import StopRequest
 from fastreason.training import supervised
 from fastreason.training.optimizer import OptimSettings
+from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 from ..qwen2_oracle import qwen2
 
@@ -48,9 +50,7 @@ def test_the_loss_curve_is_that_of_transformers_and_torch(tmp_path, monkeypatch)
         "pretrain",
         model,
         tokenizer,
-        supervised.SupervisedSettings(
-            [supervised.Phase(1.0, [PART])], tokens=sum(num_tokens), batch_tokens=BATCH_TOKENS, optim=OPTIM
-        ),
+        SupervisedSettings([Phase(1.0, [PART])], tokens=sum(num_tokens), batch_tokens=BATCH_TOKENS, optim=OPTIM),
         seed=0,
         folder=tmp_path / "c",
         log=MetricsLog(tmp_path / "metrics.jsonl"),

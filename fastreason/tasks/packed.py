@@ -1,4 +1,4 @@
-"""Packed batches of a stream one after the other, drawn by a C++ thread while the step before is running."""
+"""Rows of token ids, each filled with whole documents of a stream."""
 
 from __future__ import annotations
 
@@ -8,10 +8,48 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .. import _core
-from .stream import PackedBatch
 
 if TYPE_CHECKING:
     from typing import Self
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PackedBatch:
+    """Rows of whole documents. A document is cut only if it is longer than a row.
+
+    Args:
+        rows, length: the shape of the flat arrays.
+        tokens: int32 [rows * length], [PAD] behind the last document of a row.
+        positions: int32 [rows * length], counted from 0 in every document.
+        loss_mask: uint8 [rows * length], 1 where the token belongs to the solution, the answer or [EOS].
+        starts, lengths: int32 [documents]: where the documents lie in the flat arrays.
+        next_index: the first problem that did not fit; the `start` of the next batch.
+    """
+
+    rows: int
+    length: int
+    tokens: np.ndarray
+    positions: np.ndarray
+    loss_mask: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    next_index: int
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedBatch({self.rows} rows of {self.length} tokens: {len(self.starts)} documents, "
+            f"{int(self.loss_mask.sum()):,} tokens with a loss, next_index={self.next_index})"
+        )
+
+    @property
+    def cu_seqlens(self) -> np.ndarray:
+        """int32: boundaries of documents and of the padding between them, 0 first and rows * length last."""
+        bounds = np.concatenate([[0], self.starts, self.starts + self.lengths, [len(self.tokens)]])
+        return np.unique(bounds).astype(np.int32)
 
 
 class PackedBatches(Iterator[PackedBatch]):

@@ -1,0 +1,49 @@
+"""The command `grade`: verdicts of a file of completions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def grade_command(arguments: list[str]) -> int:
+    from ..evaluation.completion_files import Skip
+    from ..evaluation.grade_completions import FORMATS, grade_file
+    from ..runtime.files import write_json
+
+    parser = argparse.ArgumentParser(prog="fastreason grade", description="The verdicts of a file of completions.")
+    parser.add_argument("--gold", type=Path, required=True, metavar="FILE", help="JSONL in the published schema")
+    parser.add_argument(
+        "--completions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSONL: completion or completions, and row or id; a released generation file; or in the order of --gold",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the verdicts go; default: only the table")
+    parser.add_argument("--format", choices=FORMATS, help="of --out (default by its name, else jsonl)")
+    parser.add_argument(
+        "--answer-may-end-text",
+        action="store_true",
+        help="the tool that made the texts cut off the </answer> at which it stopped",
+    )
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
+    parser.add_argument("--results", type=Path, metavar="FILE.json", help="pass@k with intervals, as eval writes them")
+    options = parser.parse_args(arguments)
+    if options.format and options.out is None:
+        raise ValueError("--format needs --out FILE")
+    if options.threads < 0:
+        raise ValueError(f"--threads must be at least 0, got {options.threads}")
+    summary = grade_file(
+        options.gold,
+        options.completions,
+        options.out,
+        format=options.format,
+        answer_may_end_text=options.answer_may_end_text,
+        threads=options.threads,
+    )
+    print(summary.table())
+    if options.results is not None:
+        files = {"gold": str(options.gold), "completions": str(options.completions)}
+        write_json(options.results, files | summary.results())
+    return 1 if summary.skipped[Skip.UNREADABLE_GOLD] else 0

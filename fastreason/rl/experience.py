@@ -1,0 +1,113 @@
+"""The experience of a step: prompts, their samples, verdicts and rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..grading.rewards import Reward
+from ..grading.verdicts import grade
+from ..runtime import distributed
+from ..runtime.progress import Clock
+from ..sampling.rollout import Rollout, RolloutOutput
+from ..tasks.stream import ProblemBatch
+from ..text.tokenizer import Tokenizer
+from .groups import Groups, counted_rewards
+from .prompts import PromptSource
+from .settings import PolicySettings
+from .statistics import Facts, pass_flop
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step sampled.
+
+    Args:
+        problems: of each draw, those of all ranks.
+        groups: this rank's groups that are trained on.
+        facts: of all samples of all ranks, also of groups that are not trained on.
+        total_tokens, flop: of sampling, on this rank: tokens of all samples with their prompts.
+        seconds: of the phases sample and grade.
+    """
+
+    problems: list[ProblemBatch]
+    groups: Groups
+    facts: Facts
+    total_tokens: int
+    flop: float
+    seconds: dict[str, float]
+
+
+def collect_batch(
+    engine: Rollout,
+    tokenizer: Tokenizer,
+    source: PromptSource,
+    reward: Reward,
+    settings: PolicySettings,
+    seed: int,
+    first_draw: int,
+) -> Batch:
+    """Draws prompts, samples, grades; with dynamic sampling until enough groups are not silent."""
+    problems: list[ProblemBatch] = []
+    facts: list[Facts] = []
+    own_groups: list[Groups] = []
+    total_tokens, flop, seconds, clock = 0, 0.0, {"sample": 0.0, "grade": 0.0}, Clock()
+    max_draws = settings.parts.max_draws
+    while len(problems) < max_draws and _num_speaking(facts, settings) < settings.prompts:
+        started, number = clock.seconds(), first_draw + len(problems)
+        drawn = source.draw(number)
+        if len(drawn) != settings.prompts:
+            raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
+        place = np.arange(len(drawn))[distributed.share(len(drawn))]
+        own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
+        samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
+        sampled = clock.seconds()
+        verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
+        rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
+        seconds["grade"] += clock.seconds() - sampled
+        seconds["sample"] += sampled - started
+        facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
+        source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
+        numbers = place + len(problems) * settings.prompts
+        own_groups.append(Groups.of(samples, torch.from_numpy(rewards), numbers, in_loss))
+        problems.append(drawn)
+        prompt_lengths = np.diff(samples.prompt_offsets)
+        total_tokens += samples.num_new_tokens + settings.samples * int(prompt_lengths.sum())
+        flop += pass_flop(engine.model.config, prompt_lengths, samples.lengths.reshape(len(own), -1))
+    joined = Facts.join(facts)
+    groups = _trained(Groups.join(own_groups), joined, settings)
+    return Batch(problems, groups, joined, total_tokens, flop, seconds)
+
+
+def _generate(
+    engine: Rollout, problems: ProblemBatch, settings: PolicySettings, seed: int, prompt_ids: np.ndarray
+) -> RolloutOutput:
+    try:
+        return engine.generate(
+            problems,
+            settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=seed,
+            prompt_ids=prompt_ids,
+        )
+    except ValueError as error:
+        if all(weight.isfinite().all() for weight in engine.model.parameters()):
+            raise
+        raise FloatingPointError(f"rl: weights of the model are not finite ({error})") from error
+
+
+def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:
+    return sum(int((1 - part.silent).sum()) for part in facts) // settings.samples
+
+
+def _trained(groups: Groups, facts: Facts, settings: PolicySettings) -> Groups:
+    """With dynamic sampling the first `prompts` groups of all ranks that are not silent, numbered anew; else all."""
+    if settings.parts.max_draws == 1:
+        return groups
+    kept = np.nonzero(facts.silent[:: settings.samples] == 0)[0][: settings.prompts]
+    mine = np.nonzero(np.isin(groups.place, kept))[0]
+    return replace(groups.take(mine), place=np.searchsorted(kept, groups.place[mine]))

@@ -1,0 +1,72 @@
+"""A way to stop: signals become a request that loops look at between steps."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from . import distributed
+
+
+class Interrupted(Exception):
+    """The user asked to stop; everything needed to go on is on disk."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM asked to stop; everything needed to go on is on disk. A script that does not catch it exits with 143."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request that loops look at between steps.
+
+    A second Ctrl-C interrupts at once; a scheduler may send SIGTERM as often as it likes.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.terminated = False
+
+    def request(self) -> None:
+        """Asks to stop, as Ctrl-C does."""
+        self.requested = True
+
+    def on_any_rank(self) -> bool:
+        """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""
+        asked = torch.tensor([int(self.requested), int(self.terminated)])
+        requested, terminated = distributed.sum_over_ranks(asked).tolist()
+        if terminated:  # never set back: a signal may have come since
+            self.terminated = True
+        return bool(requested)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGTERM:
+            self.requested = self.terminated = True
+            print("\nterminated: stopping at the next step", file=sys.stderr)
+            return
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        print("\nstopping at the next step; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    @classmethod
+    @contextmanager
+    def watch(cls) -> Iterator[StopRequest]:
+        request = cls()
+        try:
+            before = {number: signal.signal(number, request._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: its owner handles signals
+            yield request
+            return
+        try:
+            yield request
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
