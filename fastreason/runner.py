@@ -1,6 +1,6 @@
 """Runs a recipe: the three stages one after the other, each followed by an evaluation, into one directory.
 
-    recipe.toml  metrics.jsonl  results.json  report.html  checkpoints/{pretrain,midtrain,rl}/
+    recipe.toml  metrics.jsonl  results.json  report.html  checkpoints/{pretrain,midtrain,rl}/  graphs/
 
 Whatever interrupts it, a later call with `resume` goes on from what is there: finished stages and evaluations are not
 done again, an unfinished stage continues from its last checkpoint.
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .evaluation.evaluate import evaluate
+from .evaluation.seen_unseen import SeenGraphs
 from .model.decoder import Decoder
 from .reports.run_page import write_report
 from .reports.study_page import write_study_report
@@ -35,6 +36,7 @@ from .studies.preflight import preflight
 from .studies.recipe import Recipe, load_recipe
 from .studies.resume import check_run
 from .studies.run_study import default_folder, run_study
+from .studies.seen_graphs import seen_by, stage_graphs
 from .studies.study import Study, is_study, load_study
 from .text.tokenizer import Tokenizer
 from .training.supervised import train
@@ -120,6 +122,7 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
     model.reset_parameters(recipe.seed)  # on CPU, so that they are the same anywhere
     model.to(distributed.chosen_device(recipe.device))
     results = _load_results(folder, recipe)
+    seen: list[tuple[str, SeenGraphs | None]] = []
     for stage in recipe.stages:
         settings = getattr(recipe, stage)
         place = folder / "checkpoints" / stage
@@ -127,6 +130,8 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
             progress = reinforce(model, tokenizer, settings, seed=recipe.seed, folder=place, log=log, stop=stop)
         else:
             progress = train(stage, model, tokenizer, settings, seed=recipe.seed, folder=place, log=log, stop=stop)
+        cache = folder / "graphs" / f"{stage}.npz" if distributed.is_main() else None
+        seen.append((stage, stage_graphs(settings, recipe.seed, progress, cache)))
         if stage in results["stages"]:
             continue
         started = time.perf_counter()
@@ -138,6 +143,7 @@ def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest
             name=f"eval {stage}",
             stop=stop,
             out=folder / "evaluation" / stage if recipe.evaluate.files else None,
+            seen=seen_by(seen),
         )
         results["stages"][stage] = scores
         results["seconds"][stage] = round(progress["seconds"], 3)

@@ -32,6 +32,7 @@ def test_the_run_directory_keeps_its_contract(finished):
     folder, results = finished
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints",
+        "graphs",
         "metrics.jsonl",
         "recipe.toml",
         "report.html",
@@ -53,6 +54,17 @@ def test_the_run_directory_keeps_its_contract(finished):
         assert all(value > 0 for value in results[table].values())
     assert results["machine"]["cores"] == os.cpu_count()
     assert load_recipe(folder / "recipe.toml") == load_recipe("smoke")
+
+
+def test_scores_are_told_apart_by_seen_and_unseen_graphs(finished):
+    folder, results = finished
+    assert sorted(path.name for path in (folder / "graphs").iterdir()) == [f"{stage}.npz" for stage in sorted(STAGES)]
+    for stage, scores in results["stages"].items():
+        assert scores["graphs"].keys() == ({"training", "rl"} if stage == "rl" else {"training"})
+        ops = scores["graphs"]["training"]["ops"]
+        # op 2 and 3 have three graphs; op 4 was not trained on
+        assert [list(ops[op]) for op in ("2", "3", "4")] == [["seen"], ["seen"], ["unseen"]]
+        assert ops["4"]["unseen"]["verified"] == pytest.approx(scores["ops"]["4"]["verified"])
 
 
 def test_pretraining_learns(finished):

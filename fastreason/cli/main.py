@@ -33,7 +33,9 @@ commands:
                  the themes that ship, or those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
                  throughput beside peers on the same work, from a checkout (bench --list names the suites)
-  info           this machine and the versions of everything the numbers depend on
+  info [--mixture NAME|JSON [--tokens N]]
+                 this machine and the versions of everything the numbers depend on; or what a mixture holds: its ops,
+                 the tokens of a document, how many graphs there are and what N training tokens show of them
 
 `fastreason COMMAND --help` says more.
 """
@@ -126,6 +128,10 @@ def _bench(arguments: list[str]) -> int:
 def _info(arguments: list[str]) -> int:
     from ..runtime.machine import describe_machine
 
+    if arguments:
+        from .info import info_command
+
+        return info_command(arguments)
     for name, value in describe_machine().items():
         print(f"{name:12} {value if value is not None else '-'}")
     return 0

@@ -123,4 +123,21 @@ def format_results(results: dict[str, Any]) -> str:
         for k in next(iter(scores["ops"].values()))["verified"]:
             values = "".join(f"{100 * scores['ops'][str(op)]['verified'][k]:7.1f}" for op in ops)
             lines.append(f"{stage:12} @{k:<6}{values}")
-    return "\n".join(lines)
+    return "\n".join(lines + _unseen_lines(results, ops))
+
+
+def _unseen_lines(results: dict[str, Any], ops: list[int]) -> list[str]:
+    """The same for the problems whose graph training has not shown, with their number; nothing where there is none."""
+    lines = []
+    for stage, scores in results["stages"].items():
+        of_op = scores.get("graphs", {}).get("training", {"ops": {}})["ops"]
+        unseen = {int(op): parts["unseen"] for op, parts in of_op.items() if "unseen" in parts}
+        if not unseen:
+            continue
+        lines.append(
+            f"{stage:12} {'n':7}" + "".join(f"{unseen[op]['problems'] if op in unseen else 0:7}" for op in ops)
+        )
+        for k in next(iter(unseen.values()))["verified"]:
+            values = [f"{100 * unseen[op]['verified'][k]:7.1f}" if op in unseen else f"{'-':>7}" for op in ops]
+            lines.append(f"{stage:12} @{k:<6}{''.join(values)}")
+    return ["", "on the n problems whose graph training has not shown", *lines] if lines else []

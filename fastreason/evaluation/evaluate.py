@@ -33,6 +33,7 @@ from .pass_at_k import bootstrap_interval, pass_at_k
 from .pass_table import SCORES, scores_of, summarise
 from .sample_files import EvaluationFolder
 from .samplers import RolloutSampler, Sampler, Samples, Sampling
+from .seen_unseen import SeenGraphs, split_scores
 
 __all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "evaluate_sampler", "pass_at_k"]
 
@@ -139,6 +140,7 @@ def evaluate(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     out: str | Path | None = None,
+    seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
     """Scores a decoder on every op of the mixture.
 
@@ -148,6 +150,7 @@ def evaluate(
         stop: ends the loop between two parts.
         out: folder for a Parquet file of each part; what an evaluation of the same settings left there is not done
             again. The model must be the same: this is not checked here.
+        seen: sets of nameless graphs by name; the scores of problems of these graphs and of others come apart, too.
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
         same by name, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, every p in
@@ -159,7 +162,7 @@ def evaluate(
     """
     sampler = RolloutSampler(model, tokenizer, settings.sampling)
     folder = open_folder(out, settings, seed, resume=True) if out is not None else None
-    return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder)
+    return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder, seen=seen)
 
 
 def open_folder(
@@ -191,6 +194,7 @@ def evaluate_sampler(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     folder: EvaluationFolder | None = None,
+    seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for anything that answers; `folder` is of the same settings, seed and model."""
     mixture, parts = Mixture.from_dict(settings.mixture), parts_of(settings)
@@ -208,11 +212,15 @@ def evaluate_sampler(
             scores.append(scores_of(columns, settings.samples))
             traces.append({"op": part.op, "first": part.first, "traces": notes["traces"]})
             bar.update(part.count * settings.samples)
-    return _results(scores, traces, settings, mixture)
+    return _results(scores, traces, settings, mixture, seen or {})
 
 
 def _results(
-    scores: list[np.ndarray], traces: list[dict[str, Any]], settings: EvaluateSettings, mixture: Mixture
+    scores: list[np.ndarray],
+    traces: list[dict[str, Any]],
+    settings: EvaluateSettings,
+    mixture: Mixture,
+    seen: Mapping[str, SeenGraphs],
 ) -> dict[str, Any]:
     """From what every rank has done."""
     own = np.concatenate([np.zeros(0, dtype=SCORES), *scores])
@@ -223,6 +231,8 @@ def _results(
     ks = sorted({1, *settings.k})  # pass@1 is what reports speak of
     result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, ks, settings.ranges)}
     result["problems"] = by_problem(everyone, mixture.themes)
+    if seen:
+        result["graphs"] = split_scores(everyone, streams_of(mixture), seen, ks, settings.ranges)
     result["traces"] = [trace for part in found for trace in part["traces"]]
     result["samples"], result["tokens"] = int(everyone["samples"].sum()), int(everyone["tokens"].sum())
     return result

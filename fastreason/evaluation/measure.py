@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..model.decoder import Decoder
 from ..runtime.distributed import Device
 from ..tasks.mixture import Mixture
@@ -16,6 +18,7 @@ from .load_sampler import Engine, load_sampler
 from .sample_files import model_identity
 from .samplers import RolloutSampler, Sampler, Sampling
 from .scores import Edge, Scores
+from .seen_unseen import sets_of
 
 Model = Decoder | str | Path | Sampler
 """Our decoder, a Hugging Face folder, or anything that answers."""
@@ -40,6 +43,7 @@ def evaluate(
     engine: Engine = "auto",
     device: Device = "auto",
     out: str | Path | None = None,
+    seen: np.ndarray | Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
     """Process-verified pass@k of a model, on problems of the split `test`.
 
@@ -59,6 +63,8 @@ def evaluate(
         device: of a folder: "cpu", "cuda", or "auto" for a GPU where there is one.
         out: a folder for the verdict of every sample as Parquet (needs pyarrow), from which a later call of the same
             model and settings goes on, and for results.json.
+        seen: uint64 [N] nameless graphs of what the model was trained on, as `TaskStream.graph_hashes` gives them, or
+            several such sets by name: `scores.graphs` then tells the problems of these graphs from the others.
     Returns:
         Scores. They print as a table; `scores.verified[6].at(8)` is pass@8 of op 6 with its interval.
     Raises:
@@ -78,12 +84,13 @@ def evaluate(
         traces=traces,
         ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
     )
+    sets = sets_of(seen)
     sampler = _sampler("evaluate", model, tokenizer, settings.sampling, engine, device)
     folder = None
     if out is not None:
         identity = model_identity(model) if isinstance(model, str | Path) else {}
         folder = open_folder(out, settings, seed, resume=True, model=identity)
-    result = evaluate_sampler(sampler, settings, seed=seed, folder=folder)
+    result = evaluate_sampler(sampler, settings, seed=seed, folder=folder, seen=sets)
     if folder is not None:
         folder.finish(result)
     return Scores(result)

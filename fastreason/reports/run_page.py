@@ -49,6 +49,7 @@ def write_report(folder: str | Path) -> Path:
         throughput=_throughput(results, metrics),
         ks=_ks(results),
         ops=_ops(results),
+        graph_rows=_graph_rows(results),
         traces=_traces(results),
     )
     path = folder / "report.html"
@@ -92,6 +93,22 @@ def _pass_chart(results: Mapping[str, Any]) -> str:
         y_range=(0.0, 1.0),
         integer_x=True,
     )
+
+
+def _graph_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each stage, and of graphs that training or the prompts of reinforcement learning have shown or not: verified
+    pass@largest k and the number of problems, by op; only where both kinds of graphs occur."""
+    last, rows = _ks(results)[-1], []
+    for stage, scores in results["stages"].items():
+        for kind, found in scores.get("graphs", {}).items():
+            parts = [part for part in ("seen", "unseen") if any(part in both for both in found["ops"].values())]
+            for part in parts if len(parts) == 2 else ():
+                entries = [found["ops"].get(op, {}).get(part) for op in _ops(results)]
+                cells = [entry and (entry["verified"][last], entry["problems"]) for entry in entries]
+                rows.append(
+                    {"stage": STAGE_NAMES[stage], "kind": kind, "part": part, "bound": found["bound"], "cells": cells}
+                )
+    return rows
 
 
 def _warnings(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ from ..rl.loop import PolicySettings
 from ..runtime.distributed import chosen_device
 from ..runtime.progress import wait_for
 from ..sampling.rollout import Rollout
-from ..tasks.mixture import Mixture
+from ..tasks.capture_recapture import Kinds
+from ..tasks.graph_census import SHOWN_HEADER, format_shown, graphs_of, is_exact, warn_often
+from ..tasks.mixture import Cell, Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training.budget import matmul_peak
@@ -42,6 +45,9 @@ from .work_units import Unit, distinct_units, mixtures_of, study_runs
 
 # documents that lengths are taken from
 _DRAWN = 2048
+# problems that numbers of graphs are estimated from, and ways to draw one that are gone through: a second for all ops
+_DRAWN_GRAPHS = 20_000
+_WAYS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Cost:
     """Updates; 0 of an evaluation."""
     samples: float
     """Documents trained on, or samples drawn."""
+    problems: Mapping[Cell, float] = field(default_factory=dict)
+    """Documents or prompts of each cell; none of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,16 @@ class Line:
     used_by: list[str]
     units: int
     cost: Cost
+
+    @cached_property
+    def graphs(self) -> list[tuple[int, Kinds, float]]:
+        """Of each op: the nameless graphs that there are, and how many problems the stage draws."""
+        problems = self.cost.problems
+        return [
+            (op, graphs_of(Mixture(of_op), _DRAWN_GRAPHS, _WAYS), sum(of_op.values()))
+            for op in sorted({cell.op for cell in problems})
+            if (of_op := {cell: number for cell, number in problems.items() if cell.op == op})
+        ]
 
 
 @dataclass(frozen=True)
@@ -180,6 +198,7 @@ def _lengths(unit: Unit, mixture: Mixture, split: Any) -> tuple[np.ndarray, np.n
 
 def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, parameters: int) -> Cost:
     per_token, document, before = 0.0, 0.0, 0.0
+    problems: dict[Cell, float] = {}  # of each cell, a token
     for phase, mixture in zip(settings.phases, mixtures_of(settings), strict=True):
         prompts, solutions = _lengths(unit, mixture, "train")
         lengths = prompts + solutions
@@ -187,13 +206,22 @@ def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, paramete
         share, before = phase.until - before, phase.until
         per_token += share * train_flop(unit.model, lengths, int(targets)) / lengths.sum()
         document += share * lengths.mean()
+        for cell, number in _by_cell(mixture, share / lengths.mean()).items():
+            problems[cell] = problems.get(cell, 0.0) + number
     limit = settings.limit
     of_unit = {"tokens": 1.0, "flop": 1.0 / per_token, "samples": document, "seconds": rates.train / per_token}
     tokens = limit.amount * of_unit[limit.unit]
     steps = math.ceil(tokens / settings.batch_tokens)
     what = f"{_count(tokens)} tokens in {steps:,} steps of {settings.batch_tokens:,}"
     flop = tokens * per_token
-    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document)
+    problems = {cell: tokens * number for cell, number in problems.items()}
+    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document, problems)
+
+
+def _by_cell(mixture: Mixture, problems: float) -> dict[Cell, float]:
+    """So many problems of a mixture."""
+    total = sum(mixture.weights.values())
+    return {cell: problems * weight / total for cell, weight in mixture.weights.items()}
 
 
 def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int) -> Cost:
@@ -219,7 +247,8 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     what = f"{steps:,} steps x {settings.prompts:,} prompts x {group:,} samples, reward {settings.reward}"
     seconds = num_prompts * (sampling_s + training / rates.train)
     flop = num_prompts * (training + prompt_flop + group * sample_flop)
-    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group)
+    problems = _by_cell(Mixture.from_dict(settings.mixture), num_prompts)
+    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group, problems)
 
 
 def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
@@ -298,6 +327,7 @@ def format_plan(plan: Plan) -> str:
             f"{_bytes(cost.disk_bytes):>8}  {cost.what}"
         )
         lines.append(f"{'':54} of {', '.join(line.used_by)}")
+    lines += _format_graphs(plan.lines)
     rates, jobs = plan.rates, ""
     if plan.jobs > 1:
         jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes on cores of their own"
@@ -311,6 +341,18 @@ def format_plan(plan: Plan) -> str:
         f"and {1 / rates.sample_s:,.0f} sampled tokens/s in {rates.sequences} sequences at once.",
     ]
     return "\n".join(lines)
+
+
+def _format_graphs(lines: Sequence[Line]) -> list[str]:
+    """What each stage shows of the graphs that its problems can have."""
+    text = ["", f"{'stage':9} {'op':>4}{'graphs':>12}  " + SHOWN_HEADER]
+    for line in lines:
+        for op, graphs, problems in line.graphs:
+            number = f"{graphs.number:,.0f}" + ("" if is_exact(graphs) else "+")
+            text.append(f"{line.kind:9} {op:>4}{number:>12}  {format_shown(graphs, problems)}")
+        text += warn_often(line.graphs)
+    what = "graphs: of the quantities that an answer needs, without names and numbers; +: at least about so many"
+    return [*text, what]
 
 
 def _count(number: float) -> str:

@@ -7,6 +7,7 @@ graphs are drawn again, at some hundred thousand problems a second and core, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from ..evaluation.seen_unseen import SeenGraphs
 from ..rl.settings import PolicySettings
 from ..runtime.files import write_whole
-from ..tasks.stream import Mixture, TaskStream
-from ..training.supervised import SupervisedSettings
+from ..tasks.mixture import Mixture
+from ..tasks.stream import TaskStream
+from ..training.supervised_settings import SupervisedSettings
 
 Settings = SupervisedSettings | PolicySettings
 
@@ -25,7 +27,9 @@ _MOST = 50_000_000
 _CHUNK = 1_000_000
 
 
-def stage_graphs(settings: Settings, seed: int, progress: Mapping[str, Any], cache: Path | None = None) -> SeenGraphs | None:
+def stage_graphs(
+    settings: Settings, seed: int, progress: Mapping[str, Any], cache: Path | None = None
+) -> SeenGraphs | None:
     """The graphs that a finished stage has drawn problems of.
 
     Args:
@@ -91,7 +95,7 @@ def _parts(settings: Settings, seed: int, progress: Mapping[str, Any]) -> Iterat
         return
     starts = _phase_starts(settings, progress)
     assert starts is not None
-    for mixture, begins, ends in zip(settings.mixtures, starts, starts[1:], strict=True):
+    for mixture, (begins, ends) in zip(settings.mixtures, pairwise(starts), strict=True):
         stream = TaskStream(mixture, seed=seed, split="train")
         for first, last in zip(begins, ends, strict=True):
             yield stream, first, len(begins), (last - first) // len(begins)

@@ -23,6 +23,7 @@ import fastreason
 
 from .. import kernels
 from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
+from ..evaluation.seen_unseen import SeenGraphs
 from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..rl.loop import PolicySettings, reinforce
@@ -35,9 +36,10 @@ from ..runtime.stop_request import StopRequest
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
-from ..training.checkpoint import load_model
+from ..training.checkpoint import load_model, load_progress
 from ..training.supervised import train
 from ..training.supervised_settings import SupervisedSettings
+from .seen_graphs import seen_by, stage_graphs
 from .study import Study
 
 # settings that change what is kept and shown, never what is computed
@@ -45,7 +47,14 @@ _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # rooms and modules that show, choose or start; all others may change a result
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
-    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/trackers.py"),
+    *(
+        "tasks/graph_census.py",
+        "tasks/capture_recapture.py",
+        "tasks/graph_svg.py",
+        "runtime/folder_lock.py",
+        "runtime/machine.py",
+        "runtime/trackers.py",
+    ),
 )
 
 
@@ -177,7 +186,8 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     started = time.perf_counter()
     if isinstance(unit.settings, EvaluateSettings):
         files = folder / "samples" if unit.settings.files else None
-        scores = evaluate(model, unit.tokenizer, unit.settings, seed=unit.seed, name=unit.key, stop=stop, out=files)
+        how = {"seed": unit.seed, "name": unit.key, "stop": stop, "out": files, "seen": _seen(unit, stages)}
+        scores = evaluate(model, unit.tokenizer, unit.settings, **how)
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
     else:
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.key)) as log:
@@ -185,6 +195,19 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
         done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
     done["machine"] = describe_machine()
     write_text(folder / "done.json", to_json(done) + "\n")
+
+
+def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
+    """The graphs of the stages that the model of an evaluation went through."""
+    found: list[tuple[str, SeenGraphs | None]] = []
+    before = unit.before
+    while before is not None:
+        assert not isinstance(before.settings, EvaluateSettings)
+        place = stages / before.key
+        progress = load_progress(place / "checkpoint")
+        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, place / "graphs.npz")))
+        before = before.before
+    return seen_by(found)
 
 
 def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:

@@ -62,7 +62,9 @@ class KnownKinds:
 
     def shown(self, draws: float) -> Shown:
         with np.errstate(divide="ignore"):  # of probability 1: log 0
-            seen = -np.expm1(draws * np.log1p(-np.minimum(self.probabilities, 1.0)) if draws else 0.0 * self.probabilities)
+            seen = -np.expm1(
+                draws * np.log1p(-np.minimum(self.probabilities, 1.0)) if draws else 0.0 * self.probabilities
+            )
         return Shown(float(seen.mean()), float((self.probabilities * seen).sum()))
 
 

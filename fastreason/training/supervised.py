@@ -66,7 +66,7 @@ def train(
         stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
     Returns:
         The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index (of every row),
-        best_loss, finished.
+        phase_starts (next_index as each phase began), best_loss, finished.
     Raises:
         Interrupted: `stop` was requested, on any rank; the checkpoint continues from here.
         FloatingPointError: the loss or the gradient is not finite. The last checkpoint is kept, and `replay` repeats
@@ -83,6 +83,8 @@ def train(
         progress |= checkpoint.restore(found, model)
         if progress["finished"]:
             return progress
+    else:
+        progress["phase_starts"] = []  # what an earlier version began does not know them, and goes on without
     check_rows(len(progress["next_index"]), settings.rows, name)
     replica = Replica(model, settings.parallel)
     optimizer = Optimizer(replica.trained, settings.optim)
@@ -108,6 +110,7 @@ def train(
         while not progress["finished"]:
             done = limit.share_done(progress)
             phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
+            _note_phase(progress, phase)
             batch, behind = rows.draw(phase, progress["next_index"])
             total = StepTotals.over_ranks(model.config, batch, behind, settings.loss_on)
             if not total.targets:
@@ -291,6 +294,12 @@ def _failure(
 
 def _postfix(loss: float, rates: Mapping[str, float]) -> str:
     return f"loss {loss:.3f}, {rates['tokens_per_s']:,.0f} tokens/s, {rates['peak_percent']:.0f} % of peak"
+
+
+def _note_phase(progress: dict[str, Any], phase: int) -> None:
+    """Where the rows stand as a phase begins, and those before it that were passed over."""
+    starts = progress.get("phase_starts", [None] * (phase + 1))
+    starts += [list(progress["next_index"])] * (phase + 1 - len(starts))
 
 
 def _counters(progress: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,12 @@ def graphs(op, max_value=1000, number_range=5, max_sentences=50):
                     for nodes in product(*options):
                         if sum(len(parents) for _, parents in nodes) == op:
                             drawn.add(nodes)
-    return {isomorphism_class(nodes) for plain in drawn for nodes in with_operators(plain) if solvable(nodes, max_value, number_range)}
+    return {
+        isomorphism_class(nodes)
+        for plain in drawn
+        for nodes in with_operators(plain)
+        if solvable(nodes, max_value, number_range)
+    }
 
 
 def with_operators(nodes):
@@ -176,7 +181,8 @@ def with_operators(nodes):
 def solvable(nodes, max_value, number_range):
     """Whether some constants give every quantity an admissible value."""
     ranges = [
-        range(2 if constant == "times" else 1, number_range) if constant != "none" else [0] for _, constant, _, _ in nodes
+        range(2 if constant == "times" else 1, number_range) if constant != "none" else [0]
+        for _, constant, _, _ in nodes
     ]
     for constants in product(*ranges):
         values = []

@@ -33,9 +33,7 @@ def digraph(batch: fr.ProblemBatch, i: int) -> nx.DiGraph:
 
 
 def isomorphic(a: nx.DiGraph, b: nx.DiGraph) -> bool:
-    return nx.is_isomorphic(
-        a, b, node_match=lambda x, y: x["label"] == y["label"], edge_match=lambda x, y: x == y
-    )
+    return nx.is_isomorphic(a, b, node_match=lambda x, y: x["label"] == y["label"], edge_match=lambda x, y: x == y)
 
 
 def invariant(graph: nx.DiGraph) -> tuple:
@@ -44,17 +42,19 @@ def invariant(graph: nx.DiGraph) -> tuple:
 
 
 # op 5: all graphs come often; 8 and 10: alike quantities of which one is used elsewhere, too; depth 3: products
-@pytest.mark.parametrize("op, depth, mode", [(5, 2, "forward"), (8, 2, "forward"), (10, 2, "reverse"), (7, 3, "forward")])
+@pytest.mark.parametrize(
+    "op, depth, mode", [(5, 2, "forward"), (8, 2, "forward"), (10, 2, "reverse"), (7, 3, "forward")]
+)
 def test_equal_hashes_are_isomorphic_graphs_and_no_others(op, depth, mode):
     mixture = fr.Mixture.uniform(op=[op], themes=["zoo"], depths=[depth], modes=[mode])
-    batch = fr.TaskStream(mixture, seed=0)[0:1500]
+    batch = fr.TaskStream(mixture, seed=0)[0:1000]
     by_hash, by_shape = defaultdict(list), defaultdict(dict)
     for i, value in enumerate(batch.graph_hashes.tolist()):
         graph = digraph(batch, i)
         by_hash[value].append(graph)
         by_shape[invariant(graph)][value] = graph
     alike = [(first, other) for first, *others in by_hash.values() for other in others[:4]]
-    assert len(alike) > 100
+    assert len(alike) > 50
     assert all(isomorphic(*pair) for pair in alike)
     different = [
         (a, b)
@@ -68,7 +68,7 @@ def test_equal_hashes_are_isomorphic_graphs_and_no_others(op, depth, mode):
 
 def test_alike_quantities_are_told_apart_by_what_uses_them():
     """Two leaves that are alike, of which one is used twice: who uses it makes another graph of it."""
-    batch = fr.TaskStream(fr.Mixture.uniform(op=[8], themes=["symbolic"]), seed=0)[0:6000]
+    batch = fr.TaskStream(fr.Mixture.uniform(op=[8], themes=["symbolic"]), seed=0)[0:3000]
     by_history = defaultdict(set)
     for i, value in enumerate(batch.graph_hashes.tolist()):
         by_history[history(digraph(batch, i))].add(value)
@@ -99,7 +99,11 @@ def test_of_a_stream_without_its_texts_they_are_those_of_its_problems():
         np.testing.assert_array_equal(stream.graph_hashes(0, 400, threads=threads), want)
     np.testing.assert_array_equal(stream.graph_hashes(5, 50, step=7), want[5 : 5 + 7 * 50 : 7])
     assert stream.graph_hashes(3, 0).shape == (0,)
-    for arguments, message in [((-1, 2), "first must be"), ((0, -1), "count must be"), ((2**62, 2**62 + 9), "2\\*\\*63")]:
+    for arguments, message in [
+        ((-1, 2), "first must be"),
+        ((0, -1), "count must be"),
+        ((2**62, 2**62 + 9), "2\\*\\*63"),
+    ]:
         with pytest.raises(ValueError, match=message):
             stream.graph_hashes(*arguments)
     with pytest.raises(ValueError, match="step must be"):
