@@ -150,7 +150,7 @@ try-wheel-cpu try-wheel-cuda: try-wheel-%: setup  ## what `make wheel` (`make wh
 	    --cuobjdump "$$($(CURDIR)/$(BIN)/python -c \
 	        "import triton.backends.nvidia as n; print(n.__path__[0] + '/bin/cuobjdump')")"
 
-gpu-check: setup  ## on a GPU: tests of the kernels, and their times against floor and peers, into bench/kernels/results
+gpu-check: setup  ## on a GPU: tests of the kernels, and their times beside peers, into runs/bench/gpu.json
 	$(BIN)/python -m bench.kernels.gpu_check
 
 clean:  ## everything that was built

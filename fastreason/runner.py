@@ -1,9 +1,9 @@
-"""Runs a recipe: the three stages one after the other, each followed by an evaluation, into one directory.
+"""Runs a recipe: three stages in sequence, each followed by an evaluation, in one directory.
 
     recipe.toml  metrics.jsonl  results.json  report.html  checkpoints/{pretrain,midtrain,rl}/  graphs/
 
-Whatever interrupts it, a later call with `resume` goes on from what is there: finished stages and evaluations are not
-done again, an unfinished stage continues from its last checkpoint.
+After any interruption a later call with `resume` continues: finished stages and evaluations are not repeated, and an
+unfinished stage continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -51,34 +51,36 @@ def run(
     size: str | None = None,
     **study_options: Any,
 ) -> dict[str, Any]:
-    """Runs a recipe and returns what results.json holds. Under torchrun all ranks work on it; rank 0 writes.
+    """Runs a recipe and returns the content of results.json. Under torchrun all ranks work on it; rank 0 writes.
 
     Args:
-        recipe: a name that ships, a TOML file, or a `Recipe`.
-        out: the run directory; default runs/NAME. It must be new or empty unless `resume`.
-        resume: go on with what is in the directory. Stages that have begun must be those of the recipe that it was
-            started with; what differs elsewhere is printed.
-        overrides: values by dotted name; not with a `Recipe`.
-        size: of a recipe that comes in sizes.
-        study_options: of a recipe with variants: seeds, and jobs, shard and stages of `run_variants`.
+        recipe: the name of a recipe that ships, a TOML file, or a `Recipe`.
+        out: the run directory; default runs/NAME. It must be new or empty unless `resume` is set.
+        resume: continue the run in the directory. Settings of stages that have begun must not have changed; changes to
+            other stages are printed.
+        overrides: values by dotted name, such as {"rl.steps": 100}; not with a `Recipe`.
+        size: for a recipe with sizes: "laptop" or "paper".
+        study_options: for a recipe with variants: seeds, and jobs, shard and stages as for `run_variants`.
     Raises:
-        ValueError: a recipe or directory that does not fit.
-        Interrupted, KeyboardInterrupt: Ctrl-C; the directory can be resumed.
-        Terminated: SIGTERM, likewise; a script that does not catch it exits with 143.
+        ValueError: the recipe is invalid, or the directory belongs to another run.
+        Interrupted, KeyboardInterrupt: Ctrl-C; the run can be resumed.
+        Terminated: SIGTERM; the run can be resumed. A script that does not catch it exits with 143.
         OSError: the disk is full, or a file cannot be written; the last checkpoint is kept.
         OtherRankFailed: another rank stopped with an error.
     """
     if not isinstance(recipe, Recipe):
         if is_study(recipe, size):
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                raise ValueError("run: the runs of a study are shared out by jobs and shards, not by torchrun")
+                raise ValueError("run: a study is distributed by jobs and shards, not by torchrun")
             study = load_study(recipe, overrides, size=size, seeds=study_options.pop("seeds", None))
             return run_variants(study, out, resume=resume, **study_options)
         recipe = load_recipe(recipe, overrides, size=size)
     elif overrides:
-        raise ValueError("run: overrides need a recipe by name or file; use dataclasses.replace on a Recipe")
+        raise ValueError("run: overrides require a recipe by name or file; use dataclasses.replace on a Recipe")
     if study_options:
-        raise ValueError(f"run: {', '.join(study_options)} are of recipes with variants, which {recipe.name} has not")
+        raise ValueError(
+            f"run: {', '.join(study_options)} are for recipes with variants, which {recipe.name} does not have"
+        )
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     threads_before = torch.get_num_threads()
     torch.set_num_threads(distributed.cpu_threads(recipe.threads))
@@ -90,7 +92,7 @@ def run(
 
 
 def run_variants(study: Study, out: str | Path | None = None, **options: Any) -> dict[str, Any]:
-    """`studies.run_study.run_study`, whose options it takes, and then the page of what is finished."""
+    """Runs a study with `studies.run_study.run_study`, whose options it takes, and writes the report."""
     folder = Path(out) if out is not None else default_folder(study)
     results = run_study(study, folder, **options)
     write_study_report(folder)
@@ -98,7 +100,7 @@ def run_variants(study: Study, out: str | Path | None = None, **options: Any) ->
 
 
 def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
-    """On the ranks that take part."""
+    """Runs the recipe on this rank."""
     with distributed.together():
         preflight({"run": recipe}, [recipe.seed])
     with StopRequest.watch() as stop, ExitStack() as stack:
@@ -119,7 +121,7 @@ def _run_here(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any]:
 def _run_stages(recipe: Recipe, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(recipe.model.config(len(tokenizer)))
-    model.reset_parameters(recipe.seed)  # on CPU, so that they are the same anywhere
+    model.reset_parameters(recipe.seed)  # on CPU, so that they are the same everywhere
     model.to(distributed.chosen_device(recipe.device))
     results = _load_results(folder, recipe)
     seen: list[tuple[str, SeenGraphs | None]] = []
@@ -164,14 +166,16 @@ _LEFT = ("recipe.new", "recipe.toml.new", ".lock")
 
 
 def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Makes the directory, or checks that it belongs to this recipe."""
+    """Creates the directory, or checks that it belongs to this recipe."""
     saved = folder / "recipe.toml"
     if saved.exists():
         if not resume:
-            raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
+            raise ValueError(
+                f"run: {folder} holds a run; continue it with resume=True (--resume), or choose another out (--out)"
+            )
         check_run(folder, load_recipe(saved), recipe)
     elif folder.exists() and any(not path.name.startswith(_LEFT) for path in folder.iterdir()):
-        raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
+        raise ValueError(f"run: {folder} is not empty and not a run; choose another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(saved, recipe.save)
 
@@ -181,8 +185,8 @@ def _load_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
     if path.exists():
         try:
             return read_whole(path)
-        except ValueError as error:  # of a power cut; all of it can be made again
-            print(f"run: {error}; evaluations are done again", file=sys.stderr)
+        except ValueError as error:  # after a power failure; everything in it can be recomputed
+            print(f"run: {error}; evaluations are repeated", file=sys.stderr)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,

@@ -44,8 +44,8 @@ def group_advantages(rewards_PG: Tensor, *, scale: Literal["std", "none"] = "std
     if scale == "std" and len(rewards) > 0:  # torch warns of the deviation of nothing
         centred = centred / (rewards.std(1, keepdim=True) + eps)
     # rounding of the mean, divided by eps, would push on groups that hold no information
-    silent = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return centred.masked_fill(silent, 0.0)
+    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
+    return centred.masked_fill(equal, 0.0)
 
 
 def token_weights(

@@ -149,14 +149,14 @@ def test_a_finished_run_is_not_done_again(finished):
 
 def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
     folder, _ = finished
-    with pytest.raises(ValueError, match="holds a run; give resume=True"):
+    with pytest.raises(ValueError, match="holds a run; continue it with resume=True"):
         fr.run("smoke", folder)
     with pytest.raises(ValueError, match=r"started with another recipe; the first field that differs is rl\.steps"):
         fr.run("smoke", folder, resume=True, overrides={"rl.steps": 9})
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not empty and holds no run"):
+    with pytest.raises(ValueError, match="is not empty and not a run"):
         fr.run("smoke", tmp_path)
-    with pytest.raises(ValueError, match="overrides need a recipe by name"):
+    with pytest.raises(ValueError, match="overrides require a recipe by name"):
         fr.run(load_recipe("smoke"), tmp_path / "x", overrides={"seed": 1})
 
 
@@ -240,7 +240,7 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent,
     process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status
-    assert "the same command with --resume goes on from here" in errors
+    assert "the same command with --resume to continue" in errors
     place = folder / "checkpoints" / "pretrain"
     assert checkpoint.find_checkpoint(place) == place
     assert checkpoint.load_progress(place)["step"] >= 10

@@ -132,6 +132,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("side by side")
     group.addoption("--suite", required=True, help="NAME for bench/suites/NAME.py, or a module's whole name")
     group.addoption("--threads", default=1, type=int, help="of every contestant")
+    group.addoption("--only", default="", help="what questions are about, up to their first comma")
     group.addoption("--quick", action="store_true", help="few turns of small work")
     group.addoption("--reference", help="a checkout of the released generator and scorer")
     group.addoption("--skipped", type=Path, required=True, help="where it is written who was skipped, as JSON")
@@ -148,6 +149,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = importlib.import_module(suite_module(config.getoption("--suite")))
     cases = []
     for index, question in enumerate(module.questions(settings)):
+        if config.getoption("--only") not in ("", question.what.split(",")[0]):
+            continue
         options: dict[str, Any] = {"timer": clock, "min_rounds": 2, "warmup": False}
         if question.turn_s is not None:
             options["max_time"] = settings.size(question.turn_s, 1e-3)

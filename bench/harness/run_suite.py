@@ -49,17 +49,19 @@ class Collected:
     failure: str = ""
 
 
-def run_suite(name: str, settings: Settings, peaks: Mapping[str, float]) -> Collected:
+def run_suite(name: str, settings: Settings, peaks: Mapping[str, float], *, only: str = "") -> Collected:
     """Every turn of every question of a suite.
 
     Args:
-        name: of bench/bench_NAME.py, or a whole module's.
+        name: of bench/suites/NAME.py, or a whole module's.
+        only: what the questions are about, up to their first comma; default: all.
     """
     with TemporaryDirectory() as folder:
         times, skipped = Path(folder) / "times.json", Path(folder) / "skipped.json"
         command = [sys.executable, *_PYTEST, "--suite", name, "--threads", str(settings.threads)]
         command += ["--benchmark-json", str(times), "--skipped", str(skipped)]
         command += ["--quick"] if settings.quick else []
+        command += ["--only", only] if only else []
         command += ["--reference", str(settings.reference)] if settings.reference else []
         # under the interpreter no time means anything
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

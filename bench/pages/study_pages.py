@@ -3,9 +3,9 @@
     python -m bench.pages.study_pages runs/finding-3-midtrain-laptop ... --out docs/results --docs docs/reproducing.md
 
 For each writes NAME.md with the verdicts and scores, NAME.png, its report in Chromium (where there is one), and NAME/
-with what both come from: study.toml, code.json, results.json with two traces an evaluation, and metrics.jsonl of every
-stage, thinned. `fastreason report docs/results/NAME` writes the report again. `--docs` puts the verdicts of all between
-the marks of a page. Every number is read from results.json.
+with what both come from: study.toml, and results.json with two traces an evaluation. `fastreason report
+docs/results/NAME` writes the report again. `--docs` puts the verdicts of all between the marks of a page. Every number
+is read from results.json.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from fastreason.studies.study import Study
 
 from ..harness.markdown import markdown, put_between_marks
 
-# lines kept of a stage's metrics: its first, its last, and others evenly between
-LINES = 20
 # of an evaluation's scores, what the report shows
 _SHOWN = ("ops", "problems", "traces", "samples", "tokens")
 
@@ -120,23 +118,13 @@ def _points(effect: float, interval: tuple[float, float], sign: str = "") -> str
 def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
     """Copies what the pages come from."""
     shutil.rmtree(place, ignore_errors=True)
-    (place / "metrics").mkdir(parents=True)
-    for name in ("study.toml", "code.json"):
-        shutil.copyfile(run / name, place / name)
+    place.mkdir(parents=True)
+    shutil.copyfile(run / "study.toml", place / "study.toml")
     scores = {key: {name: value[name] for name in _SHOWN} for key, value in results["scores"].items()}
     for value in scores.values():
         value["traces"] = value["traces"][:2]
     small = {**results, "scores": scores}
     (place / "results.json").write_text(to_json(small, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
-def keep_metrics(stages: Path, place: Path, results: Mapping[str, Any]) -> None:
-    """Of every stage that was trained, LINES lines of its metrics."""
-    for key, unit in results["units"].items():
-        if unit["kind"] != "evaluate":
-            lines = (stages / key / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            chosen = sorted({round(i * (len(lines) - 1) / (LINES - 1)) for i in range(LINES)})
-            (place / "metrics" / f"{key}.jsonl").write_text("".join(lines[i] + "\n" for i in chosen), encoding="utf-8")
 
 
 def photograph(report: Path, picture: Path) -> bool:
@@ -169,7 +157,6 @@ def verdicts_table(all_results: list[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--stages", type=Path, help="as in `fastreason run`; default RUN/stages")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="", help="a sentence on how they were run")
     parser.add_argument("--docs", type=Path, help="a page with the marks <!-- findings --> and <!-- /findings -->")
@@ -181,7 +168,6 @@ def main() -> None:
             parser.error(f"{run} is not finished: run it with --resume")
         place = options.out / study.name
         keep(run, place, results)
-        keep_metrics(options.stages or run / "stages", place, results)
         taken = photograph(run / "report.html", options.out / f"{study.name}.png")
         (options.out / f"{study.name}.md").write_text(page(study, results, options.note, taken), encoding="utf-8")
         all_results.append(results)

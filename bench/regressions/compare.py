@@ -1,13 +1,10 @@
 """What became faster or slower since another run, and what noise alone may have moved.
 
     python -m bench.regressions.compare RUN.json [RUN.json ...] [--against OLD.json [OLD.json ...]] [--any-machine]
-    python -m bench.regressions.compare --self-test
 
 Without --against: the latest run of the same class of machines in bench/regressions/history, and all of its commit.
-Several runs on a side make the bands narrower; see bench/regressions/noise.py for how, and `python -m
-bench.regressions.noise_simulation` for how often that is wrong. Exits 1 if a figure of ours became slower by more than
-5 % beyond its band, 2 if there is nothing to compare. --self-test times small operations here: five times as they are,
-once with 20 % more work in one of them.
+Several runs on a side make the bands narrower; bench/regressions/noise.py says how, docs/benchmarks.md how often that
+is wrong. Exits 1 if a figure of ours became slower by more than 5 % beyond its band, 2 if there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -219,19 +216,10 @@ def _of(runs: Sequence[Run]) -> str:
 
 def command(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--against", nargs="+", type=Path, metavar="OLD")
     parser.add_argument("--any-machine", action="store_true", help="although the machines differ")
-    parser.add_argument("--self-test", action="store_true", help="whether a planted slow-down is seen here")
-    parser.add_argument("--plant", metavar="OPERATION", help="where --self-test plants it")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where --self-test leaves its runs")
     options = parser.parse_args(arguments)
-    if options.self_test:
-        from .self_test import self_test
-
-        return self_test(options.plant, options.keep)
-    if not options.runs:
-        parser.error("needs a run, or --self-test")
     try:
         return main(options.runs, options.against, any_machine=options.any_machine)
     except (OSError, ValueError, TypeError) as error:

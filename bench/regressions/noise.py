@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 ALPHA, ALPHA_SINGLE = 0.005, 0.001
 """Chance that noise passes the band of a figure upwards; the smaller one where a side has a single run, which says
 nothing of what its figures do from run to run. An alarm needs more than that, what is allowed beyond the band:
-`python -m bench.regressions.noise_simulation` says how often one of forty figures raises it for nothing."""
+tests/bench/noise_simulation.py simulates how often one of forty figures raises it for nothing."""
 MIN_CONTROLS = 4
 PRIOR_DF = 8.0
 # between runs, one clock: what is assumed where too few figures show it, and the least that is believed

@@ -33,9 +33,10 @@ from bench.scaling.collectives_model import (
 )
 from bench.scaling.step_model import Phases, StepTime
 from fastreason.evaluation.evaluate import PRESETS, parts_of
+from fastreason.reports.charts import Series
 from fastreason.runtime.json_files import to_json
 
-from ..harness.charts import Axis, Line, chart
+from ..harness.charts import Axis, chart
 from ..harness.markdown import markdown, put_between_marks, short
 from .lengths import BATCH_TOKENS, LIMIT, imbalance, op_lengths, task_lengths
 
@@ -336,7 +337,7 @@ def picture(case: Case) -> str:
     for i, (name, step) in enumerate(steps.items()):
         alone = step(1).seconds
         points = [(float(2**j), step_model.efficiency(alone, step(2**j).seconds, 2**j)) for j in range(10)]
-        lines.append(Line(name, points, style=i % 3, dashed=i == 3))
+        lines.append(Series(name, points, style=i % 3, dashed=i == 3))
     gpus = Axis("GPUs", log=True, at=[2.0**j for j in range(10)])
     return chart(
         lines, gpus, Axis("efficiency"), title="Efficiency at a fixed batch by number of GPUs",

@@ -1,8 +1,8 @@
 """The step verifier, every level and the spans of every step included, beside scorers of other libraries.
 
 reasoning-gym compares the answer with the text that it wants and reads no steps: another task, and a cheaper one. The
-released scorer reads the same steps: `--reference`. Where it is not given a plain Python twin stands for it, which the
-tests compare with its recorded verdicts.
+released scorer reads the same steps: `--reference`. Where it is not given our own of it stands for it, which the tests
+compare with its recorded verdicts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import fastreason as fr
+from fastreason.grading.released import released_verdicts
 
-from ..harness.questions import Contestant, Question, Settings, Unavailable, Work
+from ..harness.questions import Contestant, Question, Settings, Work
 from ..harness.records import OURS, Shape
 from .released_peer import scorer
 
@@ -27,7 +28,7 @@ def questions(settings: Settings) -> Iterator[Question]:
     count = settings.size(1000, 20)
     task = {"theme": "zoo", "mode": "forward", "depth": 2}
     yield asked("of right completions", task, count, SAMPLES, settings, gym(count))
-    yield asked("of right completions", task, count, 1, settings)
+    yield asked("of right completions", task, count, 1, settings, released(min(count, 50), settings))
     yield asked("of damaged completions", task, count, SAMPLES, settings, change=damaged)
     for mode, depth in (("reverse", 2), ("forward", 3), ("reverse", 3)):
         yield asked("of right completions", task | {"mode": mode, "depth": depth}, count, SAMPLES, settings)
@@ -38,7 +39,6 @@ def questions(settings: Settings) -> Iterator[Question]:
         ours = {OURS: Contestant(partial(grading_tokens, theme, count))}
         yield Question("verdicts of right completions as tokens", shape, "verdicts", ours)
     yield two_threads(task, count)
-    yield released(count, settings)
 
 
 def asked(
@@ -63,15 +63,13 @@ def two_threads(task: dict[str, Any], count: int) -> Question:
     return Question("verdicts of right completions, two threads", shape, "verdicts", contestants, clock="wall")
 
 
-def released(count: int, settings: Settings) -> Question:
-    """The released scorer's reading alone, by ours, by it and by its twin."""
-    few = min(count, 50)
-    contestants = {OURS: Contestant(partial(reading, count)), "its twin in Python": Contestant(partial(twin, few))}
+def released(count: int, settings: Settings) -> dict[str, Contestant]:
+    """The released scorer: ours in Python, and where `--reference` says where it is, itself."""
+    contestants = {"released scorer, ours": Contestant(partial(scoring, count))}
     if settings.reference is not None:
         folder = settings.reference
-        contestants["released scorer"] = Contestant(lambda: scorer(folder, *released_texts(few)))
-    shape: Shape = {"theme": "zoo", "mode": "forward", "depth": 2, "op": "2-20"}
-    return Question("verdicts of the released scorer's reading", shape, "verdicts", contestants)
+        contestants["released scorer"] = Contestant(lambda: scorer(folder, *right_texts(count)))
+    return contestants
 
 
 @cache
@@ -135,33 +133,12 @@ def gym_scores(count: int) -> Work:
     return score
 
 
-@cache
-def released_texts(count: int) -> tuple[list[str], list[str]]:
+def right_texts(count: int) -> tuple[list[str], list[str]]:
     """Gold solutions and right completions."""
-    batch = problems(1000 if count > 50 else count, "zoo")
-    return batch.solutions[:count], golden(batch)[:count]
+    batch = problems(count, "zoo")
+    return batch.solutions, golden(batch)
 
 
-def reading(count: int) -> Work:
-    gold, completions = released_texts(count)
-
-    def score() -> float:
-        fr._core.grade_released(gold, completions, threads=1)
-        return float(len(completions))
-
-    return score
-
-
-def twin(count: int) -> Work:
-    try:
-        from tests.grading import released_twin
-    except ImportError as error:
-        raise Unavailable(f"the twin is among the tests, which are not here: {error}") from error
-    gold, completions = released_texts(count)
-
-    def score() -> float:
-        for solution, completion in zip(gold, completions, strict=True):
-            released_twin.score(solution, completion)
-        return float(len(completions))
-
-    return score
+def scoring(count: int) -> Work:
+    gold, completions = right_texts(count)
+    return lambda: float(len(released_verdicts(gold, completions)["released_verified"]))

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..harness.charts import Axis, Line, chart
+from fastreason.reports.charts import Series
+
+from ..harness.charts import Axis, chart
 from ..harness.records import OURS, Record, Run
 
 __all__ = ["TITLES", "pictures"]
@@ -30,6 +32,7 @@ def pictures(run: Run) -> dict[str, str]:
 
 
 Value = Callable[[Record, float], float]
+SPREAD = "p20 to p80"
 
 
 def _us(record: Record, time_s: float) -> float:
@@ -41,21 +44,21 @@ def _rate(record: Record, time_s: float) -> float:
     return record.work / time_s
 
 
-def _line(name: str, records: Sequence[Record], x: str, value: Value, style: int) -> Line:
+def _line(name: str, records: Sequence[Record], x: str, value: Value, style: int) -> Series:
     """Medians with whiskers from the 20th to the 80th percentile."""
     points, spans = [], []
     for record in sorted(records, key=lambda record: float(record.shape[x])):
         low, middle, high = (value(record, float(t)) for t in np.percentile(record.times_s, (20, 50, 80)))
         points.append((float(record.shape[x]), middle))
         spans.append((min(low, high), max(low, high)))
-    return Line(name, points, spans, style)
+    return Series(name, points, style, False, spans, SPREAD)
 
 
-def _bound(name: str, records: Sequence[Record], x: str, value: Value, peak: float, style: int) -> Line:
+def _bound(name: str, records: Sequence[Record], x: str, value: Value, peak: float, style: int) -> Series:
     """What the products alone would take at the machine's peak."""
     ordered = sorted(records, key=lambda record: float(record.shape[x]))
     points = [(float(r.shape[x]), value(r, r.flop / peak)) for r in ordered if r.flop is not None]
-    return Line(name, points, (), style, dashed=True)
+    return Series(name, points, style, dashed=True)
 
 
 def _of(run: Run, what: str, provider: str = OURS, **shape: str) -> list[Record]:
@@ -84,7 +87,7 @@ def _op(run: Run) -> str:
             first = min(records, key=lambda record: float(record.shape["op"]))
             each = line.points[0][1] / float(first.shape["characters"])
             sizes = sorted((float(r.shape["op"]), each * float(r.shape["characters"])) for r in records)
-            lines += [line, Line("in proportion to the text", sizes, (), style, dashed=True)]
+            lines += [line, Series("in proportion to the text", sizes, style, dashed=True)]
     y = Axis("CPU microseconds each")
     return _drawn(run, "op", lines, Axis("operations of the problem (op)", at=_all_x(lines)), y)
 
@@ -115,7 +118,7 @@ def _batch(run: Run) -> str:
     return _drawn(run, "batch", lines, x, Axis("tokens a CPU second", log=True))
 
 
-def _by_model(run: Run, what: str, x: str, value: Value) -> list[Line]:
+def _by_model(run: Run, what: str, x: str, value: Value) -> list[Series]:
     lines = []
     for style, model in enumerate(("tiny", "10m")):
         if records := _of(run, what, model=model):
@@ -150,9 +153,10 @@ def _threads(run: Run) -> str:
         one = np.array(by_threads[1].times_s) / by_threads[1].work
         ratios = {n: one / (np.array(record.times_s) / record.work) for n, record in sorted(by_threads.items())}
         spans = [tuple(np.percentile(ratio, (20, 80)).tolist()) for ratio in ratios.values()]
-        lines.append(Line(name, [(n, float(np.median(ratio))) for n, ratio in ratios.items()], spans, style))
+        medians = [(float(n), float(np.median(ratio))) for n, ratio in ratios.items()]
+        lines.append(Series(name, medians, style, False, spans, SPREAD))
     if lines:
-        lines.append(Line("as many times as threads", [(x, x) for x in _all_x(lines)], (), 0, dashed=True))
+        lines.append(Series("as many times as threads", [(x, x) for x in _all_x(lines)], 0, dashed=True))
     x, y = Axis("threads", at=_all_x(lines)), Axis("times as fast as one thread, wall clock")
     return _drawn(run, "threads", lines, x, y, "wall time")
 
@@ -171,9 +175,11 @@ def _peak(run: Run) -> float:
     return peak if math.isfinite(peak) else 0.0
 
 
-def _all_x(lines: Sequence[Line]) -> list[float]:
+def _all_x(lines: Sequence[Series]) -> list[float]:
     return sorted({x for line in lines for x, _ in line.points})
 
 
-def _drawn(run: Run, name: str, lines: Sequence[Line], x: Axis, y: Axis, clock: str = "CPU time of one thread") -> str:
+def _drawn(
+    run: Run, name: str, lines: Sequence[Series], x: Axis, y: Axis, clock: str = "CPU time of one thread"
+) -> str:
     return chart(lines, x, y, title=TITLES[name], note=_note(run, clock)) if lines else ""

@@ -22,7 +22,6 @@ namespace py = pybind11;
 void bind_tasks(py::module_& m);
 void bind_text(py::module_& m);
 void bind_grade(py::module_& m);
-void bind_released(py::module_& m);
 void bind_decode(py::module_& m);
 void bind_sample(py::module_& m);
 void bind_cpu(py::module_& m);

@@ -34,7 +34,6 @@ PYBIND11_MODULE(_core, m) {
   bind_tasks(m);
   bind_text(m);
   bind_grade(m);
-  bind_released(m);
   bind_decode(m);
   bind_sample(m);
   bind_cpu(m);

@@ -1,1 +1,1 @@
-"""The command line: what a command takes and what it prints."""
+"""The command line: parsing of arguments and printing of results."""

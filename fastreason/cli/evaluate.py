@@ -1,4 +1,4 @@
-"""The commands `eval` and `edge`: flags to settings, results to the screen."""
+"""The commands `eval` and `edge`."""
 
 from __future__ import annotations
 
@@ -36,24 +36,26 @@ def evaluate_command(arguments: list[str]) -> int:
     """`fastreason eval`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="fastreason eval",
-        description="Verified pass@k of a Hugging Face folder, for k = 1 .. samples. Without --preset and --recipe the "
-        "settings are those of the run that the checkpoint lies in, if it lies in one.",
+        description="Verified pass@k of a Hugging Face folder, for k = 1 .. samples. Without --preset or --recipe, a "
+        "checkpoint inside a run directory is evaluated with the settings of the run's recipe.",
     )
     _add_model_flags(parser)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--preset", choices=list(PRESETS), help="paper: op 2-20, 200 problems each, 128 samples")
+    source.add_argument("--preset", choices=list(PRESETS), help="paper: op 2-20, 200 problems per op, 128 samples")
     source.add_argument(
-        "--recipe", metavar="NAME", help=f"settings of its evaluation: a .toml file or {', '.join(available_recipes())}"
+        "--recipe",
+        metavar="NAME",
+        help=f"use the evaluation settings of a recipe: a .toml file or {', '.join(available_recipes())}",
     )
     _add_mixture_flags(parser)
-    parser.add_argument("--problems", type=int, metavar="N", help="of each op")
-    parser.add_argument("--samples", type=int, metavar="N", help="of each problem")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="results.json, and samples/ as Parquet")
-    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
-    parser.add_argument("--texts", action="store_true", help="keep the completions in samples/, too")
+    parser.add_argument("--problems", type=int, metavar="N", help="problems per op")
+    parser.add_argument("--samples", type=int, metavar="N", help="samples per problem")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and samples/*.parquet")
+    parser.add_argument("--resume", action="store_true", help="continue the evaluation in --out")
+    parser.add_argument("--texts", action="store_true", help="also keep the completions in samples/")
     options = parser.parse_args(arguments)
     if options.out is None and (options.resume or options.texts):
-        raise ValueError("--resume and --texts need --out DIR")
+        raise ValueError("--resume and --texts require --out DIR")
     with _session(options) as stop, ExitStack() as stack:
         settings = _settings(options)
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
@@ -70,7 +72,7 @@ def evaluate_command(arguments: list[str]) -> int:
             result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)
         except KeyboardInterrupt:
             if folder is not None and distributed.is_main():
-                print(f"\nstopped; the same command with --resume goes on from here ({options.out})", file=sys.stderr)
+                print(f"\nstopped; run the same command with --resume to continue ({options.out})", file=sys.stderr)
             return _status(stop)
         if distributed.is_main():
             print(table(result), failure_table(result), sep="\n\n")
@@ -84,7 +86,7 @@ def evaluate_command(arguments: list[str]) -> int:
 
 
 def _status(stop: StopRequest) -> int:
-    """Of a command that was asked to stop."""
+    """The exit status of a command that was asked to stop."""
     return 143 if stop.terminated else 130
 
 
@@ -96,22 +98,53 @@ def edge_command(arguments: list[str]) -> int:
     """`fastreason edge`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="fastreason edge",
-        description="pass@1 and pass@k of every op and theme, each labelled mastered, edge or out of reach. Undecided "
-        "cells get more problems until they are decided or the budget ends.",
+        description="Labels every op and theme as mastered, edge or out of reach, by pass@1 and pass@k. Undecided "
+        "cells get more problems until they are decided or the budget is used up.",
     )
     _add_model_flags(parser)
     _add_mixture_flags(parser)
     known = EdgeSettings()
     parser.add_argument(
-        "--samples", type=int, default=known.samples, metavar="K", help="of each problem: the k of pass@k"
+        "--samples",
+        type=int,
+        default=known.samples,
+        metavar="K",
+        help="samples per problem, the k of pass@k (default %(default)s)",
     )
-    parser.add_argument("--mastered", type=float, default=known.mastered, help="pass@1 above it is mastered")
-    parser.add_argument("--reach", type=float, default=known.reach, help="pass@k below it is out of reach")
-    parser.add_argument("--confidence", type=float, default=known.confidence, help="of a decided label")
-    parser.add_argument("--first", type=int, default=known.first, metavar="N", help="problems of the first look")
-    parser.add_argument("--problems", type=int, default=known.problems, metavar="N", help="most problems of a cell")
     parser.add_argument(
-        "--budget", type=int, default=known.budget, metavar="N", help="most samples in all; 0: no limit"
+        "--mastered",
+        type=float,
+        default=known.mastered,
+        help="a cell is mastered if pass@1 is above this (default %(default)s)",
+    )
+    parser.add_argument(
+        "--reach",
+        type=float,
+        default=known.reach,
+        help="a cell is out of reach if pass@k is below this (default %(default)s)",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=known.confidence,
+        help="minimum probability that a decided label is right (default %(default)s)",
+    )
+    parser.add_argument(
+        "--first", type=int, default=known.first, metavar="N", help="problems per cell at first (default %(default)s)"
+    )
+    parser.add_argument(
+        "--problems",
+        type=int,
+        default=known.problems,
+        metavar="N",
+        help="maximum problems per cell (default %(default)s)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=int,
+        default=known.budget,
+        metavar="N",
+        help="maximum samples in total; 0: no limit (default %(default)s)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args(arguments)
@@ -141,23 +174,28 @@ def edge_command(arguments: list[str]) -> int:
 
 
 def _toml(part: dict[str, Any]) -> str:
-    """An inline table; JSON's values are TOML's here."""
+    """A TOML inline table; these values have the same form in JSON."""
     return "{ " + ", ".join(f"{key} = {to_json(value)}" for key, value in part.items()) + " }"
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a Hugging Face folder")
     parser.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="our decoder, or transformers' (default auto)"
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="our decoder or transformers; auto: our decoder if it supports the model (default auto)",
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="default auto: a GPU where there is one")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: a GPU if there is one (default auto)")
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--min-p", type=float)
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="limit of a sample")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of torch; default 0: as torch chooses")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="maximum new tokens per sample")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="torch threads; 0: torch's default (default 0)"
+    )
 
 
 def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +207,7 @@ def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace) -> EvaluateSettings:
-    """The settings that the flags start from, changed by the others."""
+    """The base settings with flags applied."""
     base, ranges = _base(options)
     changes: dict[str, Any] = {"mixture": _mixture(base.mixture, options)}
     names = ("problems", "samples", *_SAMPLING)
@@ -183,7 +221,7 @@ def _settings(options: argparse.Namespace) -> EvaluateSettings:
 
 
 def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict[str, float]]]:
-    """Settings of the preset, the recipe, or the run that the checkpoint lies in; and ranges."""
+    """The settings of the preset, the recipe, or the run that contains the checkpoint; and ranges."""
     if getattr(options, "preset", None):
         return PRESETS[options.preset], PRESETS[options.preset].ranges
     name = getattr(options, "recipe", None)
@@ -199,7 +237,7 @@ def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict
 
 
 def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every part with what the flags say of it."""
+    """The parts of a mixture with flags applied."""
     changes: dict[str, Any] = {} if options.op is None else {"op": parse_range(options.op)}
     names = ("themes", "modes", "depths", "max_value")
     changes |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -208,9 +246,9 @@ def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[d
 
 @contextmanager
 def _session(options: argparse.Namespace) -> Iterator[StopRequest]:
-    """Threads, ranks and signals of a command."""
+    """Sets up threads, ranks and signal handling of a command."""
     if options.threads < 0 or options.seed < 0:
-        raise ValueError(f"need --threads >= 0 and --seed >= 0, got {options.threads} and {options.seed}")
+        raise ValueError(f"--threads and --seed must be at least 0, got {options.threads} and {options.seed}")
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
     try:

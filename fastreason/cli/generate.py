@@ -1,4 +1,4 @@
-"""The command `generate`: problems to a file, to the screen, or one as a picture."""
+"""The command `generate`: writes problems to a file, prints them, or draws the graph of one."""
 
 from __future__ import annotations
 
@@ -28,20 +28,39 @@ def generate_command(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="fastreason generate", description="Problems to a file or to the screen.")
+    parser = argparse.ArgumentParser(
+        prog="fastreason generate", description="Writes problems to a file, prints them, or draws the graph of one."
+    )
     _add_mixture(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--split-by", choices=("problem", "graph"), default="problem", help="what splits do not share")
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="a JSONL file or, else, a folder; what is there is continued"
+        "--split-by",
+        choices=("problem", "graph"),
+        default="problem",
+        help="what no two splits share: problems, or graphs (default problem)",
     )
-    parser.add_argument("--format", choices=FORMATS, default="jsonl", help="of what is written (default jsonl)")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of --format tokens; default: the mixture's own")
-    parser.add_argument("--count", type=int, default=1000, help="problems, of all shards together (default 1000)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="a JSONL file or, for other formats, a folder; an existing one is continued",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="output format; default: from the name of --out, otherwise jsonl"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="tokenizer for --format tokens; default: the closed vocabulary of the mixture",
+    )
+    parser.add_argument("--count", type=int, default=1000, help="number of problems over all shards (default 1000)")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="only problems I, I + N, I + 2 N, ...")
-    parser.add_argument("--show", type=int, metavar="N", help="print the first N problems instead")
-    parser.add_argument("--graph", type=Path, metavar="FILE.svg", help="draw the graph of the first problem instead")
+    parser.add_argument("--show", type=int, metavar="N", help="print the first N problems instead of writing a file")
+    parser.add_argument(
+        "--graph", type=Path, metavar="FILE.svg", help="draw the graph of the first problem instead of writing a file"
+    )
     return parser.parse_args(arguments)
 
 
@@ -49,44 +68,69 @@ def _add_mixture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixture",
         metavar="NAME",
-        help=f"a mixture by name, instead of --op, --modes and --depths: {', '.join(available_mixtures())}",
+        help=f"a named mixture instead of --op, --modes and --depths: {', '.join(available_mixtures())}",
     )
     parser.add_argument(
-        "--presets", type=Path, metavar="FILE", help="JSON file of mixtures that --mixture names one of"
+        "--presets", type=Path, metavar="FILE", help="JSON file of mixtures from which --mixture selects one"
     )
-    parser.add_argument("--op", default="2-10", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
-    parser.add_argument("--themes", nargs="+", default=["zoo"], help="names or .toml files (default zoo)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["forward"])
-    parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, default=[2])
-    parser.add_argument("--context", type=int, default=0, help="tokens of padding sentences, for example 8000")
+    parser.add_argument("--op", help="operations: 7, 2-10 or 3,5,9 (default 2-10)")
+    parser.add_argument("--themes", nargs="+", help="names or .toml files (default zoo)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="default forward")
+    parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, help="default 2")
+    parser.add_argument("--max-value", type=int, metavar="N", help="largest value in a problem")
+    parser.add_argument("--context", type=int, default=0, help="tokens of padding, for example 8000 (default 0)")
 
 
 def _mixture(options: argparse.Namespace) -> Mixture:
+    ops = parse_range(options.op or "2-10")
+    if options.presets and not options.mixture:
+        raise ValueError("--presets requires --mixture NAME")
+    if options.mixture:
+        # with --presets, --op applies to entries that specify no ops
+        own = ("themes", "modes", "depths") if options.presets else ("op", "themes", "modes", "depths")
+        if given := [name for name in own if getattr(options, name) is not None]:
+            raise ValueError(f"--mixture {options.mixture} defines its own {given[0]}; omit --{given[0]} or --mixture")
     if options.presets:
-        if not options.mixture:
-            raise ValueError("--presets needs --mixture NAME")
-        mixture = Mixture.from_presets(options.presets, options.mixture, op=parse_range(options.op))
+        mixture = Mixture.from_presets(options.presets, options.mixture, op=ops)
     elif options.mixture:
         mixture = Mixture.preset(options.mixture)
     else:
-        mixture = Mixture.uniform(parse_range(options.op), options.themes, options.modes, options.depths)
-    return mixture.replace(context=options.context) if options.context else mixture
+        mixture = Mixture.uniform(ops, options.themes or ["zoo"], options.modes or ["forward"], options.depths or [2])
+    changes = {name: value for name in ("max_value", "context") if (value := getattr(options, name))}
+    return mixture.replace(**changes) if changes else mixture
+
+
+def _format(options: argparse.Namespace) -> str:
+    """The requested format, or the one implied by the name of --out."""
+    if options.format:
+        return str(options.format)
+    suffix = options.out.suffix.lower()
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a folder; use --format parquet or tokens, or name a file")
+    if suffix in ("", ".jsonl", ".json"):
+        return "jsonl"
+    if suffix == ".parquet":
+        return "parquet"
+    raise ValueError(
+        f"--out {options.out}: the suffix {suffix!r} matches none of the formats {', '.join(FORMATS)}; give --format"
+    )
 
 
 def _write(stream: TaskStream, options: argparse.Namespace) -> None:
     if options.out is None:
-        raise ValueError("need --out FILE or --show N")
-    if options.tokenizer and options.format != "tokens":
-        raise ValueError("--tokenizer is of --format tokens only")
+        raise ValueError("one of --out PATH, --show N or --graph FILE.svg is required")
+    format = _format(options)
+    if options.tokenizer and format != "tokens":
+        raise ValueError("--tokenizer is only for --format tokens")
     shard, _, num_shards = options.shard.partition("/")
     if not (shard.isdigit() and num_shards.isdigit()):
         raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")
-    with _alone(options.out, options.format, f"{shard}-of-{num_shards}"):
+    with _alone(options.out, format, f"{shard}-of-{num_shards}"):
         written = write(
             stream,
             options.out,
             options.count,
-            options.format,
+            format,
             shard=int(shard),
             num_shards=int(num_shards),
             tokenizer=options.tokenizer,
@@ -96,10 +140,11 @@ def _write(stream: TaskStream, options: argparse.Namespace) -> None:
 
 @contextmanager
 def _alone(out: Path, format: str, shard: str) -> Iterator[None]:
-    """No other process writes the same shard to the same place; its lock is inside a folder, beside a file."""
+    """Locks the output so that no other process writes the same shard; the lock is inside a folder or next to a
+    file."""
     is_new_or_file = not out.exists() or out.is_file()
     if format == "jsonl" and not (is_new_or_file and out.parent.is_dir()):
-        yield  # a device, or nothing that can be written
+        yield  # a device, or not writable
         return
     place = out.with_name(f".{out.name}.lock") if format == "jsonl" else out / f".lock-{shard}"
     with held(place, f"generate: {out}"):

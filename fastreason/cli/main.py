@@ -1,6 +1,6 @@
 """The command line: `fastreason COMMAND ...`, the same as `python -m fastreason COMMAND ...`.
 
-Flags of `run` are the fields of the recipe by their dotted names, so they follow from the dataclasses and their docs.
+Flags of `run` are the dotted names of recipe fields, generated from the dataclasses and their docstrings.
 """
 
 from __future__ import annotations
@@ -19,46 +19,54 @@ _USAGE = """usage: fastreason COMMAND ...
 
 commands:
   run RECIPE [--out DIR] [--resume] [--dry-run] [--size NAME] [--jobs N] [--shard I/N] [--section.field VALUE ...]
-                 train, reinforce and evaluate; RECIPE is a name or a .toml file (run --help lists the names)
-  report DIR     write DIR/report.html again from what the run directory holds
+                 run a recipe or study; RECIPE is a name or a .toml file (run --help lists the names)
+  report DIR     rebuild DIR/report.html
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
-                 problems as JSONL, Parquet or token ids, --show 3 to the screen, --graph FILE.svg as a picture
+                 write problems as JSONL, Parquet or token ids; --show 3 prints them, --graph FILE.svg draws one
   eval CHECKPOINT [--preset paper | --op 2-10 --problems N --samples N ...] [--out DIR] [--resume]
-                 verified pass@k of any Hugging Face folder, as a table, JSON, and Parquet with a row for each sample
+                 verified pass@k of any Hugging Face folder: a table, JSON, and a Parquet row per sample
   edge CHECKPOINT [--op 2-20] [--themes NAME ...]
-                 which op and theme a model masters, which are at its edge, which out of its reach
+                 which ops and themes a model has mastered, which are at its edge, which out of reach
   grade --gold FILE --completions FILE [--out FILE]
-                 verdicts of completions as JSONL or Parquet, and a table by op and by kind of failure
+                 grade completions: verdicts as JSONL or Parquet, and a table by op and failure kind
+  look FOLDER [--op 6] [--failures]
+                 print samples of a run, study or evaluation with their steps marked
   themes [learn FILE --out DIR]
-                 the themes that ship, or those of a JSONL file as TOML files
+                 list the built-in themes, or extract those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
-                 throughput beside peers on the same work, from a checkout (bench --list names the suites)
+                 benchmark against peers on the same work, in a checkout (bench --list names the suites)
   info [--mixture NAME|JSON [--tokens N]]
-                 this machine and the versions of everything the numbers depend on; or what a mixture holds: its ops,
-                 the tokens of a document, how many graphs there are and what N training tokens show of them
+                 this machine and the versions of everything that results depend on; with --mixture the ops, document
+                 lengths and numbers of graphs of a mixture, and the share of graphs that N training tokens show
 
-`fastreason COMMAND --help` says more.
+`fastreason COMMAND --help` has details; `fastreason --version` prints the version.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0; 1 for what went wrong on the way (a disk that is full, a loss that is not finite); 2 for bad input; 130 after
-    Ctrl-C, 143 after SIGTERM.
+    0 on success; 1 for failures at run time (a full disk, a non-finite loss); 2 for bad input; 130 after Ctrl-C, 143
+    after SIGTERM.
     """
-    # Before torch is loaded: its idle threads spin and hold cores that the core's own threads need. Two threads on two
-    # cores train `tiny` at 87,000 tokens/s with this and at 66,000 without, one thread at 84,000.
+    # Before torch is loaded: its idle threads would spin on CPUs that our own threads need. Two threads on two CPUs
+    # train
+    # `tiny` at 87,000 tokens/s with this and at 66,000 without, one thread at 84,000.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": run_command, "report": _report, "generate": _generate, "grade": grade_command}
-    commands |= {"eval": _eval, "edge": _edge, "themes": _themes, "bench": _bench, "info": _info}
+    commands |= {"eval": _eval, "edge": _edge, "look": _look, "themes": _themes, "bench": _bench, "info": _info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
+    if arguments[0] == "--version":
+        from .. import __version__
+
+        print(f"fastreason {__version__}")
+        return 0
     command, rest = arguments[0], arguments[1:]
     if command not in commands:
-        print(f"fastreason: no command {command!r}; there are {', '.join(commands)}", file=sys.stderr)
+        print(f"fastreason: unknown command {command!r}; commands are {', '.join(commands)}", file=sys.stderr)
         return 2
     try:
         return commands[command](rest)
@@ -75,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(arguments: list[str]) -> int:
     from ..reports.run_page import write_report
 
-    parser = argparse.ArgumentParser(prog="fastreason report", description="Writes DIR/report.html again.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a run directory")
+    parser = argparse.ArgumentParser(prog="fastreason report", description="Rebuilds DIR/report.html.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the directory of a run or study")
     print(write_report(parser.parse_args(arguments).folder))
     return 0
 
@@ -99,6 +107,12 @@ def _edge(arguments: list[str]) -> int:
     return edge_command(arguments)
 
 
+def _look(arguments: list[str]) -> int:
+    from .look import look_command
+
+    return look_command(arguments)
+
+
 def _themes(arguments: list[str]) -> int:
     from ..text.theme import Theme, available_themes
     from ..text.theme_from_data import learn_file
@@ -108,10 +122,12 @@ def _themes(arguments: list[str]) -> int:
             theme = Theme.load(name)
             print(f"{name:12} {theme.style:12} {theme.places[0][0]}, {theme.kinds[0][0]}, ...")
         return 0
-    parser = argparse.ArgumentParser(prog="fastreason themes", description="The words of a file as themes.")
+    parser = argparse.ArgumentParser(
+        prog="fastreason themes", description="Lists the built-in themes, or extracts the words of a file as themes."
+    )
     parser.add_argument("action", choices=["learn"])
     parser.add_argument("file", type=Path, metavar="FILE", help="JSONL in the published schema")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="where TEMPLATE.toml files go")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder for the TEMPLATE.toml files")
     options = parser.parse_args(arguments)
     if not options.file.is_file():
         raise ValueError(f"no file {str(options.file)!r}")
@@ -144,14 +160,14 @@ def bench_command(arguments: Sequence[str], package: Path = _PACKAGE) -> int:
     """`fastreason bench`; returns the exit status.
 
     Args:
-        package: the folder of the package; bench/ lies beside it in a checkout.
+        package: the folder of the package, next to which a checkout has bench/.
     Raises:
         ValueError: fastreason was not installed from a checkout, or the arguments are wrong.
         ModuleNotFoundError: pytest-benchmark is not installed.
     """
     root = package.parent
     if not (root / "bench" / "__main__.py").is_file():
-        raise ValueError(f"needs a checkout of the repository, whose bench/ is not installed with {package}")
+        raise ValueError(f"needs a checkout of the repository; bench/ is not installed with {package}")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     status: int = importlib.import_module("bench.__main__").main(list(arguments))

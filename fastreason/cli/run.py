@@ -1,4 +1,4 @@
-"""The command `run`: a recipe or a study into a folder."""
+"""The command `run`: runs a recipe or study."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..evaluation.op_ranges import parse_range
 _RUN_OPTIONS = """Runs a recipe into one directory.
 
   --out DIR    the run directory; default runs/NAME
-  --resume     go on with what is in the directory
-  --dry-run    print stages, tokens, FLOP, time and disk, and the resolved recipe, and stop
-  --size NAME  of a recipe that comes in sizes: laptop or paper
+  --resume     continue the run in the directory
+  --dry-run    print stages, tokens, FLOP, time, disk space and the complete recipe, and stop
+  --size NAME  for a recipe with sizes: laptop or paper
 
-of a recipe with variants:
-  --jobs N     processes on this machine
+for a recipe with variants:
+  --jobs N     number of processes on this machine
   --shard I/N  only part I of N, on one of N machines that share the directory
-  --stages DIR where finished stages are looked for and left, for several studies; default OUT/stages
-  --seeds 0,1  instead of the recipe's
+  --stages DIR folder of finished stages, shared by several studies; default OUT/stages
+  --seeds 0,1  replace the seeds of the recipe
 
-Every field of the recipe is a flag too; what a variant sets itself stays:"""
+Every field of the recipe is a flag too; values set by a variant take precedence:"""
 
 
 def run_command(arguments: list[str]) -> int:
@@ -47,7 +47,7 @@ def run_command(arguments: list[str]) -> int:
             return _run_study(arguments[0], options, rest)
         return _run_recipe(arguments[0], options, rest)
     except (Interrupted, KeyboardInterrupt, Terminated) as stopped:
-        print("\nstopped; the same command with --resume goes on from here", file=sys.stderr)
+        print("\nstopped; run the same command with --resume to continue", file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
 
 
@@ -61,7 +61,7 @@ def _run_recipe(name: str, options: argparse.Namespace, flags: list[str]) -> int
 
     for flag in ("jobs", "shard", "stages", "seeds"):
         if getattr(options, flag) is not None:
-            raise ValueError(f"--{flag} is for recipes with variants, which {name} has not")
+            raise ValueError(f"--{flag} is for recipes with variants, which {name} does not have")
     recipe = _with_flags(name, load_recipe(name, size=options.size), flags)
     if options.dry_run:
         print(tomli_w.dumps(recipe.to_dict()))
@@ -102,7 +102,7 @@ def _run_study(name: str, options: argparse.Namespace, flags: list[str]) -> int:
 
 
 def _with_flags(name: str, recipe: Any, flags: list[str]) -> Any:
-    """The recipe with the fields that flags replace."""
+    """The recipe with fields replaced by flags."""
     import tyro
 
     return tyro.cli(
@@ -116,7 +116,7 @@ def _with_flags(name: str, recipe: Any, flags: list[str]) -> Any:
 
 
 def format_results(results: dict[str, Any]) -> str:
-    """A table of verified pass@k in percent, one line a stage and k, one column an op."""
+    """A table of verified pass@k in percent, one line per stage and k, one column per op."""
     ops = sorted({int(op) for stage in results["stages"].values() for op in stage["ops"]})
     lines = ["verified pass@k, %  " + "".join(f"{'op ' + str(op):>7}" for op in ops)]
     for stage, scores in results["stages"].items():

@@ -1,18 +1,18 @@
 """Files of completions, read line by line and matched with gold rows.
 
-Gold rows are JSON objects in the published schema, one a line; `solution` is what counts, `op` and `id` are kept. Lines
-of completions are JSON objects too; either file may be gzip. The text is `completion`, `response`, `output`, `text` or
-`gen_solution_answer`, or `completions` has a list of them. What it answers is told by
+Gold rows are JSON objects in the published schema, one per line; `solution` is required, `op` and `id` are kept. Lines
+of completions are JSON objects too; either file may be gzipped. The text is in `completion`, `response`, `output`,
+`text` or `gen_solution_answer`, or `completions` is a list of texts. The gold row is given by
 
-    row      the number of a line of the gold file, from 0 on (blank lines do not count), or
-    id       that of a gold row; where rows share it, also op, template, mode and d
-    __idx    of the released generation files (arXiv 2512.07783): the gold row of that number if it has the line's op,
-             else the row of that number among those of its op, round and round, as the released scorer counts
-    order    if the first line has none of these: line k belongs to gold row k // n, with n lines a row
+    row      its line in the gold file, from 0 (blank lines do not count), or
+    id       its id; if several rows share it, also op, template, mode and d
+    __idx    in released generation files (arXiv 2512.07783): the gold row with that index if it has the line's op,
+             otherwise the row with that index among those of its op, wrapping around, as the released scorer does
+    order    if the first line has none of these: line k belongs to gold row k // n, with n lines per row
 
-A text is whole unless `finish_reason` is "length"; `gen_solution_answer` is cut off in front of `</answer>`.
-A line that cannot be used is reported and left out; it keeps its place in the order. A gold row in which no answer or
-no step can be read is reported and counted apart, and so is what answers it.
+A text is complete unless `finish_reason` is "length"; `gen_solution_answer` is cut off before `</answer>`. A line that
+cannot be used is reported and skipped, but counts in the order. A gold row without a readable answer or step is
+reported and counted separately, as are its completions.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _ANSWER = re.compile(r"Answer:\s*(.*?)\.?\s*$", re.S)
 
 
 class Skip(StrEnum):
-    """Why a line is left out."""
+    """Why a line is skipped."""
 
     MALFORMED = "malformed"
-    """A line of completions that says no text or no gold row."""
+    """A line of completions without a text or gold row."""
     UNREADABLE_GOLD = "unreadable_gold"
-    """A gold row without a solution that can be read."""
+    """A gold row without a readable solution."""
     WITHOUT_GOLD = "without_gold"
-    """A line of completions that answers such a row."""
+    """A line of completions for such a row."""
 
 
 Report = Callable[[Path, int, str, Skip], None]
-"""Called with the file, the number of the line from 1 on, the reason and its kind."""
+"""Called with the file, the line number from 1, the reason and its kind."""
 
 
 class _Unusable(ValueError):
@@ -65,8 +65,8 @@ class _WithoutGold(_Unusable):
 
 @dataclass
 class Chunk:
-    """Some completions: gold row, number among the completions of that row, and text of each, whether it is finished,
-    and whether `</answer>` is cut off its end."""
+    """Some completions: for each the gold row, its index among the completions of that row, the text, whether it is
+    finished, and whether `</answer>` was removed from its end."""
 
     rows: list[int] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
@@ -96,10 +96,10 @@ class GoldRows:
 
     Args:
         path: JSONL, plain or gzip.
-        report: is told of lines that cannot be used and of solutions in which no answer or no step can be read; they
-            keep their numbers, with an empty solution.
+        report: called for lines that cannot be used and for unreadable solutions, which keep their row numbers with an
+            empty solution.
     Raises:
-        ValueError: no such file, or no line of it can be used.
+        ValueError: there is no such file, or none of its lines can be used.
     """
 
     def __init__(self, path: Path, report: Report) -> None:
@@ -118,7 +118,7 @@ class GoldRows:
             self.facts.append(facts)
         self._forget_unreadable(numbers, report)
         if not any(self.solutions):
-            raise ValueError(f"{path} has no row with a solution that can be read")
+            raise ValueError(f"{path} has no row with a readable solution")
         self._rows_of_id = self._rows_by("id")
         self._rows_of_op = self._rows_by("op")
 
@@ -126,31 +126,31 @@ class GoldRows:
         return len(self.solutions)
 
     def _forget_unreadable(self, numbers: list[int], report: Report) -> None:
-        found = [row for row, solution in enumerate(self.solutions) if solution]
-        if not found:
+        readable = [row for row, solution in enumerate(self.solutions) if solution]
+        if not readable:
             return
-        verdicts = grade_texts([self.solutions[row] for row in found], [""] * len(found), unreadable_gold="mark")
+        verdicts = grade_texts([self.solutions[row] for row in readable], [""] * len(readable), unreadable_gold="mark")
         for i in np.flatnonzero(~verdicts.gold_readable).tolist():
             what = "answer" if np.isnan(verdicts.gold_steps.answer[i]) else "step"
-            report(self.path, numbers[found[i]], f"solution has no {what} that can be read", Skip.UNREADABLE_GOLD)
-            self.solutions[found[i]] = ""
+            report(self.path, numbers[readable[i]], f"solution has no readable {what}", Skip.UNREADABLE_GOLD)
+            self.solutions[readable[i]] = ""
 
     def _rows_by(self, name: str) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
+        rows_of: dict[str, list[int]] = {}
         for row, facts in enumerate(self.facts):
             if facts[name] is not None:
-                found.setdefault(str(facts[name]), []).append(row)
-        return found
+                rows_of.setdefault(str(facts[name]), []).append(row)
+        return rows_of
 
     def check(self, row: int) -> None:
-        """Raises for a row that no completion can be graded against."""
+        """Raises for a row that completions cannot be graded against."""
         if not 0 <= row < len(self):
-            raise _Unusable(f"row {row} is not in 0 .. {len(self) - 1}")
+            raise _Unusable(f"row must be in 0 .. {len(self) - 1}, got {row}")
         if not self.solutions[row]:
-            raise _WithoutGold(f"gold row {row} has no solution that can be read")
+            raise _WithoutGold(f"gold row {row} has no readable solution")
 
     def find(self, record: dict[str, Any]) -> int | None:
-        """The row that a line of completions names; None if it names none."""
+        """The gold row that a line of completions refers to; None if it does not refer to one."""
         if record.get("row") is not None:
             return _integer(record, "row")
         if record.get("id") is not None:
@@ -158,7 +158,7 @@ class GoldRows:
             if len(rows) == 1:
                 return rows[0]
             if record.get("__idx") is None:
-                named = f"names {len(rows)} gold rows; give row" if rows else "names no gold row"
+                named = f"matches {len(rows)} gold rows; use row" if rows else "matches no gold row"
                 raise _Unusable(f"id {record['id']!r:.50} {named}")
         if record.get("__idx") is not None:
             return self._row_of_index(record)
@@ -184,7 +184,7 @@ class GoldRows:
             self.check(row)
             match = _ANSWER.search(self.solutions[row])
             if match and match[1] != stated.strip().removesuffix("."):
-                raise _Unusable(f"gold_answer {stated!r} is not that of gold row {row}, {match[1]!r}")
+                raise _Unusable(f"gold_answer {stated!r} differs from that of gold row {row}, {match[1]!r}")
         return row
 
 
@@ -192,7 +192,7 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
     """The completions of a file in chunks of bounded size.
 
     Raises:
-        ValueError: no such file, or completions in order of which not every gold row has the same number.
+        ValueError: there is no such file, or completions in order do not have the same number for every gold row.
     """
     next_sample = [0] * len(gold)
     lines_per_row: int | None = None
@@ -205,7 +205,7 @@ def read_completions(path: Path, gold: GoldRows, report: Report) -> Iterator[Chu
                 if lines_per_row is None:
                     lines_per_row = _lines_per_row(path, gold) if not any(next_sample) else 0
                 if lines_per_row == 0:
-                    raise _Unusable("none of row, id and __idx, which lines before it have")
+                    raise _Unusable("has none of row, id and __idx, unlike earlier lines")
                 row = place // lines_per_row
             gold.check(row)
         except _Unusable as error:
@@ -233,8 +233,7 @@ def _lines_per_row(path: Path, gold: GoldRows) -> int:
     count = sum(1 for _ in _lines(path, lambda *_: None, Skip.MALFORMED))
     if count % len(gold):
         raise ValueError(
-            f"{path} has {count} lines without row, id or __idx, which are not the same number for each of "
-            f"{len(gold)} gold rows"
+            f"{path} has {count} lines without row, id or __idx, which is not a multiple of the {len(gold)} gold rows"
         )
     return count // len(gold)
 
@@ -264,7 +263,7 @@ def _texts(record: dict[str, Any]) -> tuple[list[str], str]:
     for name in TEXT_FIELDS:
         if isinstance(record.get(name), str):
             return [record[name]], name
-    raise _Unusable(f"no text; need completions, {', '.join(TEXT_FIELDS)}")
+    raise _Unusable(f"no text; must have completions, {', '.join(TEXT_FIELDS)}")
 
 
 def _integer(record: dict[str, Any], name: str) -> int:
@@ -282,12 +281,12 @@ def _parse(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _Unusable(f"not JSON: {error}") from None
     if not isinstance(row, dict):
-        raise _Unusable(f"no JSON object but {type(row).__name__}")
+        raise _Unusable(f"must be a JSON object, got {type(row).__name__}")
     return row
 
 
 def _lines(path: Path, report: Report, kind: Skip) -> Iterator[tuple[int, bytes, int]]:
-    """Number from 1 on, bytes, and bytes of the file read so far, of every line that is not blank."""
+    """The number from 1, the bytes, and the file position of every non-blank line."""
     if not path.is_file():
         raise ValueError(f"no file {str(path)!r}")
     number = 0
@@ -302,4 +301,4 @@ def _lines(path: Path, report: Report, kind: Skip) -> Iterator[tuple[int, bytes,
                 if not line.isspace():
                     yield number, line, raw.tell()
         except (EOFError, OSError, zlib.error) as error:
-            report(path, number + 1, f"the file cannot be read on from here: {error}", kind)
+            report(path, number + 1, f"the file cannot be read further: {error}", kind)

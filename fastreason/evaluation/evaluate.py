@@ -1,8 +1,8 @@
 """Process-verified pass@k of a model: the protocol, and the loop over problems.
 
-Every op gets the same number of problems of the split `test`, each is sampled n times, every sample is graded, and
-pass@k for all k <= n follows from the one set of samples. Work goes in parts of some problems, which are the same
-whatever process does them: under torchrun ranks share them out, and a stopped evaluation goes on from those on disk.
+Every op gets the same number of problems from split `test`, each is sampled n times, every sample is graded, and pass@k
+for all k <= n is computed from the same samples. Work is divided into parts, which are the same whatever process does
+them: under torchrun they are divided among the ranks, and an interrupted evaluation continues from those on disk.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ from .seen_unseen import SeenGraphs, split_scores
 
 __all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "evaluate_sampler", "pass_at_k"]
 
-# samples of a part: enough for full batches, few enough that memory stays flat and little is lost by a kill
+# samples per part: enough for full batches, few enough to bound memory and the work lost when killed
 _PART_SAMPLES = 4096
 
 
 @explain_fields
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """How each stage's model is evaluated, on the split `test`."""
+    """Settings of an evaluation, on split `test`."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     mixture: list[dict[str, Any]]
-    """Parts of a `Mixture`; each of its ops gets `problems` problems, whose themes and modes its weights choose."""
+    """Parts of a `Mixture`; each of its ops gets `problems` problems, with themes and modes drawn by weight."""
     problems: int = 100
-    """Problems of each op."""
+    """Number of problems per op."""
     samples: int = 32
-    """Samples of each problem."""
+    """Number of samples per problem."""
     k: list[int] = field(default_factory=lambda: [1, 8, 32])
-    """pass@k for 1 and these k, none above `samples`."""
+    """Report pass@k for 1 and these k, at most `samples`."""
     temperature: float = 0.7
-    """Of sampling."""
+    """Sampling temperature; 0 is greedy."""
     top_k: int = 0
-    """Only the k most likely tokens; 0: all."""
+    """Keep only the k most likely tokens; 0: all."""
     top_p: float = 1.0
-    """Only the most likely tokens that hold this share; 1: all."""
+    """Keep only the most likely tokens with at least this total probability; 1: all."""
     min_p: float = 0.0
-    """Only tokens with at least this share of the most likely one's probability; 0: all."""
+    """Keep only tokens at least this many times as likely as the most likely one; 0: all."""
     max_new_tokens: int = 256
-    """Limit of a sample."""
+    """Maximum number of new tokens per sample."""
     traces: int = 3
-    """Samples kept for the report."""
+    """Number of samples per op to keep, with their steps, for the report."""
     ranges: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Weighted means of ops by name, for example {"edge": {"11-14": 1.0}}; a part's ops share its weight evenly."""
+    """Weighted means over ops by name, for example {"edge": {"11-14": 1.0}}; the ops of a part have equal weights."""
     files: bool = False
-    """Whether a run keeps the verdict of every sample as Parquet in evaluation/STAGE, from which an evaluation that was
-    stopped goes on; needs pyarrow."""
+    """Whether a run saves the verdict of every sample as Parquet in evaluation/STAGE, so that an interrupted evaluation
+    can resume; needs pyarrow."""
 
     def __post_init__(self) -> None:
         check_ranges("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
@@ -82,7 +82,7 @@ class EvaluateSettings:
         ops = set(Mixture.from_dict(self.mixture).ops) if self.ranges else set()
         for name, parts in self.ranges.items():
             if missing := sorted(set(op_weights(parts, f"evaluate: range {name}")) - ops):
-                raise ValueError(f"evaluate: range {name} has op {missing[0]}, which the mixture has not")
+                raise ValueError(f"evaluate: range {name} has op {missing[0]}, which is not in the mixture")
 
     @property
     def sampling(self) -> Sampling:
@@ -113,7 +113,7 @@ class Part:
 
 
 def parts_of(settings: EvaluateSettings) -> list[Part]:
-    """The work in its order: easy ops first, whose samples are short."""
+    """The parts in order: easy ops first, whose samples are short."""
     size = max(1, _PART_SAMPLES // settings.samples)
     return [
         Part(op, first, min(size, settings.problems - first))
@@ -123,7 +123,7 @@ def parts_of(settings: EvaluateSettings) -> list[Part]:
 
 
 def streams_of(mixture: Mixture, split: Split = "test") -> dict[int, TaskStream]:
-    """The problems of each op: one fixed set for every seed, so that runs compare on the same work."""
+    """The problems of each op: the same set for every seed, so that runs are compared on the same work."""
     cells = mixture.weights.items()
     return {
         op: TaskStream(Mixture({cell: weight for cell, weight in cells if cell.op == op}), seed=0, split=split)
@@ -142,22 +142,23 @@ def evaluate(
     out: str | Path | None = None,
     seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
-    """Scores a decoder on every op of the mixture.
+    """Scores a decoder on every op of the mixture; `fr.evaluate` is the public function.
 
     Args:
-        seed: of the sampling; the problems are the same for every seed, so that runs compare on the same work.
-        name: shown while it goes.
-        stop: ends the loop between two parts.
-        out: folder for a Parquet file of each part; what an evaluation of the same settings left there is not done
-            again. The model must be the same: this is not checked here.
-        seen: sets of nameless graphs by name; the scores of problems of these graphs and of others come apart, too.
+        model, tokenizer: to evaluate.
+        settings: of the evaluation.
+        seed: of the sampling; the problems are the same for every seed, so that runs are compared on the same work.
+        name: shown in the progress bar.
+        stop: a request to stop between two parts.
+        out: folder for a Parquet file per part; parts left there by an evaluation with the same settings are reused.
+            The model must be the same, which is not checked here.
+        seen: sets of nameless graphs by name; adds "graphs", the scores of problems in each set and outside it.
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
-        same by name, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, every p in
-        [0, 1]; docs/evaluation.md has all of it.
-        The same on every rank.
+        same by name, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, with every p in
+        [0, 1]; docs/evaluation.md describes it. The same on every rank.
     Raises:
-        ValueError: the tokenizer does not know words of the problems, or a prompt is too long for the model.
+        ValueError: the tokenizer does not know all words of the problems, or a prompt is too long for the model.
         KeyboardInterrupt: `stop` was requested.
     """
     sampler = RolloutSampler(model, tokenizer, settings.sampling)
@@ -174,13 +175,13 @@ def open_folder(
     model: Mapping[str, str] | None = None,
     texts: bool = False,
 ) -> EvaluationFolder:
-    """The folder of an evaluation; see EvaluationFolder.
+    """The folder of an evaluation, see EvaluationFolder.
 
     Args:
-        model: what identifies it, such as `model_identity`.
-        texts: whether the files hold the completions, too.
+        model: identifies the model, see `model_identity`.
+        texts: whether the files also contain the completions.
     """
-    # what decides the files, and not how they are summed up
+    # what determines the files, but not how they are aggregated
     facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
     identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}
     return EvaluationFolder(out, identity, Mixture.from_dict(settings.mixture).themes, MODES, resume=resume)
@@ -196,7 +197,7 @@ def evaluate_sampler(
     folder: EvaluationFolder | None = None,
     seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
-    """`evaluate` for anything that answers; `folder` is of the same settings, seed and model."""
+    """`evaluate` for any `Sampler`; `folder` must belong to the same settings, seed and model."""
     mixture, parts = Mixture.from_dict(settings.mixture), parts_of(settings)
     streams = streams_of(mixture)
     for stream in streams.values():
@@ -222,32 +223,32 @@ def _results(
     mixture: Mixture,
     seen: Mapping[str, SeenGraphs],
 ) -> dict[str, Any]:
-    """From what every rank has done."""
+    """The results from the parts of all ranks."""
     own = np.concatenate([np.zeros(0, dtype=SCORES), *scores])
     everyone = np.concatenate(distributed.gather_arrays(own))
     written = np.frombuffer(to_json(traces).encode(), dtype=np.uint8)
-    found = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
-    found.sort(key=lambda part: (part["op"], part["first"]))
-    ks = sorted({1, *settings.k})  # pass@1 is what reports speak of
+    parts = [part for text in distributed.gather_arrays(written) for part in json.loads(text.tobytes())]
+    parts.sort(key=lambda part: (part["op"], part["first"]))
+    ks = sorted({1, *settings.k})  # reports use pass@1
     result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, ks, settings.ranges)}
     result["problems"] = by_problem(everyone, mixture.themes)
     if seen:
         result["graphs"] = split_scores(everyone, streams_of(mixture), seen, ks, settings.ranges)
-    result["traces"] = [trace for part in found for trace in part["traces"]]
+    result["traces"] = [trace for part in parts for trace in part["traces"]]
     result["samples"], result["tokens"] = int(everyone["samples"].sum()), int(everyone["tokens"].sum())
     return result
 
 
 def by_problem(scores: np.ndarray, themes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What studies compare problem by problem: by op, lists [P] of the theme, of how many samples are verified, sound
-    and right in their answer, and of the mean process accuracy."""
-    found = {}
+    """The data that studies compare problem by problem: by op, lists [P] of the theme, of the number of samples that
+    are verified, sound and have the right answer, and of the mean process accuracy."""
+    lists = {}
     for op in np.unique(scores["op"]).tolist():
         rows = np.sort(scores[scores["op"] == op], order="problem")
         counts = {level: rows[level].tolist() for level in ("verified", "sound", "answer")}
         process = rows["process_accuracy"].round(4).tolist()
-        found[str(op)] = {"theme": [themes[i] for i in rows["theme"]], **counts, "process_accuracy": process}
-    return found
+        lists[str(op)] = {"theme": [themes[i] for i in rows["theme"]], **counts, "process_accuracy": process}
+    return lists
 
 
 def _do(
@@ -259,7 +260,7 @@ def _do(
     seed: int,
     folder: EvaluationFolder | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The columns of a part, and its traces: sampled and graded, or read."""
+    """The columns and traces of a part, either sampled and graded or read from disk."""
     if folder is not None and folder.has(part.op, part.first):
         return folder.read(part.op, part.first)
     started = time.perf_counter()
@@ -278,7 +279,7 @@ def _do(
 
 
 def _columns(problems: ProblemBatch, samples: Samples, n: int, themes: Sequence[str]) -> dict[str, np.ndarray]:
-    """COLUMNS of evaluate_files, a row for each sample."""
+    """COLUMNS of sample_files, one row per sample."""
     cells = problems.cells
     facts = {
         "op": problems.ops,
@@ -299,7 +300,7 @@ def _columns(problems: ProblemBatch, samples: Samples, n: int, themes: Sequence[
 
 
 def _trace(problems: ProblemBatch, samples: Samples, p: int, row: int) -> dict[str, Any]:
-    """A sample of problem p, with its steps marked."""
+    """A sample of problem p with the status of its steps."""
     verdicts = samples.verdicts
     first, last = verdicts.steps.offsets[row], verdicts.steps.offsets[row + 1]
     return {

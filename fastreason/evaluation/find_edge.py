@@ -1,12 +1,12 @@
-"""Where a model's competence ends: pass@1 and pass@k by op and theme, and a label for each.
+"""The edge of a model's competence: pass@1 and pass@k by op and theme, and a label for each.
 
     mastered        pass@1 is above `mastered`: little is left to learn
-    edge            in between: some samples are right and some are not, which is what reinforcement learning needs
-    out of reach    pass@k is below `reach`: k samples of a problem hardly ever hold a right one
+    edge            in between: some samples are right and some are not, as reinforcement learning needs
+    out of reach    pass@k is below `reach`: k samples of a problem rarely include a right one
 
-A label is given once the bounds of pass@1 and pass@k leave no other; a cell that is undecided gets more problems. With
-each look at the data a bound could be wrong, so the error that is allowed is shared by all looks: a decided label is
-wrong with probability at most 1 - confidence, for any distribution of difficulty.
+A label is final once the bounds of pass@1 and pass@k exclude all others; an undecided cell gets more problems. A bound
+could be wrong at each look at the data, so the error probability is divided among the looks: a final label is wrong
+with probability at most 1 - confidence, for any distribution of difficulty.
 
 Source: edge of competence: arXiv 2512.07783.
 """
@@ -35,22 +35,22 @@ Label = Literal["mastered", "edge", "out of reach"]
 @explain_fields
 @dataclass(frozen=True)
 class EdgeSettings:
-    """How cells are told apart."""
+    """Settings of the search for the edge."""
 
     samples: int = 32
-    """Of each problem; this is the k of pass@k."""
+    """Samples per problem, the k of pass@k."""
     mastered: float = 0.8
-    """pass@1 from which a cell is mastered."""
+    """pass@1 above which a cell is mastered."""
     reach: float = 0.1
     """pass@k below which a cell is out of reach."""
     confidence: float = CONFIDENCE
-    """Least probability that a decided label is right."""
+    """Minimum probability that a final label is right."""
     first: int = 16
-    """Problems of the first look; every further one doubles what there is."""
+    """Problems per cell at first; each further look doubles their number."""
     problems: int = 256
-    """Most problems of a cell."""
+    """Maximum number of problems per cell."""
     budget: int = 0
-    """Most samples of all cells together, at least those of the first look; 0: as many as `problems` allows."""
+    """Maximum number of samples over all cells, at least those of the first look; 0: as many as `problems` allows."""
 
     def __post_init__(self) -> None:
         counts = {"samples": COUNT, "first": COUNT, "problems": COUNT, "budget": COUNT_OR_ZERO}
@@ -59,14 +59,14 @@ class EdgeSettings:
             raise ValueError(f"edge: first must be at most problems = {self.problems}, got {self.first}")
         if not 0 < self.reach < 1 or not self.reach <= self.mastered < 1 or not 0 < self.confidence < 1:
             raise ValueError(
-                "edge: need 0 < reach <= mastered < 1 and 0 < confidence < 1, "
+                "edge: must have 0 < reach <= mastered < 1 and 0 < confidence < 1, "
                 f"got {self.reach}, {self.mastered} and {self.confidence}"
             )
         if self.budget < 0:
             raise ValueError(f"edge: budget must be at least 0, got {self.budget}")
 
     def looks(self) -> list[int]:
-        """Problems of a cell at each look.
+        """Number of problems of a cell at each look.
 
         >>> EdgeSettings(first=16, problems=100).looks()
         [16, 32, 64, 100]
@@ -78,13 +78,13 @@ class EdgeSettings:
 
     @property
     def error(self) -> float:
-        """Of one bound at one look: either of two bounds may put a cell on the wrong side."""
+        """The error probability of one bound at one look; either of two bounds can lead to a wrong label."""
         return (1.0 - self.confidence) / (2 * len(self.looks()))
 
 
 @dataclass(frozen=True)
 class EdgeCell:
-    """What is known of a cell."""
+    """The estimates and label of a cell."""
 
     cell: Cell
     problems: int
@@ -94,11 +94,11 @@ class EdgeCell:
     pass_k_interval: tuple[float, float]
     label: Label
     decided: bool
-    """False: no problems or budget were left, and the label is that of the estimates."""
+    """False if problems or budget ran out; the label is then that of the point estimates."""
 
     @classmethod
     def of(cls, cell: Cell, num_verified: np.ndarray, settings: EdgeSettings) -> EdgeCell:
-        """From how many of the samples of each problem are verified: integers [problems]."""
+        """Computed from the number of verified samples of each problem, integers [problems]."""
         values = pass_at_ks(num_verified, settings.samples, [1, settings.samples])
         mean = values.mean(axis=0)
         low, high = mean_bounds(mean, np.array(len(values)), settings.error)
@@ -134,14 +134,16 @@ def find_edge(
     seed: int = 0,
     stop: StopRequest | None = None,
 ) -> list[EdgeCell]:
-    """Labels every cell of a mixture, on the split `val`. Ranks share the cells out; each gets the same result.
+    """Labels every cell of a mixture, on split `val`. Cells are divided among ranks; all get the same result.
 
     Args:
-        mixture: its cells; the weights do not matter.
+        sampler: the model.
+        mixture: the cells; weights are ignored.
+        settings: of the search.
         seed: of the sampling.
-        stop: ends the search between two looks, with what is known.
+        stop: a request to stop between two looks, with the results so far.
     Raises:
-        ValueError: the model cannot be asked these problems.
+        ValueError: the model cannot be sampled on these problems.
         KeyboardInterrupt: `stop` was requested before the first look.
     """
     cells = list(mixture.weights)
@@ -157,7 +159,7 @@ def find_edge(
                     raise KeyboardInterrupt
                 break
             cost = (size - before) * settings.samples
-            # the first look is for all, later ones for as many as the budget allows
+            # the first look is at all cells, later ones at as many as the budget allows
             chosen = [i for place, i in enumerate(undecided) if before == 0 or (place + 1) * cost <= left]
             if not chosen:
                 break
@@ -178,7 +180,7 @@ def _look(
     settings: EdgeSettings,
     seed: int,
 ) -> dict[int, np.ndarray]:
-    """How many samples of each of some problems are verified, by cell."""
+    """The number of verified samples of each problem, by cell."""
     own = []
     for i in chosen[distributed.rank() :: distributed.world_size()]:
         samples = sampler.sample(streams[i][which], settings.samples, seed)
@@ -188,10 +190,10 @@ def _look(
     return {i: table[table[:, 0] == i, 1] for i in chosen}
 
 
-def edge_mixture(found: Sequence[EdgeCell]) -> list[dict[str, Any]]:
-    """The parts of a mixture of the cells at the edge, as a recipe has them: ops of one kind together."""
+def edge_mixture(cells: Sequence[EdgeCell]) -> list[dict[str, Any]]:
+    """The cells at the edge as the parts of a recipe's mixture, with ops of the same kind combined."""
     parts: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for entry in found:
+    for entry in cells:
         cell = entry.cell
         if entry.label == "edge":
             part = {"themes": [cell.theme], "modes": [cell.mode], "depths": [cell.depth], "max_value": cell.max_value}
@@ -202,11 +204,11 @@ def edge_mixture(found: Sequence[EdgeCell]) -> list[dict[str, Any]]:
     return list(parts.values())
 
 
-def edge_table(found: Sequence[EdgeCell], samples: int) -> str:
-    """Percent, a line for each cell; a label in doubt has a question mark."""
-    several = len({(entry.cell.mode, entry.cell.depth) for entry in found}) > 1
+def edge_table(cells: Sequence[EdgeCell], samples: int) -> str:
+    """A table in percent, one line per cell; undecided labels have a question mark."""
+    several = len({(entry.cell.mode, entry.cell.depth) for entry in cells}) > 1
     lines = [f"{'cell':30}{'problems':>9}{'pass@1':>8}{'bounds':>15}{'pass@' + str(samples):>9}{'bounds':>15}  label"]
-    for entry in sorted(found, key=lambda entry: (entry.cell.theme, entry.cell.mode, entry.cell.depth, entry.cell.op)):
+    for entry in sorted(cells, key=lambda entry: (entry.cell.theme, entry.cell.mode, entry.cell.depth, entry.cell.op)):
         cell = entry.cell
         name = f"op {cell.op} {cell.theme}" + (f" {cell.mode} depth {cell.depth}" if several else "")
         label = entry.label + ("" if entry.decided else " ?")

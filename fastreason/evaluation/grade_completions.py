@@ -1,7 +1,7 @@
-"""What `fastreason grade` does: the verdicts of a file of completions as JSONL or Parquet, and a summary.
+"""Implements `fastreason grade`: the verdicts on a file of completions as JSONL or Parquet, and a summary.
 
-Files are read, graded and written in chunks, so memory does not grow with the completions. The result is written under
-another name and renamed once it is whole.
+Files are read, graded and written in chunks, so memory does not grow with the completions. The result is written to a
+temporary file and renamed when complete.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from .pass_table import SCORES
 
 FORMATS = ("jsonl", "parquet")
 LEVELS = ("answer_correct", "verified", "sound")
-_RELEASED = ("released_verified", "released_process_accuracy", "released_outcome", "released_process_reward")
-COLUMNS = (*LEVELS, "process_accuracy", *_RELEASED)
-"""Fields of `Verdicts` that are written for each completion."""
+COLUMNS = (*LEVELS, "process_accuracy")
+"""The fields of `Verdicts` that are written for each completion."""
+RELEASED_COLUMNS = ("released_verified", "released_process_accuracy", "released_outcome", "released_process_reward")
+"""The fields that are also written if `released` is set."""
 
 
 @dataclass(frozen=True, eq=False)
 class Graded:
-    """Some completions with what is written of them: gold row, sample and failure kind of each, and the verdicts."""
+    """Graded completions as they are written: gold row, sample and failure kind of each, and the verdicts."""
 
     rows: np.ndarray
     samples: np.ndarray
@@ -55,7 +56,7 @@ class Graded:
 
 
 def _one_of_each_group(rows: np.ndarray) -> np.ndarray:
-    """One row of each run of equal ones where all runs have the same length, so that its solution is read once."""
+    """One row of each run of equal rows if all runs have the same length, so that its solution is read once."""
     begins = np.flatnonzero(np.diff(rows, prepend=-1))
     size, rest = divmod(len(rows), len(begins))
     return rows[begins] if rest == 0 and (begins == np.arange(len(begins)) * size).all() else rows
@@ -65,13 +66,13 @@ class Summary:
     """Counts of completions by op and by failure kind.
 
     Args:
-        gold: the rows that are answered.
+        gold: the gold rows.
 
     Attributes:
-        ops: int64 [ops], rising; -1 stands for rows without one.
-        counts: int64 [ops, failure kinds, 1 + levels]: completions, and those of them that pass each of LEVELS.
-        scores: SCORES [gold rows]: the completions of each row; `tokens` and `stopped` are not known.
-        skipped: how many lines could not be used, by the kind of `completion_files.Skip`.
+        ops: int64 [ops], increasing; -1 for rows without an op.
+        counts: int64 [ops, failure kinds, 1 + levels]: number of completions, and of those that pass each of LEVELS.
+        scores: SCORES [gold rows], over the completions of each row; `tokens` and `stopped` are unknown.
+        skipped: number of lines that could not be used, by `completion_files.Skip`.
     """
 
     def __init__(self, gold: GoldRows) -> None:
@@ -85,8 +86,8 @@ class Summary:
         self.scores["op"], self.scores["problem"] = self.ops[self._op_of_row], np.arange(len(gold))
         self.names = {}
         for name, fact in (("theme", "template"), ("mode", "mode")):
-            found, self.scores[name] = np.unique([str(facts[fact] or "?") for facts in gold.facts], return_inverse=True)
-            self.names[name] = found.tolist()
+            names, self.scores[name] = np.unique([str(facts[fact] or "?") for facts in gold.facts], return_inverse=True)
+            self.names[name] = names.tolist()
 
     def add(self, graded: Graded) -> None:
         cells = self._op_of_row[graded.rows] * len(FailureKind) + graded.failures
@@ -98,34 +99,34 @@ class Summary:
         self.scores["samples"] += np.bincount(graded.rows, minlength=rows)
         for name, level in pass_table.LEVELS.items():
             self.scores[name] += np.bincount(graded.rows[getattr(graded.verdicts, level)], minlength=rows)
-        # a sum until all are there
+        # a running sum until all completions are added
         self.scores["process_accuracy"] += np.bincount(graded.rows, graded.verdicts.process_accuracy, rows)
         np.add.at(self.scores["failures"], (graded.rows, graded.failures), 1)
 
     @property
     def problems(self) -> int:
-        """How many gold rows have a completion."""
+        """Number of gold rows with a completion."""
         return int((self.scores["samples"] > 0).sum())
 
     def results(self) -> dict[str, Any]:
-        """pass@k as an evaluation gives it, for k up to the fewest completions of a row that has any; the themes are
-        the templates of the gold rows, an op of -1 stands for rows without one."""
+        """pass@k as from an evaluation, for k up to the smallest number of completions of a row that has any; themes
+        are the templates of the gold rows, and op -1 stands for rows without an op."""
         answered = self.scores[self.scores["samples"] > 0].copy()
         answered["process_accuracy"] /= answered["samples"]
         ks = range(1, int(answered["samples"].min()) + 1)
         ranges = covered(PAPER_RANGES, np.unique(answered["op"]).tolist())
-        found = pass_table.summarise(answered, self.names["theme"], self.names["mode"], ks, ranges)
-        for entries in found.values():
+        tables = pass_table.summarise(answered, self.names["theme"], self.names["mode"], ks, ranges)
+        for entries in tables.values():
             for entry in entries.values():
                 del entry["mean_length"], entry["stopped"]
         return {
-            **found,
+            **tables,
             "samples": int(answered["samples"].sum()),
             **{kind.value: n for kind, n in self.skipped.items()},
         }
 
     def table(self) -> str:
-        """Shares in percent, a line for each op and each failure kind."""
+        """A table in percent, one line per op and per failure kind."""
         total = self.counts.sum(0)
         number = int(total[:, 0].sum())
         header = f"{'completions':>12}{'share':>8}{'answer':>8}{'verified':>10}{'sound':>8}"
@@ -145,7 +146,7 @@ class Summary:
         lines += ["", f"{number:,} completions of {self.problems:,} problems; {malformed:,} malformed lines skipped"]
         if unreadable := self.skipped[Skip.UNREADABLE_GOLD]:
             lost = self.skipped[Skip.WITHOUT_GOLD]
-            lines.append(f"{unreadable:,} gold rows cannot be read; {lost:,} lines that answer them have no verdict")
+            lines.append(f"{unreadable:,} gold rows are unreadable; {lost:,} lines for them have no verdict")
         return "\n".join(lines)
 
 
@@ -156,6 +157,7 @@ def grade_file(
     *,
     format: str | None = None,
     answer_may_end_text: bool = False,
+    released: bool = False,
     threads: int = 0,
 ) -> Summary:
     """Grades a file of completions; docs/grading.md says what the files hold.
@@ -163,15 +165,16 @@ def grade_file(
     Args:
         gold: JSONL in the published schema, plain or gzip.
         completions: JSONL, plain or gzip; see `completion_files`.
-        out: where the verdicts go; None writes none.
-        format: one of FORMATS; by default parquet where `out` ends in it, else jsonl.
-        answer_may_end_text: of `grade`, for all texts; those of `gen_solution_answer` may anyway.
+        out: the file for the verdicts; None writes none.
+        format: one of FORMATS; by default parquet if `out` ends in .parquet, otherwise jsonl.
+        answer_may_end_text: as for `grade`, for all texts; always set for `gen_solution_answer`.
+        released: also write the verdicts of the scorer released with the paper, at a few thousand completions a second.
         threads: 0 uses all cores.
     Returns:
-        The summary. Lines that cannot be used have been told on stderr with file, number and reason.
+        The summary. Lines that cannot be used are reported on stderr with file, line number and reason.
     Raises:
-        ValueError: a file is missing, holds nothing that can be used, or would be overwritten by `out`.
-        ModuleNotFoundError: Parquet without pyarrow.
+        ValueError: a file is missing, contains nothing usable, or would be overwritten by `out`.
+        ModuleNotFoundError: Parquet needs pyarrow, which is not installed.
     """
     gold, completions = Path(gold), Path(completions)
     path = Path(out) if out is not None else None
@@ -179,7 +182,9 @@ def grade_file(
         raise ValueError(f"grade: {path} is a folder")
     if path is not None and path.exists() and any(path.samefile(file) for file in (gold, completions) if file.exists()):
         raise ValueError(f"grade: {path} would be overwritten by its own verdicts")
-    writer = _WRITERS[_format(path, format)]()
+    if released and path is None:
+        raise ValueError("grade: released verdicts are written to `out`, which is None")
+    writer = _WRITERS[_format(path, format)]((*COLUMNS, *RELEASED_COLUMNS) if released else COLUMNS)
     skipped = dict.fromkeys(Skip, 0)
 
     def report(file: Path, line: int, reason: str, kind: Skip) -> None:
@@ -205,7 +210,7 @@ def _grade(
     chunks = read_completions(path, gold, report)
     first = next(chunks, None)
     if first is None:
-        raise ValueError(f"{path} has no completion of a gold row")
+        raise ValueError(f"{path} has no completion for any gold row")
     with progress_bar("grade", path.stat().st_size, unit="B") as bar:
         for chunk in itertools.chain([first], chunks):
             graded = Graded.of(chunk, gold, answer_may_end_text, threads)
@@ -229,10 +234,13 @@ def _line(name: str, counts: np.ndarray, number: int) -> str:
 
 
 class _Jsonl:
-    """A line a completion. The texts of a chunk are put together column by column, not through `json.dumps`."""
+    """One line per completion. The lines of a chunk are built column by column instead of by `json.dumps`."""
 
     _STEPS = np.array([to_json(status.name) for status in StepStatus], dtype=object)
     _FAILURES = np.array([to_json(kind.name) for kind in FailureKind], dtype=object)
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
 
     def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
         ids, ops = (np.array([to_json(row[name]) for row in gold.facts], dtype=object) for name in ("id", "op"))
@@ -246,7 +254,7 @@ class _Jsonl:
             "id": ids[graded.rows].tolist(),
             "sample": graded.samples.tolist(),
             "op": ops[graded.rows].tolist(),
-            **{name: _json_numbers(getattr(graded.verdicts, name)) for name in COLUMNS},
+            **{name: _json_numbers(getattr(graded.verdicts, name)) for name in self.columns},
             "failure": self._FAILURES[graded.failures].tolist(),
             "steps": self._step_lists(graded),
         }
@@ -262,22 +270,23 @@ class _Jsonl:
 def _json_numbers(values: np.ndarray) -> list[Any]:
     if values.dtype == bool:
         return np.array(["false", "true"], dtype=object)[values.astype(np.intp)].tolist()
-    # six digits, which are all that float32 holds
+    # six digits, the precision of float32
     numbers = np.round(values.astype(np.float64), 6).astype(object)
     numbers[np.isnan(values)] = "null"
     return numbers.tolist()
 
 
 class _Parquet:
-    """The same columns; failure kinds and steps as dictionaries of names."""
+    """The same columns, with failure kinds and steps as dictionary-encoded names."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: tuple[str, ...]) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("Parquet needs pyarrow: pip install 'fastreason[parquet]'") from error
         self.pa: ModuleType = pyarrow
+        self.columns = columns
 
     def write(self, path: Path, graded: Iterator[Graded], gold: GoldRows) -> None:
         ids = self.pa.array([None if row["id"] is None else str(row["id"]) for row in gold.facts], self.pa.string())
@@ -296,8 +305,8 @@ class _Parquet:
             "id": ids.take(rows),
             "sample": pa.array(graded.samples, pa.int64()),
             "op": ops.take(rows),
-            # no number is null
-            **{name: pa.array(getattr(graded.verdicts, name), from_pandas=True) for name in COLUMNS},
+            # NaN becomes null
+            **{name: pa.array(getattr(graded.verdicts, name), from_pandas=True) for name in self.columns},
             "failure": self._names(graded.failures, FailureKind),
             "steps": pa.ListArray.from_arrays(
                 pa.array(steps.offsets, pa.int32()), self._names(steps.status, StepStatus)
@@ -310,4 +319,4 @@ class _Parquet:
         return self.pa.DictionaryArray.from_arrays(self.pa.array(values.astype(np.int8)), names)
 
 
-_WRITERS: dict[str, Callable[[], _Jsonl | _Parquet]] = {"jsonl": _Jsonl, "parquet": _Parquet}
+_WRITERS: dict[str, Callable[[tuple[str, ...]], _Jsonl | _Parquet]] = {"jsonl": _Jsonl, "parquet": _Parquet}

@@ -1,4 +1,4 @@
-"""The sampler of a model folder: ours where our decoder reads it, else that of transformers."""
+"""The sampler for a model folder: our decoder if it supports the model, otherwise transformers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
 
     Args:
         folder: with config.json, weights and a tokenizer.
-        engine: "fastreason" is our decoder, "transformers" theirs, which needs that package; "auto" is ours where it
-            can read the model, else theirs, and says so on stderr.
-        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        sampling: of the samples.
+        engine: "fastreason" is our decoder, "transformers" needs that package; "auto" uses our decoder if it supports
+            the model, otherwise transformers, with a message on stderr.
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
     Raises:
-        ValueError: no such folder, nothing that can be read, or no GPU where one is asked for.
+        ValueError: the folder does not exist or cannot be read, or there is no GPU for device "cuda".
         ModuleNotFoundError: transformers is needed and not installed.
     """
     folder = Path(folder)
@@ -48,10 +49,10 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
             if engine == "fastreason" or isinstance(error, WeightsMismatch):
                 raise
             why = str(error)
-            print(f"{folder}: read by transformers, since our decoder does not: {why}", file=sys.stderr)
+            print(f"{folder}: loaded by transformers, because our decoder does not support it: {why}", file=sys.stderr)
     from .transformers_sampler import TransformersSampler
 
     try:
         return TransformersSampler(folder, sampling, place)
     except ValueError as error:
-        raise ValueError(f"{error}; our decoder does not either: {why}" if why else str(error)) from error
+        raise ValueError(f"{error}; nor does our decoder support it: {why}" if why else str(error)) from error

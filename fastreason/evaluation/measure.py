@@ -1,4 +1,4 @@
-"""`fr.evaluate` and `fr.find_edge`: a model of any kind, a mixture, a few numbers; what comes back is an object."""
+"""`fr.evaluate` and `fr.find_edge`: evaluate any kind of model on a mixture and return result objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .scores import Edge, Scores
 from .seen_unseen import sets_of
 
 Model = Decoder | str | Path | Sampler
-"""Our decoder, a Hugging Face folder, or anything that answers."""
+"""Our decoder, a Hugging Face folder, or any `Sampler`."""
 
 
 def evaluate(
@@ -45,30 +45,34 @@ def evaluate(
     out: str | Path | None = None,
     seen: np.ndarray | Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
-    """Process-verified pass@k of a model, on problems of the split `test`.
+    """Process-verified pass@k of a model, on problems of split `test`.
+
+        pass@k = mean over problems of 1 - C(n - c, k) / C(n, k),   c of the n samples pass
 
     Args:
-        model: a `Decoder`, or a Hugging Face folder, ours or any causal language model's.
-        mixture: each of its ops gets `problems` problems, whose themes and modes its weights choose; or the name of one
-            of `available_mixtures()`.
-        tokenizer: of a `Decoder`; a folder has its own.
-        problems: of each op.
-        samples: of each problem.
-        k: pass@k for 1 and these k, none above `samples`; default: powers of 2, and `samples`.
-        temperature, top_k, top_p, min_p, max_new_tokens: of sampling; see `Rollout.generate`.
-        ranges: weighted means of ops by name, such as {"edge": {"11-14": 1.0}}.
-        traces: samples with marked steps to keep, of the first problems of each op.
+        model: a `Decoder`, or the Hugging Face folder of any causal language model.
+        mixture: each of its ops gets `problems` problems, with themes and modes drawn by weight; or the name of one of
+            `available_mixtures()`.
+        tokenizer: for a `Decoder`; a folder has its own.
+        problems: number per op.
+        samples: number per problem, n.
+        k: compute pass@k for 1 and these k, at most `samples`; default: powers of 2, and `samples`.
+        temperature, top_k, top_p, min_p, max_new_tokens: of sampling, see `Rollout.generate`.
+        ranges: weighted means over ops by name, such as {"edge": {"11-14": 1.0}}.
+        traces: number of samples per op to keep with the status of their steps.
         seed: of the sampling; the problems are the same for every seed.
-        engine: of a folder: "fastreason", "transformers", or "auto" for ours where it can read the model.
-        device: of a folder: "cpu", "cuda", or "auto" for a GPU where there is one.
-        out: a folder for the verdict of every sample as Parquet (needs pyarrow), from which a later call of the same
-            model and settings goes on, and for results.json.
-        seen: uint64 [N] nameless graphs of what the model was trained on, as `TaskStream.graph_hashes` gives them, or
-            several such sets by name: `scores.graphs` then tells the problems of these graphs from the others.
+        engine: for a folder: "fastreason", "transformers", or "auto" for our decoder if it supports the model.
+        device: for a folder: "cpu", "cuda", or "auto" for a GPU if there is one.
+        out: a folder for results.json and the verdict of every sample as Parquet (needs pyarrow); a later call with the
+            same model and settings continues from it.
+        seen: hashes of the nameless graphs that the model was trained on, uint64 [N] from `TaskStream.graph_hashes`, or
+            several such sets by name; `scores.graphs` then separates problems with these graphs from the others.
     Returns:
-        Scores. They print as a table; `scores.verified[6].at(8)` is pass@8 of op 6 with its interval.
+        Scores, which print as a table; `scores.verified[6].at(8)` is pass@8 at op 6 with its interval.
     Raises:
-        ValueError: a setting is out of range, the model cannot be read, or its tokenizer does not know the words.
+        ValueError: a setting is out of range, the model cannot be read, or its tokenizer does not know all words.
+    Source:
+        Chen et al. 2021, arXiv:2107.03374, equation 1.
     """
     mix = Mixture.preset(mixture) if isinstance(mixture, str) else mixture
     settings = EvaluateSettings(
@@ -114,25 +118,25 @@ def find_edge(
     engine: Engine = "auto",
     device: Device = "auto",
 ) -> Edge:
-    """Labels every cell of a mixture mastered, edge or out of reach, on the split `val`.
+    """Labels every cell of a mixture as mastered, edge or out of reach, on split `val`.
 
-    Undecided cells get more problems until their bounds leave one label, or problems or budget end.
+    Undecided cells get more problems until their bounds leave only one label, or problems or budget run out.
 
     Args:
         model, tokenizer, engine, device: as for `evaluate`.
-        mixture: its cells are labelled; the weights do not matter.
-        samples: of each problem: the k of pass@k.
-        mastered: pass@1 from which a cell is mastered.
+        mixture: the cells to label; weights are ignored.
+        samples: number per problem, the k of pass@k.
+        mastered: pass@1 above which a cell is mastered.
         reach: pass@k below which a cell is out of reach.
-        confidence: least probability that a decided label is right.
-        first: problems of the first look; every further look doubles what there is.
-        problems: most problems of a cell.
-        budget: most samples of all cells together, at least those of the first look; 0: no limit.
+        confidence: minimum probability that a final label is right.
+        first: problems per cell at first; each further look doubles their number.
+        problems: maximum number of problems per cell.
+        budget: maximum number of samples over all cells, at least those of the first look; 0: no limit.
         temperature, max_new_tokens, seed: of sampling.
     Returns:
-        Edge: `cells` with estimates and labels, and `mixture`, the cells at the edge. It prints as a table.
+        Edge, which prints as a table: `cells` with estimates and labels, and `mixture`, the cells at the edge.
     Raises:
-        ValueError: a setting is out of range, or the model cannot be asked these problems.
+        ValueError: a setting is out of range, or the model cannot be sampled on these problems.
     """
     settings = edge.EdgeSettings(samples, mastered, reach, confidence, first, problems, budget)
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
@@ -146,7 +150,7 @@ def _sampler(
 ) -> Sampler:
     if isinstance(model, str | Path):
         if tokenizer is not None:
-            raise ValueError(f"{name}: tokenizer goes with a Decoder; the folder {str(model)!r} has its own")
+            raise ValueError(f"{name}: tokenizer is for a Decoder only; the folder {str(model)!r} has its own")
         return load_sampler(model, sampling, engine, device)
     if isinstance(model, Decoder):
         if tokenizer is None:

@@ -1,10 +1,10 @@
-"""pass@k from n samples of each problem, and how far it can be trusted.
+"""pass@k from n samples of each problem, with confidence intervals.
 
     pass@k = mean over problems of 1 - C(n - c, k) / C(n, k),   c of the n samples pass
 
-The binomials are ratios of factorials, taken as sums of logarithms: C(1100, 550) is beyond the range of floats.
-Intervals: percentiles of a bootstrap that draws problems with all their samples (the samples of one problem are alike,
-so drawing single samples would promise too much), and bounds that hold for any distribution.
+Binomials are computed from log-factorials, because C(1100, 550) exceeds the range of floats. Intervals are percentiles
+of a bootstrap over problems with all their samples (samples of one problem are correlated, so resampling single samples
+would give intervals that are too narrow), and bounds that hold for any distribution.
 
 Letters: P problems, K values of k, R resamples, M columns.
 
@@ -22,15 +22,15 @@ from ..runtime.arguments import INT64_MAX, integers
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-_MOST_SAMPLES = 10_000_000  # of which each has its factorial in a table
-_BLOCK = 1 << 20  # draws at a time, 8 MB
+_MOST_SAMPLES = 10_000_000  # the factorial of each number up to this is in a table
+_BLOCK = 1 << 20  # draws per block, 8 MB
 
 
 def pass_at_ks(num_correct: np.ndarray, num_samples: np.ndarray | int, ks: Sequence[int]) -> np.ndarray:
-    """float64 [P, K]: for every problem and k the chance that k of its samples, drawn without replacement, hold a
-    correct one.
+    """float64 [P, K]: for every problem and k, the probability that k of its samples, drawn without replacement,
+    include a correct one.
 
-        1 - exp(log (n - c)! - log (n - c - k)! - log n! + log (n - k)!),   1 where n - c < k
+        1 - exp(log (n - c)! - log (n - c - k)! - log n! + log (n - k)!),   1 if n - c < k
 
     Args:
         num_correct: integers [P] in 0 .. n.
@@ -57,13 +57,24 @@ def pass_at_ks(num_correct: np.ndarray, num_samples: np.ndarray | int, ks: Seque
         - log_factorial[n][:, None]
         + log_factorial[n[:, None] - k]
     )
-    # lgamma rounds, so that a sum that is 0 may be 1e-14
+    # because of rounding in lgamma, a sum of 0 may come out as 1e-14
     passed = np.where(wrong < k, 1.0, -np.expm1(np.minimum(none_right, 0.0)))
     return np.where(c[:, None] == 0, 0.0, passed)
 
 
 def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
-    """float64 [P]: `pass_at_ks` for one k.
+    """float64 [P]: unbiased estimate of pass@k for each problem.
+
+        pass@k = 1 - C(n - c, k) / C(n, k)
+
+    Args:
+        num_correct: c, integers [P] in 0 .. n.
+        n: samples per problem.
+        k: in 1 .. n.
+    Raises:
+        ValueError: k or a count is out of range.
+    Source:
+        Chen et al. 2021, arXiv:2107.03374, equation 1.
 
     >>> pass_at_k(np.array([0, 1, 4]), n=4, k=2).round(12).tolist()
     [0.0, 0.5, 1.0]
@@ -72,14 +83,14 @@ def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
 
 
 def bootstrap_means(values: np.ndarray, seed: int | Sequence[int] = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """float64 [R, M]: the means of `values` [P, M] over problems, for R draws of P problems with replacement."""
+    """float64 [R, M]: means of `values` [P, M] over problems, for R resamples of P problems with replacement."""
     num_problems, rng = len(values), np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
-    block = max(1, _BLOCK // num_problems)  # bounds the memory of many problems
+    block = max(1, _BLOCK // num_problems)  # bounds memory when there are many problems
     for first in range(0, resamples, block):
         part = means[first : first + block]
         drawn = rng.integers(num_problems, size=(len(part), num_problems))
-        # how often each problem was drawn; a matrix product with it takes the means of all columns at once
+        # how often each problem was drawn; one matrix product gives the means of all columns
         drawn += num_problems * np.arange(len(part))[:, None]
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         part[:] = (times.astype(np.float64) @ values) / num_problems
@@ -87,7 +98,7 @@ def bootstrap_means(values: np.ndarray, seed: int | Sequence[int] = 0, resamples
 
 
 def percentile_interval(means: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
-    """float64 [2, ...]: between these lie the middle `confidence` of the R means [R, ...]."""
+    """float64 [2, ...]: the interval that contains the middle `confidence` of the R means [R, ...]."""
     tail = (1.0 - confidence) / 2.0
     return np.quantile(means, [tail, 1.0 - tail], axis=0)
 
@@ -99,12 +110,12 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, resamples: int = RESAM
 
 
 def mean_bounds(mean: np.ndarray, num_problems: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the expectation of independent values in [0, 1], whatever their distribution.
+    """Bounds on the expectation of independent values in [0, 1], for any distribution.
 
         {q : P * KL(mean || q) <= log(1 / error)},   KL(p || q) = p log(p / q) + (1 - p) log((1 - p) / (1 - q))
 
-    Each bound is wrong with probability at most `error`. Unlike a bootstrap they have a width where all values are
-    alike: with P values of 0 the upper one is 1 - error ** (1 / P), the exact binomial one.
+    Each bound is wrong with probability at most `error`. Unlike a bootstrap interval they have non-zero width if all
+    values are equal: for P zeros the upper bound is 1 - error ** (1 / P), the exact binomial one.
 
     Args:
         mean: float [...] in 0 .. 1, over P values.
@@ -123,7 +134,7 @@ def mean_bounds(mean: np.ndarray, num_problems: np.ndarray, error: float) -> tup
 
 
 def _where_divergence_is(p: np.ndarray, allowed: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The q between p and `end` with KL(p || q) = allowed, by bisection; `end` where p is there already."""
+    """The q between p and `end` with KL(p || q) = allowed, by bisection; `end` if p equals it."""
     inside, outside = p.copy(), end.copy()
     for _ in range(40):
         middle = (inside + outside) / 2.0

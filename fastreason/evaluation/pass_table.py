@@ -1,7 +1,7 @@
-"""From verdicts to a table: what the samples of each problem gave, and pass@k by op, range, theme and mode.
+"""From verdicts to a table: counts per problem, and pass@k by op, range, theme and mode.
 
-A problem counts by how many of its samples pass; everything of an evaluation follows from these counts, so they are all
-that is kept of half a million samples.
+All results of an evaluation follow from how many samples of each problem pass, so these counts are all that is kept of
+half a million samples.
 
 Letters: P problems, K values of k, R resamples, M = 3 K + 1 columns: pass@k at each level, and process accuracy.
 """
@@ -19,29 +19,29 @@ from .op_ranges import op_weights
 from .pass_at_k import bootstrap_means, pass_at_ks, percentile_interval
 
 LEVELS = {"verified": "verified", "sound": "sound", "answer": "answer_correct"}
-"""Name of each level in results and of its column among the samples."""
+"""The name of each level in results, and of its column among the samples."""
 
 SCORES = np.dtype(
     [
         ("op", np.int32),
-        ("problem", np.int64),  # its index in the stream of its op, or the gold row
-        ("theme", np.int32),  # a number into a list of names, as is mode
+        ("problem", np.int64),  # index in the stream of its op, or gold row
+        ("theme", np.int32),  # index into a list of names, like mode
         ("mode", np.int32),
         ("samples", np.int64),
-        *((name, np.int64) for name in LEVELS),  # how many of the samples pass
+        *((name, np.int64) for name in LEVELS),  # number of samples that pass
         ("process_accuracy", np.float64),  # mean over the samples
         ("tokens", np.int64),
-        ("stopped", np.int64),  # how many ended before the limit
+        ("stopped", np.int64),  # number of samples that ended before the limit
         ("failures", np.int64, (len(FailureKind),)),
     ]
 )
-"""One row a problem. Arrays of it are joined, sorted and sent between processes as they are."""
+"""One row per problem. Arrays of it can be joined, sorted and sent between processes."""
 
 Entry = dict[str, Any]
 
 
 def scores_of(columns: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
-    """SCORES [P] from columns [P * samples] with a row for each sample, those of one problem next to each other."""
+    """SCORES [P] from columns [P * samples] with one row per sample, those of a problem adjacent."""
     first = {name: columns[name][::samples] for name in ("op", "problem", "theme", "mode")}
     scores = np.zeros(len(first["op"]), dtype=SCORES)
     for name, values in first.items():
@@ -74,43 +74,44 @@ def summarise(
 
     Args:
         scores: SCORES [P], in any order.
-        themes, modes: the names that the numbers in `scores` stand for.
-        ks: none above the samples of a problem.
-        ranges: weights of ops by range, all of them among the scored ones. A range is the weighted mean of its ops;
-            its interval draws the problems of each op anew, independently.
+        themes, modes: the names that `scores` has indices of.
+        ks: at most the number of samples per problem.
+        ranges: weights of ops by range, all of which must be scored. A range is the weighted mean of its ops; its
+            interval resamples the problems of each op independently.
         seed: of the resampling.
     Returns:
-        {"ops": {OP: entry}, "ranges": {NAME: entry}, "themes": ..., "modes": ...}; docs/evaluation.md tells an entry.
+        {"ops": {OP: entry}, "ranges": {NAME: entry}, "themes": ..., "modes": ...}; docs/evaluation.md describes
+        entries.
     """
     scores = scores[np.lexsort((scores["problem"], scores["op"]))]
     weights = {name: op_weights(parts, name) for name, parts in ranges.items()}
-    found: dict[str, dict[str, Entry]] = {"ops": {}, "ranges": {}, "themes": {}, "modes": {}}
+    tables: dict[str, dict[str, Entry]] = {"ops": {}, "ranges": {}, "themes": {}, "modes": {}}
     totals: dict[str, Group] = {}
     for op in np.unique(scores["op"]).tolist():
         group = Group.of(scores[scores["op"] == op], ks, [seed, 0, op + 1])
-        found["ops"][str(op)] = group.entry(ks)
+        tables["ops"][str(op)] = group.entry(ks)
         for name, weight_of in weights.items():
             if op in weight_of:
                 part = group.scaled(weight_of[op])
                 totals[name] = totals[name].plus(part) if name in totals else part
-    found["ranges"] = {name: totals[name].entry(ks) for name in weights}
+    tables["ranges"] = {name: totals[name].entry(ks) for name in weights}
     for what, names in (("themes", themes), ("modes", modes)):
         column = scores[what.removesuffix("s")]
         for i, name in enumerate(names):
             if (column == i).any():
-                found[what][name] = Group.of(scores[column == i], ks, [seed, 1 + (what == "modes"), i]).entry(ks)
-    return found
+                tables[what][name] = Group.of(scores[column == i], ks, [seed, 1 + (what == "modes"), i]).entry(ks)
+    return tables
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Means over some problems, and the same means over resampled ones."""
+    """Means over a group of problems, and the same means over resampled problems."""
 
     problems: int
     samples: int
     mean_M: np.ndarray
     resampled_RM: np.ndarray
-    facts: np.ndarray  # shares of failure kinds, mean length, share of samples that ended by themselves
+    facts: np.ndarray  # shares of failure kinds, mean length, share of samples that ended before the limit
 
     @classmethod
     def of(cls, scores: np.ndarray, ks: Sequence[int], seed: Sequence[int]) -> Group:
@@ -150,7 +151,7 @@ class Group:
 
 
 def shown_ks(ks: Sequence[int], most: int = 4) -> list[int]:
-    """A few of the ks for a table: powers of 2 with the same ratio, and the largest.
+    """A few of the ks for a table: powers of 2 with a constant ratio, and the largest.
 
     >>> shown_ks(range(1, 129)), shown_ks([1, 4])
     ([1, 8, 32, 128], [1, 4])
@@ -162,7 +163,7 @@ def shown_ks(ks: Sequence[int], most: int = 4) -> list[int]:
 
 
 def table(result: Mapping[str, Mapping[str, Entry]]) -> str:
-    """Percent: verified pass@k with the 95 % interval of the first k, then other readings at that k."""
+    """A table in percent: verified pass@k with the 95 % interval of the first k, then other measures at that k."""
     ks = shown_ks([int(k) for k in next(iter(result["ops"].values()))["verified"]])
     header = f"{'':18}{'problems':>9}{'verified @' + str(ks[0]):>13}{'95 %':>14}"
     header += "".join(f"{'@' + str(k):>7}" for k in ks[1:]) + f"{'answer':>9}{'sound':>7}{'process':>9}"
@@ -185,7 +186,7 @@ def _line(name: str, entry: Entry, ks: Sequence[int]) -> str:
 
 
 def failure_table(result: Mapping[str, Mapping[str, Entry]]) -> str:
-    """Percent of the samples of each op that fail in each way; "none" are the sound ones."""
+    """A table of the percentage of samples per failure kind and op; "none" are the sound ones."""
     entries = result["ops"]
     kinds = [kind.name for kind in FailureKind if any(kind.name in entry["failures"] for entry in entries.values())]
     width = max(len(kind) for kind in kinds) + 2

@@ -1,11 +1,11 @@
-"""What an evaluation leaves on disk, and how a later one goes on from it.
+"""The files of an evaluation, from which an interrupted one resumes.
 
-    evaluation.json          what is evaluated: settings, seed, model; a folder of something else is refused
-    samples/op-07-0032.parquet   a row for each sample of some problems: op 7, problem 32 and those after it
-    results.json             the scores, once every problem is done
+    evaluation.json          what is evaluated: settings, seed, model; other folders are rejected
+    samples/op-07-0032.parquet   one row per sample of some problems: op 7, problems from 32 on
+    results.json             the scores, once all problems are done
 
-A file appears under its name when it is whole, so a kill at any moment loses at most the problems in work. Processes
-write their own files; any number of them may go on with what others left.
+A file gets its final name when complete, so a kill loses at most the problems in progress. Each process writes its own
+files; any number of processes may continue.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ COLUMNS = {
     "stopped": np.bool_,
     "failure": np.int8,
 }
-"""Of a sample, in memory: names are numbers into their lists, `stopped` stands for the finish reason "stop"."""
+"""The columns of samples in memory: names are indices into lists, `stopped` means finish reason "stop"."""
 
 _NOTES = b"fastreason"
 
 
 def require_pyarrow(what: str) -> Any:
-    """The module; ModuleNotFoundError, where it is missing, says that `what` needs it."""
+    """Imports pyarrow; a ModuleNotFoundError says that `what` needs it."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -57,12 +57,12 @@ class EvaluationFolder:
     """The files of one evaluation.
 
     Args:
-        path: made if missing.
-        identity: what is evaluated, as JSON; what is there must be of the same.
-        themes, modes: the names behind the numbers in columns.
-        resume: go on with what is there.
+        path: created if missing.
+        identity: what is evaluated, as JSON; must match an existing evaluation.
+        themes, modes: the names that columns have indices of.
+        resume: continue an existing evaluation.
     Raises:
-        ValueError: the folder holds something else, or an evaluation and `resume` is not set.
+        ValueError: the folder holds something else, or an evaluation although `resume` is not set.
         ModuleNotFoundError: pyarrow is not installed.
     """
 
@@ -84,7 +84,7 @@ class EvaluationFolder:
             "failure": [kind.name for kind in FailureKind],
             "stopped": ["length", "stop"],
         }
-        # every rank looks before the first one writes
+        # every rank checks before the first one writes
         self._check(json.loads(to_json(identity)), resume)
         distributed.barrier()
         if distributed.is_main():
@@ -97,20 +97,22 @@ class EvaluationFolder:
     def _check(self, identity: Mapping[str, Any], resume: bool) -> None:
         file = self.path / "evaluation.json"
         if not file.exists():
-            # the first file may be left half-written
+            # the first file may be incomplete
             if self.path.exists() and any(
                 path != self.samples and not path.name.startswith((".lock", "evaluation.json.new"))
                 for path in self.path.iterdir()
             ):
-                raise ValueError(f"eval: {self.path} is not empty and holds no evaluation; give another --out")
+                raise ValueError(f"eval: {self.path} is not empty and not an evaluation; choose another --out")
             return
         if not resume:
-            raise ValueError(f"eval: {self.path} holds an evaluation; --resume goes on with it, or give another --out")
+            raise ValueError(
+                f"eval: {self.path} holds an evaluation; continue it with --resume, or choose another --out"
+            )
         before = json.loads(file.read_text(encoding="utf-8"))
         for name in sorted(before.keys() | identity.keys()):
             if before.get(name) != identity.get(name):
                 raise ValueError(
-                    f"eval: {self.path} is of another evaluation: {name} was {before.get(name)!r:.80}, "
+                    f"eval: {self.path} holds another evaluation: {name} was {before.get(name)!r:.80}, "
                     f"now it is {identity.get(name)!r:.80}"
                 )
 
@@ -123,7 +125,7 @@ class EvaluationFolder:
     def write(
         self, op: int, first: int, columns: Mapping[str, np.ndarray], notes: Any, texts: Sequence[str] | None = None
     ) -> None:
-        """Some problems of an op: COLUMNS, something to keep with them as JSON, and the completions."""
+        """Writes some problems of an op: COLUMNS, extra data as JSON, and the completions."""
         pa = self.pa
         arrays = {name: self._named(name, columns[name]) for name in COLUMNS}
         arrays["finish_reason"] = arrays.pop("stopped")
@@ -133,14 +135,14 @@ class EvaluationFolder:
         write_whole(self._part(op, first), lambda file: pa.parquet.write_table(table, file, compression="zstd"))
 
     def _named(self, name: str, values: np.ndarray) -> Any:
-        """An Arrow array; names instead of the numbers that stand for them."""
+        """An Arrow array, with names in place of indices."""
         if name not in self.names:
             return self.pa.array(values.astype(COLUMNS[name]))
         numbers = self.pa.array(values.astype(np.int32))
         return self.pa.DictionaryArray.from_arrays(numbers, self.pa.array(self.names[name]))
 
     def read(self, op: int, first: int) -> tuple[dict[str, np.ndarray], Any]:
-        """What `write` was given, completions apart.
+        """The data given to `write`, except completions.
 
         Raises:
             ValueError: the file is damaged.
@@ -158,10 +160,10 @@ class EvaluationFolder:
                     columns[name] = column.to_numpy(zero_copy_only=False).astype(dtype)
             return columns, json.loads(table.schema.metadata[_NOTES])
         except (OSError, KeyError, ValueError, self.pa.ArrowException) as error:
-            raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume does it again") from error
+            raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume will redo it") from error
 
     def seconds(self) -> float:
-        """What sampling and grading of all parts took, summed over processes and earlier calls."""
+        """Seconds of sampling and grading of all parts, summed over processes and earlier calls."""
         notes = [self.pa.parquet.read_schema(path).metadata[_NOTES] for path in self.samples.glob("*.parquet")]
         return sum(json.loads(note)["seconds"] for note in notes)
 
@@ -171,10 +173,10 @@ class EvaluationFolder:
 
 
 def model_identity(folder: str | Path) -> dict[str, str]:
-    """SHA-256 of the files that decide what a model folder answers, by name."""
-    found = {}
+    """SHA-256, by name, of the files that determine the output of a model folder."""
+    hashes = {}
     for path in sorted(Path(folder).iterdir()):
         if path.name in ("config.json", "tokenizer.json") or path.suffix in (".safetensors", ".bin", ".model"):
             with path.open("rb") as file:
-                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes

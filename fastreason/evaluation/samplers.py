@@ -1,7 +1,6 @@
-"""Who answers: our decoder through `Rollout`, or any causal language model through transformers.
+"""Samplers: our decoder through `Rollout`, or any causal language model through transformers.
 
-An evaluation and the search for the edge ask a `Sampler` for graded samples of a batch of problems and do not know what
-stands behind it.
+Evaluation and the search for the edge obtain graded samples from a `Sampler`, whatever the model behind it.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from ..text.tokenizer_json import SPECIALS
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn."""
+    """Settings of sampling."""
 
     temperature: float = 0.7
-    """Of the softmax; 0 takes the most likely token."""
+    """Divides the logits; 0 always takes the most likely token."""
     top_k: int = 0
-    """Only the k most likely tokens; 0: all."""
+    """Keep only the k most likely tokens; 0: all."""
     top_p: float = 1.0
-    """Only the most likely tokens that hold this share; 1: all."""
+    """Keep only the most likely tokens with at least this total probability; 1: all."""
     min_p: float = 0.0
-    """Only tokens with at least this share of the most likely one's probability; 0: all."""
+    """Keep only tokens at least this many times as likely as the most likely one; 0: all."""
     max_new_tokens: int = 256
-    """Limit of a sample."""
+    """Maximum number of new tokens per sample."""
 
     def __post_init__(self) -> None:
         check_ranges("sampling", self, _RANGES)
@@ -52,9 +51,9 @@ class Samples:
 
     Args:
         verdicts: of P * n completions.
-        lengths: int64 [P * n] in tokens, the stop token included.
-        stopped: bool [P * n]: the model ended by itself, before the limit.
-        text: the completion of a row, without an end token.
+        lengths: int64 [P * n] in tokens, including the stop token.
+        stopped: bool [P * n]: the sample ended before the limit.
+        text: gives the completion of a row, without an end token.
     """
 
     verdicts: Verdicts
@@ -64,10 +63,10 @@ class Samples:
 
 
 class Sampler(Protocol):
-    """Draws and grades samples. The samples of a problem follow from the seed, its op and its index."""
+    """Draws and grades samples. The samples of a problem are determined by the seed, its op and its index."""
 
     def check(self, problems: ProblemBatch) -> None:
-        """Raises ValueError for problems that the model cannot be asked."""
+        """Raises ValueError for problems that the model cannot be sampled on."""
 
     def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples: ...
 
@@ -87,7 +86,7 @@ class RolloutSampler:
         tokens, offsets = self.tokenizer.core.encode_prompts(problems.core)
         longest, positions = int(np.diff(offsets).max()), self.engine.model.config.max_position_embeddings
         if longest >= positions:
-            raise ValueError(f"evaluate: a prompt has {longest} tokens, the model only {positions} positions")
+            raise ValueError(f"evaluate: a prompt has {longest} tokens, but the model has only {positions} positions")
         if SPECIALS[0] not in self.tokenizer.words:
             return
         unknown = np.flatnonzero(tokens == self.tokenizer.id_of(SPECIALS[0]))
@@ -97,7 +96,7 @@ class RolloutSampler:
             raise ValueError(
                 f"evaluate: the tokenizer does not know every word of theme {cell.theme} with max_value "
                 f"{cell.max_value} (op {cell.op}, problem {problems.indices[problem]}); "
-                "choose the themes and the max_value that the model was trained on"
+                "choose themes and max_value as in training"
             )
 
     def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples:
@@ -123,7 +122,7 @@ class RolloutSampler:
 
 
 def _stop(tokenizer: Tokenizer) -> list[int | str]:
-    """Where a sample ends: behind `</answer>`, which need not be one token, or at the end token."""
+    """The stop sequences: `</answer>`, which need not be a single token, and the end token."""
     try:
         return [tokenizer.answer_close_id, tokenizer.eos_id]
     except ValueError:
@@ -131,5 +130,5 @@ def _stop(tokenizer: Tokenizer) -> list[int | str]:
 
 
 def sample_ids(problems: ProblemBatch) -> np.ndarray:
-    """int64 [P]: what stands for each problem in the draws: its index, and its op, whose streams all start at 0."""
+    """int64 [P]: prompt ids for sampling, from index and op, since the streams of all ops start at 0."""
     return (problems.ops.astype(np.int64) << 32) + problems.indices

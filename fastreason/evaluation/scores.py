@@ -1,4 +1,4 @@
-"""Results of an evaluation and of a search for the edge: numbers with their intervals, a table, and JSON."""
+"""Results of evaluations and edge searches: numbers with intervals, tables, and JSON."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .seen_unseen import PARTS
 @explain_fields
 @dataclass(frozen=True)
 class Estimate:
-    """A share of problems, and the 95 % interval of it."""
+    """An estimated share with its 95 % interval."""
 
     value: float
-    """In 0 .. 1, as are the bounds."""
+    """The estimate, in 0 .. 1 like its bounds."""
     low: float
     """Lower bound."""
     high: float
@@ -36,21 +36,21 @@ class Estimate:
 
 
 class PassAtK:
-    """pass@k of some problems, for each k that was asked for."""
+    """pass@k of a group of problems, for each requested k."""
 
     def __init__(self, values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> None:
         self._values, self._intervals = values, intervals
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """The values of k, rising."""
+        """The values of k, increasing."""
         return tuple(map(int, self._values))
 
     def at(self, k: int) -> Estimate:
         """pass@k with its interval.
 
         Raises:
-            ValueError: this k was not asked for.
+            ValueError: this k was not requested.
         """
         if k not in self.ks:
             raise ValueError(f"Scores: k must be one of {', '.join(map(str, self.ks))}, got {k!r}")
@@ -84,13 +84,13 @@ class Level(Mapping[int | str, PassAtK]):
 
 
 class Scores:
-    """What `fr.evaluate` returns. It prints as a table.
+    """The result of `fr.evaluate`, which prints as a table.
 
-        scores.verified[6].at(8).value      verified pass@8 of op 6, and .low, .high
-        scores.process_accuracy["edge"]     of a range, theme or mode by its name
+        scores.verified[6].at(8).value      verified pass@8 at op 6; also .low and .high
+        scores.process_accuracy["edge"]     for a range, theme or mode by name
 
     Args:
-        result: as results.json holds it; docs/evaluation.md has all of it.
+        result: the content of results.json, see docs/evaluation.md.
     """
 
     def __init__(self, result: Mapping[str, Any]) -> None:
@@ -101,22 +101,22 @@ class Scores:
 
     @property
     def verified(self) -> Level:
-        """The answer and every gold step are right."""
+        """pass@k where a sample passes if its answer and every gold step are correct."""
         return Level(self._entries, "verified")
 
     @property
     def sound(self) -> Level:
-        """Verified, and nothing that is printed is wrong."""
+        """pass@k where a sample passes if it is verified and nothing written is wrong."""
         return Level(self._entries, "sound")
 
     @property
     def answer(self) -> Level:
-        """The answer is right, whatever led to it."""
+        """pass@k where a sample passes if its answer is right, whatever the steps."""
         return Level(self._entries, "answer")
 
     @property
     def process_accuracy(self) -> dict[int | str, Estimate]:
-        """The mean share of gold steps that are right."""
+        """The mean share of gold steps that are correct."""
         return {
             key: Estimate(entry["process_accuracy"], *entry["process_accuracy_interval"])
             for key, entry in self._entries.items()
@@ -124,7 +124,7 @@ class Scores:
 
     @property
     def failures(self) -> dict[int | str, dict[str, float]]:
-        """Shares of samples by kind of failure; NONE are the sound ones."""
+        """Shares of samples by failure kind; NONE are the sound ones."""
         return {key: dict(entry["failures"]) for key, entry in self._entries.items()}
 
     @property
@@ -151,30 +151,30 @@ class Scores:
 
     @property
     def samples(self) -> int:
-        """Samples that were graded."""
+        """Number of graded samples."""
         return int(self.result["samples"])
 
     @property
     def tokens(self) -> int:
-        """Tokens of all samples."""
+        """Total number of sampled tokens."""
         return int(self.result["tokens"])
 
     @property
     def traces(self) -> list[dict[str, Any]]:
-        """A few samples with their steps marked."""
+        """A few samples with the status of their steps."""
         return list(self.result["traces"])
 
     def failure_table(self) -> str:
-        """Percent of the samples of each op that fail in each way."""
+        """A table of the percentage of samples per failure kind and op."""
         return failure_table(self.result)
 
     def to_dict(self) -> dict[str, Any]:
-        """As results.json holds it."""
+        """The content of results.json."""
         return self.result
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
-        """From the results.json that `fastreason eval --out` wrote."""
+        """Loads the results.json written by `fastreason eval --out`."""
         return cls(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
@@ -189,7 +189,7 @@ class Scores:
 
 
 class Edge:
-    """What `fr.find_edge` returns: a label for each cell. It prints as a table."""
+    """The result of `fr.find_edge`: a label for each cell. Prints as a table."""
 
     def __init__(self, cells: Sequence[EdgeCell], samples: int) -> None:
         self.cells, self.samples = tuple(cells), samples
@@ -200,12 +200,13 @@ class Edge:
 
     @property
     def mixture(self) -> Mixture | None:
-        """The cells at the edge, each with weight 1: what reinforcement learning needs. None: there are none."""
+        """The cells at the edge, with weight 1 each, as training data for reinforcement learning; None if there are
+        none."""
         parts = edge_mixture(self.cells)
         return Mixture.from_dict(parts) if parts else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As `fastreason edge --out` writes it."""
+        """The content of the file written by `fastreason edge --out`."""
         return {"cells": [cell.to_dict(self.samples) for cell in self.cells], "edge": edge_mixture(self.cells)}
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """Samples of any causal language model that transformers loads.
 
-Prompts go in as text and completions are graded as text, so any tokenizer will do. Slower than `Rollout` by design:
-prompts are asked one after the other, and each waits for its longest sample.
+Prompts and completions are passed as text, so any tokenizer will do. Slower than `Rollout` by design: prompts are
+processed one at a time, and each waits for its longest sample.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..tasks.stream import ProblemBatch
 from .samplers import Samples, Sampling, sample_ids
 
 STOP = "</answer>"
-_TAIL = 16  # tokens; more than any tokenizer needs for STOP
+_TAIL = 16  # tokens, more than any tokenizer needs for STOP
 MAX_SEQUENCES = 128
-_FEW_LAYERS = 1000  # that take no time, whatever the weights
+_FEW_LAYERS = 1000  # few enough to build quickly, whatever the weights
 
 
 class TransformersSampler:
@@ -31,7 +31,7 @@ class TransformersSampler:
 
     Args:
         folder: a model with a tokenizer, in Hugging Face's layout.
-        sampling: the folder's own generation_config.json does not count.
+        sampling: overrides the folder's generation_config.json.
     Raises:
         ValueError: transformers cannot load the model or its tokenizer.
         ModuleNotFoundError: transformers is not installed.
@@ -50,10 +50,10 @@ class TransformersSampler:
             self.tokenizer = _load_tokenizer(Path(folder))
             loader: Any = transformers.AutoModelForCausalLM
             model, info = loader.from_pretrained(folder, dtype="auto", output_loading_info=True)
-        except Exception as error:  # a damaged folder may raise anything there
+        except Exception as error:  # a damaged folder may raise any exception
             text = " ".join(str(error).split())[:500]
             raise ValueError(f"transformers cannot load {folder}: {type(error).__name__}: {text}") from error
-        if missing := sorted(info["missing_keys"]):  # which transformers would draw at random
+        if missing := sorted(info["missing_keys"]):  # which transformers would initialize randomly
             raise ValueError(f"transformers cannot load {folder}: it has no weight {missing[0]}")
         self.model: Any = model.to(self.device).eval()
         self.model.generation_config = transformers.GenerationConfig()
@@ -67,13 +67,13 @@ class TransformersSampler:
         )
         self.criteria = transformers.StoppingCriteriaList([self._at_stop])
         names = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-        # few tokens can end the tag, so few rows need be read as text at a step
+        # few tokens can end the tag, so few rows need to be decoded at each step
         size = max(len(names), self.model.config.get_text_config().vocab_size)
         self.may_stop = torch.zeros(size, dtype=torch.bool, device=self.device)
         self.may_stop[: len(names)] = torch.tensor([name is not None and ">" in name for name in names])
 
     def check(self, problems: ProblemBatch) -> None:
-        """Any text can be asked."""
+        """Accepts all problems, since any text can be a prompt."""
 
     def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples:
         rows: list[np.ndarray] = []
@@ -81,7 +81,7 @@ class TransformersSampler:
             for first in range(0, n, MAX_SEQUENCES):
                 rows.extend(self._generate(prompt, min(MAX_SEQUENCES, n - first), (seed, sample_id, first)))
         ends = [self._end(row) for row in rows]
-        # without an end token, which is no part of the text; a stop string is
+        # the end token is not part of the text, a stop string is
         kept = [row[:end] for row, (end, _) in zip(rows, ends, strict=True)]
         kept = [row[:-1] if len(row) and row[-1] in self.eos_ids else row for row in kept]
         texts = [self._decode(row) for row in kept]
@@ -89,8 +89,8 @@ class TransformersSampler:
         return Samples(grade(problems, texts, finished=stopped), lengths, stopped, texts.__getitem__)
 
     def _generate(self, prompt: str, count: int, key: tuple[int, ...]) -> np.ndarray:
-        """New tokens [count, length] of `count` samples of one prompt: a function of the key alone."""
-        # not by num_return_sequences, which greedy generation refuses
+        """New tokens [count, length] of `count` samples of one prompt, determined by the key."""
+        # not with num_return_sequences, which greedy generation rejects
         encoded = self.tokenizer([prompt] * count, return_tensors="pt", return_token_type_ids=False).to(self.device)
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
@@ -105,7 +105,7 @@ class TransformersSampler:
         return done
 
     def _end(self, row: np.ndarray) -> tuple[int, bool]:
-        """Length up to the stop string or the end token, both included, and whether there is one."""
+        """The length up to and including the stop string or end token, and whether there is one."""
         for at in np.flatnonzero(self.may_stop.cpu().numpy()[row] | np.isin(row, self.eos_ids)).tolist():
             if row[at] in self.eos_ids or STOP in self._decode(row[max(0, at + 1 - _TAIL) : at + 1]):
                 return at + 1, True
@@ -116,27 +116,27 @@ class TransformersSampler:
 
 
 def _check_layers(folder: Path) -> None:
-    """Raises ValueError where config.json claims more layers than there are weights: transformers builds them all."""
+    """Raises ValueError if config.json claims more layers than there are weights: transformers would build them all."""
     config = json.loads(read_regular(folder / "config.json", MAX_MB))
     files = sorted(folder.glob("*.safetensors"))
     most = max(_FEW_LAYERS, sum(len(read_tensors(file)) for file in files))
     for part in (config, config.get("text_config") or {}):
         for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
             if isinstance(value := part.get(name), int) and value > most:
-                raise ValueError(f"config.json: {name} is {value}, more than there are weights")
+                raise ValueError(f"config.json: {name} is {value}, but there are not that many weights")
 
 
 def _load_tokenizer(folder: Path) -> Any:
     import transformers
 
-    # as the file says: AutoTokenizer of transformers 5 gives some models the word pieces of their kind instead
+    # from the file: AutoTokenizer of transformers 5 gives some models their family's vocabulary instead
     kind = transformers.PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else transformers.AutoTokenizer
     return kind.from_pretrained(folder)
 
 
 def _special_ids(tokenizer: Any, config: Any) -> tuple[int, list[int]]:
-    """What pads, and what ends a text."""
-    found = [tokenizer.eos_token_id, getattr(config, "eos_token_id", None)]
-    eos_ids = sorted({i for value in found if value is not None for i in np.atleast_1d(value).tolist()})
+    """The padding token and the end tokens."""
+    candidates = [tokenizer.eos_token_id, getattr(config, "eos_token_id", None)]
+    eos_ids = sorted({i for value in candidates if value is not None for i in np.atleast_1d(value).tolist()})
     pad_ids = [tokenizer.pad_token_id, getattr(config, "pad_token_id", None), *eos_ids, 0]
     return next(i for i in pad_ids if i is not None), eos_ids

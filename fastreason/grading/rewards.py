@@ -1,8 +1,7 @@
-"""Rewards of verdicts, float32 [n] in [0, 1]. Any function of a `Verdicts` can take their place.
+"""Rewards computed from verdicts, float32 [n] in [0, 1]. Any function of a `Verdicts` can be used instead.
 
-Source: arXiv 2512.07783, section on process rewards. `by_step` and what a function of its own returns may also give
-rewards to single tokens, [n, length]. `silent_groups` and `sibling_agreement` look at groups: n samples of each
-problem, one problem after the other.
+Source: arXiv 2512.07783, section on process rewards. `by_step` and custom functions may also return rewards per token,
+[n, length]. `silent_groups` and `sibling_agreement` work on groups: n consecutive samples of each problem.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
     from ..tasks.stream import ProblemBatch
 
 LARGEST_REWARD = 1e15
-"""In absolute value: the squares of larger ones leave float32, in which the statistics of a group are computed."""
+"""Limit on the magnitude: squares of larger rewards overflow float32, in which group statistics are computed."""
 
 
 class Sampled(Protocol):
-    """What rewards look at of a `RolloutOutput`, the tokens of n samples."""
+    """The part of a `RolloutOutput` that rewards use: the tokens of n samples."""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -35,15 +34,15 @@ class Sampled(Protocol):
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n], with the stop token."""
+        """int64 [n], including the stop token."""
 
 
 Reward = Callable[["ProblemBatch", Sampled, Verdicts], np.ndarray]
-"""What reinforcement learning calls: float [n], or [n, length] with NaN where a token has no reward of its own."""
+"""What reinforcement learning calls: returns float [n], or [n, length] with NaN for tokens without a reward."""
 
 
 def outcome(verdicts: Verdicts) -> np.ndarray:
-    """1 where the answer is right, whatever led to it."""
+    """1 where the answer is right, whatever the steps."""
     return verdicts.answer_correct.astype(np.float32)
 
 
@@ -55,12 +54,12 @@ def blended(verdicts: Verdicts, outcome_weight: float = 0.2) -> np.ndarray:
 
 
 def strict(verdicts: Verdicts) -> np.ndarray:
-    """1 where the answer and every step are right."""
+    """1 where the answer and every gold step are correct."""
     return verdicts.verified.astype(np.float32)
 
 
 def steps(verdicts: Verdicts) -> np.ndarray:
-    """The share that is right of the G gold steps and the answer: (correct steps + answer) / (G + 1)."""
+    """The correct share of the G gold steps plus the answer: (correct steps + answer) / (G + 1)."""
     num_gold = np.diff(verdicts.gold_steps.offsets)
     return ((verdicts.process_accuracy * num_gold + outcome(verdicts)) / (num_gold + 1)).astype(np.float32)
 
@@ -68,10 +67,11 @@ def steps(verdicts: Verdicts) -> np.ndarray:
 def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.ndarray:
     """A reward for every step, at its last token, and one for the answer, at the last token of the sample.
 
-        1 where the step is correct, or the answer right; 0 where not; NaN at all other tokens
+        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens
 
     Returns:
-        float32 [n, length]. Where a step ends with the sample, as when the limit cuts it, the answer's reward stands.
+        float32 [n, length]. If a step ends at the last token, as in a truncated sample, that token has the answer's
+        reward.
     """
     del problems
     steps, length = verdicts.steps, samples.tokens.shape[1]
@@ -88,20 +88,20 @@ REWARDS: Mapping[str, Callable[..., np.ndarray]] = {
     "strict": strict,
     "steps": by_step,
 }
-"""Those with a name in recipes."""
+"""The rewards that recipes can name."""
 
 REWARDS_OF_SAMPLES = frozenset({"outcome", "blended", "strict"})
-"""Those of them that give a number to each sample, and none to its tokens."""
+"""Those of REWARDS that give one number per sample and none to single tokens."""
 
 
 def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -> Reward:
-    """A reward as reinforcement learning calls it, with what it returns checked.
+    """Wraps a reward for reinforcement learning: a function of (problems, samples, verdicts) whose result is checked.
 
     Args:
         reward: a name in REWARDS, "module:function", or a function: of verdicts, or of (problems, samples, verdicts).
-        arguments: further ones by name.
+        arguments: additional keyword arguments of the reward.
     Raises:
-        ValueError: there is no such name, module or function, or it takes something else.
+        ValueError: there is no such name, module or function, or the function has other parameters.
     """
     function = _imported(reward) if isinstance(reward, str) and reward not in REWARDS else reward
     if isinstance(function, str):
@@ -121,14 +121,14 @@ def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -
 
 
 def import_from(folder: Path) -> None:
-    """Has modules of rewards found in this folder, too, behind everything that is installed."""
+    """Lets reward modules be imported from this folder too, after everything that is installed."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 
 def _imported(path: str) -> Callable[..., np.ndarray]:
     module, _, name = path.partition(":")
-    import_from(Path.cwd())  # an installed command has only its own folder on the path
+    import_from(Path.cwd())  # an installed command has only the folder of its script on the path
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -137,7 +137,7 @@ def _imported(path: str) -> Callable[..., np.ndarray]:
             f"got {path!r} ({error})"
         ) from None
     if not callable(function):
-        raise ValueError(f"reward: {path!r} is not a function but {type(function).__name__}")
+        raise ValueError(f"reward: {path!r} must be a function, got {type(function).__name__}")
     return function
 
 
@@ -154,58 +154,58 @@ def _checked(
 
 
 def checked_rewards(returned: Any, name: str, num_samples: int, length: int | None = None) -> np.ndarray:
-    """What a reward function returned.
+    """Checks what a reward function returned.
 
     Args:
-        returned: whatever it is.
-        name: of the function.
-        num_samples, length: one number for each sample is wanted; if there is a length, or for each token.
+        returned: the returned object, of any type.
+        name: of the function, for messages.
+        num_samples, length: the result must have one number per sample or, if `length` is given, per token.
     Returns:
-        float64 [num_samples] or [num_samples, length], NaN only where a token has no reward of its own.
+        float64 [num_samples] or [num_samples, length], NaN only for tokens without a reward.
     Raises:
-        ValueError: it is something else: no real numbers, of another shape, not finite or beyond LARGEST_REWARD. The
-            message names the function and what it returned.
+        ValueError: the result does not consist of real numbers, has the wrong shape, is not finite or exceeds
+            LARGEST_REWARD. The message names the function and what it returned.
     """
     try:
-        found = np.asarray(returned)
+        array = np.asarray(returned)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"reward {name}: must return an array of numbers, got {returned!r:.80} ({error})") from None
-    if found.dtype.kind not in "biuf":
-        raise ValueError(f"reward {name}: must return real numbers, got {found.dtype} such as {found.flat[:1]!r:.80}")
-    if found.shape != (num_samples,) and (length is None or found.shape != (num_samples, length)):
-        of_tokens = "" if length is None else f", or [{num_samples}, {length}] of them for each token"
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"reward {name}: must return real numbers, got {array.dtype} such as {array.flat[:1]!r:.80}")
+    if array.shape != (num_samples,) and (length is None or array.shape != (num_samples, length)):
+        per_token = "" if length is None else f", or an array [{num_samples}, {length}] with one per token"
         raise ValueError(
-            f"reward {name}: must return one number for each of the {num_samples} samples{of_tokens}, "
-            f"got shape {found.shape}"
+            f"reward {name}: must return one number for each of the {num_samples} samples{per_token}, "
+            f"got shape {array.shape}"
         )
-    rewards = found.astype(np.float64)
+    rewards = array.astype(np.float64)
     wrong = np.isinf(rewards) | (np.isnan(rewards) & (rewards.ndim == 1))
     _refuse(wrong, rewards, f"reward {name}: must return finite numbers")
-    _refuse(
-        np.abs(rewards) > LARGEST_REWARD, rewards, f"reward {name}: must return numbers of at most {LARGEST_REWARD:g}"
-    )
+    too_large = np.abs(rewards) > LARGEST_REWARD
+    _refuse(too_large, rewards, f"reward {name}: must return numbers of magnitude at most {LARGEST_REWARD:g}")
     return rewards
 
 
 def _refuse(wrong: np.ndarray, rewards: np.ndarray, message: str) -> None:
     if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = f"sample {where[0]}" + (f", token {where[1]}" if len(where) == 2 else "")
-        raise ValueError(f"{message}, got {rewards[where]:g} for {place}")
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        position = f"sample {index[0]}" + (f", token {index[1]}" if len(index) == 2 else "")
+        raise ValueError(f"{message}, got {rewards[index]:g} for {position}")
 
 
 def silent_groups(rewards: np.ndarray, group_size: int) -> float:
-    """The share of groups whose samples all have the same reward, which give a policy no gradient.
+    """The share of zero-advantage groups: all samples have the same reward, so the policy gets no gradient.
 
     Args:
         rewards: [problems * group_size], the samples of one problem next to each other.
+        group_size: samples of each problem, at least 1.
     """
     groups = _in_groups("silent_groups", rewards, group_size)
     return float((groups == groups[:, :1]).all(axis=1).mean()) if len(groups) else 0.0
 
 
 def sibling_agreement(verdicts: Verdicts, group_size: int) -> np.ndarray:
-    """For every step the share of its group's samples that give the same name and value: a signal without gold.
+    """For every step, the share of its group's samples with the same name and value: a signal that needs no gold.
 
     Args:
         verdicts: of problems * group_size completions, the samples of one problem next to each other.
@@ -214,15 +214,15 @@ def sibling_agreement(verdicts: Verdicts, group_size: int) -> np.ndarray:
         float32 [steps] in [0, 1], the step's own sample included; 0 for steps without a value.
     """
     _in_groups("sibling_agreement", verdicts.verified, group_size)
-    found = verdicts.steps
+    steps = verdicts.steps
     claim = np.stack(
-        [(found.completion // group_size).astype(np.uint64), found.name, (found.value + 0.0).view(np.uint64)]
+        [(steps.completion // group_size).astype(np.uint64), steps.name, (steps.value + 0.0).view(np.uint64)]
     )
     _, kind = np.unique(claim, axis=1, return_inverse=True)
     kind = kind.reshape(-1)
-    once = np.unique(kind * group_size + found.completion % group_size)  # a sample that repeats a step counts once
+    once = np.unique(kind * group_size + steps.completion % group_size)  # a sample that repeats a step counts once
     samples = np.bincount(once // group_size, minlength=kind.max(initial=-1) + 1)
-    return np.where(np.isnan(found.value), 0.0, samples[kind] / group_size).astype(np.float32)
+    return np.where(np.isnan(steps.value), 0.0, samples[kind] / group_size).astype(np.float32)
 
 
 def _in_groups(name: str, values: np.ndarray, group_size: int) -> np.ndarray:

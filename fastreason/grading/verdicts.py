@@ -1,9 +1,9 @@
-"""The step verifier: completions against gold solutions, step by step.
+"""The step verifier: compares completions with gold solutions, step by step.
 
 Definitions (arXiv 2512.07783, section 2). For a gold step v: s(v) = 1 iff a predicted step has its name, its set of
 parents and its value. process_accuracy = mean of s over gold steps; verified = process_accuracy is 1 and the completion
-ends with its one answer, which is the gold answer. Extra steps do not matter. `sound` is stricter: nothing that is
-printed may be wrong. docs/grading.md says how text is read.
+ends with exactly one closed answer, which is the gold answer. Extra steps are ignored. `sound` is stricter: nothing
+written may be wrong. docs/grading.md says how text is parsed.
 """
 
 from __future__ import annotations
@@ -22,66 +22,69 @@ from ..runtime.arguments import integers, listed
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from .marked_steps import marked_text
+from .released import released_verdicts
 
-# completions that a notebook shows
+# number of completions shown in a notebook
 _SHOWN = 8
 
 
 class StepStatus(IntEnum):
-    """What the verifier says of one predicted step.
+    """The verifier's judgement of one predicted step.
 
-    Where several things are wrong: repeated or extra, undefined variable, wrong parents, unreadable, wrong operator,
-    arithmetic slip, wrong value, in this order.
+    If several apply, the first in this order: repeated or extra, undefined variable, wrong parents, unreadable, wrong
+    operator, arithmetic slip, wrong value.
     """
 
     RIGHT = 0
-    """A gold step: its parents, its definition, every number on the way and its value."""
+    """Matches its gold step in parents, definition, every intermediate number and value."""
     WRONG_VALUE = 1
-    """Defined as in the gold solution and carried out as printed, but from a wrong value."""
+    """Defined as in the gold solution and computed as written, but from a wrong value."""
     WRONG_PARENTS = 2
-    """Its set of parents differs from the gold one."""
+    """Its set of parents differs from that of the gold step."""
     WRONG_OPERATOR = 3
-    """The same parents, but another operator, constant or order of operands."""
+    """The same parents, but a different operator, constant or order of operands."""
     ARITHMETIC_SLIP = 4
     """One of its equalities does not hold."""
     UNDEFINED_VARIABLE = 5
-    """It uses a variable that nothing before it defines."""
+    """It uses a variable that has not been defined."""
     REPEATED = 6
-    """A later step has the same name; that one counts."""
+    """A later step has the same name; the later one counts."""
     EXTRA = 7
     """No gold step has this name."""
     UNREADABLE = 8
-    """One of its equalities cannot be read, as where a number is none, or its value is given twice or never."""
+    """One of its equalities cannot be parsed, for example because of a malformed number, or its value is given twice or
+    not at all."""
 
 
 class Ending(IntEnum):
-    """How a completion ends. Where several hold, the last of this list that does."""
+    """How a completion ends. If several apply, the last in this list."""
 
     CLOSED = 0
-    """With one answer that is closed, and nothing but white space behind it."""
+    """One closed answer, followed by nothing but whitespace."""
     NO_ANSWER = 1
-    """There is neither `<answer>` nor `Answer:`."""
+    """Neither `<answer>` nor `Answer:` occurs."""
     TEXT_AFTER_ANSWER = 2
-    """Something stands behind the answer."""
+    """Something follows the answer."""
     SEVERAL_ANSWERS = 3
-    """A further `<answer>` or `Answer:` follows the first one."""
+    """Another `<answer>` or `Answer:` follows the first."""
     UNFINISHED = 4
-    """At its limit, or while an answer is open."""
+    """It reached its length limit, or the answer is not closed."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Steps:
-    """The predicted steps of all completions, one after the other.
+    """The predicted steps of all completions, concatenated.
 
     Args:
         offsets: int64 [n + 1]: the steps of completion i are offsets[i] .. offsets[i + 1] - 1.
         status: uint8 [steps], a StepStatus.
-        correct: bool [steps]: s(v) of the published measure, whatever its status; at most one step a gold step.
+        correct: bool [steps]: s(v) of the published measure, whatever the status; at most one step per gold step.
         gold_step: int32 [steps]: the index of the gold step of the same name, -1 if there is none.
-        name: uint64 [steps]: a hash of the name; equal names have equal ones.
-        value: float64 [steps]: what the step gives, with the unknown put at the answer; not a number if nothing.
-        begin, end: int32 [steps]: where the step stands in the completion: characters of a str, bytes of bytes,
-            characters of the decoded text of token ids.
+        name: uint64 [steps]: a hash of the name; equal names have equal hashes.
+        value: float64 [steps]: the value the step gives, with the answer substituted for the unknown; NaN if it gives
+            none.
+        begin, end: int32 [steps]: span of the step in the completion: characters of a str, bytes of bytes, characters
+            of the decoded text for token ids.
         token_begin, token_end: int32 [steps]: the same in tokens; None for texts.
     """
 
@@ -108,14 +111,14 @@ class Steps:
 
 @dataclass(frozen=True, eq=False)
 class GoldSteps:
-    """The gold steps of all completions, one after the other.
+    """The gold steps of all completions, concatenated.
 
     Args:
         offsets: int64 [n + 1]: those of completion i are offsets[i] .. offsets[i + 1] - 1.
-        found: int32 [gold steps]: the predicted step with the same name, counted from the completion's first, -1 if it
-            is missing.
-        answer: float64 [n]: the gold answer of each completion; not a number if none can be read.
-        readable: bool [n]: the gold solution has an answer, and steps that all have a value. If not, nothing is
+        found: int32 [gold steps]: the predicted step with the same name, counted from the completion's first step; -1
+            if it is missing.
+        answer: float64 [n]: the gold answer for each completion; NaN if it is not readable.
+        readable: bool [n]: whether the gold solution has an answer, and steps that all have a value. If not, nothing is
             verified.
     """
 
@@ -127,25 +130,26 @@ class GoldSteps:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Verdicts:
-    """What the verifier says of n completions, as arrays.
+    """The verifier's results for n completions, as arrays.
 
     Args:
         ending: uint8 [n], an Ending.
-        answer_correct: bool [n]: the ending is CLOSED, and the answer is the gold answer.
-        verified: bool [n]: so it is, and every gold step is correct.
-        sound: bool [n]: verified, and nothing that is printed is wrong: every equality holds, every step is defined as
-            in the gold solution from what was defined before, and the equation of a reverse problem is solved exactly.
+        answer_correct: bool [n]: the ending is CLOSED and the answer equals the gold answer.
+        verified: bool [n]: answer_correct, and every gold step is correct.
+        sound: bool [n]: verified, and nothing written is wrong: every equality holds, every step is defined as in the
+            gold solution in terms of earlier definitions, and the equation of a reverse problem is solved exactly.
         process_accuracy: float32 [n]: the share of gold steps that are correct.
-        answer: float64 [n]: the first answer; not a number if there is none, it is open, or what stands there is none.
-        num_missing: int32 [n]: gold steps without a step of their name.
+        answer: float64 [n]: the first answer; NaN if there is none, it is not closed, or it is not a number.
+        num_missing: int32 [n]: number of gold steps without a predicted step of the same name.
         steps: the predicted steps.
-        gold_steps: which gold steps they are.
+        gold_steps: the gold steps, and which predicted steps match them.
         length: the second dimension of the token ids, None for texts.
 
     `released_verified` (bool [n]), `released_process_accuracy`, `released_outcome` and `released_process_reward`
-    (float32 [n]) are the verdicts of the scorer that was released with the paper, defects included, for statements
-    about published numbers. They are computed when first asked for. That scorer reads the published style alone: of
-    gold solutions in which it finds no step the first is False, process accuracy and reward are not a number.
+    (float32 [n]) are the verdicts of the scorer released with the paper, bugs included, for comparison with published
+    numbers. They are computed on first access, in Python, at a few thousand completions a second. That scorer parses
+    only the published style: for gold solutions in which it finds no steps, `released_verified` is False, and process
+    accuracy and reward are NaN.
     """
 
     ending: np.ndarray
@@ -159,7 +163,6 @@ class Verdicts:
     gold_steps: GoldSteps
     length: int | None = None
     _texts: Callable[[], tuple[list[Any], list[Any]]] | None = field(default=None, repr=False)
-    _threads: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return len(self.verified)
@@ -172,7 +175,7 @@ class Verdicts:
         return f"Verdicts({len(self):,} completions: {text})"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the first completions, their steps green where right, red where wrong, grey where extra."""
+        """For notebooks: the first completions, with right steps in green, wrong ones in red and extra ones in gray."""
         shown = range(min(len(self), _SHOWN)) if self._texts is not None else range(0)
         texts = self._texts()[1] if self._texts is not None else []
         rows = "".join(f"<li>{self._marked(i, texts[i])}</li>" for i in shown)
@@ -187,7 +190,7 @@ class Verdicts:
 
     @property
     def gold_readable(self) -> np.ndarray:
-        """bool [n]: the gold solution has an answer and steps that can be read. Where not, the verdicts say nothing."""
+        """bool [n]: the gold solution has a readable answer and readable steps. If False, the verdict means nothing."""
         return self.gold_steps.readable
 
     @property
@@ -209,28 +212,23 @@ class Verdicts:
     @cached_property
     def _released(self) -> dict[str, np.ndarray]:
         assert self._texts is not None, "Verdicts come from grade or grade_texts"
-        arrays = _core.grade_released(*self._texts(), threads=self._threads)
-        unread = arrays["num_gold"] == 0
-        arrays["released_verified"][unread] = False
-        for name in ("released_process_accuracy", "released_process_reward"):
-            arrays[name][unread] = np.nan
-        return arrays
+        return released_verdicts(*self._texts())
 
     def token_rewards(
         self, step_rewards: np.ndarray | None = None, *, at: Literal["every", "last"] = "every"
     ) -> np.ndarray:
-        """What each step earns, put on the tokens that wrote it: per-token rewards or advantages.
+        """Assigns per-step values, such as rewards or advantages, to the tokens of the steps.
 
             out[i, t] = step_rewards[s] for the tokens t of step s of completion i, 0 for all others
 
         Args:
-            step_rewards: float [steps], one for each of `steps`; default 1 for correct steps and 0 for others.
-            at: "every" token of a step gets its reward, or its "last" one alone. A token that two steps share belongs
-                to the later one.
+            step_rewards: float [steps], one per step; default 1 for correct steps and 0 for all others.
+            at: "every" token of a step gets its value, or only its "last" one. A token shared by two steps belongs to
+                the later one.
         Returns:
             float32 [n, length].
         Raises:
-            ValueError: the verdicts are of texts, or step_rewards has another shape.
+            ValueError: texts were graded instead of token ids, or step_rewards has the wrong shape.
 
         >>> problems = fr.TaskStream(fr.Mixture.uniform(op=[2], themes=["symbolic"]), seed=0)[0:1]
         >>> tokenizer = fr.Tokenizer.build(["symbolic"])
@@ -240,11 +238,11 @@ class Verdicts:
         """
         steps = self.steps
         if self.length is None or steps.token_begin is None or steps.token_end is None:
-            raise ValueError("token_rewards: these are verdicts of texts; grade token ids to know where tokens are")
+            raise ValueError("token_rewards: texts have no token positions; grade token ids instead")
         values = steps.correct.astype(np.float32) if step_rewards is None else np.asarray(step_rewards, np.float32)
         if values.shape != steps.status.shape:
             raise ValueError(
-                f"token_rewards: step_rewards must be [{len(steps.status)}], one for each step, got {values.shape}"
+                f"token_rewards: step_rewards must have shape [{len(steps.status)}], one per step, got {values.shape}"
             )
         out = np.zeros((len(self), self.length), dtype=np.float32)
         row, begin, end = steps.completion * self.length, steps.token_begin, steps.token_end
@@ -262,7 +260,6 @@ class Verdicts:
         cls,
         arrays: dict[str, Any],
         texts: Callable[[], tuple[list[Any], list[Any]]],
-        threads: int,
         length: int | None = None,
     ) -> Verdicts:
         def part(prefix: str) -> dict[str, Any]:
@@ -277,13 +274,12 @@ class Verdicts:
             gold_steps=GoldSteps(**part("gold_")),
             length=length,
             _texts=texts,
-            _threads=threads,
         )
 
 
 @runtime_checkable
 class SampledTokens(Protocol):
-    """Samples as token ids, such as a `RolloutOutput`."""
+    """Samples as token ids, for example a `RolloutOutput`."""
 
     @property
     def tokens(self) -> np.ndarray: ...
@@ -295,7 +291,7 @@ class SampledTokens(Protocol):
 
 @runtime_checkable
 class TokenArray(Protocol):
-    """An array or a tensor."""
+    """A numpy array or a tensor."""
 
     def __array__(self) -> np.ndarray: ...
 
@@ -313,21 +309,21 @@ def grade(
 
     Args:
         batch: the problems.
-        completions: flat, n for problem 0, then n for problem 1, ...: texts that continue the prompt; or integers
-            [completions, length] of numpy or torch, rows that end at their first [EOS] or [PAD]; or the output of a
-            `Rollout`, which knows its tokenizer and which samples are finished.
-        tokenizer: whose ids they are; needed for integers only.
-        finished: bool [completions]: False where a completion ran into its limit, so that it is UNFINISHED. Default:
-            texts are whole, and a row without [EOS] and [PAD] is finished if it ends with `</answer>`.
-        answer_may_end_text: True for texts whose tool stops at `</answer>` and cuts it off, as most do with stop
-            strings: an answer that is open where a finished text ends is closed. One for all, or bool [completions]. A
-            text that ran into its limit within the number looks the same: give `finished` too where it is known.
+        completions: n for problem 0, then n for problem 1, ...: texts that continue the prompt; or token ids, a numpy
+            array or tensor of integers [completions, length], each row ending at its first [EOS] or [PAD]; or the
+            output of a `Rollout`, which includes its tokenizer and which samples are finished.
+        tokenizer: the tokenizer of the ids; required for token ids only.
+        finished: bool [completions]: False for completions that reached their length limit, which are UNFINISHED. By
+            default texts are complete, and a row with neither [EOS] nor [PAD] is finished if it ends with `</answer>`.
+        answer_may_end_text: True for texts from a tool that stops at `</answer>` and removes it, as most do with stop
+            strings: an answer still open at the end of a finished text then counts as closed. One value for all, or
+            bool [completions]. Truncation within the number looks the same, so pass `finished` too if it is known.
         threads: 0 uses all cores; the verdicts are the same for any number.
     Returns:
-        Verdicts of len(completions) entries. Any text is graded; none is an error.
+        Verdicts with len(completions) entries. Every text is graded; no text is an error.
     Raises:
-        ValueError: the number of completions is no multiple of the number of problems, a tokenizer is missing, or
-            `finished` or `answer_may_end_text` has another length.
+        ValueError: the number of completions is not a multiple of the number of problems, a tokenizer is missing, or
+            `finished` or `answer_may_end_text` has the wrong length.
     """
     if isinstance(completions, SampledTokens):
         tokenizer = completions.tokenizer if tokenizer is None else tokenizer
@@ -339,15 +335,13 @@ def grade(
         completions = integers("grade: token ids", completions, -(2**31), 2**31 - 1).astype(np.int32, copy=False)
         if completions.ndim != 2:
             raise ValueError(f"grade: token ids must be [completions, length], got shape {list(completions.shape)}")
-        ends = _ends(len(completions), finished, answer_may_end_text)
+        ends = _end_arguments(len(completions), finished, answer_may_end_text)
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, **ends, threads=threads)
-        return Verdicts._from_core(
-            arrays, partial(_decoded, batch, completions, tokenizer), threads, completions.shape[1]
-        )
+        return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
     texts: list[str | bytes] = listed("grade: completions", completions)
-    ends = _ends(len(texts), finished, answer_may_end_text)
+    ends = _end_arguments(len(texts), finished, answer_may_end_text)
     return Verdicts._from_core(
-        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts), threads
+        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts)
     )
 
 
@@ -363,14 +357,15 @@ def grade_texts(
     """Grades n completions of each gold solution, for any text in the format of GSM-Infinite or the symbolic style.
 
     Args:
-        gold_solutions: what completions are compared with.
-        completions: flat, n for gold solution 0, then n for gold solution 1, ...
-        unreadable_gold: a gold solution in which no answer or no step can be read is an "error"; or "mark" leaves it to
-            the caller, who finds its completions where `gold_readable` of the verdicts is False.
+        gold_solutions: the texts that completions are compared with.
+        completions: n for gold solution 0, then n for gold solution 1, ...
+        unreadable_gold: what to do about a gold solution without a readable answer or step: raise an "error", or "mark"
+            its completions, for which `gold_readable` of the verdicts is then False.
         finished, answer_may_end_text: see `grade`.
         threads: 0 uses all cores.
     Raises:
-        ValueError: a gold solution cannot be read, or completions do not go with the gold solutions in number.
+        ValueError: a gold solution is not readable, or the number of completions is not a multiple of the number of
+            gold solutions.
 
     >>> gold = "Define red kite in Alder Field as q; so q = 2. Answer: 2."
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
@@ -381,24 +376,23 @@ def grade_texts(
     if unreadable_gold not in ("error", "mark"):
         raise ValueError(f'grade_texts: unreadable_gold must be "error" or "mark", got {unreadable_gold!r}')
     verdicts = Verdicts._from_core(
-        _core.grade_texts(gold, texts, **_ends(len(texts), finished, answer_may_end_text), threads=threads),
-        partial(_as_they_are, gold, texts),
-        threads,
+        _core.grade_texts(gold, texts, **_end_arguments(len(texts), finished, answer_may_end_text), threads=threads),
+        partial(_unchanged, gold, texts),
     )
     if unreadable_gold == "error" and not verdicts.gold_readable.all():
         first = int(verdicts.gold_readable.argmin())
         index = first * len(gold) // len(texts)
         what = "answer" if np.isnan(verdicts.gold_steps.answer[first]) else "step"
-        raise ValueError(f"grade_texts: gold_solutions[{index}] has no {what} that can be read: {gold[index]!r:.80}")
+        raise ValueError(f"grade_texts: gold_solutions[{index}] has no readable {what}: {gold[index]!r:.80}")
     return verdicts
 
 
-def _ends(
+def _end_arguments(
     n: int,
     finished: np.ndarray | Sequence[bool] | None,
     answer_may_end_text: bool | np.ndarray | Sequence[bool],
 ) -> dict[str, np.ndarray | None]:
-    """What the core takes of the ends of n completions."""
+    """The arguments of the core that say how n completions end."""
     may_be_open = np.asarray(answer_may_end_text, dtype=bool)
     return {
         "finished": None if finished is None else np.asarray(finished, dtype=bool),
@@ -406,10 +400,10 @@ def _ends(
     }
 
 
-# What the released scorer is given, made when it is asked. Functions of the module, so that verdicts of texts pickle.
+# The input of the released scorer, built on demand. Module-level functions, so that verdicts can be pickled.
 
 
-def _as_they_are(gold: list[Any], texts: list[Any]) -> tuple[list[Any], list[Any]]:
+def _unchanged(gold: list[Any], texts: list[Any]) -> tuple[list[Any], list[Any]]:
     return gold, texts
 
 

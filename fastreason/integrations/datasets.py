@@ -1,4 +1,4 @@
-"""A task stream as a Hugging Face dataset."""
+"""Task streams as Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def to_datasets(
     """Rows in the published schema as a dataset of the `datasets` library.
 
     Args:
-        stream: a stream or a part of one.
+        stream: a stream or a shard of one.
         start: the first problem, >= 0.
-        stop: the problem behind the last one: a `Dataset` in memory. None: an `IterableDataset` without end.
-        num_shards: of an `IterableDataset`: parts that `datasets` divides among nodes and data-loader workers; part i
-            holds problems start + i, start + i + num_shards, ... A reader of several parts takes a problem of each in
-            turn. So one reader has the problems in the order of the stream, whatever `num_shards`; so has a DataLoader
-            without batches whose number of workers divides `num_shards`; and with any number of readers up to
-            `num_shards` every problem comes exactly once.
+        stop: one past the last problem, for an in-memory `Dataset`; None for an endless `IterableDataset`.
+        num_shards: of an `IterableDataset`: `datasets` divides the shards among nodes and data-loader workers; shard i
+            holds problems start + i, start + i + num_shards, ... A reader of several shards takes one problem from each
+            in turn, so a single reader gets the problems in stream order for any `num_shards`, as does a DataLoader
+            without batching whose number of workers divides `num_shards`. With any number of readers up to `num_shards`
+            every problem is read exactly once.
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
         ModuleNotFoundError: `datasets` is not installed.
     """
     start, num_shards = integer("to_datasets: start", start, 0), integer("to_datasets: num_shards", num_shards, 1)
@@ -38,7 +38,7 @@ def to_datasets(
     texts = ("problem", "question", "solution", "op", "id", "template", "mode", "length", "d")
     features = datasets.Features({name: datasets.Value("int64" if name in ("op", "d") else "string") for name in texts})
     if stop is not None:
-        rows = stream[start:stop].rows()  # of which there may be none
+        rows = stream[start:stop].rows()  # possibly empty
         return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
     from .stream_examples import StreamExamples
 

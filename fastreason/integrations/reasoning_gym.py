@@ -30,17 +30,17 @@ DATASET_NAME = "fastreason"
 
 @dataclass
 class FastreasonConfig:
-    """What `create_dataset("fastreason", ...)` takes.
+    """The arguments of `create_dataset("fastreason", ...)`.
 
     Args:
-        size: entries.
-        seed: of the stream; None draws one.
-        op: operations, one number or several with equal shares.
+        size: number of entries.
+        seed: of the stream; None draws one at random.
+        op: number of operations, or several with equal shares.
         themes, modes, depths: see `Mixture.uniform`.
         split: train, rl, val or test; no two share a problem.
-        reward: "outcome" scores the answer alone; "blended", "strict", "steps" or a function of a `Verdicts` score the
-            steps, so what is scored must be the whole solution, as the `answer` of an entry then is.
-        reward_settings: of the reward, such as {"outcome_weight": 0.2}.
+        reward: "outcome" scores only the answer; "blended", "strict", "steps" or a function of a `Verdicts` score the
+            steps, so the scored text must be a complete solution, as is then the `answer` of an entry.
+        reward_settings: keyword arguments of the reward, such as {"outcome_weight": 0.2}.
     """
 
     size: int = 500
@@ -69,7 +69,7 @@ class FastreasonConfig:
 
 
 class FastreasonDataset(ProceduralDataset):
-    """Entries with question, answer and metadata; metadata["solution"] is what completions are verified against."""
+    """Entries with question, answer and metadata; metadata["solution"] is the gold solution."""
 
     def __init__(self, config: FastreasonConfig) -> None:
         super().__init__(config=config, seed=config.seed, size=config.size)
@@ -97,13 +97,13 @@ class FastreasonDataset(ProceduralDataset):
         }
 
     def score_answer(self, answer: Any, entry: dict[str, Any]) -> float:
-        """The reward of an answer in [0, 1]; a number alone is an answer without steps, None earns 0.
+        """The reward of an answer, in [0, 1]; a bare number is an answer without steps, None scores 0.
 
         Args:
-            answer: a text, also as a list of parts, as the content of a message may be.
-            entry: its metadata's `solution` is the gold solution; without one its `answer` is.
+            answer: a text, or a list of parts like the content of a message.
+            entry: has the gold solution in its metadata's `solution`, otherwise in its `answer`.
         Raises:
-            ValueError: the gold solution cannot be read, or the answer is no text.
+            ValueError: the gold solution is not readable, or the answer is not a text.
         """
         if answer is None:
             return 0.0
@@ -113,7 +113,7 @@ class FastreasonDataset(ProceduralDataset):
 
 
 class FastreasonCurriculum(BaseCurriculum):
-    """One level a number of operations, from 2 to 20."""
+    """One level per number of operations, from 2 to 20."""
 
     def __init__(self) -> None:
         super().__init__(FastreasonCurriculum.__name__, FastreasonConfig)

@@ -1,4 +1,4 @@
-"""How `datasets` reads a stream that has no end: the parts of one reader take turns."""
+"""How `datasets` reads an endless stream: the shards of a reader take turns."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _CHUNK = 256
 def _rows(
     stream: TaskStream | StreamShard, start: int, num_parts: int, parts: list[int], skip: int = 0
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """A row of each part in turn, with its place in the stream; part i holds start + i, start + i + num_parts, ...
+    """Yields a row of each part in turn, with its index in the stream; part i holds start + i, start + i + num_parts,
+    ...
 
     Args:
-        skip: rows that are left out at the beginning.
+        skip: number of rows to skip.
     """
     turns = np.array(parts)
     for begin in count(skip, _CHUNK):
@@ -30,9 +31,9 @@ def _rows(
 
 
 class StreamExamples(ExamplesIterable):  # type: ignore[misc]
-    """What `datasets` divides among its readers: a list of parts, none of which ends.
+    """The endless parts that `datasets` divides among its readers.
 
-    Its own reader goes through the parts one after the other, and so would never leave the first.
+    Its own implementation reads the parts sequentially, and so would never leave the first.
 
     Args:
         stream, start, num_parts: as for `_rows`.
@@ -52,7 +53,7 @@ class StreamExamples(ExamplesIterable):  # type: ignore[misc]
             yield key_and_row
 
     def shuffle_data_sources(self, generator: np.random.Generator) -> StreamExamples:
-        return self  # the problems are drawn at random already
+        return self  # problems are already in random order
 
     def shard_data_sources(self, *args: Any, **kwargs: Any) -> StreamExamples:
         return self._of(super().shard_data_sources(*args, **kwargs))

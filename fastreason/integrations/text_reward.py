@@ -1,5 +1,4 @@
-"""What the adapters share: rewards by name with settings or as functions of a `Verdicts`, texts of messages, prompts
-without tags."""
+"""Shared by the adapters: rewards by name or as functions of a `Verdicts`, texts of messages, prompts without tags."""
 
 from __future__ import annotations
 
@@ -22,15 +21,16 @@ _NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 @dataclass(frozen=True)
 class TextReward:
-    """Completions of any source against gold solutions, one each. Pickles where `kind` does.
+    """A reward for texts: grades completions from any source against one gold solution each. Can be pickled if `kind`
+    can.
 
     Args:
         kind: one of KINDS, or a function from `Verdicts` to float [n] in [0, 1].
-        settings: keyword arguments of that reward, such as {"outcome_weight": 0.2}.
-        answer_may_end_text: of `grade`, for tools that stop at `</answer>` and cut it off.
+        settings: keyword arguments of the reward, such as {"outcome_weight": 0.2}.
+        answer_may_end_text: as for `grade`, for tools that stop at `</answer>` and remove it.
         threads: 0 uses all cores.
     Raises:
-        ValueError: no such kind, or settings that it does not have.
+        ValueError: there is no such kind, or it does not accept the settings.
     """
 
     kind: str | RewardFunction = "strict"
@@ -55,13 +55,13 @@ class TextReward:
         return getattr(rewards, self.kind) if isinstance(self.kind, str) else self.kind
 
     def score(self, golds: Sequence[Any], completions: Sequence[str]) -> tuple[np.ndarray, Verdicts]:
-        """float64 [n], and the verdicts behind it.
+        """The rewards, float64 [n], and the verdicts they are based on.
 
         Args:
-            golds: a gold solution for each completion; for kind "outcome" its answer alone, a number as text or as an
-                integer, is enough.
+            golds: a gold solution for each completion; for kind "outcome" a bare answer, as text or integer, suffices.
+            completions: the texts.
         Raises:
-            ValueError: a gold cannot be read, or the reward returns something else than finite numbers [n].
+            ValueError: a gold solution is not readable, or the reward returns anything but finite numbers [n].
         """
         solutions = [self._solution(gold, i) for i, gold in enumerate(golds)]
         verdicts = grade_texts(
@@ -86,23 +86,23 @@ class TextReward:
 
     def _unreadable(self, golds: Sequence[Any], i: int, verdicts: Verdicts) -> ValueError:
         if np.isnan(verdicts.gold_steps.answer[i]):
-            return ValueError(f"reward {self.name}: gold {i} has no answer that can be read: {golds[i]!r:.80}")
+            return ValueError(f"reward {self.name}: gold {i} has no readable answer: {golds[i]!r:.80}")
         return ValueError(
-            f"reward {self.name}: gold {i} has no step that can be read: {golds[i]!r:.80}; "
-            "give the whole gold solution, or use kind 'outcome', which needs the answer alone"
+            f"reward {self.name}: gold {i} has no readable step: {golds[i]!r:.80}; "
+            "give the whole gold solution, or use kind 'outcome', which needs only the answer"
         )
 
 
 def as_answer(text: str) -> str:
-    """A number alone as an answer without steps; any other text as it is."""
+    """Turns a bare number into an answer without steps; leaves any other text unchanged."""
     return f"Answer: {text.strip()}" if _NUMBER.fullmatch(text) else text
 
 
 def content_text(content: Any, where: str) -> str:
-    """The text of a message's content: a text, nothing, or a list of parts that are texts.
+    """The text of a message's content, which is a text, None, or a list of text parts.
 
     Raises:
-        ValueError: it is something else; `where` says in the message what it was.
+        ValueError: it is something else; the message begins with `where`.
     """
     if content is None:
         return ""
@@ -124,5 +124,5 @@ def _part_text(part: Any) -> str | None:
 
 
 def questions(batch: ProblemBatch) -> list[str]:
-    """Problem and question in the order of the prompts, for chat templates, which bring their own frame."""
+    """Problem and question of each prompt without tags, for chat templates, which add their own."""
     return [prompt.removeprefix("<question> ").removesuffix(" </question> <solution>") for prompt in batch.prompts]

@@ -1,4 +1,4 @@
-"""A task stream as the dataset of a `torch.utils.data.DataLoader`, with any number of workers."""
+"""Task streams as datasets for `torch.utils.data.DataLoader`, with any number of workers."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..runtime.arguments import integer
 from ..tasks.stream import StreamShard, TaskStream
 
-_CHUNK = 64  # problems drawn at once
+_CHUNK = 64  # problems drawn per call
 
 
 class StreamDataset(IterableDataset[dict[str, Any]]):
-    """Rows in the published schema, in the order of the stream whatever the number of workers.
+    """Rows in the published schema, in stream order for any number of workers.
 
-    Worker w of W takes blocks w, w + W, w + 2 W, ... of `block` problems each. A DataLoader takes a batch of each
-    worker in turn, so with `block` equal to its `batch_size` batch k holds problems start + k * block onwards, and the
-    state of training is one integer: start again at `start` plus the number of rows used.
+    Worker w of W reads blocks w, w + W, w + 2 W, ... of `block` problems each. A DataLoader takes one batch from each
+    worker in turn, so with `block` equal to its `batch_size`, batch k holds problems from start + k * block on, and the
+    state of training is one integer: to resume, start at `start` plus the number of rows used.
 
     Args:
-        stream: a stream, or in distributed training `stream.shard(rank, world_size)`.
+        stream: a stream or, in distributed training, `stream.shard(rank, world_size)`.
         start: the first problem, >= 0.
-        stop: the problem behind the last one; None for no end. With `start` there is none.
-        block: the `batch_size` of the DataLoader, 1 where it makes no batches.
+        stop: one past the last problem; None for an endless dataset. The dataset is empty if it equals `start`.
+        block: the `batch_size` of the DataLoader, or 1 if it does not batch.
 
     >>> from fastreason import Mixture
     >>> stream = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)
@@ -49,11 +49,11 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         worker = get_worker_info()
         indices = self._indices(worker.id, worker.num_workers) if worker else self._indices(0, 1)
         while chunk := list(itertools.islice(indices, _CHUNK)):
-            # a worker has its cores' worth of company already
+            # there are already as many workers as cores
             yield from self.stream.batch(np.array(chunk), threads=1 if worker else 0).rows()
 
     def _indices(self, worker: int, num_workers: int) -> Iterator[int]:
-        """Those of one worker, rising."""
+        """The indices of one worker, increasing."""
         for begin in itertools.count(self.start + worker * self.block, num_workers * self.block):
             for index in range(begin, begin + self.block):
                 if self.stop is not None and index >= self.stop:

@@ -32,23 +32,23 @@ def reward(
     threads: int = 0,
     **settings: Any,
 ) -> Callable[..., list[float]]:
-    """A reward function for `GRPOTrainer`, for completions as text and as messages.
+    """Creates a reward function for `GRPOTrainer`, for plain and conversational completions.
 
-    Beside the reward it logs the shares of samples with a right answer and of verified ones, and the mean share of
-    right steps, so that a run shows where answers run ahead of reasoning.
+    In addition to the reward it logs the shares of samples with a right answer and of verified ones, and the mean share
+    of correct steps, so that a run shows when answers get ahead of reasoning.
 
     Args:
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
-        column: of the dataset: the gold solutions; for kind outcome answers alone are enough.
-        tokenizer: reads completions from their token ids. TRL drops special tokens from its texts; a tokenizer in which
-            `<answer>` is one, as in the released tokenizer, leaves no answer there.
-        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
+        column: the dataset's column of gold solutions; for kind outcome bare answers suffice.
+        tokenizer: if given, completions are read from their token ids. TRL removes special tokens from its texts, so if
+            `<answer>` is one, as in the released tokenizer, the texts contain no answer.
+        answer_may_end_text: as for `grade`, if generation stops at `</answer>` and removes it.
         threads: 0 uses all cores.
-        settings: of the reward, such as outcome_weight=0.2.
+        settings: keyword arguments of the reward, such as outcome_weight=0.2.
     Raises:
-        ValueError: no such kind or setting, or, when it is called, a dataset without the column, a gold solution that
-            cannot be read, completions that are neither text nor messages of text, or a function that returns something
-            else than finite numbers [n].
+        ValueError: there is no such kind or setting; or, when the reward is called, the dataset lacks the column, a
+            gold solution is not readable, completions are neither texts nor messages of text, or a function returns
+            anything but finite numbers [n].
     """
     return _Reward(TextReward(kind, settings, threads, answer_may_end_text), column, tokenizer)
 
@@ -61,11 +61,11 @@ def prompts(
     num_shards: int = 1,
     conversational: bool = False,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """Problems as a dataset with the columns prompt and solution beside those of the published schema.
+    """Problems as a dataset with the columns prompt and solution in addition to those of the published schema.
 
     Args:
-        stream, start, stop, num_shards: of `to_datasets`.
-        conversational: prompts are one message of a user; else `<question> ... </question> <solution>`.
+        stream, start, stop, num_shards: as for `fr.to_datasets`.
+        conversational: whether a prompt is a single user message instead of `<question> ... </question> <solution>`.
     """
     rows = to_datasets(stream, start=start, stop=stop, num_shards=num_shards)
     whole = stream.stream if isinstance(stream, StreamShard) else stream
@@ -75,14 +75,14 @@ def prompts(
 
 @dataclass(frozen=True)
 class _Reward:
-    """A class, not a closure: TRL asks that rewards can be pickled."""
+    """A class, not a closure, because TRL requires rewards that can be pickled."""
 
     text_reward: TextReward
     column: str
     tokenizer: Tokenizer | None
 
     @property
-    def __name__(self) -> str:  # what TRL calls it in its logs
+    def __name__(self) -> str:  # the name in TRL's logs
         return f"fastreason_{self.text_reward.name}"
 
     def __call__(
@@ -99,7 +99,7 @@ class _Reward:
         if self.tokenizer is None:
             texts = [_text(completion, i) for i, completion in enumerate(completions)]
         elif completion_ids is None:
-            raise ValueError("trl.reward: a tokenizer needs completion_ids, which this TRL does not pass")
+            raise ValueError("trl.reward: tokenizer requires completion_ids, which this version of TRL does not pass")
         else:
             texts = [_decoded(ids, self.tokenizer) for ids in completion_ids]
         rewards, verdicts = self.text_reward.score(columns[self.column], texts)
@@ -110,13 +110,13 @@ class _Reward:
 
 
 def _decoded(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """Up to the end token."""
+    """The text up to the end token."""
     ends = (i for i, token in enumerate(ids) if token in (tokenizer.eos_id, tokenizer.pad_id))
     return tokenizer.decode(ids[: next(ends, len(ids))])
 
 
 def _text(completion: Any, i: int) -> str:
-    """What the model wrote: a text, or the contents of messages one after the other."""
+    """The model's output: a text, or the concatenated contents of messages."""
     if isinstance(completion, str):
         return completion
     messages = [completion] if isinstance(completion, Mapping) else completion
@@ -128,7 +128,7 @@ def _text(completion: Any, i: int) -> str:
 
 
 def _with_prompt(row: dict[str, Any], symbolic: list[str], conversational: bool) -> dict[str, Any]:
-    # symbolic texts ask first
+    # symbolic texts begin with the question
     parts = (row["question"], row["problem"]) if row["template"] in symbolic else (row["problem"], row["question"])
     text = " ".join(part.strip() for part in parts)
     if conversational:

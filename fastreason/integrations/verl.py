@@ -4,7 +4,7 @@
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.kind=strict
 
-verl drops special tokens from the text that it grades: `<answer>` must be an ordinary token of the model's tokenizer,
+verl removes special tokens from the texts it grades, so `<answer>` must be an ordinary token of the model's tokenizer,
 as it is in ours. verl is not imported here.
 """
 
@@ -35,17 +35,17 @@ def compute_score(
     Args:
         data_source: not used.
         solution_str: the completion.
-        ground_truth: the gold solution, or a mapping with the key `solution`, as the released data have it. For kind
-            outcome the answer alone is enough.
-        extra_info: where `gold_solution` is looked for if ground_truth has none, or is an answer alone.
+        ground_truth: the gold solution, or a mapping with the key `solution`, as in the released data. For kind outcome
+            a bare answer suffices.
+        extra_info: its `gold_solution` is used if ground_truth has none or is a bare answer.
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
-        answer_may_end_text: of `grade`, where generation stops at `</answer>` and cuts it off.
-        settings: of the reward, such as outcome_weight=0.2.
+        answer_may_end_text: as for `grade`, if generation stops at `</answer>` and removes it.
+        settings: keyword arguments of the reward, such as outcome_weight=0.2.
     Returns:
-        score, and beside it what verl logs: answer_correct, verified, process_accuracy.
+        score, and for verl's logs answer_correct, verified and process_accuracy.
     Raises:
-        ValueError: no gold solution or one that cannot be read, no such kind or setting, a function that returns
-            something else than a finite number.
+        ValueError: the gold solution is missing or not readable, there is no such kind or setting, or a function
+            returns anything but a finite number.
     """
     del data_source
     text_reward = TextReward(kind, settings, 1, answer_may_end_text)
@@ -62,7 +62,7 @@ def compute_scores(
     answer_may_end_text: bool = False,
     **settings: Any,
 ) -> list[dict[str, float]]:
-    """`compute_score` for verl's batch reward manager: all completions in one call on all cores."""
+    """`compute_score` for verl's batch reward manager: all completions in one call, on all cores."""
     del data_sources
     extras = [None] * len(solution_strs) if extra_infos is None else extra_infos
     golds = [_gold(truth, extra, f" {i}") for i, (truth, extra) in enumerate(zip(ground_truths, extras, strict=True))]
@@ -70,7 +70,7 @@ def compute_scores(
 
 
 def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
-    """Problems as rows of verl's Parquet files, with the gold solution as the ground truth."""
+    """Problems as rows for verl's Parquet files, with the gold solution as ground truth."""
     return [
         {
             "data_source": DATA_SOURCE,

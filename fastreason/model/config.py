@@ -18,30 +18,30 @@ from ..runtime.json_files import check_fields, read_json, shown
 @explain_fields
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a decoder, in the terms of Hugging Face's Qwen2 configuration."""
+    """The shape of a decoder, with the field names of Hugging Face's Qwen2 configuration."""
 
     vocab_size: int
-    """Tokens in the vocabulary."""
+    """Number of tokens in the vocabulary."""
     hidden_size: int = 64
     """Width of the residual stream."""
     num_hidden_layers: int = 4
-    """Blocks."""
+    """Number of transformer blocks."""
     num_attention_heads: int = 4
-    """Query heads."""
+    """Number of query heads."""
     num_key_value_heads: int = 2
-    """Key-value heads; must divide num_attention_heads."""
+    """Number of key-value heads; must divide num_attention_heads."""
     intermediate_size: int = 128
-    """Width of the feed-forward block."""
+    """Width of the feed-forward layer."""
     rope_theta: float = 1_000_000.0
     """Base of the rotary angles."""
     rms_norm_eps: float = 1e-6
-    """Added to the mean square in RMSNorm."""
+    """Epsilon added to the mean square in RMSNorm."""
     max_position_embeddings: int = 2048
-    """Longest sequence, prompt and answer together."""
+    """Longest sequence in tokens, prompt plus completion."""
     head_dim: int = 0
-    """Width of a head, even; 0: hidden_size / num_attention_heads, which the field holds from then on."""
+    """Width of an attention head, even; 0: hidden_size / num_attention_heads, which replaces the 0."""
     tie_word_embeddings: bool = True
-    """Whether the head is the embedding; else it has weights of its own."""
+    """Whether the output head shares the weights of the embedding."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -58,7 +58,7 @@ class ModelConfig:
         if self.head_dim == 0:
             if self.hidden_size % (2 * self.num_attention_heads):
                 raise ValueError(
-                    "ModelConfig: without head_dim hidden_size must be an even multiple of num_attention_heads, "
+                    "ModelConfig: without head_dim, hidden_size must be an even multiple of num_attention_heads, "
                     f"got {self.hidden_size} and {self.num_attention_heads}"
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
@@ -70,15 +70,22 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """`tiny` (0.17 M parameters, the quickstart), `10m` or `100m` (the paper's); fields may be overridden."""
+        """A shape by name, with fields overridden: `tiny` (0.17 M parameters), `10m` or `100m` (the paper's).
+
+        >>> fr.ModelConfig.preset("10m", vocab_size=500).hidden_size
+        320
+        """
         if name not in _PRESETS:
             raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
         return cls(**(_PRESETS[name] | overrides))
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> ModelConfig:
-        """Of a Hugging Face Qwen2: its folder or its config.json. See `config_from_hf`."""
+        """Reads the shape of a Qwen2 model from its Hugging Face folder or config.json.
 
+        Raises:
+            ValueError: the file is missing or damaged, or asks for something that the decoder does not support.
+        """
         return load_config(path)
 
 
@@ -103,7 +110,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-# What transformers' Qwen2Config takes where config.json says nothing; the fields of ModelConfig but for head_dim.
+# The defaults of transformers' Qwen2Config for omitted fields; the fields of ModelConfig except head_dim.
 _DEFAULTS: dict[str, Any] = {
     "vocab_size": 151936,
     "hidden_size": 4096,
@@ -116,7 +123,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_position_embeddings": 32768,
     "tie_word_embeddings": False,
 }
-# Fields that would change what is computed, and the values that the decoder computes.
+# Fields that change the computation, and the values that the decoder supports.
 _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "model_type": ("qwen2",),
     "architectures": (["Qwen2ForCausalLM"], None),
@@ -127,7 +134,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "use_mrope": (False, None),
     "quantization_config": (None,),
 }
-# Fields that do not change what is computed: sizes of the initial weights, generation, what transformers itself notes.
+# Fields that do not change the computation: initialization, generation, transformers' own bookkeeping.
 _IGNORED = """
 _attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation _name_or_path
 _output_attentions add_cross_attention attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
@@ -151,7 +158,7 @@ class _Rope(TypedDict, total=False):
 
 
 class _Fields(TypedDict, total=False):
-    """The types of what is read of a config.json; null is as good as nothing."""
+    """The types of the config.json fields that are read; null counts as missing."""
 
     vocab_size: _Size
     hidden_size: _Size
@@ -170,13 +177,13 @@ class _Fields(TypedDict, total=False):
 
 
 def config_from_hf(hf_config: Mapping[str, Any]) -> ModelConfig:
-    """The decoder's configuration of a Qwen2 config.json, with transformers' defaults for what it leaves out.
+    """The decoder's configuration from a Qwen2 config.json, with transformers' defaults for omitted fields.
 
-    The rotary base may stand in `rope_theta`, `rope_parameters` or `rope_scaling`; `head_dim` may differ from
+    The rotary base may be in `rope_theta`, `rope_parameters` or `rope_scaling`; `head_dim` may differ from
     hidden_size / num_attention_heads.
 
     Raises:
-        ValueError: names the field whose value the decoder does not compute, or that is unknown.
+        ValueError: a field is unknown or has a value that the decoder does not support; the message names it.
     """
     _refuse_unsupported(hf_config)
     values = _DEFAULTS | {name: hf_config[name] for name in _DEFAULTS if hf_config.get(name) is not None}
@@ -202,8 +209,8 @@ def _refuse_unsupported(hf_config: Mapping[str, Any]) -> None:
     known = {*_DEFAULTS, *_SUPPORTED, *_IGNORED.split(), "head_dim", "layer_types", "rope_parameters", "rope_scaling"}
     if unknown := sorted(set(hf_config) - known):
         raise ValueError(
-            f"config.json: {_named(unknown[0])} is not known here, got {shown(hf_config[unknown[0]])}; "
-            "remove it if the model computes the same without it"
+            f"config.json: {_named(unknown[0])} is an unknown field, got {shown(hf_config[unknown[0]])}; "
+            "remove it if it does not change what the model computes"
         )
 
 
@@ -212,10 +219,10 @@ def _named(field: str) -> str:
 
 
 def _rope_theta(hf_config: Mapping[str, Any]) -> float:
-    """The rotary base, wherever it stands."""
-    found: dict[str, float] = {}
+    """The rotary base, from whichever field has it."""
+    bases: dict[str, float] = {}
     if hf_config.get("rope_theta") is not None:
-        found["rope_theta"] = hf_config["rope_theta"]
+        bases["rope_theta"] = hf_config["rope_theta"]
     for name in ("rope_parameters", "rope_scaling"):
         rope = hf_config.get(name)
         if rope is None:
@@ -225,13 +232,13 @@ def _rope_theta(hf_config: Mapping[str, Any]) -> float:
             raise ValueError(f"config.json: {name}.rope_type must be 'default', got {shown(kind)}")
         if unknown := sorted(set(rope) - {"rope_type", "type", "rope_theta"}):
             raise ValueError(
-                f"config.json: {name}.{_named(unknown[0])} is not known here, got {shown(rope[unknown[0]])}"
+                f"config.json: {name}.{_named(unknown[0])} is an unknown field, got {shown(rope[unknown[0]])}"
             )
         if rope.get("rope_theta") is not None:
-            found[f"{name}.rope_theta"] = rope["rope_theta"]
-    if len(set(found.values())) > 1:
-        raise ValueError(f"config.json: there must be one rope_theta, got {found}")
-    return float(next(iter(found.values()), _DEFAULTS["rope_theta"]))
+            bases[f"{name}.rope_theta"] = rope["rope_theta"]
+    if len(set(bases.values())) > 1:
+        raise ValueError(f"config.json: there must be one rope_theta, got {bases}")
+    return float(next(iter(bases.values()), _DEFAULTS["rope_theta"]))
 
 
 def load_config(path: str | Path) -> ModelConfig:

@@ -1,8 +1,8 @@
 """A Qwen2-compatible decoder on packed segments.
 
-Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the head is the
-embedding or a matrix of its own. One forward pass serves training, log-probabilities and the prompts of a rollout;
-sampling/torch_backend.py continues it token by token.
+Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the output head is
+tied to the embedding or a separate matrix. The same forward pass is used for training, log-probabilities and the
+prompts of a rollout; sampling/torch_backend.py continues it token by token.
 
 Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value heads, D head dim.
 """
@@ -27,14 +27,14 @@ from .hugging_face import EMBEDDING, HEAD, MODEL_CARD, checked_weights, read_wei
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, through the operation that picks the faster library."""
+    """torch's linear layer, using the faster of the available libraries."""
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.linear(x, self.weight, self.bias)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of one input are one matrix."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of the same input are one matrix."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -62,19 +62,22 @@ class Block(nn.Module):
         return q, k, v
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The block on packed segments, and its keys and values. FSDP gathers its weights around this call."""
+        """The output on packed segments, with its keys and values. FSDP gathers the weights around this call."""
         q, k, v = self.project(x, cos, sin)
         return self.mix(x, kernels.attention(q, k, v, segments)), (k, v)
 
     def mix(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the block, given what attention returned."""
+        """The rest of the block, given the output of attention."""
         x = x + self.out(attended.flatten(1))
         h = kernels.rms_norm(x, self.mlp_norm, self.eps)
         return x + self.down(kernels.swiglu(self.gate_up(h)))
 
 
 class Decoder(nn.Module):
-    """Token ids in, hidden states or logits out.
+    """A Qwen2-compatible decoder: token ids in, hidden states or logits out.
+
+    Args:
+        config: the shape. Call `reset_parameters(seed)` for reproducible initial weights.
 
     >>> model = Decoder(ModelConfig.preset("tiny"))
     >>> tokens, segments = torch.tensor([5, 6, 7, 5, 8]), Segments.from_lengths([3, 2])
@@ -100,10 +103,10 @@ class Decoder(nn.Module):
         )
 
     def reset_parameters(self, seed: int) -> None:
-        """Draws every weight anew: a pure function of config and seed on one platform.
+        """Initializes all weights as a pure function of config and seed (on one platform).
 
-        Matrices get standard deviation fan_in ** -0.5, the embedding and a head of its own 0.02; the two projections
-        back into the residual stream start at zero, so that every block starts as the identity.
+        Matrices are drawn with standard deviation fan_in ** -0.5, the embedding and an untied head with 0.02; the two
+        projections back into the residual stream are zero, so that every block starts as the identity.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
@@ -118,12 +121,19 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
-        """The weights of a Hugging Face folder, ours or any Qwen2, as `dtype` whatever it stores."""
+        """Loads a Hugging Face folder, written by fastreason or of any Qwen2 model.
+
+        Args:
+            folder: with config.json and model.safetensors (or an index of several files).
+            dtype: of the loaded weights, whatever dtype is stored.
+        Raises:
+            ValueError: a file is missing or damaged, or the model is not supported; the message names file and field.
+        """
 
         return load_model(folder, dtype)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-        """Writes config.json, model.safetensors and, given a tokenizer, its files: what transformers loads."""
+        """Writes a Hugging Face folder: config.json, model.safetensors and, if given, the tokenizer's files."""
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_model(self, folder, tokenizer)
@@ -133,16 +143,16 @@ class Decoder(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, tokens_T: Tensor, segments: Segments) -> Tensor:
-        """Hidden states behind the final norm: [T, hidden_size].
+        """Hidden states after the final norm: [T, hidden_size].
 
         Args:
-            tokens_T: integer token ids.
+            tokens_T: token ids, integers [T].
             segments: their layout, `num_tokens` = T.
         """
         return self.prefill(tokens_T, segments)[0]
 
     def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Hidden states, and per layer the keys and values [T, K, D]."""
+        """Hidden states as in `forward`, and the keys and values [T, K, D] of every layer."""
         x = self.embedding(tokens_T)
         cos, sin = self.rope_angles(segments.positions.to(x.device), x)
         keys_values = []
@@ -152,19 +162,19 @@ class Decoder(nn.Module):
         return kernels.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
 
     def rope_angles(self, positions_T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `Block.project` needs of the positions, in the dtype its products have: under torch.autocast not x's."""
+        """cos and sin of the positions in the dtype of matrix products, not that of x under torch.autocast."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         return kernels.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        """[N, V] from hidden states."""
+        """Logits [N, V] from hidden states [N, hidden_size]."""
         head = self.embedding if self.head is None else self.head
         return kernels.linear(hidden_ND, head.weight)
 
 
 def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json and weights under the names of transformers' Qwen2ForCausalLM; a shared head is left out."""
+    """config.json and weights under the names of transformers' Qwen2ForCausalLM; a tied head is omitted."""
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     hf_config = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -182,22 +192,22 @@ def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "dtype": dtype,
         "torch_dtype": dtype,
     }
-    # a copy each: safetensors writes no two tensors of one storage
+    # copies, because safetensors does not write two tensors that share storage
     return hf_config, {name: view.contiguous().clone() for name, view in _weights(model).items()}
 
 
 def model_from_hf(
     hf_config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> Decoder:
-    """The reverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
+    """The inverse of `model_to_hf`, for any Qwen2 that `config_from_hf` accepts.
 
     Raises:
-        WeightsMismatch: a weight is missing or of another shape.
+        WeightsMismatch: a weight is missing or has the wrong shape.
         ValueError: a weight is unknown or not floating point, or `dtype` is not.
     """
     config = config_from_hf(hf_config)
     tensors = checked_weights(config, tensors, dtype)
-    with torch.device("meta"):  # no time for initial weights that are overwritten
+    with torch.device("meta"):  # spends no time on initial weights that would be overwritten
         model = Decoder(config).to(dtype)
     model.to_empty(device="cpu")
     for name, place in _weights(model).items():
@@ -206,7 +216,7 @@ def model_from_hf(
 
 
 def _weights(model: Decoder) -> dict[str, Tensor]:
-    """Views of all parameters, without gradient, under the names of transformers' Qwen2ForCausalLM."""
+    """Detached views of all parameters under the names of transformers' Qwen2ForCausalLM."""
     config = model.config
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     views: dict[str, Tensor] = {EMBEDDING: model.embedding.weight}
@@ -233,10 +243,12 @@ def _weights(model: Decoder) -> dict[str, Tensor]:
 def save_model(
     model: Decoder, folder: str | Path, tokenizer: Tokenizer | None = None, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a Hugging Face folder into an existing one.
+    """Writes the files of a Hugging Face model into an existing folder.
 
     Args:
-        tokenizer: saved too, with what transformers' `generate` and vLLM need of it: where to stop and how to pad.
+        model: the decoder to save.
+        folder: must exist.
+        tokenizer: saved too, with what transformers' `generate` and vLLM need: stop tokens and padding.
         facts: shown in README.md, as JSON.
     """
     folder = Path(folder)
@@ -255,14 +267,14 @@ def save_model(
 
 
 def load_model(folder: str | Path, dtype: torch.dtype = torch.float32) -> Decoder:
-    """A decoder from a Hugging Face folder of ours or of anybody's Qwen2.
+    """Loads a decoder from a Hugging Face folder, written by fastreason or of any Qwen2 model.
 
     Args:
         folder: with config.json and model.safetensors, or model.safetensors.index.json and the files it names.
         dtype: of the loaded weights, whatever is stored (float32, bfloat16, float16 or float64).
     Raises:
-        WeightsMismatch: the weights are not those that config.json says; nothing is built before that is known.
-        ValueError: a file is missing or cannot be read, or it is a model that the decoder does not compute.
+        WeightsMismatch: the weights do not match config.json; this is checked before anything is built.
+        ValueError: a file is missing or cannot be read, or the decoder does not support the model.
     """
     folder = Path(folder)
     hf_config = read_json(folder / "config.json")

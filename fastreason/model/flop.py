@@ -1,11 +1,11 @@
 """FLOP of a model.
 
-Convention: matrix products only, a multiply and an add count as two. Norms, activations, softmax, rotary angles and the
-optimizer are left out; so is the lookup in the embedding, but the head that shares its matrix is a product like any
-other. Attention is causal: position i reads i + 1 keys. A backward pass costs two forward passes; what a kernel
-computes a second time to save memory is not counted.
+Convention: matrix products only, with a multiply and an add counting as two. Norms, activations, softmax, rotary angles
+and the optimizer are excluded, as is the embedding lookup; the output head is included even if tied. Attention is
+causal: position i reads i + 1 keys. A backward pass costs two forward passes; recomputation to save memory is not
+counted.
 
-Letters: P weights that take part in a product, T tokens, H query heads, D head dim, L length.
+Letters: P weights used in matrix products, T tokens, H query heads, D head dim, L length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def block_weights(config: ModelConfig) -> int:
 
 
 def head_weights(config: ModelConfig) -> int:
-    """Weights of the head: counted where the embedding shares them too, because only the head multiplies."""
+    """Weights of the output head; included even if tied, because the head is a matrix product."""
     return config.hidden_size * config.vocab_size
 
 
@@ -36,9 +36,10 @@ def forward_flop(
         2 block_weights T  +  2 head_weights num_logits  +  4 layers H D sum_s (l_s b_s + l_s (l_s + 1) / 2)
 
     Args:
-        lengths: integers [sequences] l_s: their tokens.
-        num_logits: how many positions get logits; default: all T.
-        before: tokens b_s in front of each sequence whose keys are there already (a prompt), a number or [sequences].
+        config: the shape of the model.
+        lengths: l_s, integers [sequences], in tokens.
+        num_logits: number of positions with logits; default: all T.
+        before: b_s, tokens before each sequence whose keys are already there (a prompt); a number or [sequences].
 
     >>> config = ModelConfig.preset("100m")
     >>> round(forward_flop(config, 2048) / 2048 / 1e6, 1)
@@ -58,13 +59,13 @@ def train_flop(config: ModelConfig, lengths: int | np.ndarray, num_logits: int |
 
 
 def train_flop_per_token(config: ModelConfig, length: int | None = None) -> float:
-    """Training FLOP of a token.
+    """Training FLOP per token.
 
-        6 P                                      without `length`: the rule of thumb, attention left out
-        6 P + 6 * layers * H * D * (L + 1)       in documents of L tokens, logits everywhere
+        6 P                                      without `length`: the rule of thumb, which ignores attention
+        6 P + 6 * layers * H * D * (L + 1)       for documents of L tokens, with logits everywhere
 
-    P = block_weights + head_weights: what multiplies, not norms and biases. A convention that lets every position read
-    all L keys (PaLM's) counts the second term twice: 845 instead of 732 MFLOP at 100m and 2,048 tokens.
+    P = block_weights + head_weights, without norms and biases. The convention in which every position reads all L keys
+    (PaLM's) doubles the second term: 845 instead of 732 MFLOP at 100m and 2,048 tokens.
 
     Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1; Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
 

@@ -1,9 +1,11 @@
-"""Models as Hugging Face folders: what transformers, vLLM and TRL read, and what transformers writes.
+"""Models as Hugging Face folders: writes what transformers, vLLM and TRL read, and reads what transformers writes.
+
+A saved folder contains
 
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
 
-is what a saved folder holds. Any Qwen2 is loaded whose config.json asks for nothing that the decoder lacks: what it
-lacks is named, never ignored.
+Any Qwen2 model can be loaded unless its config.json asks for something the decoder does not support, which is an error
+and never ignored.
 """
 
 from __future__ import annotations
@@ -45,19 +47,19 @@ class _Index(TypedDict):
 
 
 class WeightsMismatch(ValueError):
-    """A weight is missing or of another shape than config.json says: no reader can load the folder."""
+    """A weight is missing or its shape contradicts config.json: no reader can load the folder."""
 
 
 def checked_weights(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights of this model, each under its name; ValueError as for `model_from_hf`.
+    """The checked weights of the model by name; ValueError as for `model_from_hf`.
 
-    Nothing is built before: a config may claim any size, and the first weight that is not there ends it.
+    This runs before anything is built: a config may claim any size, and the first missing weight ends it.
     """
     if dtype not in STORED_DTYPES:
         raise ValueError(f"load_model: dtype must be {one_of(STORED_DTYPES)}, got {dtype}")
-    tensors, found = dict(tensors), {}
+    tensors, checked = dict(tensors), {}
     head = tensors.pop(HEAD, None) if config.tie_word_embeddings else None
-    if head is not None:  # some write a shared head all the same, or it alone
+    if head is not None:  # some writers store a tied head too, or instead of the embedding
         tensors.setdefault(EMBEDDING, head)
     for name, shape in _shapes(config):
         tensor = tensors.get(name)
@@ -66,17 +68,17 @@ def checked_weights(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: t
             raise WeightsMismatch(f"weights: {name} must have shape {shape}, as config.json says, got {got}")
         if tensor.dtype not in STORED_DTYPES:
             raise ValueError(f"weights: {name} must be {one_of(STORED_DTYPES)}, got {tensor.dtype}")
-        found[name] = tensor
-    shared = found[EMBEDDING]
+        checked[name] = tensor
+    shared = checked[EMBEDDING]
     if head is not None and not (head.dtype == shared.dtype and torch.equal(head, shared)):
         raise ValueError(f"weights: {HEAD} differs from the embedding, so tie_word_embeddings must be false")
-    if extra := tensors.keys() - found.keys():
-        raise ValueError(f"weights: {shown(min(extra))} is no weight of this Qwen2")
-    return found
+    if extra := tensors.keys() - checked.keys():
+        raise ValueError(f"weights: {shown(min(extra))} is not a weight of this Qwen2 model")
+    return checked
 
 
 def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all weights, one after the other, without a model that has them."""
+    """Yields names and shapes of all weights without building a model."""
     width, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     yield EMBEDDING, (config.vocab_size, width)
@@ -97,8 +99,8 @@ def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The special tokens by their names in config.json, and `stop`, where an answer ends; without those it lacks."""
-    found = {}
+    """Special token ids by their names in config.json, and `stop`, the end of an answer; missing ones are omitted."""
+    ids = {}
     attributes = {
         "bos_token_id": "bos_id",
         "eos_token_id": "eos_id",
@@ -106,13 +108,13 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
         "stop": "answer_close_id",
     }
     for name, attribute in attributes.items():
-        with suppress(ValueError):  # other people's tokenizers need not have all of them
-            found[name] = getattr(tokenizer, attribute)
-    return found
+        with suppress(ValueError):  # foreign tokenizers may lack some of them
+            ids[name] = getattr(tokenizer, attribute)
+    return ids
 
 
 def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """All tensors of one file or of the several that an index names, and which of the two it was."""
+    """All tensors of a single file or of the files named by an index, and the path of that file or index."""
     file, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if file.exists() or not index.exists():
         return file, read_tensors(file)

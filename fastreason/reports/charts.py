@@ -30,6 +30,7 @@ class Series:
         style: 0, 1, 2, ...: colour and marker; lines of one style share them.
         dashed: drawn as dashes without markers.
         intervals: None, or (low, high) of y for every point.
+        interval: what they are.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Series:
     style: int = 0
     dashed: bool = False
     intervals: Sequence[tuple[float, float]] | None = None
+    interval: str = "95 % interval"
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,17 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     integer_x: bool = False,
     log_x: bool = False,
+    log_y: bool = False,
     x_range: tuple[float, float] | None = None,
     x_ticks: Sequence[float] | None = None,
     width: int = WIDTH,
     height: int = HEIGHT,
+    left: int = LEFT,
 ) -> str:
     """An `<svg>` element and its legend; `title` is its name for screen readers.
 
-    `x_ticks`, if given, are labelled as far as they are in `x_range`, by default that of the points.
+    `x_ticks`, if given, are labelled as far as they are in `x_range`, by default that of the points. `left` is the room
+    for the labels of y.
     """
     points = [point for line in series for point in line.points]
     if not points:
@@ -81,26 +86,23 @@ def line_chart(
     if x_high == x_low:
         x_low, x_high = (x_low / 2, x_high * 2) if log_x else (x_low - 0.5, x_high + 0.5)
     if y_high == y_low:
-        y_low, y_high = y_low - 0.5, y_high + 0.5
-    scale = math.log if log_x else float
+        y_low, y_high = (y_low / 2, y_high * 2) if log_y else (y_low - 0.5, y_high + 0.5)
+    across, up = _share(x_low, x_high, log_x), _share(y_low, y_high, log_y)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) * (width - LEFT - RIGHT),
-            height - BOTTOM - (y - y_low) / (y_high - y_low) * (height - TOP - BOTTOM),
-        )
+        return left + across(x) * (width - left - RIGHT), height - BOTTOM - up(y) * (height - TOP - BOTTOM)
 
     parts = [_opening(width, height, title)]
-    for y in ticks(y_low, y_high):
+    for y in log_ticks(y_low, y_high) if log_y else ticks(y_low, y_high):
         px, py = at(x_low, y)
         parts.append(f'<line class="grid" x1="{px:.1f}" x2="{width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
+        parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:,.10g}</text>')
     every = (integer_x or log_x) and len(set(xs)) <= 20
     chosen = sorted(set(xs)) if every else ticks(x_low, x_high)
     for x in chosen if x_ticks is None else [x for x in x_ticks if x_low <= x <= x_high]:
         px, py = at(x, y_low)
-        parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:g}</text>')
-    middle = (LEFT + width - RIGHT) / 2
+        parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:,.10g}</text>')
+    middle = (left + width - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(
         f'<text class="axis" transform="translate(14 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)" '
@@ -182,6 +184,12 @@ def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, titl
     return "".join([*parts, *points, "</svg>"]) + f'<p class="legend">{"".join(items)}</p>'
 
 
+def _share(low: float, high: float, log: bool) -> Callable[[float], float]:
+    """How far between low and high a value stands."""
+    scale: Callable[[float], float] = math.log if log else float
+    return lambda value: (scale(value) - scale(low)) / (scale(high) - scale(low))
+
+
 def _opening(width: int, height: int, title: str) -> str:
     # a group and not an image: an image would hide its points from screen readers
     return (
@@ -217,7 +225,7 @@ def _line_points(line: Series, at: Place, width: int) -> list[str]:
         said = f"{line.name}: {y:.3g} at {x:g}"
         if line.intervals is not None:
             low, high = line.intervals[i]
-            said += f" (95 % interval {low:.3g} to {high:.3g})"
+            said += f" ({line.interval} {low:.3g} to {high:.3g})"
         px, py = at(x, y)
         parts.append(_point(px, py, said, width))
     return parts
@@ -279,3 +287,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within [low, high], or a few percent beyond; powers alone where that is many.
+
+    >>> log_ticks(0.9, 11.0)
+    [1.0, 2.0, 5.0, 10.0]
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    found = [value for value in fine if low * 0.96 <= value <= high * 1.04]
+    return found if len(found) <= 8 else [value for value in found if math.log10(value) % 1 == 0]

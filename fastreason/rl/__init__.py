@@ -1,1 +1,1 @@
-"""Reinforcement learning: sample, score, update."""
+"""Reinforcement learning: sample, grade, update."""

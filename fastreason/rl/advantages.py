@@ -1,11 +1,11 @@
-"""From rewards to advantages: what is subtracted, what it is divided by, and which tokens get it.
+"""From rewards to advantages: baseline, scale, and credit assignment to tokens.
 
     A = (r - baseline) / scale
 
-A reward is of a whole sample, or of the tokens where a step ends. Baselines and scales are over all rewards of a group
-(or batch), so that the steps of a group are compared with each other.
+A reward belongs to a whole sample, or to the last token of a step. Baselines and scales are taken over all rewards of a
+group (or batch), so that the steps of a group are compared with each other.
 
-Letters: P prompts, G samples of each, L tokens; M = G or G L places for a reward in a group.
+Letters: P prompts, G samples of each, L tokens; M = G or G L possible rewards in a group.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ def advantages(
     credit: Credit = "return",
     eps: float = 1e-6,
 ) -> Tensor:
-    """Advantages of samples or of tokens.
+    """Advantages per sample or per token.
 
     Args:
-        rewards: float [P * G], of samples; or [P * G, L], of tokens, NaN where a token has no reward of its own. A
-            sample without any takes no part in baselines and scales, and has advantage 0.
+        rewards: float [P * G], per sample; or [P * G, L], per token, with NaN for tokens without a reward. A sample
+            without any reward is left out of baselines and scales, and has advantage 0.
         group_size: G >= 2.
-        baseline: "group": the mean of the group's rewards. "leave_one_out": the mean of those of the other samples.
-            "batch": the mean of all. "none": 0.
-        scale: "std": the group's standard deviation + eps. "batch": that of all that is left after the baseline.
-            "none": 1. Both divide by their number - 1 inside.
-        credit: with rewards of tokens, "return": a token has the sum of the advantages of all rewards at it or behind
-            it; "step": that of the first of them. Tokens behind the last reward have 0.
+        baseline: "group": the mean of the group's rewards. "leave_one_out": the mean over the other samples of the
+            group. "batch": the mean of all rewards. "none": 0.
+        scale: "std": the group's standard deviation + eps. "batch": the standard deviation of all differences from the
+            baseline + eps. "none": 1. Both standard deviations divide by n - 1.
+        credit: for token rewards. "return": a token gets the sum of the advantages of all rewards at or after it;
+            "step": only that of the first of them. Tokens after the last reward get 0.
         eps: in the unit of the rewards.
     Returns:
-        float32 [P * G] or [P * G, L]; of a group whose rewards are all equal exactly 0, unless the baseline is "batch"
+        float32 [P * G] or [P * G, L]; exactly 0 for a group whose rewards are all equal, unless the baseline is "batch"
         or "none".
     Source:
         leave_one_out: RLOO, Ahmadian et al. 2024, arXiv:2402.14740. batch: REINFORCE++, Hu 2025, arXiv:2501.03262.
@@ -64,17 +64,18 @@ def advantages(
         squares, number = sum_over_ranks(torch.stack([around_mean.square().sum().double(), given_PM.sum().double()]))
         centred_PM = centred_PM / ((squares / (number - 1).clamp(min=1.0)).sqrt().float() + eps)
     if baseline in ("group", "leave_one_out"):
-        centred_PM = centred_PM.masked_fill(silent(rewards_PM, given_PM)[:, None], 0.0)
+        centred_PM = centred_PM.masked_fill(zero_advantage(rewards_PM, given_PM)[:, None], 0.0)
     if rewards.ndim == 1:
         return centred_PM.flatten()
     return _credited(centred_PM.view_as(rewards), given_PM.view_as(rewards), credit)
 
 
-def silent(rewards_PM: Tensor, given_PM: Tensor | None = None) -> Tensor:
-    """bool [P]: whether all rewards of a group are equal, or there is at most one.
+def zero_advantage(rewards_PM: Tensor, given_PM: Tensor | None = None) -> Tensor:
+    """bool [P]: whether all rewards of a group are equal, or there is at most one: its advantages are 0.
 
     Args:
-        rewards_PM: float; NaN where there is none, unless `given_PM` (bool) says so.
+        rewards_PM: float, NaN where there is no reward.
+        given_PM: bool, where there is a reward; default: where it is not NaN.
     """
     given = ~rewards_PM.isnan() if given_PM is None else given_PM
     low = rewards_PM.masked_fill(~given, torch.inf).amin(1)
@@ -82,7 +83,7 @@ def silent(rewards_PM: Tensor, given_PM: Tensor | None = None) -> Tensor:
 
 
 def _baseline(rewards_PM: Tensor, given_PM: Tensor, group_size: int, baseline: Baseline) -> Tensor | float:
-    """What is subtracted from each reward; broadcasts to [P, M]."""
+    """The baseline of each reward; broadcasts to [P, M]."""
     if baseline == "none":
         return 0.0
     if baseline == "batch":
@@ -97,20 +98,20 @@ def _baseline(rewards_PM: Tensor, given_PM: Tensor, group_size: int, baseline: B
 
 
 def _deviation(x_PM: Tensor, given_PM: Tensor) -> Tensor:
-    """The standard deviation of each group, [P, 1]; divides by the number - 1."""
+    """The standard deviation of each group, [P, 1], with n - 1."""
     number = given_PM.sum(1, keepdim=True)
     centred = (x_PM - (x_PM * given_PM).sum(1, keepdim=True) / number.clamp(min=1)) * given_PM
     return (centred.square().sum(1, keepdim=True) / (number - 1).clamp(min=1)).sqrt()
 
 
 def _batch_mean(x_PM: Tensor, given_PM: Tensor) -> Tensor:
-    """The mean of what is given, on all ranks together."""
+    """The mean of the given rewards over all ranks."""
     total, number = sum_over_ranks(torch.stack([(x_PM * given_PM).double().sum(), given_PM.sum().double()]))
     return (total / number.clamp(min=1.0)).float()
 
 
 def _credited(centred_NL: Tensor, given_NL: Tensor, credit: Credit) -> Tensor:
-    """Puts the advantages of rewards on the tokens that lead to them."""
+    """Assigns the advantages of rewards to the tokens that lead to them."""
     if credit == "return":
         return centred_NL.flip(1).cumsum(1).flip(1)
     length = centred_NL.shape[1]

@@ -23,13 +23,13 @@ from .statistics import Facts, pass_flop
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a step sampled.
+    """The samples of a step.
 
     Args:
-        problems: of each draw, those of all ranks.
-        groups: this rank's groups that are trained on.
-        facts: of all samples of all ranks, also of groups that are not trained on.
-        total_tokens, flop: of sampling, on this rank: tokens of all samples with their prompts.
+        problems: of each draw, for all ranks.
+        groups: this rank's groups to be trained on.
+        facts: about all samples of all ranks, including groups that are not trained on.
+        total_tokens, flop: of sampling on this rank; tokens include prompts.
         seconds: of the phases sample and grade.
     """
 
@@ -50,17 +50,17 @@ def collect_batch(
     seed: int,
     first_draw: int,
 ) -> Batch:
-    """Draws prompts, samples, grades; with dynamic sampling until enough groups are not silent."""
+    """Draws prompts, samples and grades; with dynamic sampling, until enough groups have non-zero advantages."""
     problems: list[ProblemBatch] = []
     facts: list[Facts] = []
     own_groups: list[Groups] = []
     total_tokens, flop, seconds, clock = 0, 0.0, {"sample": 0.0, "grade": 0.0}, Clock()
     max_draws = settings.parts.max_draws
-    while len(problems) < max_draws and _num_speaking(facts, settings) < settings.prompts:
+    while len(problems) < max_draws and _num_with_advantage(facts, settings) < settings.prompts:
         started, number = clock.seconds(), first_draw + len(problems)
         drawn = source.draw(number)
         if len(drawn) != settings.prompts:
-            raise ValueError(f"rl: a draw must be of prompts = {settings.prompts} problems, got {len(drawn)}")
+            raise ValueError(f"rl: a draw must have prompts = {settings.prompts} problems, got {len(drawn)}")
         place = np.arange(len(drawn))[distributed.share(len(drawn))]
         own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
         samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
@@ -97,17 +97,18 @@ def _generate(
     except ValueError as error:
         if all(weight.isfinite().all() for weight in engine.model.parameters()):
             raise
-        raise FloatingPointError(f"rl: weights of the model are not finite ({error})") from error
+        raise FloatingPointError(f"rl: the model's weights are not finite ({error})") from error
 
 
-def _num_speaking(facts: Sequence[Facts], settings: PolicySettings) -> int:
-    return sum(int((1 - part.silent).sum()) for part in facts) // settings.samples
+def _num_with_advantage(facts: Sequence[Facts], settings: PolicySettings) -> int:
+    return sum(int((1 - part.zero_advantage).sum()) for part in facts) // settings.samples
 
 
 def _trained(groups: Groups, facts: Facts, settings: PolicySettings) -> Groups:
-    """With dynamic sampling the first `prompts` groups of all ranks that are not silent, numbered anew; else all."""
+    """With dynamic sampling, the first `prompts` groups over all ranks with non-zero advantages, renumbered; else
+    all."""
     if settings.parts.max_draws == 1:
         return groups
-    kept = np.nonzero(facts.silent[:: settings.samples] == 0)[0][: settings.prompts]
+    kept = np.nonzero(facts.zero_advantage[:: settings.samples] == 0)[0][: settings.prompts]
     mine = np.nonzero(np.isin(groups.place, kept))[0]
     return replace(groups.take(mine), place=np.searchsorted(kept, groups.place[mine]))

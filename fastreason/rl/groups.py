@@ -1,4 +1,4 @@
-"""Groups as reinforcement learning trains on them: arrays of prompts and samples, and their packed layout.
+"""Groups of samples in reinforcement learning: arrays of prompts and samples, and their packed layout.
 
 Letters: P prompts, G samples of each, S = P * G samples, L tokens of the longest one; T tokens of a packed batch, N of
 them sampled, D hidden size.
@@ -22,16 +22,16 @@ from .settings import Truncated
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Prompts and their samples, as they are trained on.
+    """Prompts and their samples, as training data.
 
     Args:
-        prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
+        prompt_tokens: int32, all prompts concatenated, and prompt_offsets: int64 [P + 1].
         tokens: int32 [S, L]; lengths: int64 [S].
-        logprobs: float32 [S, L], when sampled.
-        rewards: float32 [S], or [S, L] with NaN where a token has none; NaN for samples that are not in the loss.
-        place: int64 [P]: the number of each group among those of all ranks.
-        in_loss: bool [S]: of a sample that is not, one token stays, so that groups keep their shape. It weighs nothing
-            and counts nowhere.
+        logprobs: float32 [S, L], recorded during sampling.
+        rewards: float32 [S], or [S, L] with NaN for tokens without a reward; NaN for samples that are not in the loss.
+        place: int64 [P]: the index of each group among those of all ranks.
+        in_loss: bool [S]: whether a sample is in the loss. Of other samples one token is kept, so that groups keep
+            their shape; it has weight 0 and is not counted.
     """
 
     prompt_tokens: np.ndarray
@@ -51,7 +51,7 @@ class Groups:
         place: np.ndarray | None = None,
         in_loss: np.ndarray | None = None,
     ) -> Groups:
-        """All groups of a rollout; the default of `place` is 0 .. P - 1, that of `in_loss` all samples."""
+        """All groups of a rollout; by default `place` is 0 .. P - 1 and all samples are in the loss."""
         place = np.arange(len(samples.prompt_offsets) - 1) if place is None else place
         in_loss = np.ones(len(samples.lengths), dtype=bool) if in_loss is None else in_loss
         lengths = np.where(in_loss, samples.lengths, 1)
@@ -68,7 +68,7 @@ class Groups:
         return len(self.lengths) // len(self) if len(self) else 0
 
     def take(self, groups: np.ndarray) -> Groups:
-        """Some of the groups, by their indices in rising order."""
+        """Selects groups by increasing indices."""
         if len(groups) == len(self):
             return self
         rows = (groups[:, None] * self.group_size + np.arange(self.group_size)).reshape(-1)
@@ -86,7 +86,7 @@ class Groups:
 
     @classmethod
     def join(cls, parts: Sequence[Groups]) -> Groups:
-        """The groups of several draws, one after the other."""
+        """Concatenates the groups of several draws."""
         if len(parts) == 1:
             return parts[0]
         width = max(part.tokens.shape[1] for part in parts)
@@ -112,13 +112,13 @@ def _widened(rewards_SL: Tensor, width: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PackedGroups:
-    """Groups in the segment layout, and for each sampled token what the loss needs, sample after sample; all on CPU.
+    """Groups in the segment layout, with the inputs of the loss for each sampled token; all on CPU.
 
     Args:
         tokens_T, segments: prompt 0, its samples, prompt 1, ...
-        target_N: int64: where the sampled tokens stand.
-        lengths_S: int64: of the samples.
-        in_loss_S: bool: whether a sample counts.
+        target_N: int64: positions of the sampled tokens in tokens_T.
+        lengths_S: int64: lengths of the samples.
+        in_loss_S: bool: whether a sample is in the loss.
         group_size: G.
     """
 
@@ -144,19 +144,20 @@ class PackedGroups:
 
     @cached_property
     def _is_first_N(self) -> Tensor:
-        """Whether a token is the first of its sample."""
+        """bool [N]: whether a token is the first of its sample."""
         return self.segments.start[self.segments.prefix >= 0].repeat_interleave(self.lengths_S) == self.target_N
 
     @cached_property
     def order_N(self) -> Tensor:
-        """The order in which `predictors` has the tokens: the first ones of all samples last."""
+        """The order of the tokens in `predictors`: the first tokens of all samples come last."""
         return torch.cat([(~self._is_first_N).nonzero().squeeze(1), self._is_first_N.nonzero().squeeze(1)])
 
     def predictors(self, model: Decoder) -> Tensor:
         """The hidden state that predicts each sampled token, [N, D], in the order `order_N`.
 
-        The first token of a sample is predicted by the last of its prompt, the others by the one before them. The
-        first ones go last, expanded and not indexed: the gradient of an index that repeats is summed in any order.
+        The first token of a sample is predicted by the last token of its prompt, all others by the preceding token.
+        The first tokens come last, by expansion instead of indexing: the gradient of an index with repeats is summed in
+        no fixed order.
         """
         device = model.embedding.weight.device
         hidden = model(self.tokens_T.to(device), self.segments)
@@ -166,14 +167,15 @@ class PackedGroups:
 
 
 def counted_rewards(rewards: np.ndarray, samples: RolloutOutput, truncated: Truncated) -> tuple[np.ndarray, np.ndarray]:
-    """What samples earn when their end is looked at; what stands behind the end of a sample never counts.
+    """Applies the treatment of truncated samples to rewards; rewards after the end of a sample are dropped.
 
     Args:
-        rewards: float32 [S], or [S, L] with NaN where a token has none.
-        truncated: of a sample that ran into its limit: "zero": nothing is worth more than 0, and its last token has a
-            reward. "mask": it is not in the loss. "keep": what the reward says.
+        rewards: float32 [S], or [S, L] with NaN for tokens without a reward.
+        samples: the samples that were rewarded.
+        truncated: for samples that reached their length limit: "zero" caps all rewards at 0 and gives the last token
+            one; "mask" leaves the sample out of the loss; "keep" changes nothing.
     Returns:
-        The rewards, NaN for samples that are not in the loss; and bool [S]: whether a sample is.
+        The rewards, NaN for samples that are not in the loss; and bool [S], whether a sample is in the loss.
     """
     rewards, cut = rewards.copy(), ~samples.finished
     if rewards.ndim == 2:
@@ -190,7 +192,7 @@ def counted_rewards(rewards: np.ndarray, samples: RolloutOutput, truncated: Trun
 
 
 def inside(groups: Groups) -> np.ndarray:
-    """bool [S, L]: whether a token belongs to its sample."""
+    """bool [S, L]: whether a position is within the length of its sample."""
     return np.arange(groups.tokens.shape[1]) < groups.lengths[:, None]
 
 
@@ -200,8 +202,8 @@ def has_loss(groups: Groups) -> np.ndarray:
     return np.asarray(by_group.any(axis=1))
 
 
-def speaking(groups: Groups, advantages: Tensor) -> np.ndarray:
-    """bool [P]: whether any token of a group has an advantage."""
+def has_advantage(groups: Groups, advantages: Tensor) -> np.ndarray:
+    """bool [P]: whether any token of a group has a non-zero advantage."""
     spread = advantages if advantages.ndim == 1 else advantages.where(torch.from_numpy(inside(groups)), 0.0)
     by_group = spread.reshape(len(groups), spread.numel() // max(1, len(groups)))  # a rank may have no group
     return (by_group.abs().sum(1) > 0).numpy()

@@ -2,13 +2,13 @@
 
     prompts -> n samples each -> verdicts -> rewards -> advantages -> policy loss on the group layout -> step
 
-By default one update a batch, so the policy that is trained is the one that sampled and every ratio is 1 up to
-rounding; the largest difference of log-probabilities is measured at each step. Groups whose samples all fare alike
-carry no gradient and are left out of the update.
+By default there is one update per batch, so the policy being trained is the one that sampled and every ratio is 1 up to
+rounding; the largest difference in log-probability is measured at each step. Zero-advantage groups have no gradient and
+are left out of the update.
 
-The parts: settings.py what can be chosen, grading/rewards.py, advantages.py, update.py losses and updates,
-statistics.py what a step writes down, watch.py what it warns of. Under torchrun every rank samples, grades and trains
-on its share of the prompts, and all ranks make the same steps as one process would.
+Related files: settings.py, grading/rewards.py, advantages.py, update.py (losses and updates), statistics.py (metrics of
+a step), watch.py (warnings). Under torchrun every rank samples, grades and trains on its share of the prompts, and all
+ranks take the step that a single process would take.
 
 Letters: P prompts, G samples of each, S = P * G samples.
 """
@@ -35,7 +35,7 @@ from ..training import checkpoint
 from ..training.optimizer import Optimizer
 from .advantages import advantages
 from .experience import Batch, collect_batch
-from .groups import Groups, has_loss, speaking
+from .groups import Groups, has_advantage, has_loss
 from .prompts import CURRICULA, FixedMixture, PromptSource, stage_prompts
 from .settings import LOSSES, PolicySettings
 from .statistics import (
@@ -52,7 +52,7 @@ __all__ = [
     "policy_step", "reinforce", "update",
 ]  # fmt: skip
 
-# how far log-probabilities of sampling and training may be apart before something must be wrong; 4e-5 was seen
+# largest plausible difference between the log-probabilities of sampling and training; observed: 4e-5
 _LARGEST_DIFFERENCE: Mapping[torch.dtype, float] = {torch.float64: 1e-3, torch.float32: 1e-2}
 
 
@@ -68,34 +68,41 @@ def reinforce(
     reward: Callable[..., np.ndarray] | None = None,
     prompts: PromptSource | None = None,
 ) -> dict[str, Any]:
-    """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
+    """Runs a reinforcement-learning stage: trains `model` in place and leaves its checkpoint in `folder`.
+
+    A checkpoint already in `folder` is continued.
 
     Args:
+        model: the policy; sampling and updates run on the device of its weights.
+        tokenizer: of the model.
+        settings: of the stage.
         seed: of prompts and samples.
-        folder: of the checkpoints.
-        log: a file for a line of JSON each few steps (metrics.jsonl), or what is open already; None: no log.
-        stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
-        reward: instead of `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
-            returns float [S], or [S, L] of tokens; see fastreason.grading.rewards.
-        prompts: instead of `settings.curriculum`.
+        folder: for the checkpoints.
+        log: a file (metrics.jsonl) to which each step appends a line of JSON, or an open MetricsLog; None: no log.
+        stop: a request to stop after the current step, with a checkpoint; None: runs to the end or to Ctrl-C.
+        reward: replaces `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
+            returns float [S], or [S, L] for tokens; see `fr.rewards`.
+        prompts: replaces `settings.curriculum`.
     Returns:
-        The progress that the checkpoint holds: step, tokens (sampled), total_tokens (with prompts), samples, flop,
-        seconds, draws, curriculum, watch, finished.
+        The counters in the checkpoint: step, tokens (sampled), total_tokens (with prompts), samples, flop, seconds,
+        draws, curriculum, watch, finished.
     Raises:
         Interrupted: `stop` was requested; the checkpoint continues from here.
+        ValueError: settings, reward or prompts do not fit the model or the checkpoint.
+        FloatingPointError: the weights are not finite.
     """
     folder, stop = Path(folder), stop or StopRequest()
     reward_of = stage_reward(settings) if reward is None else reward_function(reward)
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
     progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "watch": {}, "finished": False}
-    optimizer, found = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
-    if found:
-        progress |= checkpoint.restore(found, model, optimizer)
+    optimizer, saved = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
+    if saved:
+        progress |= checkpoint.restore(saved, model, optimizer)
         if progress["finished"]:
             return progress
         source.restore(progress["curriculum"])
-    reference = _reference(model, tokenizer, folder, found is not None) if settings.kl_coef else None
+    reference = _reference(model, tokenizer, folder, saved is not None) if settings.kl_coef else None
     facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer)
     watch = Watch(settings.max_new_tokens, progress["watch"])
@@ -112,7 +119,9 @@ def reinforce(
         advantages_S = _advantages(batch.groups, settings)
         history = update(model, optimizer, batch.groups, advantages_S, settings, done, reference=reference)
         _check_on_policy(model, settings, history)
-        wait_for(model.embedding.weight.device)  # once a step; sampling ends with a copy, which waits by itself
+        wait_for(
+            model.embedding.weight.device
+        )  # once per step; sampling ends with a copy, which synchronizes by itself
         seconds = {**batch.seconds, "update": clock.seconds() - begin}
 
         cost = _update_cost(model, batch.groups, advantages_S, settings)
@@ -140,10 +149,10 @@ def reinforce(
 
 
 def stage_reward(settings: PolicySettings) -> Reward:
-    """The reward that the settings name.
+    """The reward named by the settings.
 
     Raises:
-        ValueError: it cannot be imported, takes other arguments, or is of whole samples, where a credit has no effect.
+        ValueError: it cannot be imported, has the wrong parameters, or `credit` is set with a reward of whole samples.
     """
     if settings.credit is not None and settings.reward in REWARDS_OF_SAMPLES:
         raise ValueError(f"rl: credit has no effect with reward {settings.reward!r}, which is of whole samples")
@@ -163,18 +172,19 @@ def _advantages(groups: Groups, settings: PolicySettings) -> torch.Tensor:
 
 
 def _check_on_policy(model: Decoder, settings: PolicySettings, history: Sequence[Mapping[str, float]]) -> None:
-    """The old log-probabilities are those of the sampler: no pass computes them again, so they must be the same."""
+    """The sampler's log-probabilities serve as the old ones and are not recomputed, so they must agree with
+    training."""
     if history and settings.on_policy:
         difference = history[0]["max_logprob_difference"]
         limit = _LARGEST_DIFFERENCE.get(model.embedding.weight.dtype, 0.5)
-        assert difference <= limit, f"sampler and trainer are {difference} apart in a log-probability"
+        assert difference <= limit, f"log-probabilities of sampler and trainer differ by {difference}"
 
 
 def _update_cost(
     model: Decoder, groups: Groups, advantages_S: torch.Tensor, settings: PolicySettings
 ) -> tuple[float, int, int]:
-    """Of this rank's updates: FLOP (three passes, and one of the reference), sampled tokens trained on, groups."""
-    trains = has_loss(groups) if settings.trains_silent else speaking(groups, advantages_S)
+    """This rank's updates: FLOP (three passes, and one of the reference model), sampled tokens trained on, groups."""
+    trains = has_loss(groups) if settings.trains_zero_advantage else has_advantage(groups, advantages_S)
     trained = groups.take(np.nonzero(trains)[0])
     if not len(trained):
         return 0.0, 0, 0
@@ -187,10 +197,10 @@ def _update_cost(
 def _advance(
     progress: dict[str, Any], batch: Batch, cost: tuple[float, int, int], clock: Clock, stop: StopRequest
 ) -> tuple[bool, tuple[int, int]]:
-    """Counts the step, the same on every rank.
+    """Advances the counters, identically on every rank.
 
     Returns:
-        Whether any rank was asked to stop; tokens and groups that all ranks trained on.
+        Whether any rank was asked to stop; the tokens and groups that all ranks trained on.
     """
     flop, tokens, groups = cost
     seconds = clock.seconds() if distributed.is_main() else 0.0
@@ -213,7 +223,7 @@ def _line(
     seconds: Mapping[str, float],
     trained: tuple[int, int],
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl; `trained` are tokens and groups."""
+    """A line of metrics.jsonl; `trained` holds numbers of tokens and groups."""
     samples = len(batch.facts.length) // sum(map(len, batch.problems))
     ops_S = np.concatenate([problems.ops for problems in batch.problems]).repeat(samples)
     return {
@@ -226,16 +236,18 @@ def _line(
 
 
 def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool) -> Decoder:
-    """The frozen model of the KL: what the stage began with, kept beside its checkpoint for when it goes on.
+    """The frozen reference model of the KL: the model the stage started from, saved next to its checkpoint.
 
     Raises:
-        ValueError: the stage goes on, but its reference is missing.
+        ValueError: the stage is being resumed, but its reference model is missing.
     """
     place = folder.with_name(folder.name + "-reference")
     with distributed.together():
         if not goes_on:
             checkpoint.save_checkpoint(place, model, tokenizer, None, {"step": 0})
     if checkpoint.find_checkpoint(place) is None:
-        raise ValueError(f"rl: {folder} goes on with a KL to {place}, which is missing; put it back, or begin again")
+        raise ValueError(
+            f"rl: {folder} cannot be resumed: its reference model {place} is missing; restore it, or start again"
+        )
     weight = model.embedding.weight
     return checkpoint.load_model(place).to(weight.device, weight.dtype).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Where the prompts of a stage come from."""
+"""Prompt sources: where the prompts of a stage come from."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from .settings import PolicySettings
 
 
 class PromptSource(Protocol):
-    """Where the prompts of a stage come from. Every rank has one, is asked the same and told the same.
+    """Where the prompts of a stage come from. Every rank has its own copy, which receives the same calls.
 
-    What it does may depend on its arguments and on what it was told alone, so that a resumed stage draws what an
-    unbroken one would have drawn.
+    It may depend only on its constructor arguments and on these calls, so that a resumed stage draws the same prompts
+    as an uninterrupted one.
     """
 
     def draw(self, step: int) -> ProblemBatch:
-        """The prompts of the next batch, as many as the settings' `prompts`, from the split `rl`.
+        """The prompts of the next draw, as many as the settings' `prompts`, from split `rl`.
 
         Args:
-            step: number of the draw, 0, 1, ...; with dynamic sampling a step of training may take several.
+            step: number of the draw: 0, 1, ...; with dynamic sampling a training step may need several draws.
         """
         ...
 
     def observe(self, problems: ProblemBatch, rewards_PG: np.ndarray) -> None:
-        """What the samples of the last draw earned, those of all ranks: float32 [P, G]."""
+        """Receives the rewards of the last draw from all ranks: float32 [P, G]."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What it has learnt, as JSON; part of the checkpoint."""
+        """The state as JSON, saved in the checkpoint."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The reverse of `state`."""
+        """Restores the result of `state`."""
         ...
 
 
 class FixedMixture:
-    """The mixture of the settings, problem after problem."""
+    """The problems of the settings' mixture, in order."""
 
     def __init__(self, settings: PolicySettings, seed: int) -> None:
         self.stream = TaskStream(Mixture.from_dict(settings.mixture), seed=seed, split="rl")
@@ -66,11 +66,11 @@ def _edge(settings: PolicySettings, seed: int) -> PromptSource:
 
 
 CURRICULA: dict[str, Callable[[PolicySettings, int], PromptSource]] = {"fixed": FixedMixture, "edge": _edge}
-"""What `settings.curriculum` may name: makes a source from the settings and the seed of the stage."""
+"""The names for `settings.curriculum`; each creates a source from the settings and the seed of the stage."""
 
 
 def stage_prompts(settings: PolicySettings, seed: int) -> PromptSource:
-    """The source of prompts that the settings name.
+    """The prompt source named by the settings.
 
     Raises:
         ValueError: there is no curriculum of this name.

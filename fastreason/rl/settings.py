@@ -1,7 +1,7 @@
-"""The settings of reinforcement learning, and what each loss by name stands for.
+"""The settings of reinforcement learning, and the definition of each named loss.
 
-A loss is a term (kernels/policy_loss.py), the mean that is subtracted from rewards, what they are divided by, how
-tokens are weighed, and a clip. `LOSSES` says which; a setting of the same name replaces one part of it.
+A loss consists of a term (kernels/policy_loss.py), the baseline and scale of advantages, the weighting of tokens, and a
+clip range. `LOSSES` defines the named ones; a setting of the same name as a part replaces it.
 """
 
 from __future__ import annotations
@@ -57,69 +57,71 @@ _T = TypeVar("_T")
 @explain_fields
 @dataclass(frozen=True)
 class PolicySettings:
-    """A reinforcement-learning stage."""
+    """Settings of a reinforcement-learning stage."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     mixture: list[dict[str, Any]]
-    """Parts of the `Mixture` of prompts; they come from the split `rl`."""
+    """Parts of the `Mixture` of prompts, which are drawn from split `rl`."""
     curriculum: str = "fixed"
-    """Where the prompts of a step come from: fixed, the mixture as it is; edge, its cells that are neither mastered nor
-    out of reach; or another of `policy.CURRICULA`."""
+    """Source of prompts: fixed, the mixture in order; edge, mostly cells that are neither mastered nor out of reach; or
+    another name in `fastreason.rl.prompts.CURRICULA`."""
     edge: BanditSettings = field(default_factory=BanditSettings)
-    """Of curriculum edge."""
+    """Settings of curriculum edge."""
     steps: int | None = None
-    """Batches that are sampled and trained on. 200 if `budget` is not given either."""
+    """Number of steps, each one batch; 200 if `budget` is not given either."""
     budget: str | None = None
-    """Length of the stage in another unit, instead of `steps`: "1e15 flop", "1e8 tokens", "600 seconds" or so."""
+    """Length of the stage in another unit, instead of `steps`, for example "1e15 flop", "1e8 tokens" or "600
+    seconds"."""
     prompts: int = 32
-    """Prompts of a step."""
+    """Prompts per step."""
     samples: int = 16
-    """Samples of each prompt."""
+    """Samples per prompt (the group size)."""
     reward: str = "strict"
-    """What a sample earns: outcome, blended, strict or steps of fastreason.grading.rewards, or "module:function"."""
+    """The reward: outcome, blended, strict or steps (see docs/reinforcement.md), or "module:function"."""
     outcome_weight: float | None = None
-    """Share of the answer in reward blended; 0.2 if nothing is said."""
+    """Weight of the answer in reward blended; default 0.2."""
     truncated: Truncated = "zero"
-    """A sample that reaches its limit before its end earns at most 0 ("zero"), leaves the loss ("mask"), or earns what
-    the reward says ("keep")."""
+    """What a sample that reaches its length limit earns: at most 0 ("zero"), nothing because it is left out of the loss
+    ("mask"), or its reward unchanged ("keep")."""
     credit: Credit | None = None
-    """Of rewards of steps or tokens, which a token is credited with: all that are still to come ("return", if nothing
-    is said), or the next one alone ("step"), under which small models soon write one sure step and stop."""
+    """For step or token rewards, which of them a token is credited with: all later ones ("return", the default) or only
+    the next one ("step"), under which small models soon learn to write one safe step and stop."""
     loss: LossName = "grpo"
-    """The loss; see docs/reinforcement.md. The settings marked * replace a part of it."""
+    """The loss, see docs/reinforcement.md. Settings marked * override a part of it."""
     baseline: Baseline | None = None
-    """* Mean that is subtracted from a reward: of its group, of the others in it, of the batch, or none."""
+    """* The mean that is subtracted from a reward: over its group, the other samples of it, the batch, or none."""
     advantage_scale: Scale | None = None
     """* What advantages are divided by: the standard deviation of their group (GRPO), of the batch, or nothing."""
     aggregation: Aggregation | None = None
-    """* How tokens are weighed: every token alike, every sequence alike, or a sum over a constant length."""
+    """* Weighting of tokens: all tokens equal, all sequences equal, or a sum divided by a constant length."""
     clip_low: float | None = None
-    """* How far below 1 the ratio may pull."""
+    """* Lower clip: the ratio is clipped at 1 - clip_low."""
     clip_high: float | None = None
-    """* How far above 1 the ratio may pull."""
+    """* Upper clip: the ratio is clipped at 1 + clip_high."""
     clip_dual: float | None = None
-    """From which ratio on a negative advantage pulls no more (dual clip); > 1, for example 3."""
+    """Dual clip: the ratio above which negative advantages have no gradient; > 1, for example 3."""
     max_draws: int | None = None
-    """* Draws of `prompts` prompts a step at most, until as many groups are not silent (dynamic sampling of DAPO)."""
+    """* Dynamic sampling (DAPO): draw `prompts` prompts up to this often, until as many groups have non-zero
+    advantage."""
     count_silent: bool = False
-    """Whether silent groups count in the mean of the loss, and have their part of KL and entropy."""
+    """Whether zero-advantage groups count in the mean of the loss and take part in KL and entropy."""
     kl_coef: float = 0.0
-    """Weight of the KL to the reference, the model that the stage began with, in the loss."""
+    """Weight in the loss of the KL to the reference model, the one the stage started from."""
     kl: Literal["k1", "k2", "k3", "exact"] = "k3"
-    """Estimator of that KL, or the exact one of the whole vocabulary."""
+    """Estimator of that KL, or "exact" over the whole vocabulary."""
     entropy_coef: float = 0.0
-    """Weight of the entropy in the loss, as a bonus."""
+    """Weight of the entropy bonus in the loss."""
     epochs: int = 1
-    """How often a batch is trained on."""
+    """Passes over each batch."""
     minibatches: int = 1
-    """Updates of an epoch, each on its share of the groups."""
+    """Updates per epoch, each on its share of the groups."""
     accumulate: int = 1
-    """Parts of an update that go through the model one after the other, which saves memory; the update is the same."""
+    """Number of parts in which an update is computed, to save memory; the update is the same."""
     temperature: float = 1.0
-    """Of sampling and of the trained distribution."""
+    """Temperature of sampling and of the trained distribution."""
     max_new_tokens: int = 128
-    """Limit of a sample."""
+    """Maximum number of new tokens per sample."""
     optim: OptimSettings = field(
         default_factory=lambda: OptimSettings(matrices="adamw", matrix_lr=5e-4, lr=5e-4, schedule="constant")
     )
@@ -127,11 +129,11 @@ class PolicySettings:
     save_every_s: float = 30.0
     """Seconds between checkpoints."""
     keep: int = 1
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.budget is not None:
-            raise ValueError(f"rl: give steps or budget, not both, got {self.steps} and {self.budget!r}")
+            raise ValueError(f"rl: steps and budget exclude each other, got {self.steps} and {self.budget!r}")
         check_ranges("rl", self, _RANGES)
         for name, allowed in _ONE_OF.items():
             value = getattr(self, name)
@@ -147,10 +149,10 @@ class PolicySettings:
                 f'rl: reward must be one of {", ".join(REWARDS)} or "module:function", got {self.reward!r}'
             )  # fmt: skip
         if self.outcome_weight is not None and self.reward != "blended":
-            raise ValueError(f"rl: outcome_weight goes with reward 'blended' alone, got reward {self.reward!r}")
+            raise ValueError(f"rl: outcome_weight has no effect with reward {self.reward!r}, only with 'blended'")
 
     def _check_effect(self) -> None:
-        """A setting that cannot take effect is an error."""
+        """Settings without effect are errors."""
         if self.curriculum != "edge" and self.edge != BanditSettings():
             raise ValueError(f"rl: edge has no effect with curriculum {self.curriculum!r}")
         if self.kl != "k3" and not self.kl_coef:
@@ -167,7 +169,7 @@ class PolicySettings:
 
     @property
     def parts(self) -> Loss:
-        """The loss with the parts that settings replace."""
+        """The loss, with parts overridden by settings."""
 
         def part(name: str, own: _T) -> _T:
             return own if getattr(self, name) is None else getattr(self, name)
@@ -185,24 +187,24 @@ class PolicySettings:
 
     @property
     def on_policy(self) -> bool:
-        """Whether a batch is used for one update, so that the policy that is trained is the one that sampled."""
+        """Whether each batch is used for a single update, so that the policy being trained is the one that sampled."""
         return self.epochs == self.minibatches == 1
 
     @property
-    def trains_silent(self) -> bool:
-        """Whether groups without an advantage have a gradient."""
+    def trains_zero_advantage(self) -> bool:
+        """Whether zero-advantage groups have a gradient, from KL or entropy."""
         return self.count_silent and (self.kl_coef != 0 or self.entropy_coef != 0)
 
     @property
     def limit(self) -> Budget:
-        """When the stage ends; steps count as the samples that they take, each of one draw."""
+        """The length of the stage as a budget; steps are converted to samples, with one draw per step."""
         if self.budget is not None:
             return Budget.parse(self.budget)
         return Budget(samples=(self.steps or 200) * self.prompts * self.samples)
 
     @property
     def unit(self) -> str:
-        """What the length of the stage is counted in."""
+        """The unit of the length of the stage."""
         return self.limit.unit if self.budget is not None else "step"
 
     @property
@@ -211,11 +213,11 @@ class PolicySettings:
         return self.limit.amount if self.budget is not None else float(self.steps or 200)
 
     def used(self, progress: Mapping[str, Any]) -> float:
-        """How much of `length` the counters say is used; a budget of tokens counts them with their prompts."""
+        """How much of `length` is used up according to the counters; a token budget includes prompts."""
         return float(progress["total_tokens" if self.unit == "tokens" else self.unit])
 
     def share_done(self, progress: Mapping[str, Any]) -> float:
-        """How much of the stage is done: 1 or more at its end."""
+        """Share of the stage that is done, 1 or more at its end."""
         return self.used(progress) / self.length
 
 

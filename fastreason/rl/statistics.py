@@ -1,4 +1,4 @@
-"""What a step of reinforcement learning writes down: rewards by op, how rewards are earned, lengths, ratios, speed.
+"""The metrics of a reinforcement-learning step: rewards by op, verdicts, lengths, ratios, speed.
 
 Letters: P prompts of a step, G samples of each, S = P * G samples.
 """
@@ -16,18 +16,18 @@ from ..model.config import ModelConfig
 from ..model.flop import forward_flop
 from ..runtime.distributed import gather_arrays
 from ..sampling.rollout import RolloutOutput
-from .advantages import silent
+from .advantages import zero_advantage
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of the samples of all ranks, in the order of their prompts; float64 [S] each.
+    """Facts about the samples of all ranks, in the order of their prompts; float64 [S] each.
 
     Args:
-        reward: of the sample; the mean over its rewards if they are of tokens, 0 if it is not in the loss.
+        reward: of the sample; the mean of its token rewards, 0 if it is not in the loss.
         answer_correct, verified, sound, finished: 0 or 1.
         length: in tokens.
-        silent: 1 where all rewards of its group are equal.
+        zero_advantage: 1 where all rewards of its group are equal.
     """
 
     reward: np.ndarray
@@ -36,11 +36,11 @@ class Facts:
     sound: np.ndarray
     finished: np.ndarray
     length: np.ndarray
-    silent: np.ndarray
+    zero_advantage: np.ndarray
 
     @classmethod
     def gather(cls, samples: RolloutOutput, verdicts: Verdicts, rewards: np.ndarray, group_size: int) -> Facts:
-        """Of this rank's samples, with those of the other ranks."""
+        """Combines the facts of this rank's samples with those of the other ranks."""
         by_group = torch.from_numpy(rewards).reshape(len(rewards) // group_size, -1)
         table = np.stack(
             [
@@ -50,7 +50,7 @@ class Facts:
                 verdicts.sound,
                 samples.finished,
                 samples.lengths,
-                silent(by_group).numpy().repeat(group_size),
+                zero_advantage(by_group).numpy().repeat(group_size),
             ],
             axis=1,
         ).astype(np.float64)
@@ -62,15 +62,16 @@ class Facts:
 
 
 def sample_rewards(rewards: np.ndarray) -> np.ndarray:
-    """[S] of [S], or the means of the rewards in each row of [S, L]; 0 without one."""
+    """Rewards per sample [S]: unchanged if they are [S], or the mean of each row of [S, L]; 0 for rows without
+    rewards."""
     if rewards.ndim == 1:
         return np.nan_to_num(rewards, nan=0.0)
     return np.nansum(rewards, 1) / np.maximum(1, (~np.isnan(rewards)).sum(1))
 
 
 def reward_statistics(facts: Facts, ops_S: np.ndarray) -> dict[str, object]:
-    """Means over samples. `answer_only` is the share with the right answer but not every step: what outcome rewards
-    pay for and should not.
+    """Means over samples. `answer_only` is the share with the right answer but not all steps correct, which an outcome
+    reward pays for but should not.
     """
     by_op = {str(op): float(facts.reward[ops_S == op].astype(np.float32).mean()) for op in np.unique(ops_S).tolist()}
     right, verified = float(facts.answer_correct.mean()), float(facts.verified.mean())
@@ -81,7 +82,7 @@ def reward_statistics(facts: Facts, ops_S: np.ndarray) -> dict[str, object]:
         "verified": verified,
         "answer_only": float((facts.answer_correct * (1 - facts.verified)).mean()),
         "sound": float(facts.sound.mean()),
-        "silent_groups": float(facts.silent.mean()),
+        "silent_groups": float(facts.zero_advantage.mean()),
         "mean_length": float(facts.length.mean()),
         "max_length": int(facts.length.max()),
         "finished": float(facts.finished.mean()),
@@ -89,9 +90,9 @@ def reward_statistics(facts: Facts, ops_S: np.ndarray) -> dict[str, object]:
 
 
 def update_statistics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the updates of a step; extremes of the ratio over all of them.
+    """Means over the updates of a step, and extremes of the ratio over all of them.
 
-    `max_logprob_difference` is that of the first one, between the policy that sampled and the same weights in training.
+    `max_logprob_difference` is taken in the first update, where sampling and training use the same weights.
     """
     if not history:
         return {}
@@ -103,7 +104,7 @@ def update_statistics(history: Sequence[Mapping[str, float]]) -> dict[str, float
 
 
 def speed_statistics(seconds: Mapping[str, float], new_tokens: int, trained_tokens: int) -> dict[str, float]:
-    """Seconds of each phase, its tokens a second, and the share of grading."""
+    """Seconds and tokens per second of each phase, and the percentage of time spent on grading."""
     whole = max(sum(seconds.values()), 1e-9)
     return {
         **{f"{phase}_s": value for phase, value in seconds.items()},
@@ -115,6 +116,6 @@ def speed_statistics(seconds: Mapping[str, float], new_tokens: int, trained_toke
 
 
 def pass_flop(config: ModelConfig, prompt_lengths_P: np.ndarray, lengths_PG: np.ndarray) -> float:
-    """FLOP of one forward pass over groups: every prompt once, and every sample behind it."""
+    """FLOP of one forward pass over groups: every prompt once, and every sample after it."""
     total = forward_flop(config, prompt_lengths_P, num_logits=len(prompt_lengths_P))
     return total + forward_flop(config, lengths_PG.ravel(), before=prompt_lengths_P.repeat(lengths_PG.shape[1]))

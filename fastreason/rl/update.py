@@ -23,27 +23,31 @@ from ..model.decoder import Decoder
 from ..runtime.distributed import sum_over_ranks, world_size
 from ..sampling.rollout import RolloutOutput
 from ..training.optimizer import Optimizer
-from .groups import Groups, PackedGroups, has_loss, inside, speaking
+from .groups import Groups, PackedGroups, has_advantage, has_loss, inside
 from .settings import PolicySettings
 
-# 16 MB in float32. The loss of 256 x 62 tokens at V = 2,353: 0.44 s of CPU in pieces, 0.73 s all at once
+# 16 MB in float32. The loss of 256 x 62 tokens at V = 2,353 takes 0.44 s of CPU in chunks, 0.73 s all at once
 _PIECE_LOGITS = 2**22
 
 
 def policy_step(
     model: Decoder, samples: RolloutOutput, advantages_PG: Tensor, settings: PolicySettings
 ) -> PolicyLoss | None:
-    """The loss over the groups of a rollout that have an advantage at all, each prompt once; None without one.
+    """The loss over the groups of a rollout with non-zero advantages, each prompt computed once; None if there are
+    none.
 
-    For a loop of your own on one process: `backward` and an optimizer make the update.
+    For custom loops in a single process: call `backward` on the loss, then the optimizer.
 
     Args:
-        advantages_PG: float [P, G] of samples, or [P * G, L] of tokens.
+        model: the policy.
+        samples: of P prompts, G each.
+        advantages_PG: float [P, G] per sample, or [P * G, L] per token.
+        settings: of the loss.
     """
     advantages = advantages_PG if len(advantages_PG) == len(samples.lengths) else advantages_PG.flatten()
     advantages = advantages.cpu()
     groups = Groups.of(samples, advantages)
-    which = np.nonzero(speaking(groups, advantages))[0]
+    which = np.nonzero(has_advantage(groups, advantages))[0]
     return group_loss(model, *_part(groups, advantages, which), settings) if len(which) else None
 
 
@@ -56,13 +60,13 @@ def group_loss(
     share: float = 1.0,
     reference: Decoder | None = None,
 ) -> PolicyLoss:
-    """The loss of some groups, for a `backward` of your own; `update` does both in pieces.
+    """The loss of some groups, to call `backward` on; `update` computes loss and gradient in chunks instead.
 
     Args:
-        advantages: float [S], or [S, L] of tokens.
-        share: what part of the batch the groups are, in what `settings.aggregation` counts: of its tokens if "token",
-            of its samples if not.
-        reference: the frozen model that KL is taken to.
+        advantages: float [S], or [S, L] per token.
+        share: the groups' share of the batch: of its tokens if `settings.aggregation` is "token", otherwise of its
+            samples.
+        reference: the frozen reference model of the KL.
     """
     rows = _Rows.of(groups, advantages.cpu(), settings, share, model.embedding.weight.device)
     return rows.loss(model, rows.predictors(model), slice(0, len(rows.tokens_N)), reference, rows.frozen(reference))
@@ -70,7 +74,7 @@ def group_loss(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The sampled tokens of some groups, and what the loss needs of each, in one order where the weights lie."""
+    """The sampled tokens of some groups with the inputs of the loss, in one order, on the device of the weights."""
 
     packed: PackedGroups
     settings: PolicySettings
@@ -83,7 +87,7 @@ class _Rows:
     def of(
         cls, groups: Groups, advantages: Tensor, settings: PolicySettings, share: float, device: torch.device
     ) -> _Rows:
-        """Index work is done on CPU, where the groups lie, and each result is moved once."""
+        """Indexing is done on CPU, where the groups are; each result is moved once."""
         packed, parts = PackedGroups.of(groups), settings.parts
         length = settings.max_new_tokens if parts.aggregation == "constant" else None
         weights_N = torch.zeros(len(packed.target_N))
@@ -101,7 +105,7 @@ class _Rows:
         return cls(packed, settings, *(x.to(device) for x in values))
 
     def predictors(self, model: Decoder) -> Tensor:
-        """The hidden state behind which each token was sampled: [N, D]. In gspo a sequence stays together."""
+        """The hidden state from which each token was sampled: [N, D]. With gspo sequences stay contiguous."""
         predictors_ND = self.packed.predictors(model)
         if self.settings.parts.kind != "gspo":
             return predictors_ND
@@ -119,7 +123,7 @@ class _Rows:
         reference: Decoder | None,
         frozen_ND: Tensor | None,
     ) -> PolicyLoss:
-        """Of the rows that `predictors_ND` holds; `frozen_ND` holds all."""
+        """The loss of the rows in `predictors_ND`; `frozen_ND` has all rows."""
         settings, parts, tokens_N = self.settings, self.settings.parts, self.tokens_N[rows]
         reference_logits, reference_logprobs = None, None
         if reference is not None and frozen_ND is not None:
@@ -149,10 +153,11 @@ class _Rows:
         )
 
     def backward(self, model: Decoder, reference: Decoder | None) -> Tensor:
-        """Adds the gradient to the weights', piece by piece of the rows behind the blocks; the statistics [K].
+        """Accumulates the gradient of the weights, computing the logits in chunks of rows; returns the statistics [K].
 
-        A step's logits and what autograd keeps of them would be hundreds of megabytes of fresh memory; on CPU that
-        takes longer than the products. The gradients by the predictors are kept, and go through the blocks once.
+        All logits of a step, and what autograd keeps of them, would be hundreds of megabytes of fresh memory, which on
+        CPU takes longer than the matrix products. The gradients of the predictors are collected and propagated through
+        the blocks once.
         """
         predictors_ND, frozen_ND = self.predictors(model), self.frozen(reference)
         gradients, totals = [], []
@@ -167,7 +172,7 @@ class _Rows:
         return _joined(totals)
 
     def _pieces(self, device: torch.device, vocab_size: int) -> list[slice]:
-        """Of `_PIECE_LOGITS` logits on CPU; in gspo cut between sequences."""
+        """Chunks of `_PIECE_LOGITS` logits on CPU; with gspo divided between sequences."""
         size = max(1, _PIECE_LOGITS // vocab_size) if device.type == "cpu" else len(self.tokens_N)
         ends = self.packed.lengths_S.cumsum(0)
         if self.settings.parts.kind != "gspo":
@@ -184,7 +189,7 @@ class _Rows:
 
 
 def _joined(totals: Sequence[Tensor]) -> Tensor:
-    """Statistics of parts as those of the whole: sums are added, of maxima the largest counts."""
+    """Combines the statistics of parts: sums are added, maxima maximized."""
     table = torch.stack(list(totals))
     return torch.cat([table[:, :NUM_SUMS].sum(0), table[:, NUM_SUMS:].amax(0)])
 
@@ -199,26 +204,27 @@ def update(
     *,
     reference: Decoder | None = None,
 ) -> list[dict[str, float]]:
-    """All updates of a batch: `epochs` times, on each of its `minibatches` parts.
+    """All updates of a batch: `epochs` passes over its `minibatches` parts.
 
-    Every rank brings its own groups; together they are one batch, and every rank makes the same steps. Groups whose
-    advantages are all 0 are left out, unless they have a gradient of their own (`settings.trains_silent`).
+    The groups of all ranks form one batch, and every rank takes the same steps. Zero-advantage groups are left out
+    unless they have a gradient from KL or entropy (`settings.trains_zero_advantage`).
 
     Args:
-        groups: this rank's, `advantages` [S] or [S, L] too.
-        done: share of the stage that is done, for the schedule.
+        groups: this rank's groups.
+        advantages: of these groups, [S] or [S, L].
+        done: share of the stage that is done, for the learning-rate schedule.
     Returns:
-        The statistics of each update, with the norm of its gradient; none where no rank has a gradient.
+        The statistics of each update, including the gradient norm; empty if no rank has a gradient.
     """
     history, advantages = [], advantages.cpu()
     for _ in range(settings.epochs):
         for number in range(settings.minibatches):
             mine = np.nonzero(groups.place % settings.minibatches == number)[0]
-            found = _accumulate(model, *_part(groups, advantages, mine), settings, reference)
-            if found is not None:
+            statistics = _accumulate(model, *_part(groups, advantages, mine), settings, reference)
+            if statistics is not None:
                 _sum_gradients(model)
-                found["grad_norm"] = optimizer.step(done)
-                history.append(found)
+                statistics["grad_norm"] = optimizer.step(done)
+                history.append(statistics)
     return history
 
 
@@ -232,9 +238,9 @@ def _part(groups: Groups, advantages: Tensor, which: np.ndarray) -> tuple[Groups
 def _accumulate(
     model: Decoder, groups: Groups, advantages: Tensor, settings: PolicySettings, reference: Decoder | None
 ) -> dict[str, float] | None:
-    """Adds the gradient of this rank's part of an update; the statistics over all ranks, None without a gradient."""
-    speaks = speaking(groups, advantages)
-    trained = np.nonzero(has_loss(groups) if settings.trains_silent else speaks)[0]
+    """Adds this rank's part of an update to the gradient; returns statistics over all ranks, None without gradient."""
+    nonzero = has_advantage(groups, advantages)
+    trained = np.nonzero(has_loss(groups) if settings.trains_zero_advantage else nonzero)[0]
     counted = np.arange(len(groups)) if settings.count_silent else trained
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
@@ -250,7 +256,7 @@ def _accumulate(
 
 
 def _amount(groups: Groups, settings: PolicySettings) -> float:
-    """How much groups count: tokens or samples, as the weights of the loss are normalised."""
+    """The size of groups in tokens or samples, whichever normalizes the weights of the loss."""
     return float((groups.lengths if settings.parts.aggregation == "token" else groups.in_loss)[groups.in_loss].sum())
 
 
@@ -268,7 +274,7 @@ def _statistics_over_ranks(totals_K: Tensor) -> dict[str, float]:
 
 
 def _sum_gradients(model: Decoder) -> None:
-    """Every rank gets the sum of the gradients; one all-reduce over all of them in a row."""
+    """Sums the gradients over all ranks with one all-reduce of their concatenation."""
     if world_size() == 1:
         return
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,5 +1,5 @@
-"""Says once, by name, when a stage of reinforcement learning leaves what it began with: samples that no longer end,
-lengths that run to the limit or fall away, an entropy near 0.
+"""Monitors a reinforcement-learning stage and warns once per symptom of drift: samples that no longer end, lengths
+that grow to the limit or collapse, an entropy near 0.
 
 Each of RULES compares the mean of the last WINDOW steps that have a value with that of the first WINDOW.
 """
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 WINDOW = 5
-"""Steps of a mean."""
+"""Number of steps in a mean."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What must not happen to a field of metrics.jsonl.
+    """A condition on a field of metrics.jsonl that triggers a warning.
 
     Args:
-        field: its name.
-        broken: of (mean of the first steps, mean of the last steps, max_new_tokens).
-        says: what has happened, in words.
+        field: name of the field.
+        broken: the condition, of (mean of the first steps, mean of the last steps, max_new_tokens).
+        says: the text of the warning.
     """
 
     field: str
@@ -30,25 +30,27 @@ class Rule:
 
 
 RULES: Mapping[str, Rule] = {
-    "finished": Rule("finished", lambda first, last, limit: last < first - 0.2, "fewer samples end by themselves"),
+    "finished": Rule(
+        "finished", lambda first, last, limit: last < first - 0.2, "fewer samples finish before the limit"
+    ),
     "entropy": Rule(
-        "entropy", lambda first, last, limit: last < 0.1 * first, "samples of a prompt are all but the same"
+        "entropy", lambda first, last, limit: last < 0.1 * first, "samples of a prompt are nearly identical"
     ),
     "length at the limit": Rule(
         "mean_length",
         lambda first, last, limit: first < 0.75 * limit and last >= 0.9 * limit,
-        "samples run to max_new_tokens",
+        "samples reach max_new_tokens",
     ),
     "length": Rule("mean_length", lambda first, last, limit: last < 0.5 * first, "samples stop early"),
 }
 
 
 class Watch:
-    """Looks at every step of a stage.
+    """Checks every step of a stage against RULES.
 
     Args:
         max_new_tokens: of the stage.
-        state: of an earlier part of the stage; JSON, part of the checkpoint.
+        state: from the checkpoint of an earlier part of the stage.
     """
 
     def __init__(self, max_new_tokens: int, state: Mapping[str, Any] | None = None) -> None:
@@ -62,17 +64,17 @@ class Watch:
         return {"first": self.first, "last": self.last, "told": self.told}
 
     def look(self, line: Mapping[str, Any]) -> list[str]:
-        """What is to be said of a step, as sentences; each rule speaks once a stage.
+        """The warnings of a step; each rule warns at most once per stage.
 
         Args:
-            line: of metrics.jsonl; a step without an update has no entropy, and does not count for it.
+            line: of metrics.jsonl. A step without an update has no entropy and does not count towards it.
         """
         for field in {rule.field for rule in RULES.values()} & line.keys():
             first, last = self.first.setdefault(field, []), self.last.setdefault(field, [])
             if len(first) < WINDOW:
                 first.append(line[field])
             self.last[field] = [*last, line[field]][-WINDOW:]
-        found = []
+        warnings = []
         for name, rule in RULES.items():
             if name in self.told or len(self.first.get(rule.field, [])) < WINDOW:
                 continue
@@ -80,5 +82,5 @@ class Watch:
             if rule.broken(first_mean, last_mean, self.limit):
                 self.told.append(name)
                 went = f"{rule.field} went from {first_mean:.3g} to {last_mean:.3g}"
-                found.append(f"{name}: {rule.says}; {went} (means of {WINDOW} steps)")
-        return found
+                warnings.append(f"{name}: {rule.says}; {went} (means of {WINDOW} steps)")
+        return warnings

@@ -1,1 +1,1 @@
-"""What every part stands on: ranks, files, logs, the machine."""
+"""The foundation of all other subpackages: ranks, files, logs, the machine."""

@@ -1,7 +1,7 @@
-"""Numbers that a user hands over, taken as they are or refused: never cast, rounded or wrapped.
+"""Checks of numeric arguments: accepted as they are or rejected, never cast, rounded or wrapped.
 
-Every error is a ValueError that names the argument, what is allowed and the value. Integers are Python's and numpy's,
-and tensors of one; a bool is none, nor is a float that happens to be whole. No number is not a number.
+Every error is a ValueError that names the argument, what is allowed and the value. Integers may be Python's, numpy's or
+single-element tensors; bools are rejected, as are floats with an integral value, and NaN is never a number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_OF_SLICE = 2**40
 
 
 def integer(name: str, value: Any, low: int = -INT64_MAX, high: int = INT64_MAX) -> int:
-    """`value` as an int of low .. high.
+    """`value` as an int in low .. high.
 
     >>> integer("n", np.int32(3), 1)
     3
@@ -30,16 +30,16 @@ def integer(name: str, value: Any, low: int = -INT64_MAX, high: int = INT64_MAX)
     if isinstance(value, bool | np.bool_):
         _refuse(name, allowed, value)
     try:
-        found = operator.index(value)
-    except (TypeError, ValueError, RuntimeError):  # the last two are torch's, of a tensor of floats or of many numbers
+        result = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # the last two from torch, for tensors
         _refuse(name, allowed, value)
-    if not low <= found <= high:
+    if not low <= result <= high:
         _refuse(name, allowed, value)
-    return found
+    return result
 
 
 def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndarray:
-    """int64 array of the shape of `values`, an array, a tensor or nested lists of integers of low .. high.
+    """int64 array with the shape of `values`, which is an array, a tensor or nested lists of integers in low .. high.
 
     >>> integers("ids", [1, 2], 0)
     array([1, 2])
@@ -49,14 +49,14 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
     """
     allowed = f"integers {_interval(low, high)}"
     try:
-        array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)  # a tensor of torch may be on a GPU
+        array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)  # a torch tensor may be on a GPU
     except (TypeError, ValueError, RuntimeError):  # ragged lists; tensors with a gradient
         _refuse(name, allowed, values)
     if array.size == 0 and array.dtype.kind == "f":  # an empty list
         return np.zeros(array.shape, dtype=np.int64)
     hidden_bools = isinstance(values, list | tuple) and any(isinstance(x, bool | np.bool_) for x in values)
     if array.dtype.kind not in "iu" or hidden_bools:
-        # Python's integers beyond 64 bits are an array of objects
+        # Python integers beyond 64 bits give an array of objects
         _refuse(name, allowed, array, array.dtype)
     if array.size and not low <= int(array.min()) <= int(array.max()) <= high:
         outside = int(array.min()) if int(array.min()) < low else int(array.max())
@@ -65,7 +65,7 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """`values` as a list; one text, which Python would take letter by letter, is an error.
+    """`values` as a list; a single string, which Python would split into characters, is an error.
 
     >>> listed("themes", ("zoo", "school"))
     ['zoo', 'school']
@@ -82,7 +82,7 @@ def listed(name: str, values: Any) -> list[Any]:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above_low: bool = False) -> float:
-    """`value` as a finite float of low .. high, `low` itself left out with `above_low`.
+    """`value` as a finite float in low .. high, excluding `low` itself with `above_low`.
 
     >>> number("top_p", 0.5, 0, 1, above_low=True)
     0.5
@@ -95,21 +95,23 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if isinstance(value, bool | np.bool_ | str | bytes):
         _refuse(name, allowed, value)
     try:
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         _refuse(name, allowed, value)
-    if not math.isfinite(found) or not low <= found <= high or (above_low and found == low):
+    if not math.isfinite(result) or not low <= result <= high or (above_low and result == low):
         _refuse(name, allowed, value)
-    return found
+    return result
 
 
 def indices(name: str, key: Any, most: int = INT64_MAX) -> np.ndarray:
-    """int64 [n] of the things in 0 .. most that a subscript asks for, in its order.
+    """int64 [n]: the indices in 0 .. most that a subscript selects, in order.
 
     Args:
-        key: an index; a slice with an end; a 1-D array or a list of indices, or of bools, of which the true ones count.
+        name: of the argument, for messages.
+        key: an index; a slice with an end; a 1-D array or a list of indices, or a boolean mask.
+        most: the largest allowed index.
     Raises:
-        ValueError: something else, an index out of range, a step of 0.
+        ValueError: the key is something else, an index is out of range, or a slice has step 0.
 
     >>> indices("rows", [True, False, True]), indices("rows", slice(2, 7, 2))
     (array([0, 2]), array([2, 4, 6]))
@@ -125,10 +127,10 @@ def indices(name: str, key: Any, most: int = INT64_MAX) -> np.ndarray:
         return np.flatnonzero(array)
     if not isinstance(key, list | tuple) and (array is None or array.ndim == 0):
         return np.array([integer(f"{name}: an index", key, 0, most)], dtype=np.int64)
-    found = integers(f"{name}: indices", key, 0, most)
-    if found.ndim != 1:
-        raise ValueError(f"{name}: indices must be 1-D, got shape {list(found.shape)}")
-    return found
+    selected = integers(f"{name}: indices", key, 0, most)
+    if selected.ndim != 1:
+        raise ValueError(f"{name}: indices must be 1-D, got shape {list(selected.shape)}")
+    return selected
 
 
 def _of_slice(name: str, key: slice, most: int) -> np.ndarray:
@@ -146,7 +148,7 @@ def _of_slice(name: str, key: slice, most: int) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     count = (wanted[-1] - start) // step + 1
     if count > _MOST_OF_SLICE:
-        raise ValueError(f"{name}: a slice of {count} is more than any memory holds, got {key}")
+        raise ValueError(f"{name}: a slice of {count} does not fit into memory, got {key}")
     return start + step * np.arange(count, dtype=np.int64)
 
 
@@ -157,7 +159,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def as_written(n: float) -> str:
-    """2**63 - 1 and -2**31 as they are written."""
+    """A bound as text, with 2**63 - 1 and -2**31 in that form."""
     if isinstance(n, int) and n >= 2**31 - 1 and (n + 1) & n == 0:
         return f"2**{(n + 1).bit_length() - 1} - 1"
     if isinstance(n, int) and n <= -(2**31) and -n & (-n - 1) == 0:

@@ -1,7 +1,7 @@
-"""Whether the CUDA module that may come with this installation can run here, and if not, why.
+"""Whether this installation's CUDA module can run here and, if not, why.
 
-`fastreason._cuda` is built where nvcc is found and holds what Triton does not express well: the sampler. Whatever it
-speeds up also runs without it. Importing this module makes no CUDA call; the first question that is asked does.
+`fastreason._cuda` is built if nvcc is found and contains what Triton cannot express well: the sampler. Everything also
+works without it. Importing this module makes no CUDA calls; the first query does.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["describe", "require", "why_unavailable"]
 
 
 def why_unavailable() -> str | None:
-    """What is missing, as a sentence without its full stop, or None where the module can run.
+    """What is missing, as a sentence without a full stop, or None if the module can run.
 
-    The answer is found once; a driver or a GPU that appears later needs a new process.
+    The answer is cached: a driver or GPU that appears later is seen only by a new process.
     """
     return _why_unavailable()
 
@@ -38,15 +38,15 @@ def require() -> ModuleType:
 
 
 def describe() -> dict[str, Any]:
-    """Of the module: whether it can run, the CUDA that it was built with, its targets, and what the driver supports."""
+    """The module's availability, the CUDA version and targets it was built for, and the CUDA version of the driver."""
     module = _module()
     reason = why_unavailable()
-    found: dict[str, Any] = {"cuda": reason or "available", "cuda module": None, "cuda driver": None}
+    facts: dict[str, Any] = {"cuda": reason or "available", "cuda module": None, "cuda driver": None}
     if module is not None:
-        found["cuda module"] = f"CUDA {_dotted(module.runtime_version)} for {module.architectures}"
+        facts["cuda module"] = f"CUDA {_dotted(module.runtime_version)} for {module.architectures}"
         driver = module.status()[1]
-        found["cuda driver"] = f"CUDA {_dotted(driver)}" if driver else None
-    return found
+        facts["cuda driver"] = f"CUDA {_dotted(driver)}" if driver else None
+    return facts
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def _why_unavailable() -> str | None:
     num_devices, driver, error = module.status()
     if driver == 0 and not _has_driver():
         return "no NVIDIA driver is installed (libcuda.so.1 was not found)"
-    # within a major version of CUDA a driver runs what a later one has compiled
+    # within a major version of CUDA, a driver runs code compiled by a later minor version
     if 0 < driver // 1000 < module.runtime_version // 1000:
         return (
             f"the NVIDIA driver supports CUDA {_dotted(driver)}, and fastreason was built with CUDA "
@@ -66,7 +66,7 @@ def _why_unavailable() -> str | None:
     if num_devices == 0:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         hidden = "" if visible is None else f"; CUDA_VISIBLE_DEVICES is {visible!r}"
-        return f"no GPU is there to use ({error or 'the driver counts none'}{hidden})"
+        return f"no GPU is available ({error or 'the driver counts none'}{hidden})"
     if error:
         return f"the CUDA runtime says: {error}"
     return _why_torch_cannot()
@@ -74,7 +74,7 @@ def _why_unavailable() -> str | None:
 
 def _module() -> ModuleType | None:
     try:
-        # not `from fastreason import _cuda`, whose ImportError would hide a module that is there but broken
+        # not `from fastreason import _cuda`, whose ImportError would hide a module that exists but is broken
         import fastreason._cuda as module
     except ModuleNotFoundError:
         return None

@@ -1,8 +1,7 @@
-"""Several processes that work on one run, started by torchrun: who takes part, and what they tell each
-other.
+"""Several processes working on one run, started by torchrun: ranks, and communication between them.
 
-One process needs no launcher: without torchrun's environment every function here is the identity of one rank. Nothing
-is pickled: ranks exchange tensors and arrays of numbers.
+A single process needs no launcher: without torchrun's environment every function here acts as for one rank. Nothing is
+pickled: ranks exchange tensors and arrays of numbers.
 
 Letters: R ranks.
 """
@@ -28,7 +27,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Processes that take part; 1 without torchrun."""
+    """Number of processes; 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -41,8 +40,8 @@ def is_main() -> bool:
 def process_group() -> Iterator[None]:
     """Joins the processes that torchrun started (gloo, and NCCL for tensors on GPUs), and leaves them at the end.
 
-    Every rank takes the GPU of its local number, where there are GPUs. Without torchrun, or inside a group that is
-    there already, it does nothing.
+    If there are GPUs, every rank uses the GPU with its local rank. Without torchrun, or inside an existing group, this
+    does nothing.
     """
     if dist.is_initialized() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
@@ -57,7 +56,7 @@ def process_group() -> Iterator[None]:
 
 
 def chosen_device(wanted: Device) -> torch.device:
-    """Where a model is to lie: "auto" is a GPU where there is one, and of several that of torchrun's local rank.
+    """The device for a model: "auto" is a GPU if there is one, and of several the one with torchrun's local rank.
 
     Raises:
         ValueError: "cuda" without a GPU.
@@ -71,8 +70,8 @@ def chosen_device(wanted: Device) -> torch.device:
 
 
 def cpu_threads(wanted: int) -> int:
-    """Threads of torch for a process: `wanted`, 0 for one a core; but of torchrun's ranks on a machine each has its
-    share of the cores at most, because threads that wait for each other's turn are many times slower."""
+    """Number of torch threads for a process: `wanted`, or one per core if 0. Under torchrun each rank gets at most its
+    share of the machine's cores, because oversubscribed threads are many times slower."""
     cores, ranks_here = os.cpu_count() or 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return (wanted or cores) if ranks_here == 1 else max(1, min(wanted or cores, cores // ranks_here))
 
@@ -117,11 +116,11 @@ class OtherRankFailed(RuntimeError):
 
 @contextmanager
 def together() -> Iterator[None]:
-    """All ranks come out of this block, or none: an error on one of them stops the others too, instead of leaving them
-    to wait for it.
+    """Either all ranks complete this block or none does: an error on one rank stops the others too, which would
+    otherwise wait for it forever.
 
     Raises:
-        OtherRankFailed: where the block went well, but not on every rank.
+        OtherRankFailed: the block succeeded here but failed on another rank.
     """
     error: Exception | None = None
     try:
@@ -135,7 +134,7 @@ def together() -> Iterator[None]:
 
 
 def gather_arrays(array: np.ndarray) -> list[np.ndarray]:
-    """The arrays of all ranks, in their order, on every rank.
+    """The arrays of all ranks, in rank order, on every rank.
 
     Args:
         array: numbers [n, ...]; n may differ between ranks, the rest of the shape and the dtype may not.

@@ -1,4 +1,4 @@
-"""What `help` says of a settings class: the sentence under each field, which Python itself forgets."""
+"""Makes `help` of a settings class show the docstring of each field, which Python discards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def explain_fields(cls: type[T]) -> type[T]:
-    """Adds to the docstring of a dataclass its fields, each with type, default and the sentence that stands under it.
+    """Appends the fields of a dataclass to its docstring, each with type, default and the string literal below it.
 
-    The heading is one that readers of docstrings know, so that the flags of the command line keep their help.
+    The heading is one that docstring parsers know, so that command-line flags keep their help texts.
 
     >>> from fastreason import Cell
     >>> Cell.__doc__.splitlines()[2:4]
@@ -37,15 +37,15 @@ def _default(field: Field[Any]) -> str:
 
 
 def _sentences(cls: type[Any]) -> dict[str, str]:
-    """The string behind each annotated name of the class's source; none where there is no source."""
+    """The string literal after each annotated name in the class's source; empty without source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError):
         return {}
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    found = {}
+    sentences = {}
     for statement, after in pairwise(body):
         is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_text:
-            found[statement.target.id] = str(after.value.value)  # type: ignore[attr-defined]
-    return found
+            sentences[statement.target.id] = str(after.value.value)  # type: ignore[attr-defined]
+    return sentences

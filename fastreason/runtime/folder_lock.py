@@ -1,11 +1,12 @@
-"""Who works on a folder: locks of processes on one or many machines that share a file system.
+"""Locks on folders, for processes on one or several machines that share a file system.
 
-A lock is a folder `owner-0001`, written under another name and renamed into place, so it is never there without saying
-whose it is. Nobody removes another's lock: who finds that an owner is dead, or has released it, takes the next number.
-A rename onto a folder that holds files fails, so of several who try only one gets a number; the highest counts.
+A lock is a folder `owner-0001`, written under another name and renamed into place, so it always identifies its owner.
+Nobody removes another's lock: a process that finds an owner dead, or its lock released, takes the next number. Renaming
+onto a non-empty folder fails, so of several contenders exactly one gets a number; the highest number counts.
 
-An owner is dead if it ran here and is no more (its process, as known by its start, is gone), or if it ran elsewhere and
-its heartbeat has stood still for `STALE_S` seconds of the observer's own clock: clocks of machines are not compared.
+An owner is dead if it ran on this machine and its process, identified by its start time, is gone; or if it ran
+elsewhere and its heartbeat has not changed for `STALE_S` seconds of the observer's own clock. Clocks of different
+machines are never compared.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _seen: dict[Path, tuple[str, float]] = {}
 
 
 class Lock:
-    """A lock that this process holds; made by `acquire`. A thread of its own keeps the heartbeat going."""
+    """A lock held by this process, created by `acquire`. A background thread updates the heartbeat."""
 
     def __init__(self, folder: Path, on_lost: Callable[[], None]) -> None:
         self.folder, self._on_lost = folder, on_lost
@@ -42,10 +43,10 @@ class Lock:
 
     @classmethod
     def acquire(cls, place: Path, on_lost: Callable[[], None] = lambda: None) -> Lock | None:
-        """The lock of the folder `place`, which is made if missing; None while somebody else holds it.
+        """Locks the folder `place`, creating it if needed; None if somebody else holds the lock.
 
         Args:
-            on_lost: called, from another thread, if this process was taken for dead and another one took over.
+            on_lost: called from another thread if this process was considered dead and another one took over.
         """
         place.mkdir(parents=True, exist_ok=True)
         last = _last_owner(place)
@@ -57,37 +58,37 @@ class Lock:
         try:
             temporary.mkdir()
             (temporary / "owner.json").write_text(to_json(_this_process()), encoding="utf-8")
-            flush(temporary / "owner.json")  # so that no power cut leaves an owner without a name
+            flush(temporary / "owner.json")  # so that no power failure leaves an unidentified owner
             flush(temporary)
-        except FileNotFoundError:  # whoever held the lock has just removed all of it
+        except FileNotFoundError:  # the previous owner has just removed the folder
             return None
         try:
             temporary.rename(target)
-        except OSError:  # somebody was faster
+        except OSError:  # another process was faster
             shutil.rmtree(temporary, ignore_errors=True)
             return None
         return cls(target, on_lost)
 
     def release(self) -> None:
-        """Lets go; the folder stays, as a mark."""
+        """Releases the lock; the folder remains as a mark."""
         self._stop.set()
         self._thread.join()
         (self.folder / "released").touch()
 
     def withdraw(self) -> None:
-        """Lets go of what needed no work, and leaves no mark."""
+        """Releases the lock after no work was needed, leaving no mark."""
         self._stop.set()
         self._thread.join()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove(self) -> None:
-        """Lets go and leaves no mark: all that stands where the lock was taken goes away at once."""
+        """Releases the lock and removes the whole lock folder at once, leaving no mark."""
         self._stop.set()
         self._thread.join()
         if self._is_ours():
             place = self.folder.parent
             trash = place.with_name(f"{place.name}-{uuid.uuid4().hex}")
-            place.rename(trash)  # so that nobody who comes now sees half of it
+            place.rename(trash)  # so that nobody sees it half removed
             shutil.rmtree(trash, ignore_errors=True)
 
     def _is_ours(self) -> bool:
@@ -109,21 +110,21 @@ class Lock:
 
 @contextmanager
 def held(place: Path, what: str, on_lost: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds the lock of the folder `place`, which is there as long as somebody does.
+    """Holds the lock of the folder `place`, which exists only while it is held.
 
-    An owner elsewhere that may be dead is watched for up to `STALE_S` seconds.
+    An owner on another machine that may be dead is watched for up to `STALE_S` seconds.
 
     Args:
-        what: is locked, for the error.
+        what: what is locked, for the message.
         on_lost: see `Lock.acquire`.
     Raises:
-        ValueError: somebody else holds it; the message says who.
+        ValueError: another process holds it; the message says which.
     """
     seen: tuple[Path, str] | None = None
     while (lock := Lock.acquire(place, on_lost)) is None:
         last = _last_owner(place)
         if last is None or _is_free(last):
-            continue  # it has just been let go
+            continue  # it has just been released
         owner, before = _owner(last) or {}, seen
         seen = (last, _heartbeat(last))
         if _is_here(owner) or before not in (None, seen):
@@ -139,7 +140,7 @@ def held(place: Path, what: str, on_lost: Callable[[], None] = lambda: None) -> 
 
 
 def _owner(lock: Path) -> dict[str, Any] | None:
-    """Whose it is; None where that cannot be read."""
+    """The owner; None if it cannot be read."""
     try:
         owner = json.loads((lock / "owner.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -165,7 +166,7 @@ def _last_owner(place: Path) -> Path | None:
 
 
 def _is_free(lock: Path) -> bool:
-    """Whether the owner let go or is dead."""
+    """Whether the owner has released the lock or is dead."""
     if (lock / "released").exists():
         return True
     owner, here = _owner(lock), _this_process()
@@ -173,8 +174,8 @@ def _is_free(lock: Path) -> bool:
         if _is_here(owner):
             return _process_start(owner["pid"]) is None or _process_start(owner["pid"]) != owner["start"]
         if all(owner[key] == here[key] for key in ("host", "namespace")) and owner["boot"] and here["boot"]:
-            return True  # this machine has been started since
-    # elsewhere, or it cannot be read whose it is
+            return True  # this machine has been rebooted since
+    # the owner is elsewhere or cannot be read
     beat, now = _heartbeat(lock), time.monotonic()
     if lock not in _seen or _seen[lock][0] != beat:
         _seen[lock] = (beat, now)
@@ -183,7 +184,7 @@ def _is_free(lock: Path) -> bool:
 
 def _this_process() -> dict[str, Any]:
     boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")  # two containers may have one name and the same numbers of processes
+    namespace = Path("/proc/self/ns/pid")  # two containers may share a host name and process ids
     return {
         "host": platform.node(),
         "boot": boot.read_text().strip() if boot.exists() else "",
@@ -194,9 +195,9 @@ def _this_process() -> dict[str, Any]:
 
 
 def _process_start(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None if it does not run (a zombie does not)."""
+    """Distinguishes a process from a later one with the same id; None if it is not running (or a zombie)."""
     try:
-        # the name, in brackets, may hold anything; the state is field 3 and the start field 22
+        # the name, in parentheses, may contain anything; the state is field 3 and the start time field 22
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except FileNotFoundError:

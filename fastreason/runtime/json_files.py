@@ -1,7 +1,7 @@
-"""JSON files: those of others, read with their types checked, and ours, which hold no number that JSON does not have.
+"""JSON files: foreign files, read with type checks, and our own, which never contain NaN or infinities.
 
-What is read comes from anybody. Whatever a file holds, the result is an object of the types that were asked for, or one
-ValueError that names the file and the field; size, depth and numbers are bounded by it.
+Input files are untrusted. The result is an object of the requested types, or one ValueError that names the file and
+field; size, nesting depth and numbers are bounded.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 MAX_MB = 16
-"""Largest file that is read unless more is allowed; in MB of 10^6 bytes."""
+"""Default limit on the size of a file, in MB of 10^6 bytes."""
 
 _shortener = reprlib.Repr()
 _shortener.maxlevel, _shortener.maxstring, _shortener.maxother, _shortener.maxlong = 3, 80, 80, 40
 
 
 def shown(value: Any) -> str:
-    """A value for an error message: its repr, cut where it is long or deep."""
+    """A value for an error message: its repr, shortened if it is long or deeply nested."""
     return _shortener.repr(value)
 
 
@@ -33,11 +33,11 @@ def read_regular(path: Path, max_mb: float) -> bytes:
     """The bytes of a file.
 
     Raises:
-        ValueError: it is missing, no regular file, larger than that, or must not be read.
+        ValueError: it is missing, not a regular file, larger than max_mb, or not permitted to be read.
     """
     try:
         if not path.is_file():
-            raise ValueError(f"{path} does not exist" if not path.exists() else f"{path} is no regular file")
+            raise ValueError(f"{path} does not exist" if not path.exists() else f"{path} is not a regular file")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > max_mb * 1e6:
                 raise ValueError(f"{path} has more than {max_mb:g} MB")
@@ -50,18 +50,18 @@ def read_json(path: Path, max_mb: float = MAX_MB) -> dict[str, Any]:
     """The object in a file.
 
     Raises:
-        ValueError: names the file; it is missing or holds something else, a field stands twice, a number is none that
-            JSON or a float can hold, a text is none, or it is nested too deep.
+        ValueError: names the file: it is missing or holds something else, a field appears twice, a number is not valid
+            in JSON or not finite, a string is not valid text, or it is nested too deeply.
     """
     content = read_regular(path, max_mb)
     try:
         text = content.decode("utf-8")
         parsed = json.loads(text, object_pairs_hook=_without_repetition, parse_float=_finite, parse_constant=_finite)
-        if "\\ud" in text.lower():  # an escape may be half of a character, which nobody could write again
+        if "\\ud" in text.lower():  # an escape may be half of a surrogate pair, which could not be written again
             json.dumps(parsed, ensure_ascii=False).encode()
     except RecursionError:
-        raise ValueError(f"{path} cannot be read: it is nested too deep") from None
-    except ValueError as error:  # no UTF-8 or no JSON
+        raise ValueError(f"{path} cannot be read: it is nested too deeply") from None
+    except ValueError as error:  # not UTF-8 or not JSON
         raise ValueError(f"{path} cannot be read: {str(error)[:200]}") from None
     if not isinstance(parsed, dict):
         raise ValueError(f"{path} must hold an object, got {shown(parsed)}")
@@ -69,28 +69,30 @@ def read_json(path: Path, max_mb: float = MAX_MB) -> dict[str, Any]:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"field {shown(twice)} stands twice")
-    return found
+        raise ValueError(f"field {shown(twice)} appears twice")
+    return fields
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is no number that JSON can hold")
+        raise ValueError(f"{text[:40]} is not a number that JSON allows")
     return value
 
 
 def check_fields(schema: Any, content: Any, source: str) -> None:
-    """Holds the fields of an object to a TypedDict; what is not in it may be anything.
+    """Checks the fields of an object against a TypedDict; other fields may be anything.
 
     Args:
-        source: what the message begins with, such as the name of the file.
+        schema: a TypedDict class.
+        content: the object.
+        source: the beginning of the message, such as the name of the file.
     Raises:
-        ValueError: names the field, what it must be and what it is.
+        ValueError: names the field, what it must be and its value.
     """
     from pydantic import ValidationError
 
@@ -118,13 +120,13 @@ _WORDS |= {"a n ": "an ", "a valid ": "a "}
 
 @functools.cache
 def _adapter(schema: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter  # takes long, and who writes needs it not
+    from pydantic import TypeAdapter  # slow to import, and not needed for writing
 
     return TypeAdapter(schema)
 
 
 def to_json(content: Any, **how: Any) -> str:
-    """`json.dumps`; numbers that JSON does not have, NaN and the infinities, become null."""
+    """`json.dumps` with NaN and infinities, which JSON lacks, as null."""
     try:
         return json.dumps(content, allow_nan=False, **how)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What machine this is, for results that have to say so."""
+"""A description of this machine, recorded with results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FURTHER = ("safetensors", "pydantic", "tyro", "tomli-w", "jinja2", "tqdm", "tra
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, CUDA and versions of what the numbers depend on."""
+    """Processor, cores, memory, CUDA, and versions of the libraries that results depend on."""
     import torch
 
     from . import cuda

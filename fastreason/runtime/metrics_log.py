@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: metrics.jsonl, and other trackers by choice."""
+"""The metrics of a run: metrics.jsonl, and optional trackers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .trackers import open_tracker
 
 
 class MetricsLog:
-    """Appends one JSON object a line to a file, and hands the numbers to trackers. Of several ranks only rank 0 does.
+    """Appends one JSON object per line to a file and passes numbers to trackers, on rank 0 only.
 
     Args:
-        path: created if missing. None: nothing is written.
-        trackers: any of `trackers.TRACKERS`, imported here and only here.
+        path: created if missing; None writes nothing.
+        trackers: any of `trackers.TRACKERS`, imported only here.
+        run_name: the name of the run for trackers.
     Raises:
         ModuleNotFoundError: the package of a tracker is not installed; the message says how to install it.
     """
@@ -32,7 +33,7 @@ class MetricsLog:
 
     @classmethod
     def of(cls, log: MetricsLog | str | Path | None) -> MetricsLog:
-        """A log as it is, or one that writes to this file, or one that writes nothing."""
+        """The given log, one that writes to the given file, or one that writes nothing."""
         return log if isinstance(log, MetricsLog) else cls(log)
 
     def write(self, stage: str, **values: Any) -> None:
@@ -50,7 +51,7 @@ class MetricsLog:
             tracker.close()
 
     def forget_after(self, stage: str, step: int) -> None:
-        """Drops this stage's lines behind `step`, and a half-written last line: a resumed run writes them again."""
+        """Drops this stage's lines after `step`, and an incomplete last line: a resumed run writes them again."""
         if not self.writes or not self.path.exists():
             return
         kept = []
@@ -64,7 +65,7 @@ class MetricsLog:
         write_text(self.path, "".join(kept))
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines, with NaN where a number was none (null in the file)."""
+        """The lines, with NaN for values that are null in the file."""
         if not self.path.exists():
             return []
         lines = []
@@ -72,12 +73,12 @@ class MetricsLog:
             try:
                 lines.append(json.loads(line))
             except ValueError as error:
-                raise ValueError(f"{self.path}, line {number}: not whole ({error})") from None
+                raise ValueError(f"{self.path}, line {number}: incomplete ({error})") from None
         return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of metrics.jsonl without what the clock decides: what two runs of one recipe share to the bit."""
+    """A line of metrics.jsonl without timings: two runs of one recipe agree on it bit for bit."""
     return {k: v for k, v in line.items() if not k.endswith(("seconds", "_s", "_percent"))}
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: bars, and the seconds of a stage."""
+"""Progress bars and the elapsed time of a stage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from . import distributed
 
 
 def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok") -> tqdm:
-    """A bar on a terminal, a line every ten seconds elsewhere: what is done, the rate, and the time that is left.
+    """A progress bar on a terminal, or a line every ten seconds elsewhere, with rate and time remaining.
 
-    Of several ranks only rank 0 shows one.
+    Shown on rank 0 only.
     """
     return tqdm(
         total=total,
@@ -29,19 +29,19 @@ def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok")
 
 
 def tell(text: str) -> None:
-    """A line on stderr beside the progress bars; of several ranks only rank 0's."""
+    """Prints a line to stderr without disturbing progress bars, on rank 0 only."""
     if distributed.is_main():
         tqdm.write(text, file=sys.stderr)
 
 
 def wait_for(device: torch.device | str) -> None:
-    """Waits until a GPU has done what it was asked for; a CPU has."""
+    """Waits until a GPU has finished its queued work; returns immediately for a CPU."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Clock:
-    """Seconds of a stage, counted on from an earlier part of it."""
+    """Elapsed seconds of a stage, continued from an earlier part of it."""
 
     def __init__(self, before_s: float = 0.0) -> None:
         self._start = time.perf_counter() - before_s

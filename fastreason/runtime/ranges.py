@@ -1,6 +1,6 @@
-"""Ranges of settings: one rule for every settings class.
+"""Ranges of settings, with the same rules for every settings class.
 
-What is not a number is in no range, and neither is an infinity but where it means something ("never", "no clipping").
+NaN is in no range, and infinity only in those where it has a meaning ("never", "no clipping").
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Range:
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
-    """Whether `low` itself is outside."""
+    """Whether `low` itself is excluded."""
     open_high: bool = False
-    """Whether `high` itself is outside."""
+    """Whether `high` itself is excluded."""
     or_zero: bool = False
-    """Whether 0 is inside, too, although it is below `low`."""
+    """Whether 0 is also allowed although it is below `low`."""
     infinite: bool = False
-    """Whether an infinity is inside."""
+    """Whether infinity is allowed."""
     whole: bool = False
-    """Whether only integers are; a bool is none, nor is a float that happens to be whole."""
+    """Whether only integers are allowed; bools and floats with an integral value are not integers."""
 
     def __contains__(self, value: object) -> bool:
         kind = numbers.Integral if self.whole else numbers.Real
@@ -44,7 +44,7 @@ class Range:
             return False
         if self.or_zero and number == 0:
             return True
-        # each comparison is false for what is not a number
+        # every comparison with NaN is false
         above = self.low < number if self.open_low else self.low <= number
         below = number < self.high if self.open_high else number <= self.high
         return above and below and (self.infinite or abs(number) != math.inf)
@@ -70,12 +70,12 @@ SEED = Range(0, 2**63 - 1, whole=True)
 SECONDS_BETWEEN = Range(0, infinite=True)
 """Infinity: never."""
 TEMPERATURE = Range(1e-6)
-"""Below it the largest float32 logits divided by it overflow; `fastreason.kernels.sample` refuses the same."""
+"""Dividing the largest float32 logits by less would overflow; `fastreason.kernels.sample` has the same limit."""
 TEMPERATURE_OR_GREEDY = Range(1e-6, or_zero=True)
 
 
 def check_ranges(owner: str, settings: Any, ranges: Mapping[str, Range]) -> None:
-    """Holds fields of a settings object to their ranges; None passes, and of a list or tuple every item is looked at.
+    """Checks fields of a settings object against their ranges; None passes, and lists and tuples are checked by item.
 
     Raises:
         ValueError: names the owner, the field, its range and its value.

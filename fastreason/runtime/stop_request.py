@@ -1,4 +1,4 @@
-"""A way to stop: signals become a request that loops look at between steps."""
+"""Stop requests: signals become a flag that loops check between steps."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from . import distributed
 
 
 class Interrupted(Exception):
-    """The user asked to stop; everything needed to go on is on disk."""
+    """The user asked to stop; everything needed to resume is on disk."""
 
 
 class Terminated(SystemExit):
-    """SIGTERM asked to stop; everything needed to go on is on disk. A script that does not catch it exits with 143."""
+    """SIGTERM asked to stop; everything needed to resume is on disk. A script that does not catch it exits with 143."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request that loops look at between steps.
+    """Turns the first Ctrl-C or SIGTERM into a flag that loops check between steps.
 
-    A second Ctrl-C interrupts at once; a scheduler may send SIGTERM as often as it likes.
+    A second Ctrl-C interrupts immediately; repeated SIGTERMs, as schedulers send them, do not.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class StopRequest:
         self.terminated = False
 
     def request(self) -> None:
-        """Asks to stop, as Ctrl-C does."""
+        """Requests a stop, as Ctrl-C does."""
         self.requested = True
 
     def on_any_rank(self) -> bool:
-        """Whether a stop was asked for, here or on another rank; all ranks call it and get the same answer."""
+        """Whether a stop was requested on any rank; all ranks must call this and get the same answer."""
         asked = torch.tensor([int(self.requested), int(self.terminated)])
         requested, terminated = distributed.sum_over_ranks(asked).tolist()
-        if terminated:  # never set back: a signal may have come since
+        if terminated:  # never reset: a signal may have arrived since
             self.terminated = True
         return bool(requested)
 
@@ -54,7 +54,7 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("\nstopping at the next step; press Ctrl-C again to stop at once", file=sys.stderr)
+        print("\nstopping at the next step; press Ctrl-C again to stop immediately", file=sys.stderr)
 
     @classmethod
     @contextmanager

@@ -1,4 +1,4 @@
-"""Trackers that a run may write to beside metrics.jsonl: TensorBoard, trackio, Weights & Biases.
+"""Optional trackers in addition to metrics.jsonl: TensorBoard, trackio, Weights & Biases.
 
 Each is imported only when a recipe asks for it (`metrics = ["tensorboard"]`).
 """
@@ -15,21 +15,21 @@ TRACKERS: tuple[str, ...] = get_args(TrackerName)
 
 
 class Tracker(Protocol):
-    """Takes the numbers of a step; `close` flushes what is still on its way."""
+    """Receives the numbers of a step; `close` flushes pending data."""
 
     def write(self, numbers: Mapping[str, float], stage: str, step: int) -> None: ...
     def close(self) -> None: ...
 
 
 def open_tracker(name: str, folder: Path, run_name: str) -> Tracker:
-    """A tracker of this run.
+    """Opens a tracker for this run.
 
     Args:
         name: one of `TRACKERS`.
         folder: the run directory; TensorBoard writes below it.
-        run_name: what trackio and W&B call the run; their project is `fastreason`.
+        run_name: name of the run in trackio and W&B, in the project `fastreason`.
     Raises:
-        ValueError: no such tracker.
+        ValueError: there is no such tracker.
         ModuleNotFoundError: its package is not installed.
     """
     require_tracker(name)
@@ -37,7 +37,7 @@ def open_tracker(name: str, folder: Path, run_name: str) -> Tracker:
 
 
 def require_tracker(name: str) -> None:
-    """Imports what a tracker needs.
+    """Imports the package of a tracker.
 
     Raises:
         ValueError, ModuleNotFoundError: see `open_tracker`.
@@ -49,12 +49,12 @@ def require_tracker(name: str) -> None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"metrics: {name!r} needs a package that is not installed ({error.name}); "
-            f"pip install {name}, or take it out of `metrics`"
+            f"pip install {name}, or remove it from `metrics`"
         ) from None
 
 
 class _TensorBoard:
-    """Event files; the step counter starts again at every stage, whose name leads every tag."""
+    """Event files; the step counter restarts at every stage, whose name prefixes every tag."""
 
     def __init__(self, folder: Path) -> None:
         self.writer = import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
@@ -68,7 +68,7 @@ class _TensorBoard:
 
 
 class _Hosted:
-    """trackio and W&B, which share one interface. They want a step that never falls, so each stage brings its own."""
+    """trackio and W&B, which share an interface. They require non-decreasing steps, so each stage has its own step."""
 
     def __init__(self, name: str, folder: Path, run_name: str) -> None:
         self.module: Any = import_module(name)

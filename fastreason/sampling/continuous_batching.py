@@ -1,4 +1,4 @@
-"""Continuous batching: which sample of which prompt stands in which slot, from prefill to its last token.
+"""Continuous batching: assigns samples to slots, from prefill to the last token.
 
 Letters: P prompts, n samples of each, V vocabulary.
 """
@@ -18,28 +18,28 @@ from .stop_sequences import Stopping
 
 
 class Decoding(Protocol):
-    """What `CoreDecoding` and `TorchDecoding` have in common; their docstrings say what each does."""
+    """The interface that `CoreDecoding` and `TorchDecoding` share; see their docstrings."""
 
     group: int
 
     def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]: ...
     def release(self, prompt: int) -> None: ...
-    def load(self, place: int, prompt: int) -> None: ...
+    def load(self, prefix_slot: int, prompt: int) -> None: ...
     def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked for.
+    """A sampling request.
 
     Args:
-        tokens: int32, all prompts in a row, and offsets: int64 [P + 1].
-        ids: int64 [P]: what stands for each prompt in the draws.
-        limits: int64 [P]: most new tokens.
+        tokens: int32, all prompts concatenated, and offsets: int64 [P + 1].
+        ids: int64 [P]: the prompt ids that key the random draws.
+        limits: int64 [P]: maximum number of new tokens.
         n: samples of each prompt.
-        draw: the arguments of kernels.sample: seed, temperature and filters.
+        draw: keyword arguments of `kernels.sample`: seed, temperature and filters.
         stopping: when a sample ends.
-        pad: fills the space behind the end.
+        pad: the token that fills the space after the end.
     """
 
     tokens: np.ndarray
@@ -76,7 +76,7 @@ class Rows:
         return cls(tokens, logprobs, sampled, np.zeros(count, np.int64), np.zeros(count, dtype=bool))
 
     def put(self, at: slice | np.ndarray, other: Rows, row: slice | np.ndarray) -> None:
-        """Copies rows of another, as far as both are wide; what lies behind must be padding."""
+        """Copies rows of another, up to the smaller width; anything beyond must be padding."""
         width = min(self.tokens.shape[1], other.tokens.shape[1])
         self.tokens[at, :width] = other.tokens[row, :width]
         self.logprobs[at, :width] = other.logprobs[row, :width]
@@ -86,7 +86,7 @@ class Rows:
 
 @dataclass
 class PromptMemory:
-    """Bytes that are left for the keys and values of prompts."""
+    """Bytes available for the keys and values of prompts."""
 
     free: float
     size_of: Callable[[int], float]
@@ -101,11 +101,12 @@ class PromptMemory:
         self.free += self.size_of(num_tokens)
 
 
-class Slots:
-    """Runs a `Work` to its end, a token of every running sample at each step.
+class ContinuousBatch:
+    """Runs a `Work` to completion, one token of every running sample per step.
 
-    A place is `decoding.group` slots with one prompt. A slot that gets free takes the next sample of the place's
-    prompt; a place whose samples have all ended takes the next prompt that has any left. Prompts come in their order.
+    A prefix slot holds one prompt for `decoding.group` sequence slots. A freed sequence slot takes the next sample of
+    the same prompt; a prefix slot whose samples have all ended takes the next prompt with samples left. Prompts are
+    processed in order.
     """
 
     def __init__(self, work: Work, decoding: Decoding, slots: int, memory: PromptMemory) -> None:
@@ -114,9 +115,9 @@ class Slots:
         self.running = np.zeros(slots, dtype=bool)
         self.prompt, self.sample, self.length = np.zeros((3, slots), dtype=np.int64)
         self.held = Rows.empty(slots, int(work.limits.max()), work.pad)
-        self.numbers = np.zeros(P, dtype=np.int64)  # of the prompts that are held, at `decoding`
-        self.first_logits: dict[int, Tensor] = {}  # behind prompts that have samples to start
-        self.started, self.ended = np.zeros((2, P), dtype=np.int64)  # samples
+        self.numbers = np.zeros(P, dtype=np.int64)  # what `decoding` calls the prompts it holds
+        self.first_logits: dict[int, Tensor] = {}  # after prompts that still have samples to start
+        self.started, self.ended = np.zeros((2, P), dtype=np.int64)  # number of samples
         self.collected: dict[int, Rows] = {}
         self.num_entered = 0
 
@@ -125,10 +126,10 @@ class Slots:
         return bool((self.ended == self.work.n).all())
 
     def step(self) -> list[tuple[int, Rows]]:
-        """One more token for every running sample and the first for those that enter; the prompts that are done."""
+        """Draws the next token of every running sample and the first of each new one; returns the finished prompts."""
         old = np.flatnonzero(self.running)
         new = self._enter()
-        old = old[np.argsort(self.prompt[old], kind="stable")]  # those of one prompt next to each other
+        old = old[np.argsort(self.prompt[old], kind="stable")]  # samples of one prompt are adjacent
         parts = []
         if len(old):
             last = self.held.tokens[old, self.length[old] - 1]
@@ -141,28 +142,28 @@ class Slots:
     def _enter(self) -> np.ndarray:
         """Starts samples in the free slots, and returns those slots."""
         group, n = self.decoding.group, self.work.n
-        by_place = self.running.reshape(-1, group)
+        by_prefix = self.running.reshape(-1, group)
         entered: list[np.ndarray] = []
-        empty = np.flatnonzero(~by_place.any(1))
-        for place in np.flatnonzero(by_place.any(1) & ~by_place.all(1)).tolist():
-            slots = np.arange(place * group, (place + 1) * group)
+        empty = np.flatnonzero(~by_prefix.any(1))
+        for prefix_slot in np.flatnonzero(by_prefix.any(1) & ~by_prefix.all(1)).tolist():
+            slots = np.arange(prefix_slot * group, (prefix_slot + 1) * group)
             entered.append(self._start(int(self.prompt[slots[0]]), slots[~self.running[slots]]))
         loads: list[tuple[int, int]] = []
         fresh: list[int] = []
         while len(empty) and (p := self._next_prompt(fresh)) is not None:
-            places, empty = np.split(empty, [-(-(n - int(self.started[p])) // group)])
-            slots = (places[:, None] * group + np.arange(group)).flatten()
+            prefix_slots, empty = np.split(empty, [-(-(n - int(self.started[p])) // group)])
+            slots = (prefix_slots[:, None] * group + np.arange(group)).flatten()
             self.prompt[slots] = p
             entered.append(self._start(p, slots))
-            loads.extend((place, p) for place in places.tolist())
+            loads.extend((prefix_slot, p) for prefix_slot in prefix_slots.tolist())
         if fresh:
             self._prefill(fresh)
-        for place, p in loads:
-            self.decoding.load(place, int(self.numbers[p]))
+        for prefix_slot, p in loads:
+            self.decoding.load(prefix_slot, int(self.numbers[p]))
         return np.concatenate(entered) if entered else np.zeros(0, dtype=np.int64)
 
     def _start(self, p: int, slots: np.ndarray) -> np.ndarray:
-        """Starts the next samples of prompt p in some of its free `slots`, which it returns."""
+        """Starts the next samples of prompt p in some of the free `slots`, and returns those slots."""
         slots = slots[: self.work.n - self.started[p]]
         self.sample[slots] = self.started[p] + np.arange(len(slots))
         self.length[slots], self.running[slots] = 0, True
@@ -172,7 +173,7 @@ class Slots:
         return slots
 
     def _next_prompt(self, fresh: list[int]) -> int | None:
-        """The prompt that has samples to start, or the next one, if there is memory for it; `fresh` grows by that."""
+        """The prompt with samples left to start or, memory permitting, the next one, which is appended to `fresh`."""
         p = self.num_entered
         if p and self.started[p - 1] < self.work.n:
             return p - 1
@@ -191,37 +192,38 @@ class Slots:
             self.collected[p] = Rows.empty(self.work.n, int(self.work.limits[p]), self.work.pad)
 
     def _first_logits(self, prompts: np.ndarray) -> Tensor:
-        """[n, V]: the logits behind each prompt, from which its samples start."""
+        """[n, V]: the logits after each prompt, from which its samples start."""
         distinct, which = np.unique(prompts, return_inverse=True)
         rows = torch.stack([self.first_logits[p] for p in distinct.tolist()])
         return rows[torch.from_numpy(which).to(rows.device)]
 
     def _draw(self, slots: np.ndarray, logits: Tensor) -> list[tuple[int, Rows]]:
-        """Appends a token to each of `slots`, whose logits [n, V] are given, and takes out the samples that end."""
-        prompts, at = self.prompt[slots], self.length[slots]
+        """Draws a token for each of `slots` from its logits [n, V], and removes the samples that end."""
+        prompts, position = self.prompt[slots], self.length[slots]
         tokens, sampled, full = kernels.sample(
             logits,
             prompts_N=self.work.ids[prompts],
             samples_N=self.sample[slots],
-            positions_N=at,
+            positions_N=position,
             **self.work.draw,
         )
-        self.held.tokens[slots, at] = tokens.cpu().numpy()
-        self.held.logprobs[slots, at] = full.cpu().numpy()
-        self.held.sampled_logprobs[slots, at] = sampled.cpu().numpy()
-        self.length[slots] = at + 1
-        stopped = self.work.stopping.ends(self.held.tokens, slots, at + 1)
-        self.held.lengths[slots], self.held.finished[slots] = at + 1, stopped
-        return self._collect(slots[stopped | (at + 1 == self.work.limits[prompts])])
+        self.held.tokens[slots, position] = tokens.cpu().numpy()
+        self.held.logprobs[slots, position] = full.cpu().numpy()
+        self.held.sampled_logprobs[slots, position] = sampled.cpu().numpy()
+        length = position + 1
+        self.length[slots] = length
+        stopped = self.work.stopping.ends(self.held.tokens, slots, length)
+        self.held.lengths[slots], self.held.finished[slots] = length, stopped
+        return self._collect(slots[stopped | (length == self.work.limits[prompts])])
 
     def _collect(self, slots: np.ndarray) -> list[tuple[int, Rows]]:
-        """Takes out samples that have ended; returns the prompts that are done by that."""
+        """Removes samples that have ended; returns the prompts that this completes."""
         done = []
         self.running[slots] = False
         for p in np.unique(self.prompt[slots]).tolist():
-            own = slots[self.prompt[slots] == p]
-            self.collected[p].put(self.sample[own], self.held, own)
-            self.ended[p] += len(own)
+            ended = slots[self.prompt[slots] == p]
+            self.collected[p].put(self.sample[ended], self.held, ended)
+            self.ended[p] += len(ended)
             if self.ended[p] == self.work.n:
                 self.decoding.release(int(self.numbers[p]))
                 self.memory.give(len(self.work.prompt(p)))

@@ -1,7 +1,7 @@
-"""Decoding in the C++ core: float32 models on CPU, where a step of torch is mostly calls.
+"""Decoding in the C++ core: float32 models on CPU, where most of a torch step is call overhead.
 
-One call a token for all sequences, each row of which is computed in an order of its own: a sequence gets the same bits
-whatever else is in the batch. See csrc/decode/forward.h.
+One call per token for all sequences. The order of operations in a row does not depend on other rows, so a sequence gets
+the same bits whatever else is in the batch. See csrc/decode/forward.h.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def runs_in_core(model: Decoder) -> bool:
 
 
 class CoreDecoder:
-    """A model's weights in the core; memory for its sequences stays between rollouts.
+    """A model's weights in the core; the memory for sequences is kept between rollouts.
 
     Args:
         model: float32 on CPU.
@@ -48,7 +48,7 @@ class CoreDecoder:
         )
 
     def load(self) -> None:
-        """Takes the weights as they are now."""
+        """Copies the current weights of the model."""
 
         def array(weight: Tensor) -> np.ndarray:
             return weight.detach().contiguous().numpy()
@@ -74,12 +74,12 @@ class CoreDecoder:
 
 
 class CoreDecoding:
-    """Prompts and sequences of one rollout; a place, see kv_cache.py, is one sequence.
+    """Prompts and sequences of one rollout; a prefix slot (see torch_backend.py) is a single sequence.
 
     Args:
         decoder: with the weights loaded.
-        slots: sequences at a time.
-        capacity: most new tokens of a sequence.
+        slots: number of sequences decoded together.
+        capacity: maximum number of new tokens of a sequence.
     """
 
     group = 1
@@ -94,19 +94,19 @@ class CoreDecoding:
         return decoder.core.kv_bytes(tokens)
 
     def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]:
-        """Numbers for the prompts, and the logits [P, V] behind each."""
+        """Assigns numbers to the prompts; returns them and the logits [P, V] after each prompt."""
         numbers, logits = self.core.prefill(tokens, offsets, threads=self.threads)
         return numbers.tolist(), torch.from_numpy(logits)
 
     def release(self, prompt: int) -> None:
         self.core.release(prompt)
 
-    def load(self, place: int, prompt: int) -> None:
-        """Nothing to do: sequences read a prompt where it is."""
+    def load(self, prefix_slot: int, prompt: int) -> None:
+        """Nothing to do: sequences read a prompt in place."""
 
     def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor:
-        """Logits [n, V] behind one more token of the sequences `slots`, which have `lengths` tokens of their own.
+        """Logits [n, V] after appending one token to each of the sequences `slots`, which have `lengths` tokens so far.
 
-        Sequences of one prompt attend to it together where they stand next to each other.
+        Adjacent sequences of one prompt attend to it together.
         """
         return torch.from_numpy(self.core.decode(slots, prompts, lengths, tokens, threads=self.threads))

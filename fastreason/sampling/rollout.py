@@ -1,9 +1,9 @@
-"""Sampling from the policy itself: the same weights that training uses, in the same process, no second engine.
+"""Sampling from the policy itself: the weights being trained, in the same process, without a second engine.
 
-A prompt is prefilled once and its n samples share its keys and values. A sample that ends leaves its slot to the next
-one at once, of the same prompt or of another. A prompt enters only when there is memory for it. What is drawn depends
-on (seed, prompt, sample, position) and the logits alone; in float32 on CPU the logits do not depend on the batch
-either, to the bit, so neither does a sample.
+A prompt is prefilled once and its n samples share its keys and values. Batching is continuous: a sample that ends gives
+its slot to the next one immediately, from the same prompt or another. A prompt is admitted only when there is memory
+for it. A draw depends only on (seed, prompt, sample, position) and the logits; in float32 on CPU the logits are
+bit-identical in any batch, so a sample does not depend on the batch.
 
 Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L new tokens.
 """
@@ -23,7 +23,7 @@ from ..model.decoder import Decoder
 from ..runtime.arguments import INT64_MAX, integer, integers, listed, number
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
-from .continuous_batching import Decoding, PromptMemory, Rows, Slots, Work
+from .continuous_batching import ContinuousBatch, Decoding, PromptMemory, Rows, Work
 from .cpp_backend import CoreDecoder, CoreDecoding, runs_in_core
 from .stop_sequences import Stopping
 from .torch_backend import TorchDecoding
@@ -36,15 +36,16 @@ class RolloutOutput:
     """Samples of P prompts, n each: rows p * n .. p * n + n - 1 belong to prompt p.
 
     Args:
-        tokens: int32 [P * n, L], [PAD] behind the end; the token that ended a sample is included.
-        lengths: int64 [P * n].
-        logprobs: float32 [P * n, L]: log-probability of each token under softmax(logits / temperature), which is what
-            training uses as old log-probabilities (softmax(logits) at temperature 0); 0 behind the end.
-        finished: bool [P * n]: a stop sequence was reached, not the limit.
-        prompt_tokens: int32, all prompts in a row, and prompt_offsets: int64 [P + 1].
-        sampled_logprobs: float32 [P * n, L]: under the distribution that was drawn from, after top-k, top-p and min-p;
-            0 at temperature 0, and behind the end.
-        tokenizer: whose ids they are.
+        tokens: int32 [P * n, L], [PAD] after the end; the token that ended a sample is included.
+        lengths: int64 [P * n], in tokens.
+        logprobs: float32 [P * n, L]: log-probability of each token under softmax(logits / temperature), the old
+            log-probabilities that training uses (under softmax(logits) at temperature 0); 0 after the end.
+        finished: bool [P * n]: the sample reached a stop sequence, not the limit.
+        prompt_tokens: int32, all prompts concatenated.
+        prompt_offsets: int64 [P + 1]: prompt p is prompt_tokens[prompt_offsets[p] : prompt_offsets[p + 1]].
+        sampled_logprobs: float32 [P * n, L]: under the sampling distribution, after top-k, top-p and min-p; 0 at
+            temperature 0, and after the end.
+        tokenizer: the tokenizer of the ids.
     """
 
     tokens: np.ndarray
@@ -68,9 +69,9 @@ class RolloutOutput:
 
     @property
     def texts(self) -> list[str]:
-        """The samples as texts, the token that ended each included; for `Rollout`'s output, which has a tokenizer."""
+        """The samples as texts, each including the token that ended it. ValueError without a tokenizer."""
         if self.tokenizer is None:
-            raise ValueError("RolloutOutput: texts need a tokenizer, and this output has none")
+            raise ValueError("RolloutOutput: texts need a tokenizer, but this output has none")
         rows = zip(self.tokens, self.lengths, strict=True)
         return [self.tokenizer.decode(row[:length]) for row, length in rows]
 
@@ -85,17 +86,18 @@ class RolloutOutput:
 
 
 class Rollout:
-    """Generates with a model and its tokenizer. Threads that call `generate` of one engine take turns.
+    """Samples from a model. Threads that call `generate` on one engine take turns.
 
     Args:
-        model: used as it is at each call; its weights may change between calls.
-        tokenizer: of the prompts.
-        max_sequences: most sequences that decode together.
-        kv_memory_mb: most memory for keys and values, in MB of 10^6 bytes. Fewer sequences decode together, and prompts
-            wait, where it would not do.
-        backend: "core" (C++, float32 on CPU), "torch" (any dtype and device), or whichever fits.
+        model: each call uses its current weights, which may change between calls.
+        tokenizer: encodes prompts and decodes samples; at most as many tokens as the model.
+        max_sequences: maximum number of sequences decoded together.
+        kv_memory_mb: memory for keys and values, in MB of 10^6 bytes. If it is too small for all of them, fewer
+            sequences are decoded together and prompts wait.
+        backend: "core" (C++, float32 on CPU), "torch" (any dtype and device), or "auto": core if possible.
     Raises:
-        ValueError: the vocabulary is too small for the tokenizer, a limit is not positive, or the backend does not fit.
+        ValueError: the model has fewer tokens than the tokenizer, a limit is not positive, or the backend does not
+            support the model.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class Rollout:
     ) -> None:
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
-                f"Rollout: the tokenizer has {len(tokenizer)} tokens, the model only {model.config.vocab_size}"
+                f"Rollout: the tokenizer has {len(tokenizer)} tokens, but the model has only {model.config.vocab_size}"
             )
         max_sequences = integer("Rollout: max_sequences", max_sequences, 1)
         kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)
@@ -122,7 +124,7 @@ class Rollout:
         self.kv_memory_mb, self.backend = kv_memory_mb, backend
         self._core: CoreDecoder | None = None
         self._turn = 0
-        # of what a decoder holds; a stream takes it for a step at a time, so that who asks late gets an error, no wait
+        # guards the decoder; a stream takes it for one step at a time, so that a late request gets an error, not a wait
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -142,21 +144,23 @@ class Rollout:
         seed: int = 0,
         prompt_ids: np.ndarray | None = None,
     ) -> RolloutOutput:
-        """n samples of every prompt.
+        """Draws n samples of every prompt.
 
         Args:
             prompts: a batch of problems, or texts.
             n: samples of each prompt.
-            temperature: of the softmax; 0 takes the most likely token.
-            top_k: draw among the k most likely tokens; 0: all.
-            top_p: draw among the fewest most likely tokens that hold this share of the probability; 1: all.
-            min_p: draw among tokens at least this times as likely as the most likely one; 0: all. Filters apply in
-                this order, see `fastreason.kernels.sample`.
+            temperature: divides the logits; 0 always takes the most likely token.
+            top_k: keep only the k most likely tokens; 0 keeps all.
+            top_p: keep only the smallest set of most likely tokens with at least this probability; 1 keeps all.
+            min_p: keep only tokens at least min_p times as likely as the most likely one; 0 keeps all. The filters are
+                applied in this order, see `fastreason.kernels.sample`.
             stop: token ids and strings that end a sample; None: the tokenizer's ` </answer>` and [EOS].
-            max_new_tokens: limit of the new tokens; less where the model's positions leave less behind a prompt.
-            seed: of the draws.
-            prompt_ids: int64 [P]: what stands for the prompt in the draws; default 0 .. P - 1. Give the problem's
-                index to get the same samples whatever batch it is in.
+            max_new_tokens: maximum number of new tokens; fewer if the model has fewer positions left after a prompt.
+            seed: of the random draws.
+            prompt_ids: int64 [P]: the prompt ids that key the random draws; default 0 .. P - 1. Pass the problems'
+                indices to get the same samples of a problem in any batch.
+        Returns:
+            RolloutOutput with P * n samples.
         Raises:
             ValueError: a setting is out of range, a prompt is empty or too long for the model, or one sequence does
                 not fit into `kv_memory_mb`.
@@ -179,11 +183,10 @@ class Rollout:
         seed: int = 0,
         prompt_ids: np.ndarray | None = None,
     ) -> Iterator[tuple[int, RolloutOutput]]:
-        """The samples of `generate`, as (p, output of prompt p alone) in the order in which prompts are done.
+        """The samples of `generate`, yielded as (p, output of prompt p alone) in the order in which prompts finish.
 
-        The engine works while the iterator is asked, and serves one iterator at a time: the next step of this one is a
-        RuntimeError once another `generate` or `stream` has begun, in this thread or another. Errors of arguments come
-        before the first sample.
+        The engine computes on demand and serves one iterator at a time: once another `generate` or `stream` has begun,
+        in any thread, the next step of this one raises a RuntimeError. Invalid arguments raise before the first sample.
         """
         work = self._work(prompts, n, (temperature, top_k, top_p, min_p), stop, max_new_tokens, seed, prompt_ids)
         return ((p, _joined(_only(work, p), {0: rows}, self.tokenizer)) for p, rows in self._run(work))
@@ -216,31 +219,31 @@ class Rollout:
         return Work(tokens, offsets, ids, limits, n, draw, stopping, self.tokenizer.pad_id)
 
     def _room(self, prompt_lengths: np.ndarray) -> np.ndarray:
-        """How many new tokens the model's positions leave behind each prompt."""
+        """How many positions the model has left after each prompt."""
         if len(prompt_lengths) == 0 or prompt_lengths.min() == 0:
-            raise ValueError("generate: needs at least one prompt, and no empty one")
+            raise ValueError("generate: prompts must be at least one text, none of them empty")
         positions, longest = self.model.config.max_position_embeddings, int(prompt_lengths.max())
         if longest >= positions:
             raise ValueError(
-                f"generate: a prompt of {longest} tokens leaves no room in {positions} positions; "
-                f"it is prompt {int(prompt_lengths.argmax())}"
+                f"generate: prompt {int(prompt_lengths.argmax())} has {longest} tokens, which leaves none of the "
+                f"model's {positions} positions for new tokens"
             )
         return positions - prompt_lengths
 
     def _run(self, work: Work) -> Iterator[tuple[int, Rows]]:
-        """Neither the lock nor inference mode must be left on while whoever iterates does something else."""
+        """Releases the lock and leaves inference mode whenever control returns to the consumer."""
         with self._lock:
             self._turn += 1
-            turn, slots = self._turn, Slots(work, *self._decoding(work))
+            turn, slots = self._turn, ContinuousBatch(work, *self._decoding(work))
         while not slots.done:
             with self._lock, torch.inference_mode():
                 if turn != self._turn:
-                    raise RuntimeError("Rollout: another generate or stream began before this stream had ended")
+                    raise RuntimeError("Rollout: another generate or stream began before this stream ended")
                 finished = slots.step()
             yield from finished
 
     def _decoding(self, work: Work) -> tuple[Decoding, int, PromptMemory]:
-        """Where sequences decode, how many at a time, and what memory is left for prompts."""
+        """The decoding backend, the number of slots, and the memory left for prompts."""
         in_core = runs_in_core(self.model) if self.backend == "auto" else self.backend == "core"
         if in_core:
             self._core = self._core or CoreDecoder(self.model)
@@ -258,7 +261,7 @@ class Rollout:
         of_slot = kv_bytes(capacity) + (0 if in_core else kv_bytes(longest) / group)
         of_prompt = kv_bytes(longest)
         budget = self.kv_memory_mb * 1e6
-        # so many slots that their prompts fit beside them
+        # as many slots as fit together with their prompts
         fit = int((budget - of_prompt) // (of_slot + of_prompt / work.n))
         slots = min(fit, self.max_sequences, len(work.limits) * -(-work.n // group) * group)
         group = max(1, min(group, slots))
@@ -266,7 +269,7 @@ class Rollout:
         if slots < 1:
             raise ValueError(
                 f"generate: kv_memory_mb = {self.kv_memory_mb:g} is not enough for one prompt of {longest} tokens and "
-                f"{capacity} new ones, which take {(of_slot + 2 * of_prompt) / 1e6:.3g}"
+                f"{capacity} new ones, which need {(of_slot + 2 * of_prompt) / 1e6:.3g}"
             )
         memory = PromptMemory(budget - slots * of_slot, kv_bytes)
         if in_core:
@@ -276,7 +279,7 @@ class Rollout:
 
 
 def _joined(work: Work, rows: dict[int, Rows], tokenizer: Tokenizer) -> RolloutOutput:
-    """All prompts' samples in the order of the prompts, cut to the longest."""
+    """The samples of all prompts in order, trimmed to the longest."""
     P, n = len(work.limits), work.n
     width = max(int(rows[p].lengths.max()) for p in range(P))
     joined = Rows.empty(P * n, width, work.pad)

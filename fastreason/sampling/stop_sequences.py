@@ -1,4 +1,4 @@
-"""When a sample ends: at a token, or where its text holds a string."""
+"""When a sample ends: at a stop token, or when its text contains a stop string."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Stopping:
     """Stop sequences of a rollout.
 
     Args:
-        tokenizer: whose ids and texts these are.
+        tokenizer: decodes the samples.
         stop: token ids, each of which ends a sample, and strings, which end it with the token that completes one of
-            them; None for the tokenizer's ` </answer>` and [EOS]. The token that ends a sample belongs to it.
-        vocab_size: of the model, at least as many tokens as the tokenizer has, which is the default. Those that the
+            them; None for the tokenizer's ` </answer>` and [EOS]. The token that ends a sample is part of it.
+        vocab_size: of the model; at least the number of tokens of the tokenizer, which is the default. Tokens that the
             tokenizer does not know end a sample only by their id.
     Raises:
-        ValueError: an id that the model does not have, or an empty string.
-        TypeError: something else.
+        ValueError: an id is not in the model's vocabulary, or a string is empty.
+        TypeError: an item is neither an id nor a string.
     """
 
     def __init__(
@@ -35,25 +35,23 @@ class Stopping:
         items = [stop] if isinstance(stop, (int, str, np.integer)) else list(stop)
         for item in items:
             if isinstance(item, bool) or not isinstance(item, (int, str, np.integer)):
-                raise TypeError(f"stop: need token ids and strings, got {item!r}")
+                raise TypeError(f"stop: must be token ids and strings, got {item!r}")
             if item == "" or (not isinstance(item, str) and not 0 <= item < self.vocab_size):
-                raise ValueError(
-                    f"stop: need ids in 0 .. {self.vocab_size - 1} and strings that are not empty, got {item!r}"
-                )
+                raise ValueError(f"stop: must be ids in 0 .. {self.vocab_size - 1} and non-empty strings, got {item!r}")
         self.tokenizer = tokenizer
         self.ids = np.array([item for item in items if not isinstance(item, str)], dtype=np.int64)
         self.strings = [item for item in items if isinstance(item, str)]
-        # a token has at least one byte, so a string that the last token completes lies within so many tokens
+        # a token has at least one byte, so a string completed by the last token lies within this many tokens
         self.reach = max((len(string.encode()) for string in self.strings), default=0)
         self.may_complete = self._may_complete() if self.strings else None
 
     def _may_complete(self) -> np.ndarray:
-        """bool [V]: whether a token can be the last one of a string; only then is the text looked at."""
-        found = np.zeros(self.vocab_size, dtype=bool)
+        """bool [V]: whether a token can complete a stop string; the text is checked only for those."""
+        can_complete = np.zeros(self.vocab_size, dtype=bool)
         for token in range(len(self.tokenizer)):
             text = self.tokenizer.decode([token])
-            found[token] = any(_may_complete(text, string) for string in self.strings)
-        return found
+            can_complete[token] = any(_may_complete(text, string) for string in self.strings)
+        return can_complete
 
     def ends(self, tokens: np.ndarray, samples: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """bool [n]: whether the last token of each sample ends it.
@@ -73,7 +71,7 @@ class Stopping:
 
 
 def _may_complete(text: str, string: str) -> bool:
-    # a piece of a character reads as U+FFFD
+    # part of a multi-byte character decodes to U+FFFD
     if string in text or "\N{REPLACEMENT CHARACTER}" in text:
         return True
     return any(text.startswith(string[i:]) for i in range(1, len(string)))

@@ -1,11 +1,11 @@
 """Decoding with torch, any dtype and device: keys and values in tensors of fixed shapes, one step for all sequences.
 
-A *place* holds a copy of one prompt's keys and values and G sequences behind it, so that they attend to it in one
-matrix product. Sequences of a place may stand at different lengths. Places that are in use move to the front, and steps
-run on the first 1, 2, 4, ... places; lengths round up to multiples of 32: few shapes, and every number that changes
-from step to step lies in a tensor on the device.
+A *prefix slot* holds a copy of one prompt's keys and values for G sequences, which attend to it in one matrix product.
+Sequences of a prefix slot may have different lengths. Slots in use are moved to the front, and steps run on the first
+1, 2, 4, ... of them; lengths are rounded up to multiples of 32. So there are few shapes, and every number that changes
+from step to step is in a tensor on the device.
 
-Letters: S places of up to L prompt tokens, N = S * G sequences, K key-value heads, D head dim, V vocabulary.
+Letters: S prefix slots of up to L prompt tokens, N = S * G sequences, K key-value heads, D head dim, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .. import kernels
 from ..kernels.segments import Segments
 from ..model.decoder import Decoder
 
-_ROOM = 32  # own tokens come in multiples of this
+_ROOM = 32  # space for tokens is allocated in multiples of this
 
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values of N sequences in decoding: shared prefixes, and what each sequence added.
+    """Keys and values of N sequences being decoded: shared prefixes, and the tokens of each sequence.
 
     Args:
         prefix: per layer (keys, values) [S, K, L, D].
         prefix_length_S: int64, at least 1.
-        own: per layer (keys, values) [N, K, most new tokens, D].
-        own_length_N: int64, tokens that are there.
+        own: per layer (keys, values) [N, K, capacity for new tokens, D].
+        own_length_N: int64, number of tokens so far.
     """
 
     prefix: list[tuple[Tensor, Tensor]]
@@ -43,7 +43,7 @@ class KVCache:
 def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
     """Hidden states of one new token for every sequence: [N, hidden_size].
 
-    Its keys and values are written behind those of `cache.own`; the lengths are the caller's to raise.
+    Its keys and values are appended to `cache.own`; the caller increments the lengths.
     """
     config, length_N = model.config, cache.own_length_N
     x = model.embedding(tokens_N)
@@ -68,18 +68,18 @@ def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
 
 
 class TorchDecoding:
-    """Prompts and sequences of one rollout. Sequence `slot` belongs to place slot // group.
+    """Prompts and sequences of one rollout. Sequence slot i belongs to prefix slot i // group.
 
     Args:
         model: of any dtype and device.
         slots: N, a multiple of group.
-        group: G, sequences of a place.
+        group: G, sequences per prefix slot.
         prompt_room: tokens of the longest prompt.
-        capacity: most new tokens of a sequence.
+        capacity: maximum number of new tokens of a sequence.
     """
 
     def __init__(self, model: Decoder, slots: int, group: int, prompt_room: int, capacity: int) -> None:
-        self.model, self.group, self.places = model, group, slots // group
+        self.model, self.group, self.num_prefixes = model, group, slots // group
         self.device = model.embedding.weight.device
         config = model.config
         prompt_room, capacity = (-(-x // _ROOM) * _ROOM for x in (prompt_room, capacity))
@@ -90,9 +90,9 @@ class TorchDecoding:
                 (model.embedding.weight.new_zeros(shape), model.embedding.weight.new_zeros(shape)) for _ in model.blocks
             ]
 
-        self.prefix, self.own = layers(self.places, prompt_room), layers(slots, capacity)
-        self.prefix_length = torch.ones(self.places, dtype=torch.int64, device=self.device)
-        self.at = np.arange(self.places)  # where in the tensors each place lies
+        self.prefix, self.own = layers(self.num_prefixes, prompt_room), layers(slots, capacity)
+        self.prefix_length = torch.ones(self.num_prefixes, dtype=torch.int64, device=self.device)
+        self.row_of = np.arange(self.num_prefixes)  # the row of each prefix slot in the tensors
         self.prompts: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self.next_prompt = 0
 
@@ -104,7 +104,7 @@ class TorchDecoding:
         return -(-tokens // _ROOM) * _ROOM * width * model.embedding.weight.itemsize
 
     def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]:
-        """Numbers for the prompts, and the logits [P, V] behind each."""
+        """Assigns numbers to the prompts; returns them and the logits [P, V] after each prompt."""
         segments = Segments.from_lengths(np.diff(offsets).tolist())
         hidden, keys_values = self.model.prefill(torch.from_numpy(tokens).long().to(self.device), segments)
         numbers = list(range(self.next_prompt, self.next_prompt + len(offsets) - 1))
@@ -120,18 +120,18 @@ class TorchDecoding:
     def release(self, prompt: int) -> None:
         del self.prompts[prompt]
 
-    def load(self, place: int, prompt: int) -> None:
-        """Puts a prompt into a place whose sequences are all done."""
-        at = int(self.at[place])
+    def load(self, prefix_slot: int, prompt: int) -> None:
+        """Copies a prompt into a prefix slot whose sequences have all ended."""
+        row = int(self.row_of[prefix_slot])
         for (k, v), (prompt_k, prompt_v) in zip(self.prefix, self.prompts[prompt], strict=True):
             length = prompt_k.shape[1]
-            k[at, :, :length], v[at, :, :length] = prompt_k, prompt_v
-            self.prefix_length[at] = length
+            k[row, :, :length], v[row, :, :length] = prompt_k, prompt_v
+            self.prefix_length[row] = length
 
     def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor:
-        """Logits [n, V] behind one more token of the sequences `slots`, which have `lengths` tokens of their own."""
+        """Logits [n, V] after one more token for each of the sequences `slots`, which have `lengths` tokens so far."""
         width = self._gather(np.unique(slots // self.group))
-        rows = self.at[slots // self.group] * self.group + slots % self.group
+        rows = self.row_of[slots // self.group] * self.group + slots % self.group
         tokens_N, lengths_N = (torch.zeros(width * self.group, dtype=torch.int64) for _ in range(2))
         tokens_N[rows], lengths_N[rows] = torch.from_numpy(tokens).long(), torch.from_numpy(lengths)
         room = min(-(-(int(lengths.max()) + 1) // _ROOM) * _ROOM, self.own[0][0].shape[2])
@@ -145,18 +145,21 @@ class TorchDecoding:
         return self.model.logits(hidden[torch.from_numpy(rows).to(self.device)])
 
     def _gather(self, active: np.ndarray) -> int:
-        """Moves the places that are in use into the first 1, 2, 4, ... that hold them all, and says how many."""
-        width = min(1 << (len(active) - 1).bit_length(), self.places)
-        outside = active[self.at[active] >= width]
+        """Moves the prefix slots in use to the first 1, 2, 4, ... rows, as few as hold them; returns that number."""
+        width = min(1 << (len(active) - 1).bit_length(), self.num_prefixes)
+        outside = active[self.row_of[active] >= width]
         if len(outside):
-            free = np.setdiff1d(np.arange(width), self.at[active])[: len(outside)]
-            source, target = torch.from_numpy(self.at[outside]).to(self.device), torch.from_numpy(free).to(self.device)
+            free = np.setdiff1d(np.arange(width), self.row_of[active])[: len(outside)]
+            source, target = (
+                torch.from_numpy(self.row_of[outside]).to(self.device),
+                torch.from_numpy(free).to(self.device),
+            )
             self.prefix_length[target] = self.prefix_length[source]
             for tensors, group in ((self.prefix, 1), (self.own, self.group)):
                 for pair in tensors:
                     for x in pair:
-                        by_place = x.view(self.places, group, *x.shape[1:])
-                        by_place[target] = by_place[source]
-            others = np.argsort(self.at)[free]  # the places, not in use, that lay there
-            self.at[others], self.at[outside] = self.at[outside], free
+                        by_prefix = x.view(self.num_prefixes, group, *x.shape[1:])
+                        by_prefix[target] = by_prefix[source]
+            others = np.argsort(self.row_of)[free]  # the unused slots that were there
+            self.row_of[others], self.row_of[outside] = self.row_of[outside], free
         return width

@@ -106,7 +106,9 @@ def _check_supervised(
                     f"{what}, and a row only {length} (batch_tokens = {settings.batch_tokens} in {rows} rows)"
                 )
             if sizes[worst] > positions:
-                raise ValueError(f"{what}, and the model only {positions} positions (model.max_position_embeddings)")
+                raise ValueError(
+                    f"{what}, but the model has only {positions} positions (model.max_position_embeddings)"
+                )
 
 
 def _documents(settings: SupervisedSettings, share: float) -> Callable[[int, int], bool]:
@@ -136,7 +138,7 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
             cell = stream[first + worst].cells[0]
             raise ValueError(
                 f"the prompt of problem {first + worst} (op {cell.op}, theme {cell.theme}, mode {cell.mode}, depth "
-                f"{cell.depth}) has {prompts[worst]} tokens, the model only {positions} positions "
+                f"{cell.depth}) has {prompts[worst]} tokens, but the model has only {positions} positions "
                 "(model.max_position_embeddings); choose smaller problems, as by max_sentences, or more positions"
             )
 

@@ -46,17 +46,17 @@ class ModelSettings:
     hidden_size: int | None = None
     """Width of the residual stream."""
     num_hidden_layers: int | None = None
-    """Blocks."""
+    """Number of transformer blocks."""
     num_attention_heads: int | None = None
-    """Query heads."""
+    """Number of query heads."""
     num_key_value_heads: int | None = None
     """Key-value heads."""
     intermediate_size: int | None = None
-    """Width of the feed-forward block."""
+    """Width of the feed-forward layer."""
     rope_theta: float | None = None
     """Base of the rotary angles."""
     max_position_embeddings: int | None = None
-    """Longest sequence, prompt and answer together."""
+    """Longest sequence in tokens, prompt plus completion."""
 
     def __post_init__(self) -> None:
         self.config(vocab_size=1)
@@ -179,10 +179,7 @@ def read_recipe(
         ValueError: see `load_recipe`.
     """
     source = str(name_or_path)
-    try:
-        values = tomllib.loads(_recipe_text(source))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe {source}: {error}") from None
+    values = _with_base(source)
     sizes = values.pop("sizes", {})
     if sizes and size is None:
         raise ValueError(f"recipe {source}: comes in sizes; give size (--size) as one of {', '.join(sizes)}")
@@ -195,6 +192,23 @@ def read_recipe(
         return _spell_mixtures(values, mixtures)
     except ValueError as error:
         raise ValueError(f"recipe {source}: {error}") from None
+
+
+def _with_base(source: str, *above: str) -> dict[str, Any]:
+    """A recipe's file over its base, of which all is taken but what a study asks: variants, claims and `about`."""
+    try:
+        values = tomllib.loads(_recipe_text(source))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or base in (source, *above):
+        raise ValueError(f"recipe {source}: base must name another recipe, got {base!r}")
+    taken = _with_base(base, source, *above)
+    for name in ("variants", "claims", "about"):
+        taken.pop(name, None)
+    return merge(taken, values)
 
 
 def _recipe_text(source: str) -> str:

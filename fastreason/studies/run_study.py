@@ -121,7 +121,9 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
     saved, code = folder / "study.toml", folder / "code.json"
     if saved.exists():
         if not resume:
-            raise ValueError(f"run: {folder} holds a run; give resume=True (--resume) to go on, or another out (--out)")
+            raise ValueError(
+                f"run: {folder} holds a run; continue it with resume=True (--resume), or choose another out (--out)"
+            )
         before = read_whole(code)["code"]
         if before != code_version():
             raise ValueError(
@@ -135,7 +137,7 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
         return
     mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
-        raise ValueError(f"run: {folder} is not empty and holds no run; give another out (--out)")
+        raise ValueError(f"run: {folder} is not empty and not a run; choose another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
     # several shards may start at once: each writes the same, under a name of its own
     temporary = folder / f"study.new-{os.getpid()}"

@@ -1,12 +1,12 @@
-"""Problems to a JSONL file in the published schema, to Parquet, or to token ids that numpy maps into memory.
+"""Exports problems as JSONL in the published schema, as Parquet, or as token ids that numpy can memory-map.
 
-A JSONL file is a function of its arguments, so an interrupted one continues where its last whole line ends, and shards
-made on different machines fit together: shard s of S holds the problems s, s + S, s + 2 S, ... The other formats are
+A JSONL file is a function of its arguments, so an interrupted one continues after its last complete line, and shards
+written on different machines fit together: shard s of S holds the problems s, s + S, s + 2 S, ... The other formats are
 folders.
 
-A folder holds parts of `PART` problems each, written under another name and renamed once whole, so that after a stop at
-any moment every part is either whole or not there; going on writes the missing ones. What a shard's parts hold is
-written down beside them; a folder of something else is refused.
+A folder holds parts of `PART` problems each, written under a temporary name and renamed when complete, so that after an
+interruption every part is either complete or absent; continuing writes the missing ones. A header next to the parts of
+a shard describes their content; a folder with something else is rejected.
 
     0000-of-0004.json                 shard 0 of 4: format, mixture, seed, split
     0000-of-0004-00000.parquet        its first problems, rows in the published schema
@@ -35,24 +35,24 @@ from ..text.tokenizer import Tokenizer
 from .graph_svg import graph_svg
 from .stream import StreamShard, TaskStream
 
-PART = 16_384  # problems of a file
+PART = 16_384  # problems per file
 
 
 def write_parquet(
     stream: TaskStream, folder: str | Path, count: int, *, shard: int = 0, num_shards: int = 1, part: int = PART
 ) -> int:
-    """Writes problems shard, shard + num_shards, ... below `count` as Parquet; goes on with a folder that is there.
+    """Writes problems shard, shard + num_shards, ... below `count` as Parquet; continues an existing folder.
 
     Args:
         stream: the problems.
-        folder: made if missing.
-        count: problems of all shards together.
+        folder: created if missing.
+        count: number of problems over all shards.
         shard, num_shards: 0 <= shard < num_shards.
-        part: problems of a file.
+        part: problems per file.
     Returns:
-        How many problems the shard has now.
+        The number of problems the shard now has.
     Raises:
-        ValueError: an argument out of range, or a folder that holds something else.
+        ValueError: an argument is out of range, or the folder holds something else.
         ModuleNotFoundError: pyarrow is not installed.
     """
     return _Parquet(stream, Path(folder), shard, num_shards, part).write(count)
@@ -68,12 +68,12 @@ def write_tokens(
     num_shards: int = 1,
     part: int = PART,
 ) -> int:
-    """Writes documents as token ids and the tokenizer beside them, for `read_tokens`; else as `write_parquet`."""
+    """Writes documents as token ids, and the tokenizer, for `read_tokens`; otherwise like `write_parquet`."""
     return _Tokens(stream, Path(folder), shard, num_shards, part, tokenizer).write(count)
 
 
 def read_tokens(header: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One part of a folder of token ids, mapped into memory.
+    """Reads one part of a folder of token ids, memory-mapped.
 
     Args:
         header: its .json file.
@@ -86,15 +86,15 @@ def read_tokens(header: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class _Export(ABC):
-    """What the formats share: which parts there are, which are missing, and whose they are."""
+    """What the folder formats share: which parts exist, which are missing, and what they contain."""
 
     format: str
-    suffix: str  # of the file whose presence says that a part is whole
+    suffix: str  # of the file whose presence marks a part as complete
 
     def __init__(self, stream: TaskStream, folder: Path, shard: int, num_shards: int, part: int) -> None:
         if not 0 <= shard < num_shards or part < 1:
             raise ValueError(
-                f"generate: need 0 <= shard < num_shards and part >= 1, got {shard}, {num_shards} and {part}"
+                f"generate: must have 0 <= shard < num_shards and part >= 1, got {shard}, {num_shards} and {part}"
             )
         self.folder, self.part = folder, part
         self.problems = StreamShard(stream, shard, num_shards)
@@ -102,15 +102,15 @@ class _Export(ABC):
 
     @abstractmethod
     def write_part(self, place: Path, begin: int, end: int) -> None:
-        """Problems begin .. end - 1 of the shard; the file that `suffix` names last."""
+        """Writes problems begin .. end - 1 of the shard, the file with `suffix` last."""
 
     @abstractmethod
     def size_of(self, place: Path) -> int:
-        """How many problems a whole part has."""
+        """The number of problems in a complete part."""
 
     def write(self, count: int) -> int:
         if count < 1:
-            raise ValueError(f"generate: need count >= 1, got {count}")
+            raise ValueError(f"generate: count must be at least 1, got {count}")
         # problems of this shard
         size = max(0, -(-(count - self.problems.rank) // self.problems.world_size))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ class _Export(ABC):
         return size
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to write to one place. The first rows stand for everything that makes a problem."""
+        """What two runs must have in common to write to the same folder; the first rows stand for the problems."""
         stream = self.problems.stream
         rows = to_json(self.problems[0:4].rows())
         return {
@@ -146,10 +146,10 @@ class _Export(ABC):
         path, identity = self.folder / f"{self.name}.json", self.identity()
         if not path.exists():
             if others := sorted(self.folder.glob(f"{self.name}-*")):
-                raise ValueError(f"generate: {others[0]} is there without {path.name}; give an empty folder")
+                raise ValueError(f"generate: {others[0]} exists without {path.name}; use an empty folder")
             write_whole(path, lambda file: file.write_text(to_json(identity, indent=1) + "\n", encoding="utf-8"))
         elif json.loads(path.read_text(encoding="utf-8")) != identity:
-            raise ValueError(f"generate: {path} is of another mixture, seed, split, format or tokenizer")
+            raise ValueError(f"generate: {path} belongs to another mixture, seed, split, format or tokenizer")
 
     def _place(self, number: int) -> Path:
         return self.folder / f"{self.name}-{number:05}"
@@ -158,19 +158,21 @@ class _Export(ABC):
         place = self._place(begin // self.part)
         if not place.with_suffix(self.suffix).exists():
             return False
-        found = self.size_of(place)
-        if begin + found > size:
-            self._refuse(begin + found, size)
-        # the last part of fewer problems is written anew
-        return found == end - begin
+        num_problems = self.size_of(place)
+        if begin + num_problems > size:
+            self._refuse(begin + num_problems, size)
+        # a last part with fewer problems is rewritten
+        return num_problems == end - begin
 
     def _refuse_longer(self, num_parts: int, size: int) -> None:
         beyond = self._place(num_parts)
         if beyond.with_suffix(self.suffix).exists():
             self._refuse(num_parts * self.part + self.size_of(beyond), size)
 
-    def _refuse(self, found: int, size: int) -> None:
-        raise ValueError(f"generate: {self.folder} has {found} problems or more, more than the {size} asked for")
+    def _refuse(self, num_problems: int, size: int) -> None:
+        raise ValueError(
+            f"generate: {self.folder} has at least {num_problems} problems, more than the {size} requested"
+        )
 
 
 class _Parquet(_Export):
@@ -251,7 +253,7 @@ def write(
     num_shards: int,
     tokenizer: str | Path | None = None,
 ) -> int:
-    """Writes problems in one of FORMATS; `tokenizer` is a folder, None for the vocabulary of the mixture."""
+    """Writes problems in one of FORMATS; `tokenizer` is a folder, or None for the vocabulary of the mixture."""
     part: dict[str, int] = {"shard": shard, "num_shards": num_shards}
     if format == "jsonl":
         return write_jsonl(stream, path, count, **part)
@@ -267,21 +269,21 @@ def write_graph(stream: TaskStream, path: str | Path) -> None:
 
 
 def write_jsonl(stream: TaskStream, path: str | Path, count: int, *, shard: int = 0, num_shards: int = 1) -> int:
-    """Writes problems shard, shard + num_shards, ... below `count`; goes on with a file that is there.
+    """Writes problems shard, shard + num_shards, ... below `count` as JSONL; continues an existing file.
 
     Args:
         stream: the problems.
-        path: the file; whole lines in it are kept.
-        count: problems of all shards together.
+        path: the file; complete lines in it are kept.
+        count: number of problems over all shards.
         shard, num_shards: 0 <= shard < num_shards.
     Returns:
-        How many lines the file has now.
+        The number of lines the file now has.
     Raises:
-        ValueError: count or shard out of range, or a file that holds other problems.
+        ValueError: count or shard is out of range, or the file holds other problems.
     """
     if count < 1 or not 0 <= shard < num_shards:
         raise ValueError(
-            f"generate: need count >= 1 and 0 <= shard < num_shards, got {count}, {shard} and {num_shards}"
+            f"generate: must have count >= 1 and 0 <= shard < num_shards, got {count}, {shard} and {num_shards}"
         )
     path, indices = Path(path), np.arange(shard, count, num_shards)
     done = _whole_lines(path, stream, indices)
@@ -294,7 +296,7 @@ def write_jsonl(stream: TaskStream, path: str | Path, count: int, *, shard: int 
 
 
 def show(stream: TaskStream, count: int, width: int = 100) -> str:
-    """The first problems for a reader: a sentence and a step a line."""
+    """The first problems as readable text, one sentence or step per line."""
     parts = []
     for row in stream[0:count].rows():
         body, answer = row["solution"].rsplit(" Answer: ", 1)
@@ -306,7 +308,7 @@ def show(stream: TaskStream, count: int, width: int = 100) -> str:
 
 
 def _whole_lines(path: Path, stream: TaskStream, indices: np.ndarray) -> int:
-    """How many lines are there; half a line behind them is cut off, but only from a file that is ours."""
+    """The number of complete lines; an incomplete last line is removed, but only from a file that is ours."""
     if not path.exists():
         return 0
     done, end, last, rest = 0, 0, b"", b""
@@ -317,7 +319,7 @@ def _whole_lines(path: Path, stream: TaskStream, indices: np.ndarray) -> int:
             else:
                 rest = line
     if done > len(indices):
-        raise ValueError(f"generate: {path} has {done} lines, more than the {len(indices)} asked for")
+        raise ValueError(f"generate: {path} has {done} lines, more than the {len(indices)} requested")
     expected = [_line(row).encode() for row in stream[indices[max(done - 1, 0) : done + 1]].rows()]
     is_ours = (done == 0 or last == expected[0]) and (rest == b"" or expected[-1].startswith(rest))
     if not is_ours:

@@ -1,4 +1,4 @@
-"""The graph behind a problem: its quantities, and how each follows from others."""
+"""The graph of a problem: its quantities, and how each is computed from others."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Kind = Literal["count", "average", "special", "total", "average total"]
 
 @dataclass(frozen=True)
 class Quantity:
-    """One node.
+    """One node of the graph.
 
     Args:
-        name: as the texts name it; a special has the name of its average.
-        kind: "count" and "average" have sentences of their own; "total", "average total" and "special" (another name of
-            an average) follow from others without one.
-        parents: places in `ProblemGraph.quantities` of what it follows from, in the order of the texts.
+        name: its name in the texts; a special has the name of its average.
+        kind: "count" and "average" are defined by a sentence; "total", "average total" and "special" (a second name of
+            an average) are implied by others.
+        parents: indices in `ProblemGraph.quantities` of the quantities it is computed from, in text order.
         constant: of the definition, or None.
-        times: the constant multiplies rather than adds.
-        minus: first parent minus second.
-        value: None for a distractor, whose value nobody computes.
-        sentence: which sentence of the problem states it, or None.
-        target: the last step of the solution.
-        unknown: reverse problems: what is asked.
+        times: whether the constant multiplies instead of adding.
+        minus: whether it is the first parent minus the second.
+        value: None for a distractor, which has no computed value.
+        sentence: index of the problem sentence that states it, or None.
+        target: whether it is the last step of the solution.
+        unknown: in reverse problems, whether it is the quantity asked for.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Quantity:
 
     @property
     def necessary(self) -> bool:
-        """Whether the answer depends on it; the others are distractors."""
+        """Whether the answer depends on it; otherwise it is a distractor."""
         return self.value is not None
 
 
 @dataclass(frozen=True)
 class ProblemGraph:
-    """Every quantity of a problem, those of the solution first and in its order.
+    """All quantities of a problem, those of the solution first and in its order.
 
     >>> from fastreason import Mixture, TaskStream
     >>> graph = TaskStream(Mixture.uniform(op=[6], themes=["symbolic"]), seed=1)[0].graph(0)
@@ -60,7 +60,7 @@ class ProblemGraph:
 
     @classmethod
     def of(cls, nodes: list[dict[str, Any]], problem: str, question: str, answer: int) -> ProblemGraph:
-        """From what the core knows of a problem: `nodes` are the fields of `Quantity`, kind under the name of type."""
+        """Builds the graph from the core's data: `nodes` has the fields of `Quantity`, with kind named type."""
         quantities = tuple(
             Quantity(kind=node.pop("type"), parents=tuple(node.pop("parents")), **node) for node in nodes
         )
@@ -68,9 +68,9 @@ class ProblemGraph:
         return cls(quantities, sentences, question, answer)
 
     def definition(self, i: int) -> str:
-        """How quantity i follows from others, in short: `3 + a + b`, `2 * (a - b)`, `a * b + c * d`.
+        """The definition of quantity i in short form: `3 + a + b`, `2 * (a - b)`, `a * b + c * d`.
 
-        The letters stand for the parents in their order.
+        Letters stand for the parents, in order.
         """
         quantity = self.quantities[i]
         letters = [chr(ord("a") + k) for k in range(len(quantity.parents))]

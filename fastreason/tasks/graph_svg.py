@@ -1,7 +1,7 @@
-"""The graph of a problem as an SVG: from what is given on the left to what is asked on the right.
+"""The graph of a problem as an SVG, from the given quantities on the left to the one asked for on the right.
 
-What the answer needs is drawn strong, distractors pale; the asked quantity has a bold frame. A pointer that rests on a
-quantity shows its sentence. Light and dark.
+Quantities that the answer depends on have strong colors, distractors pale ones; the one asked for has a bold frame.
+Hovering over a quantity shows its sentence. Supports light and dark mode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from statistics import fmean
 
 from .graph import ProblemGraph, Quantity
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, BEND = 216, 54, 64, 14, 10  # of boxes, between them, and where a long edge passes a layer
+WIDTH, HEIGHT, GAP_X, GAP_Y, BEND = (
+    216,
+    54,
+    64,
+    14,
+    10,
+)  # of boxes, between them, and of bends where a long edge passes a layer
 MARGIN, HEAD = 24, 84
 
 _STYLE = """
@@ -35,15 +41,12 @@ _STYLE = """
 """
 
 
-_LEGEND = (
-    "Green: given; blue: follows; orange: asked; grey: not needed. "
-    "Letters: what comes in, in the order of the sentence."
-)
+_LEGEND = "Green: given; blue: computed; orange: asked for; gray: not needed. Letters: the parents, in sentence order."
 
 
 @dataclass
 class _Spot:
-    """A quantity, or the bend of an edge that passes a layer."""
+    """A quantity, or a bend of an edge that passes a layer."""
 
     layer: int
     quantity: int | None
@@ -89,7 +92,7 @@ def graph_svg(graph: ProblemGraph) -> str:
 
 
 def _without_specials(graph: ProblemGraph) -> tuple[list[int], dict[int, list[int]]]:
-    """Quantities without second names of averages, and the parents of each."""
+    """All quantities except second names of averages, and the parents of each."""
 
     def itself(i: int) -> int:
         return graph.quantities[i].parents[0] if graph.quantities[i].kind == "special" else i
@@ -99,7 +102,7 @@ def _without_specials(graph: ProblemGraph) -> tuple[list[int], dict[int, list[in
 
 
 def _layers(quantities: list[int], parents: dict[int, list[int]]) -> dict[int, int]:
-    """Longest way from the left; what has no parent stands right before the first that needs it."""
+    """The layer of each quantity: its longest path from the left; one without parents is just before its first use."""
     layer: dict[int, int] = {}
     on_the_way: set[int] = set()
 
@@ -123,10 +126,10 @@ def _layers(quantities: list[int], parents: dict[int, list[int]]) -> dict[int, i
 
 
 def _arrange(spots: list[_Spot], routes: list[list[_Spot]], graph: ProblemGraph) -> list[list[_Spot]]:
-    """Columns with every spot's y set: few crossings first, then short edges without overlap."""
+    """Columns with y set for every spot: first to reduce crossings, then for short edges without overlap."""
     bends = [spot for route in routes for spot in route if spot.quantity is None]
     columns: list[list[_Spot]] = [[] for _ in range(1 + max(spot.layer for spot in spots))]
-    # what the answer needs on top
+    # quantities that the answer depends on come first
     for spot in sorted(spots, key=lambda spot: not _needs(graph, spot)) + bends:
         columns[spot.layer].append(spot)
     left: dict[int, list[_Spot]] = {id(spot): [] for spot in spots + bends}
@@ -166,7 +169,7 @@ def _stack(column: list[_Spot]) -> None:
 
 
 def _settle(column: list[_Spot], wanted: list[float]) -> None:
-    """Close to where each wants to be, in order and apart: the mean of pushing down and pushing up."""
+    """Moves spots close to their preferred y, in order and without overlap: the mean of pushing down and up."""
     apart = [(a.height + b.height) / 2 + GAP_Y for a, b in pairwise(column)]
     down, up = wanted[:], wanted[:]
     for k, distance in enumerate(apart):
@@ -231,7 +234,7 @@ def _box(spot: _Spot, graph: ProblemGraph) -> str:
 def _role(i: int, graph: ProblemGraph) -> str:
     quantity = graph.quantities[i]
     reverse = any(other.unknown for other in graph.quantities)
-    # the target may be the second name of an average
+    # the target may be a second name of an average
     target = any(
         q.target and (k == i or (q.kind == "special" and i in q.parents)) for k, q in enumerate(graph.quantities)
     )
@@ -248,4 +251,4 @@ def _hover(quantity: Quantity, graph: ProblemGraph) -> str:
     if quantity.sentence is not None:
         return graph.sentences[quantity.sentence]
     parts = ", ".join(graph.quantities[parent].name for parent in quantity.parents)
-    return f"{quantity.name}: no sentence of its own; follows from {parts}"
+    return f"{quantity.name}: not stated; computed from {parts}"

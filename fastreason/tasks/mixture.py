@@ -1,12 +1,12 @@
 """Mixtures: which problems, with which weights; by name, from settings, or from a file like the released presets.json.
 
-In such a file names are nested by two levels:
+In such a file names are nested in two levels:
 
     {"composition-10B": {"op_level": {"id2-10_uniform": ENTRY, ...}, ...}, ...}
 
 An ENTRY gives shares of ops, `{"id_op": [2, 3], "op_prob": [0.5, 0.5]}`, shares of templates, `{"id_context":
-["crazy_zootopia"], "context_prob": [1.0]}`, or is a list of templates with a share and ops of their own. Shares are
-relative: some of the released lists do not sum to 1, and every list is scaled so that it does.
+["crazy_zootopia"], "context_prob": [1.0]}`, or is a list of templates, each with its share and ops. Shares are
+relative: some of the released lists do not sum to 1, and every list is rescaled so that it does.
 """
 
 from __future__ import annotations
@@ -34,27 +34,26 @@ MIN_OP, MAX_OP = 2, 40
 @explain_fields
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a mixture: which problems, with which settings."""
+    """One kind of problem: the settings that problems of a mixture's cell are drawn with."""
 
     op: int
-    """Arithmetic operations, the exact difficulty."""
+    """Number of arithmetic operations, the exact difficulty."""
     theme: str = "zoo"
-    """Name of a theme that ships, or path of a TOML file."""
+    """Name of a built-in theme, or path of a TOML file."""
     mode: str = "forward"
-    """forward: the last quantity is asked; reverse: it is told, and an earlier one is asked."""
+    """forward: asks for the last quantity; reverse: gives the last quantity and asks for an earlier one."""
     depth: int = 2
-    """2: counts and their totals; 3: also averages per count, and totals of what all counts have."""
+    """2: counts and their totals; 3: also averages per count, and totals over all counts."""
     number_range: int = 5
-    """Constants lie in 1 .. number_range - 1."""
+    """Constants are in 1 .. number_range - 1."""
     max_value: int = 1000
     """Largest value of any quantity that the answer depends on."""
     max_sentences: int = 50
-    """Most sentences of a problem, the told one of reverse problems and padding apart; 50 is no limit."""
+    """Maximum number of sentences, not counting padding and the given value of reverse problems; 50: no limit."""
     circular_distractors: bool = True
-    """Whether quantities that the answer does not depend on may define each other in a circle, as in the released data
-    (up to 20 % of the problems)."""
+    """Whether distractors may define each other in a circle, as they do in up to 20 % of the released problems."""
     context: int = 0
-    """Tokens of padding: sentences about other places, as many as fit. The limit depends on the theme."""
+    """Tokens of padding: as many sentences about other places as fit. The maximum depends on the theme."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -65,7 +64,7 @@ class Cell:
             ("max_sentences", 1, 50),
             ("context", 0, 10_000_000),
         ):
-            # what numpy counts with is kept as a plain int: equal cells are one cell
+            # numpy integers become plain ints, so that equal cells are the same cell
             object.__setattr__(self, name, integer(f"mixture: {name}", getattr(self, name), low, high))
         if not isinstance(self.circular_distractors, bool):
             raise ValueError(f"mixture: circular_distractors must be True or False, got {self.circular_distractors!r}")
@@ -75,13 +74,18 @@ class Cell:
             raise ValueError(f"mixture: theme must be a name or a path, got {self.theme!r}")
         if load_theme(self.theme).style == "symbolic" and (self.mode, self.depth) != ("forward", 2):
             raise ValueError(
-                f"mixture: theme {self.theme} has the symbolic style, which needs mode 'forward' and depth 2, "
+                f"mixture: theme {self.theme} has the symbolic style, which supports only mode 'forward' and depth 2, "
                 f"got {self.mode!r} and {self.depth}"
             )
 
 
 class Mixture:
-    """Cells with weights. Mixtures add and scale: `0.2 * a + 0.8 * b` draws from a one time in five.
+    """Weighted cells. Mixtures can be added and scaled: `0.2 * a + 0.8 * b` draws from a one time in five.
+
+    Args:
+        weights: a weight >= 0 for each Cell; relative, at least one positive.
+    Raises:
+        ValueError: a key is not a Cell, a weight is negative or not finite, or none is positive.
 
     >>> mix = Mixture.uniform(op=range(2, 6), themes=["symbolic"])
     >>> sorted({cell.op for cell in mix.weights})
@@ -95,7 +99,7 @@ class Mixture:
         numbers = {cell: number("mixture: a weight", weight, 0.0) for cell, weight in weights.items()}
         self.weights = {cell: weight for cell, weight in numbers.items() if weight > 0}
         if not self.weights:
-            raise ValueError("mixture: needs at least one cell with a positive weight")
+            raise ValueError("mixture: must have at least one cell with a positive weight")
 
     @classmethod
     def uniform(
@@ -106,7 +110,15 @@ class Mixture:
         depths: Sequence[int] = (2,),
         **settings: Any,
     ) -> Mixture:
-        """All combinations with equal weights that sum to 1; `settings` are further fields of `Cell`."""
+        """All combinations of op, theme, mode and depth, with equal weights that sum to 1.
+
+        Args:
+            op: integers in 2 .. 40.
+            themes: names of built-in themes or paths of TOML files.
+            modes: "forward", "reverse".
+            depths: 2, 3.
+            settings: other fields of `Cell`.
+        """
         given = {"op": op, "themes": themes, "modes": modes, "depths": depths}
         combinations = product(*(listed(f"mixture: {name}", values) for name, values in given.items()))
         cells = [Cell(op=o, theme=theme, mode=mode, depth=depth, **settings) for o, theme, mode, depth in combinations]
@@ -138,7 +150,7 @@ class Mixture:
             scaled = weight * cls.uniform(**arguments)
             total = scaled if total is None else total + scaled
         if total is None:
-            raise ValueError("mixture: needs at least one part")
+            raise ValueError("mixture: must have at least one part")
         return total
 
     @classmethod
@@ -146,7 +158,8 @@ class Mixture:
         """A mixture of the paper by name; see `available_mixtures()` and fastreason/tasks/mixtures.toml.
 
         Args:
-            themes: for the parts that name none.
+            name: one of `available_mixtures()`.
+            themes: for parts that do not name any.
 
         >>> Mixture.preset("rl-op11-14").ops
         (11, 12, 13, 14)
@@ -155,7 +168,7 @@ class Mixture:
 
     @staticmethod
     def preset_parts(name: str, themes: Sequence[str] = ("zoo", "school", "festival")) -> list[dict[str, Any]]:
-        """What `preset` hands to `from_dict`."""
+        """The parts that `preset` passes to `from_dict`."""
         presets = _presets()
         if name not in presets:
             raise ValueError(f"mixture: preset must be one of {', '.join(presets)}, got {name!r}")
@@ -174,13 +187,13 @@ class Mixture:
         """A mixture from a JSON file like the released presets.json: forward, depth 2, weights that sum to 1.
 
         Args:
-            path: the file; its names are nested by two levels.
-            name: `group/level/name`, or the end of it where that is no other's.
+            path: the file; its names are nested in two levels.
+            name: `group/level/name`, or an unambiguous suffix of it.
             op: for an entry that lists no ops.
-            themes: for an entry that lists no templates, in equal parts.
-            templates: theme of each template; by default the shipped theme of the same shape.
+            themes: for an entry that lists no templates, with equal shares.
+            templates: the theme for each template; by default the built-in theme of the same shape.
         Raises:
-            ValueError: no such file or entry, an entry that is not understood, or nothing said about ops.
+            ValueError: the file or entry does not exist or cannot be interpreted, or ops are not specified.
         """
         return mixture_from_presets(path, name, op, themes, TEMPLATES if templates is None else templates)
 
@@ -202,7 +215,7 @@ class Mixture:
     __hash__ = None  # type: ignore[assignment]
 
     def to_parts(self) -> list[dict[str, Any]]:
-        """What `from_dict` reads, and a recipe's `mixture` holds: a part for each cell.
+        """The mixture as input of `from_dict` and of a recipe's `mixture`: one part per cell.
 
         >>> mix = 0.5 * Mixture.uniform(op=[2, 3]) + Mixture.uniform(op=[3], depths=[3])
         >>> Mixture.from_dict(mix.to_parts()) == mix
@@ -246,11 +259,11 @@ def _presets() -> dict[str, Any]:
 
 
 def available_mixtures() -> tuple[str, ...]:
-    """Names that `Mixture.preset` takes."""
+    """The names that `Mixture.preset` accepts."""
     return tuple(_presets())
 
 
-# the released names of the templates that our themes are shaped like
+# the released names of the templates that our themes correspond to
 TEMPLATES = {"crazy_zootopia": "zoo", "teachers_in_school": "school", "movie_festival_awards": "festival"}
 
 
@@ -258,7 +271,7 @@ def read_presets(path: str | Path) -> dict[str, Any]:
     """The entries of a file by `group/level/name`.
 
     Raises:
-        ValueError: the file is missing, is no JSON, or is not nested so.
+        ValueError: the file is missing, is not JSON, or is not nested in this way.
     """
     try:
         groups = read_json(Path(path))
@@ -273,7 +286,7 @@ def read_presets(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"presets: {error}") from None
     if not entries:
-        raise ValueError(f"presets: {path} holds no entry")
+        raise ValueError(f"presets: {path} has no entries")
     return entries
 
 
@@ -282,23 +295,23 @@ def mixture_from_presets(
 ) -> Mixture:
     """See `Mixture.from_presets`."""
     entries = read_presets(path)
-    found = [full for full in entries if full == name or full.endswith("/" + name)]
-    if not found:
+    matches = [full for full in entries if full == name or full.endswith("/" + name)]
+    if not matches:
         raise ValueError(f"presets: {path} has no entry {name!r}; there are {', '.join(entries)}")
-    if len(found) > 1:
-        raise ValueError(f"presets: {name!r} may be {' or '.join(found)}")
+    if len(matches) > 1:
+        raise ValueError(f"presets: {name!r} is ambiguous: {' or '.join(matches)}")
     defaults = {"id_op": listed("presets: op", op), "id_context": listed("presets: themes", themes)}
     try:
-        return Mixture(_weights(entries[found[0]], defaults, {name: name for name in themes} | dict(templates)))
+        return Mixture(_weights(entries[matches[0]], defaults, {name: name for name in themes} | dict(templates)))
     except (ValueError, TypeError, KeyError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"presets: {found[0]}: {reason}") from error
+        raise ValueError(f"presets: {matches[0]}: {reason}") from error
 
 
 def _weights(entry: Any, defaults: Mapping[str, Any], theme_of: Mapping[str, str]) -> dict[Cell, float]:
     parts: list[tuple[float, Any]] = [(1.0, entry)]
     if isinstance(entry, list):
-        # one template a part: its share is that of the part
+        # one template per part: its share is that of the part
         shares = _shares(range(len(entry)), [part["context_prob"] for part in entry])
         names = [{"id_context": [part["id_context"]], "context_prob": [1.0]} for part in entry]
         parts = [(shares[i], {**part, **names[i]}) for i, part in enumerate(entry)]
@@ -315,7 +328,7 @@ def _weights(entry: Any, defaults: Mapping[str, Any], theme_of: Mapping[str, str
 
 
 def _listed(part: Mapping[str, Any], what: str, defaults: Mapping[str, Any]) -> dict[Any, float]:
-    """Share of each op or template; the defaults alike where the part lists none."""
+    """The share of each op or template; equal shares of the defaults if the part lists none."""
     if f"id_{what}" in part:
         return _shares(part[f"id_{what}"], part[f"{what}_prob"])
     names = defaults[f"id_{what}"]
@@ -325,13 +338,13 @@ def _listed(part: Mapping[str, Any], what: str, defaults: Mapping[str, Any]) -> 
 
 
 def _shares(names: Sequence[Any], shares: Sequence[float]) -> dict[Any, float]:
-    """Scaled to a sum of 1; a name that is listed twice has both of its shares."""
+    """Rescales shares to sum to 1; a name listed twice gets the sum of its shares."""
     total = sum(shares)
     if len(names) != len(shares) or not all(share >= 0 for share in shares) or not total > 0:
         raise ValueError(f"shares must be numbers >= 0, one for each of {list(names)}, got {list(shares)}")
     if abs(total - 1) > 0.02:
-        warnings.warn(f"presets: shares {list(shares)} sum to {total:.4g}; they are scaled to 1", stacklevel=6)
-    found: dict[Any, float] = {}
+        warnings.warn(f"presets: shares {list(shares)} sum to {total:.4g}; they are rescaled to 1", stacklevel=6)
+    share_of: dict[Any, float] = {}
     for name, share in zip(names, shares, strict=True):
-        found[name] = found.get(name, 0.0) + share / total
-    return found
+        share_of[name] = share_of.get(name, 0.0) + share / total
+    return share_of

@@ -1,4 +1,4 @@
-"""Rows of token ids, each filled with whole documents of a stream."""
+"""Packing: rows of token ids filled with whole documents of a stream."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedBatch:
-    """Rows of whole documents. A document is cut only if it is longer than a row.
+    """Rows packed with whole documents. A document is truncated only if it is longer than a row.
 
     Args:
         rows, length: the shape of the flat arrays.
-        tokens: int32 [rows * length], [PAD] behind the last document of a row.
+        tokens: int32 [rows * length], [PAD] after the last document of a row.
         positions: int32 [rows * length], counted from 0 in every document.
-        loss_mask: uint8 [rows * length], 1 where the token belongs to the solution, the answer or [EOS].
-        starts, lengths: int32 [documents]: where the documents lie in the flat arrays.
+        loss_mask: uint8 [rows * length], 1 for tokens of the solution and answer and for [EOS].
+        starts, lengths: int32 [documents]: position and length of each document in the flat arrays.
         next_index: the first problem that did not fit; the `start` of the next batch.
     """
 
@@ -53,18 +53,18 @@ class PackedBatch:
 
 
 class PackedBatches(Iterator[PackedBatch]):
-    """An iterator without end; what `TaskStream.batches` returns.
+    """The endless iterator returned by `TaskStream.batches`.
 
-    Batch i belongs to lane i % number of lanes, and is what `packed` gives for the problem at which the lane's last
-    batch ended. A problem that cannot be drawn is an error at its batch, as with `packed`. The thread ends with `close`
-    or the iterator or the interpreter; a forked child has none, and gets a RuntimeError.
+    Batch i belongs to lane i % number of lanes, and is what `packed` returns for the problem after the lane's previous
+    batch. A problem that cannot be drawn raises an error at its batch, as with `packed`. The thread ends with `close`,
+    with the iterator or with the interpreter; a forked child has no thread and gets a RuntimeError.
 
     Args:
         packer: of a stream and a tokenizer.
         starts: first problem of each lane.
         rows, length: shape of a batch.
         step: a lane's problems are start, start + step, ...
-        ahead: batches that may wait, at least 1; one more is being drawn.
+        ahead: number of batches to draw ahead, at least 1, plus one being drawn.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class PackedBatches(Iterator[PackedBatch]):
     ) -> None:
         self.rows, self.length = rows, length
         self._core = _core.Prefetcher(packer, starts, rows, length, step=step, ahead=ahead)
-        # at the latest before the interpreter ends: what the thread uses is taken apart behind it
+        # before the interpreter exits, which destroys what the thread uses
         self._end = weakref.finalize(self, self._core.close)
 
     def __next__(self) -> PackedBatch:
         return PackedBatch(self.rows, self.length, **self._core.next())
 
     def close(self) -> None:
-        """Ends the thread; `next` is an error from here on."""
+        """Ends the thread; `next` raises an error from now on."""
         self._end()
 
     def __enter__(self) -> Self:

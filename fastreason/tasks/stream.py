@@ -1,7 +1,7 @@
 """The task stream: problems as a pure function of (mixture, seed, split, index).
 
-A `Mixture` says which problems, a `TaskStream` draws them, a `ProblemBatch` holds their texts. Nothing is stored on
-disk: index i always is the same problem, so training resumes from an integer, and the splits partition the hash of the
+A `Mixture` specifies problems, a `TaskStream` draws them, a `ProblemBatch` holds their texts. Nothing is stored on
+disk: index i is always the same problem, so training resumes from an integer, and the splits partition the hash of the
 canonical problem, so no evaluation problem is ever trained on.
 """
 
@@ -37,12 +37,12 @@ class TaskStream:
     Args:
         mixture: which problems.
         seed: 0 .. 2**64 - 1.
-        split: train, rl, val or test: 12, 2, 1 and 1 sixteenths of all problems, by a hash.
-        split_by: "problem": the hash of the canonical problem, so no problem is in two splits. "graph": the hash of the
-            nameless necessary graph, so no graph of quantities and operators is in two splits, whatever its names and
-            numbers. Small op have few graphs (op 2 has one at depth 2), so that not every split has some.
+        split: train, rl, val or test: 12, 2, 1 and 1 sixteenths of all problems, by hash.
+        split_by: "problem": by the hash of the canonical problem, so no problem is in two splits. "graph": by the hash
+            of the graph that the answer depends on, so no graph of quantities and operators is in two splits, whatever
+            the names and numbers. There are few graphs at small op (one at op 2, depth 2), so some splits are empty.
     Raises:
-        ValueError: an argument, or problems that cannot be reached; the message names the op that can.
+        ValueError: an argument is invalid, or no problem can be drawn for a cell; the message names the feasible ops.
 
     >>> stream = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)
     >>> stream[0:2].ops
@@ -73,7 +73,7 @@ class TaskStream:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A stream is its arguments, so a worker process may have a copy."""
+        """Pickles as its constructor arguments, so worker processes can have copies."""
         return partial(TaskStream, split_by=self.split_by), (self.mixture, self.seed, self.split)
 
     def __repr__(self) -> str:
@@ -81,15 +81,16 @@ class TaskStream:
         return f"TaskStream({self.mixture!r}, seed={self.seed}, split={self.split!r}{by})"
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
-        """The problems at an index, a slice with an end, a list of indices, or those that a mask of bools selects.
+        """The problems at an index, a slice with an end, a list of indices, or a boolean mask.
 
         Raises:
-            ValueError: anything else; an index outside 0 .. 2**63 - 1.
+            ValueError: the key is something else, or an index is outside 0 .. 2**63 - 1.
         """
         return self.batch(indices("TaskStream", key))
 
     def batch(self, indices: Sequence[int] | np.ndarray, *, threads: int = 0) -> ProblemBatch:
-        """The problems at these indices, drawn on `threads` threads (0: all cores); the same for any number."""
+        """The problems at these indices, drawn on `threads` threads (0: all cores); the result is the same for any
+        number."""
         wanted = integers("TaskStream: indices", indices, 0)
         return ProblemBatch(self, self._core.batch(wanted, threads=check_threads(threads)))
 
@@ -100,20 +101,20 @@ class TaskStream:
         return self._core.graph_hashes(first, step=step, count=count, threads=check_threads(threads))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Rows in the published schema, without end."""
+        """Yields rows in the published schema, endlessly."""
         index = 0
         while True:
             yield from self[index : index + 64].rows()
             index += 64
 
     def shard(self, rank: int, world_size: int) -> StreamShard:
-        """Every world_size-th problem from problem `rank` on: the part of one of `world_size` processes."""
+        """Every world_size-th problem starting at `rank`: one process's part of the stream."""
         return StreamShard(self, rank, world_size)
 
     def packed(
         self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
     ) -> PackedBatch:
-        """Problems start, start + step, ... as token ids in `rows` rows of `length`; see `PackedBatch`."""
+        """Packs problems start, start + step, ... as token ids into `rows` rows of `length`; see `PackedBatch`."""
         numbers = {"start": start, "rows": rows, "length": length, "step": step}
         numbers = {name: integer(f"packed: {name}", value) for name, value in numbers.items()}
         packed = self._packer(tokenizer).pack(**numbers, threads=check_threads(threads))
@@ -129,15 +130,15 @@ class TaskStream:
         step: int = 1,
         ahead: int = 2,
     ) -> PackedBatches:
-        """What `packed` gives, batch after batch, drawn by a thread while the caller works on the one before.
+        """Iterates over consecutive `packed` batches, drawn ahead by a thread.
 
             packed(start, ...), packed(its next_index, ...), ...
 
         Args:
-            start: first problem; or one for each of several lanes, which take turns: a batch of the first, one of the
-                second, and so on. With starts 0 .. n - 1 and step n the lanes share the stream out.
-            rows, length, step: as for `packed`.
-            ahead: batches that may wait.
+            start: the first problem, or one for each of several lanes, whose batches alternate. With starts 0 .. n - 1
+                and step n the lanes partition the stream.
+            rows, length, tokenizer, step: as for `packed`.
+            ahead: number of batches to draw ahead.
         Raises:
             ValueError: an argument is out of range.
 
@@ -156,10 +157,10 @@ class TaskStream:
     def encoded(
         self, start: int, count: int, tokenizer: Tokenizer, *, step: int = 1, threads: int = 0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Problems start, start + step, ... as token ids, `count` documents one after the other.
+        """Encodes problems start, start + step, ...: `count` documents, concatenated.
 
         Returns:
-            tokens int32 [N]; cu_seqlens int64 [count + 1], where each document begins; prompt_lengths int32 [count].
+            tokens int32 [N]; cu_seqlens int64 [count + 1], the boundaries of documents; prompt_lengths int32 [count].
         """
         start, step = integer("encoded: start", start, 0), integer("encoded: step", step, 1)
         count = integer("encoded: count", count, 0)
@@ -177,12 +178,12 @@ class TaskStream:
 
 
 def check_threads(threads: int) -> int:
-    """Of the core: 0 for all cores."""
+    """Checks a number of threads; 0 means all cores."""
     return integer("threads", threads, 0, 1 << 16)
 
 
 class ProblemBatch:
-    """Some problems: texts as lists, facts as arrays. One of them is a `Problem`, a part of them again a batch.
+    """A batch of problems: texts as lists, numbers as arrays. An index gives a `Problem`, a slice another batch.
 
     >>> problems = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)[0:8]
     >>> problems[-1].op, len(problems[2:5]), [problem.op for problem in problems[[0, 7]]]
@@ -205,12 +206,12 @@ class ProblemBatch:
     @overload
     def __getitem__(self, key: slice | Sequence[int] | np.ndarray) -> ProblemBatch: ...
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> Problem | ProblemBatch:
-        """A `Problem` at an index; a batch for a slice, a list of indices or a mask of bools. As in a list, negative
-        indices count from the end.
+        """A `Problem` for an index; a batch for a slice, a list of indices or a boolean mask. Negative indices count
+        from the end, as in a list.
 
         Raises:
-            IndexError: no problem of this batch has the index.
-            ValueError: what is given is no index.
+            IndexError: an index is out of range, or a mask has the wrong length.
+            ValueError: the key is not an index.
         """
         if isinstance(key, slice):
             return self._part(np.arange(len(self))[key])
@@ -222,11 +223,11 @@ class ProblemBatch:
         return self._part(indices("ProblemBatch", key) if mask.dtype == np.bool_ else self._places(key))
 
     def _places(self, key: Any) -> np.ndarray:
-        found = np.atleast_1d(integers("ProblemBatch: an index", key, -INT64_MAX))
-        outside = found[(found < -len(self)) | (found >= len(self))]
+        indices = np.atleast_1d(integers("ProblemBatch: an index", key, -INT64_MAX))
+        outside = indices[(indices < -len(self)) | (indices >= len(self))]
         if len(outside):
             raise IndexError(f"ProblemBatch: an index must be in {-len(self)} .. {len(self) - 1}, got {outside[0]}")
-        return np.where(found < 0, found + len(self), found)
+        return np.where(indices < 0, indices + len(self), indices)
 
     def _part(self, places: np.ndarray) -> ProblemBatch:
         return self.stream.batch(self.indices[places])
@@ -236,7 +237,7 @@ class ProblemBatch:
 
     @cached_property
     def prompts(self) -> list[str]:
-        """`<question> problem question </question> <solution>`: what a model continues."""
+        """`<question> problem question </question> <solution>`: the text that a model continues."""
         return self.core.prompts()
 
     @cached_property
@@ -274,16 +275,17 @@ class ProblemBatch:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """uint64 [n]: equal exactly for problems that say the same, padding apart; the splits partition them."""
+        """uint64 [n]: equal for identical problems, ignoring padding, names and order; splits partition them."""
         return self.core.hashes()
 
     @cached_property
     def graph_hashes(self) -> np.ndarray:
-        """uint64 [n]: of the necessary graph without names and numbers; `split_by="graph"` partitions them."""
+        """uint64 [n]: of the graph that the answer depends on, without names and numbers; used by
+        `split_by="graph"`."""
         return self.core.graph_hashes()
 
     def graph(self, i: int) -> ProblemGraph:
-        """The quantities of problem i of this batch and how each follows from others."""
+        """The graph of problem i of this batch."""
         i = integer("graph: i", i)
         return ProblemGraph.of(self.core.graph(i), self.problems[i], self.questions[i], int(self.answers[i]))
 
@@ -314,11 +316,11 @@ class ProblemBatch:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Problem:
-    """One problem of a batch; its texts and facts are those of the batch, in the singular.
+    """One problem of a batch, with the batch's properties in the singular.
 
     Args:
-        batch: where it stands.
-        place: its index there.
+        batch: the batch it belongs to.
+        place: its index in the batch.
 
     >>> problem = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"], max_sentences=4), seed=1)[0:1][0]
     >>> problem
@@ -332,17 +334,17 @@ class Problem:
 
     @property
     def prompt(self) -> str:
-        """`<question> problem question </question> <solution>`: what a model continues."""
+        """`<question> problem question </question> <solution>`: the text that a model continues."""
         return self.batch.prompts[self.place]
 
     @property
     def problem(self) -> str:
-        """The sentences that are given."""
+        """The sentences of the problem, without the question."""
         return self.batch.problems[self.place]
 
     @property
     def question(self) -> str:
-        """What is asked."""
+        """The question."""
         return self.batch.questions[self.place]
 
     @property
@@ -361,12 +363,12 @@ class Problem:
 
     @property
     def op(self) -> int:
-        """Arithmetic operations, the exact difficulty."""
+        """Number of arithmetic operations, the exact difficulty."""
         return int(self.batch.ops[self.place])
 
     @property
     def cell(self) -> Cell:
-        """The settings that it was drawn with."""
+        """The settings it was drawn with."""
         return self.batch.stream.cells[self.batch.core.cells()[self.place]]
 
     @property
@@ -381,14 +383,14 @@ class Problem:
 
     @property
     def graph(self) -> ProblemGraph:
-        """Its quantities and how each follows from others."""
+        """Its quantities, and how each is computed from others."""
         return self.batch.graph(self.place)
 
     def __repr__(self) -> str:
         return f"Problem({self.id!r}, op {self.op}, theme {self.cell.theme}, answer {self.answer})"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the texts, and the graph as a picture, whose style stays its own."""
+        """For notebooks: the texts, and the graph as an image, so that its style stays separate."""
         picture = b64encode(graph_svg(self.graph).encode()).decode()
         parts = {"Problem": f"{self.problem} {self.question}", "Solution": self.solution}
         lines = "".join(f"<p><b>{name}.</b> {escape(text)}</p>" for name, text in parts.items())
@@ -396,25 +398,25 @@ class Problem:
 
 
 def _length_name(context: int) -> str:
-    """The published name of a context: `zero_context`, `8k`, ...; other numbers as they are."""
+    """The published name of a context length: `zero_context`, `8k`, ...; other numbers unchanged."""
     if context == 0:
         return "zero_context"
     return f"{context // 1000}k" if context % 1000 == 0 else str(context)
 
 
 class StreamShard:
-    """Every world_size-th problem of a stream; used like the stream.
+    """Every world_size-th problem of a stream, with the interface of the stream.
 
         problem i of shard (rank, world_size)  =  problem i * world_size + rank of the stream
 
-    so shards never overlap, leave nothing out, and together go through the stream in its order. The state of a shard is
-    one integer, the index of its next problem; going on with another world size w starts at the stream's problem s with
+    Shards do not overlap, omit nothing, and together cover the stream in order. The state of a shard is one integer,
+    the index of its next problem. To continue from problem s of the stream with another world size w, start
     `stream.shard(rank, w)` at ceil((s - rank) / w).
 
     Args:
         stream: the whole stream.
         rank: 0 .. world_size - 1.
-        world_size: how many shards there are.
+        world_size: number of shards.
 
     >>> from fastreason import Mixture
     >>> stream = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"]), seed=0)
@@ -432,28 +434,28 @@ class StreamShard:
         return f"StreamShard({self.rank} of {self.world_size} of {self.stream!r})"
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> ProblemBatch:
-        """The problems that `TaskStream` takes for such a key; all counted within the shard."""
+        """As `TaskStream`, with indices within the shard."""
         return self.batch(indices("shard", key, self._last))
 
     def batch(self, indices: Sequence[int] | np.ndarray, *, threads: int = 0) -> ProblemBatch:
-        """The problems at these indices of the shard; see `TaskStream.batch`."""
+        """The problems at these indices of the shard, see `TaskStream.batch`."""
         wanted = integers("shard: indices", indices, 0, self._last)
         return self.stream.batch(wanted * self.world_size + self.rank, threads=threads)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Rows in the published schema, without end."""
+        """Yields rows in the published schema, endlessly."""
         index = 0
         while True:
             yield from self[index : index + 64].rows()
             index += 64
 
     def shard(self, rank: int, world_size: int) -> StreamShard:
-        """A part of this part."""
+        """A shard of this shard."""
         part = StreamShard(self.stream, rank, world_size)
         return StreamShard(self.stream, self.rank + part.rank * self.world_size, self.world_size * part.world_size)
 
     def packed(self, start: int, rows: int, length: int, tokenizer: Tokenizer, *, threads: int = 0) -> PackedBatch:
-        """The shard's problems start, start + 1, ... in rows of token ids; `next_index` counts within the shard."""
+        """Packs the shard's problems start, start + 1, ... into rows; `next_index` is an index of the shard."""
         first = integer("packed: start", start, 0, self._last) * self.world_size + self.rank
         packed = self.stream.packed(first, rows, length, tokenizer, step=self.world_size, threads=threads)
         return replace(packed, next_index=(packed.next_index - self.rank) // self.world_size)
@@ -461,6 +463,6 @@ class StreamShard:
     def encoded(
         self, start: int, count: int, tokenizer: Tokenizer, *, threads: int = 0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`count` documents of the shard as token ids; see `TaskStream.encoded`."""
+        """Encodes `count` documents of the shard, see `TaskStream.encoded`."""
         first = integer("encoded: start", start, 0, self._last) * self.world_size + self.rank
         return self.stream.encoded(first, count, tokenizer, step=self.world_size, threads=threads)

@@ -1,4 +1,4 @@
-"""Themes: the words of a problem, from the TOML files in themes/ or from one of your own."""
+"""Themes: the words of a problem, from the TOML files in themes/ or from custom ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import _core
 
-# words that tell the parts of a sentence or a step apart
+# words that separate the parts of a sentence or step
 _RESERVED = frozenset(
     [
         *("a", "and", "as", "does", "equals", "exists", "greater", "has", "have", "in", "is", "minus"),
@@ -27,11 +27,11 @@ class Theme:
 
     Args:
         name: the `template` of rows.
-        style: "published" (the word format of GSM-Infinite) or "symbolic" (one word a quantity).
-        places, kinds: sub-lists of names; a problem takes its names from one of each.
+        style: "published" (the text format of GSM-Infinite) or "symbolic" (one word per quantity).
+        places, kinds: sub-lists of names; a problem takes its names from one sub-list of each.
         total, average, average_total: noun phrases in the published style, suffixes in the symbolic one.
-        padding_places, padding_kinds: for long contexts, which need many names: first words and second words, every one
-            of which goes with every other. Both may be left out.
+        padding_places, padding_kinds: names for long contexts: a list of first words and a list of second words, which
+            are combined freely. Optional.
     """
 
     name: str
@@ -64,17 +64,17 @@ class Theme:
                     raise ValueError(f"theme {self.name}: {field} must begin with {start.strip()!r}, got {phrase!r}")
 
     def _check_words(self, field: str, name: object) -> None:
-        """Words of letters and hyphens, one blank between them: what the grammar of problems and solutions can hold."""
+        """Checks that names are words of letters and hyphens separated by single spaces, as the grammar requires."""
         words = name.split(" ") if isinstance(name, str) else []
         if not words or not all(part.isalpha() for word in words for part in word.split("-")):
             raise ValueError(
-                f"theme {self.name}: {field} must be words of letters and inner hyphens with one blank between, "
+                f"theme {self.name}: {field} must be words of letters and inner hyphens separated by single spaces, "
                 f"got {name!r}"
             )
         reserved = sorted(_RESERVED.intersection(words)) if self.style == "published" else []
         if reserved:
             raise ValueError(
-                f"theme {self.name}: {name!r} in {field} holds {reserved[0]!r}, which has a meaning in the grammar; "
+                f"theme {self.name}: {name!r} in {field} contains {reserved[0]!r}, a word of the grammar; "
                 f"avoid {', '.join(sorted(_RESERVED))}"
             )
 
@@ -84,10 +84,12 @@ class Theme:
             if not words:
                 continue
             if self.style == "symbolic":
-                raise ValueError(f"theme {self.name}: the symbolic style has no padding, but {field} is given")
+                raise ValueError(
+                    f"theme {self.name}: the symbolic style does not support padding, but {field} is given"
+                )
             if len(words) != 2 or len(words[0]) < fewest or not 1 <= len(words[1]) <= 64:
                 raise ValueError(
-                    f"theme {self.name}: {field} must hold two lists, {fewest} or more first words and 1 to 64 second "
+                    f"theme {self.name}: {field} must be two lists, {fewest} or more first words and 1 to 64 second "
                     f"words, got lists of {[len(part) for part in words]}"
                 )
             for name in chain.from_iterable(words):
@@ -99,7 +101,7 @@ class Theme:
         return [[f"{first} {second}" for second in words[1]] for first in words[0]] if words else []
 
     def _check_distinct(self) -> None:
-        """A name must not be another one, nor stand inside it: texts would have two readings."""
+        """Names must be distinct and not contained in each other, otherwise texts would be ambiguous."""
         places, kinds = (list(chain.from_iterable(lists)) for lists in (self.places, self.kinds))
         names = places + kinds
         if self.style == "symbolic":
@@ -109,18 +111,22 @@ class Theme:
         seen: set[str] = set()
         for name in names:
             if name in seen:
-                raise ValueError(f"theme {self.name}: {name!r} stands for two things")
+                raise ValueError(f"theme {self.name}: {name!r} is used twice")
             seen.add(name)
         for name in names:
             words = name.split(" ")
             for first, last in combinations(range(len(words) + 1), 2):
                 part = " ".join(words[first:last])
                 if part != name and part in seen:
-                    raise ValueError(f"theme {self.name}: the name {part!r} stands inside {name!r}")
+                    raise ValueError(f"theme {self.name}: the name {part!r} is contained in {name!r}")
 
     @classmethod
     def load(cls, name_or_path: str) -> Theme:
-        """A theme that ships (`available_themes()`), or any TOML file of the same form."""
+        """Loads a built-in theme (`available_themes()`) or a TOML file of the same form.
+
+        Raises:
+            ValueError: there is no such theme or file, or a field is missing, unknown or invalid.
+        """
         if name_or_path.endswith(".toml"):
             path, name = Path(name_or_path), Path(name_or_path).stem
             if not path.is_file():
@@ -168,7 +174,7 @@ class Theme:
 
 @lru_cache
 def available_themes() -> tuple[str, ...]:
-    """Names of the themes that ship."""
+    """The names of the built-in themes."""
     folder = resources.files("fastreason.text").joinpath("themes")
     return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
 

@@ -1,7 +1,7 @@
-"""Themes from data: the words of a file in the GSM-Infinite format, so that it can be continued in its own voice.
+"""Extracts themes from data in the GSM-Infinite format, to generate more problems with the same words.
 
-A problem takes its places from one sub-list and its kinds from one, so names that meet in a problem belong to one
-sub-list: the sub-lists are the connected components.
+A problem takes its places from one sub-list and its kinds from one, so names that occur in the same problem belong to
+the same sub-list: the sub-lists are connected components.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PRODUCT_STEP = re.compile(r"Define (total number of .+?) in [^;]+; [A-Za-z] = [
 
 
 class _Words:
-    """What the rows of one template say."""
+    """The words found in the rows of one template."""
 
     def __init__(self) -> None:
         self.place_sets: list[set[str]] = []
@@ -49,11 +49,11 @@ class _Words:
         self.product_totals.update(_PRODUCT_STEP.findall(row["solution"]))
 
     def theme(self, name: str) -> Theme:
-        """The theme; raises ValueError where the rows do not show enough of it."""
+        """The theme; ValueError if the rows do not contain enough of it."""
         counts = [total for total, _ in self.totals.most_common() if total not in self.product_totals]
         if not counts:
             raise ValueError(f"theme {name}: the rows name no total")
-        # depth 2 alone says nothing of averages; any words do, since nothing will use them
+        # depth 2 has no averages; any words will do, since they are never used
         average = self.averages.most_common(1)[0][0] if self.averages else "average number of items"
         product = self.product_totals.most_common(1)
         average_total = product[0][0] if product else average.replace("average", "total", 1)
@@ -69,26 +69,26 @@ class _Words:
 
 
 def learn_themes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Theme]:
-    """One theme for every `template` of rows in the published schema.
+    """Extracts one theme per `template` from rows in the published schema.
 
     Args:
-        rows: mappings with problem, solution and template. A few hundred of each template show all of its names.
+        rows: mappings with problem, solution and template. A few hundred per template contain all of its names.
     Raises:
-        ValueError: a key is missing, or the rows of a template are too few.
+        ValueError: a key is missing, or a template has too few rows.
     """
     words: dict[str, _Words] = defaultdict(_Words)
     for i, row in enumerate(rows):
         if missing := {"problem", "solution", "template"} - set(row):
             raise ValueError(f"learn_themes: row {i} has no {sorted(missing)[0]!r}")
         words[row["template"]].add(row)
-    themes = {name: found.theme(name) for name, found in words.items()}
+    themes = {name: rows.theme(name) for name, rows in words.items()}
     for theme in themes.values():
         theme.core  # noqa: B018 - the core has the last word on sizes
     return themes
 
 
 def learn_file(path: str | Path, out: str | Path) -> list[Path]:
-    """Learns the themes of a JSONL file and writes each as OUT/TEMPLATE.toml."""
+    """Extracts the themes of a JSONL file and writes each as OUT/TEMPLATE.toml."""
     with Path(path).open(encoding="utf-8") as file:
         themes = learn_themes(json.loads(line) for line in file)
     Path(out).mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Our tokenizer: one token a word, built from the themes, saved as a Hugging Face tokenizer.json.
+"""The tokenizer: one token per word, built from the themes, saved as a Hugging Face tokenizer.json.
 
-`fastreason._core` encodes and decodes; `tokenizers` and transformers give the same ids from the saved file. Other
-people's byte-level BPE files are read too.
+`fastreason._core` encodes and decodes; `tokenizers` and transformers give the same ids from the saved file. Foreign
+byte-level BPE tokenizers can be read too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TAGS = ("<question>", " </question>", " <solution>", " </solution>", " <answer>"
 
 
 class Written(Protocol):
-    """What a vocabulary depends on of a `Mixture`."""
+    """The properties of a `Mixture` that determine a vocabulary."""
 
     @property
     def themes(self) -> tuple[str, ...]: ...
@@ -48,7 +48,9 @@ class Written(Protocol):
 
 
 class Tokenizer:
-    """Words to ids and back; a word keeps its leading blank, so decoding is plain concatenation.
+    """Encodes words as ids and decodes them; a word includes its leading space, so decoding is concatenation.
+
+    Create one with `build`, `for_mixtures` or `from_pretrained`.
 
     >>> tokenizer = Tokenizer.build(["symbolic"], max_value=99)
     >>> tokenizer.decode(tokenizer.encode("<question> B ? Ba: 3. </question> <solution>"))
@@ -62,12 +64,12 @@ class Tokenizer:
 
     @classmethod
     def build(cls, themes: Iterable[str], max_value: int = 1000) -> Tokenizer:
-        """The vocabulary of these themes: specials, tags, words in order of first use, numbers.
+        """Builds the vocabulary of these themes: special tokens, tags, words in order of first use, numbers.
 
         Args:
             themes: names or paths of themes.
-            max_value: the largest number that a symbolic text may hold; at most 999 get a token of their own. Published
-                texts get all groups of 1-3 digits, with and without leading blank.
+            max_value: the largest number in a symbolic text; numbers up to 999 get a token each. Published texts get
+                all groups of 1-3 digits, with and without a leading space.
         """
         max_value = integer("Tokenizer.build: max_value", max_value, 0)
         words = dict.fromkeys(SPECIALS + TAGS)
@@ -85,19 +87,19 @@ class Tokenizer:
 
     @classmethod
     def for_mixtures(cls, mixtures: Iterable[Written]) -> Tokenizer:
-        """The vocabulary that all these mixtures (`Mixture`) need."""
+        """Builds the vocabulary that all of these mixtures need."""
         mixtures = list(mixtures)
         themes = dict.fromkeys(theme for mixture in mixtures for theme in mixture.themes)
         return cls.build(themes, max(mixture.max_value for mixture in mixtures))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
-        """Reads what `save_pretrained` wrote, or a byte-level BPE tokenizer of anybody.
+        """Loads a tokenizer written by `save_pretrained`, or any byte-level BPE tokenizer.
 
         Args:
-            folder: one with a tokenizer.json, or that file.
+            folder: a folder with a tokenizer.json, or that file.
         Raises:
-            ValueError: there is no such file, or it asks for something that is not supported.
+            ValueError: the file does not exist or uses an unsupported feature.
         """
         path = Path(folder) if Path(folder).is_file() else Path(folder) / "tokenizer.json"
         beside = path.with_name("tokenizer_config.json")
@@ -109,10 +111,11 @@ class Tokenizer:
             raise ValueError(f"{path.parent}: {error}") from error
 
     def save_pretrained(self, folder: str | Path, max_length: int | None = None) -> None:
-        """Writes tokenizer.json and tokenizer_config.json, which tokenizers, transformers and vLLM read.
+        """Writes tokenizer.json and tokenizer_config.json, for tokenizers, transformers and vLLM.
 
         Args:
-            max_length: positions of the model that it is saved for.
+            folder: must exist.
+            max_length: number of positions of the model it is saved for (`model_max_length`).
         """
         tokenizer = {
             "version": "1.0",
@@ -147,10 +150,10 @@ class Tokenizer:
         return Tokenizer, (self.words,)
 
     def id_of(self, *names: str) -> int:
-        """The id of the first of these tokens that the vocabulary has; "pad", "eos" and "bos" stand for its own.
+        """The id of the first of these tokens in the vocabulary; "pad", "eos" and "bos" name its special tokens.
 
         Raises:
-            ValueError: it has none of them.
+            ValueError: the vocabulary has none of them.
         """
         for name in names:
             name = f"[{name.upper()}]" if name in ("pad", "eos", "bos") else name
@@ -160,44 +163,45 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        """What fills the space behind a text; where the vocabulary has nothing for it, the end token."""
+        """The padding token; the end token if the vocabulary has no padding token."""
         return self.id_of("pad", "eos")
 
     @property
     def eos_id(self) -> int:
-        """What ends a document."""
+        """The token that ends a document."""
         return self.id_of("eos")
 
     @property
     def bos_id(self) -> int:
-        """What may begin a text; the library never writes it."""
+        """The beginning-of-text token, which fastreason itself never writes."""
         return self.id_of("bos")
 
     @property
     def answer_close_id(self) -> int:
-        """The id of ` </answer>` or, where tags take no blank, `</answer>`: where generation stops."""
+        """The id of ` </answer>` or, if tags have no leading space, `</answer>`: where generation stops."""
         return self.id_of(" </answer>", "</answer>")
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """int32 ids; a word outside a closed vocabulary is [UNK]. Bytes need not be UTF-8."""
+        """Encodes a text as int32 ids [n]; unknown words of a closed vocabulary become [UNK]. Bytes need not be
+        UTF-8."""
         if not isinstance(text, str | bytes):
             raise TypeError(f"encode: text must be str or bytes, got {type(text).__name__}")
         return self.core.encode(text)
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
-        """The text; what is no UTF-8, such as the first half of a character, reads as U+FFFD.
+        """Decodes ids to text; invalid UTF-8, such as half of a character, becomes U+FFFD.
 
-        Ids beyond the vocabulary, which a model with more tokens may draw, read as [UNK], or as U+FFFD where the
-        vocabulary is open.
+        Ids outside the vocabulary, which a model with more tokens may draw, become [UNK], or U+FFFD in an open
+        vocabulary.
 
         Raises:
-            ValueError: not integers that fit into 32 bits.
+            ValueError: the ids are not integers of 32 bits.
         """
         return self.core.decode(integers("decode: ids", ids, -(2**31), 2**31 - 1).astype(np.int32))
 
 
 def tokenizer_of(content: Mapping[str, Any], config: Mapping[str, Any] | None) -> Tokenizer:
-    """What a tokenizer.json and a tokenizer_config.json describe; ValueError where they ask for something else."""
+    """The tokenizer described by a tokenizer.json and tokenizer_config.json; ValueError for unsupported features."""
     check_fields(TokenizerFile, dict(content), "tokenizer.json")
     kind = content["model"]["type"]
     if kind == "BPE":
@@ -216,16 +220,16 @@ def tokenizer_of(content: Mapping[str, Any], config: Mapping[str, Any] | None) -
 
 
 class BytePairTokenizer(Tokenizer):
-    """A byte-level BPE tokenizer from a tokenizer.json; `Tokenizer.from_pretrained` makes one.
+    """A byte-level BPE tokenizer from a tokenizer.json, created by `Tokenizer.from_pretrained`.
 
-    Special tokens are known by their text: padding and end are `[PAD]` and `[EOS]` unless tokenizer_config.json names
-    others.
+    Special tokens are recognized by their text: padding and end are `[PAD]` and `[EOS]` unless tokenizer_config.json
+    names others.
 
     Args:
         content: the parsed tokenizer.json.
         config: the parsed tokenizer_config.json, if there is one.
     Raises:
-        ValueError: names the file and the field that is not supported or of another type.
+        ValueError: names the file and a field that is not supported or has the wrong type.
     """
 
     def __init__(self, content: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
@@ -259,7 +263,7 @@ class BytePairTokenizer(Tokenizer):
             raise ValueError(f"tokenizer.json: pre_tokenizer: {error}") from error
 
     def save_pretrained(self, folder: str | Path, max_length: int | None = None) -> None:
-        """Writes the same tokenizer.json again, and a tokenizer_config.json that names what pads."""
+        """Writes the original tokenizer.json, and a tokenizer_config.json that names the padding token."""
         named = {f"{name}_token": word for name, word in self._names.items() if word in self._vocabulary}
         if "pad_token" not in named and "eos_token" in named:
             named["pad_token"] = named["eos_token"]

@@ -1,4 +1,4 @@
-"""The tokenizer.json of Hugging Face: what we write, and what we refuse to read."""
+"""Hugging Face's tokenizer.json: writing ours, and checking that a foreign one is supported."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SPECIALS = ("[UNK]", "[PAD]", "[BOS]", "[EOS]")
 # The pattern that csrc/text/tokenizer.cpp implements by hand.
 WORD_PATTERN = r" ?</?[a-z]+>| ?[A-Za-z\x{80}-\x{10FFFF}]+:?| ?[0-9]{1,3}| ?[!-/:-@\[-`{-~]|[\s\S]"
 _SPLIT = {"type": "Split", "pattern": {"Regex": WORD_PATTERN}, "behavior": "Isolated", "invert": False}
-# AutoTokenizer of transformers 5 gives every Qwen2 model the word pieces of Qwen2, whatever tokenizer.json says, unless
-# the folder names a class of its own; then it takes PreTrainedTokenizerFast, or with trust_remote_code this class.
+# AutoTokenizer of transformers 5 gives every Qwen2 model Qwen2's own vocabulary, whatever tokenizer.json says, unless
+# the folder names a class; then it uses PreTrainedTokenizerFast or, with trust_remote_code, this class.
 _AUTO_MODULE = "tokenization_fastreason"
 _AUTO_CODE = '''"""For AutoTokenizer with trust_remote_code; without it PreTrainedTokenizerFast does the same."""
 
@@ -26,15 +26,16 @@ from transformers import PreTrainedTokenizerFast
 class FastreasonTokenizer(PreTrainedTokenizerFast):
     """What tokenizer.json says."""
 '''
-# What a conversation looks like to a model that was trained on documents: messages of a user are questions, those of an
-# assistant go on where the prompt ended.
+# A conversation as a model trained on documents expects it: user messages are questions, assistant messages continue
+# the
+# prompt.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] }}"
     "{% else %}<question> {{ message['content'] }} </question>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %} <solution>{% endif %}"
 )
 MAX_FILE_MB = 128
-"""Largest tokenizer.json that is read; those of vocabularies of 256,000 tokens have 33 MB."""
+"""Size limit of tokenizer.json in MB; with a vocabulary of 256,000 tokens it has 33 MB."""
 _Id = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -69,7 +70,7 @@ class _PostProcessor(TypedDict, total=False):
 
 
 class TokenizerFile(TypedDict, total=False):
-    """The types of what is read of a tokenizer.json; values are looked at by who reads them."""
+    """The types of the tokenizer.json fields that are read; values are checked where they are used."""
 
     model: Required[_Model]
     added_tokens: list[_AddedToken] | None
@@ -80,7 +81,7 @@ class TokenizerFile(TypedDict, total=False):
 
 
 def in_order(vocabulary: Mapping[str, int]) -> tuple[str, ...]:
-    """The tokens by their ids; ValueError unless the ids are 0 .. their number - 1."""
+    """The tokens ordered by id; ValueError unless the ids are 0 .. number of tokens - 1."""
     words = tuple(sorted(vocabulary, key=vocabulary.__getitem__))
     for i, word in enumerate(words):
         if vocabulary[word] != i:
@@ -94,11 +95,11 @@ def in_order(vocabulary: Mapping[str, int]) -> tuple[str, ...]:
 def write_files(
     folder: str | Path, tokenizer: Mapping[str, Any], config: Mapping[str, Any], max_length: int | None
 ) -> None:
-    """Writes tokenizer.json, and tokenizer_config.json so that transformers does what tokenizer.json says.
+    """Writes tokenizer.json, and a tokenizer_config.json that makes transformers follow it.
 
     Args:
-        config: the special tokens by their names there, such as pad_token, and what else is to stand there.
-        max_length: positions of the model; None leaves what `config` says.
+        config: fields of tokenizer_config.json, such as pad_token.
+        max_length: number of positions of the model; None keeps the value in `config`.
     """
     standard = {
         "clean_up_tokenization_spaces": False,
@@ -106,7 +107,7 @@ def write_files(
         "chat_template": CHAT_TEMPLATE,
         **config,
         **({} if max_length is None else {"model_max_length": max_length}),
-        # a decoder goes on from the last place of a row, which must not be padding
+        # a decoder continues from the last position of a row, which must not be padding
         "padding_side": "left",
         "tokenizer_class": "PreTrainedTokenizerFast",
         "auto_map": {"AutoTokenizer": [None, f"{_AUTO_MODULE}.FastreasonTokenizer"]},
@@ -118,17 +119,17 @@ def write_files(
 
 
 def need(what: str, value: Any, *allowed: Any, file: str = "tokenizer.json") -> None:
-    """Raises ValueError unless a part of a file has one of these values."""
+    """Raises ValueError unless a field of a file has one of the allowed values."""
     if value not in allowed:
         options = " or ".join(repr(option) for option in allowed)
         raise ValueError(f"{file}: {what} must be {options}, got {shown(value)}")
 
 
 def check_surroundings(content: Mapping[str, Any]) -> None:
-    """Raises ValueError where a tokenizer.json does more than to cut a text and look its pieces up.
+    """Raises ValueError if a tokenizer.json does more than split a text and look up the pieces.
 
-    What transformers adds when it saves one is allowed: padding of a batch to its longest text, and a post-processor
-    that adds no token.
+    Allowed is what transformers adds when it saves one: padding a batch to its longest text, and a post-processor that
+    adds no tokens.
     """
     for field in ("normalizer", "truncation"):
         need(field, content.get(field), None)
@@ -151,7 +152,7 @@ def _added_tokens() -> list[dict[str, Any]]:
 
 
 def _check_words(content: Mapping[str, Any]) -> None:
-    """Raises ValueError where a file with a WordLevel model encodes otherwise than the core's tokenizer of words."""
+    """Raises ValueError if a file with a WordLevel model encodes differently from the core's word tokenizer."""
     check_surroundings(content)
     need("model.unk_token", content["model"].get("unk_token"), SPECIALS[0])
     for part, ours in (("pre_tokenizer", _SPLIT), ("decoder", {"type": "Fuse"}), ("added_tokens", _added_tokens())):
@@ -162,12 +163,12 @@ def _check_words(content: Mapping[str, Any]) -> None:
             )
 
 
-# How ByteLevel cuts words (GPT-2's pattern).
+# How ByteLevel splits words (GPT-2's pattern).
 _BYTE_LEVEL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def byte_characters() -> list[str]:
-    """The printable character that stands for each byte: itself where it has one, else one from U+0100 on.
+    """The printable character that represents each byte: itself if printable, otherwise one from U+0100 on.
 
     >>> byte_characters()[ord(" ")], byte_characters()[ord("a")]
     ('Ġ', 'a')
@@ -179,7 +180,7 @@ def byte_characters() -> list[str]:
 
 
 def check_byte_pair(content: Mapping[str, Any]) -> None:
-    """Raises ValueError with the name of the first part that the core does not do."""
+    """Raises ValueError with the name of the first unsupported part."""
 
     def kind(part: Any) -> Any:
         return part.get("type") if isinstance(part, Mapping) else part
@@ -203,57 +204,57 @@ def check_byte_pair(content: Mapping[str, Any]) -> None:
 
 
 def split_patterns(pre_tokenizer: Mapping[str, Any] | None) -> list[str]:
-    """The regular expressions that cut the text, each the pieces of the one before."""
+    """The regular expressions that split the text, each applied to the pieces of the previous one."""
     need_one = "tokenizer.json: pre_tokenizer must be Splits by a Regex and then ByteLevel"
     if pre_tokenizer is None:
         raise ValueError(f"{need_one}, got None")
     whole = pre_tokenizer["type"] != "Sequence"
     parts = [pre_tokenizer] if whole else pre_tokenizer.get("pretokenizers", [])
-    found: list[str] = []
+    patterns: list[str] = []
     for i, part in enumerate(parts):
         if part["type"] == "ByteLevel" and i + 1 == len(parts):
             if part.get("add_prefix_space", True):
                 raise ValueError("tokenizer.json: add_prefix_space of the ByteLevel pre-tokenizer must be false")
-            return [*found, _BYTE_LEVEL] if part.get("use_regex", True) else found
+            return [*patterns, _BYTE_LEVEL] if part.get("use_regex", True) else patterns
         if part["type"] != "Split" or "Regex" not in part.get("pattern", {}):
             raise ValueError(f"{need_one}, got {shown(part['type'])}")
         if part.get("behavior") != "Isolated" or part.get("invert", False):
             raise ValueError("tokenizer.json: a Split must have behavior 'Isolated' and not be inverted")
-        found.append(part["pattern"]["Regex"])
+        patterns.append(part["pattern"]["Regex"])
     raise ValueError("tokenizer.json: pre_tokenizer must end with ByteLevel")
 
 
 def merges(model: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[list[int]]:
-    """Ids [left, right, result] in order of rank; a merge is written as a pair or as one text with a blank."""
-    found = []
+    """Ids [left, right, result] in order of rank; a merge is written as a pair or as one string with a space."""
+    triples = []
     for i, merge in enumerate(model.get("merges", [])):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or [type(part) for part in pair] != [str, str]:
             raise ValueError(f"tokenizer.json: model.merges.{i} must be two tokens, got {shown(merge)}")
         left, right = pair
         try:
-            found.append([vocabulary[left], vocabulary[right], vocabulary[left + right]])
+            triples.append([vocabulary[left], vocabulary[right], vocabulary[left + right]])
         except KeyError as error:
             what = f"model.merges.{i}, {shown(merge)}, names {shown(error.args[0])}, which has no id"
             raise ValueError(f"tokenizer.json: {what}") from None
-    return found
+    return triples
 
 
 def word_bytes(word: str, bytes_of: Mapping[str, int]) -> bytes:
-    """What a token decodes to; one with a character that stands for no byte is taken as it is written."""
+    """The bytes a token decodes to; a token with a character that represents no byte is taken literally."""
     if all(character in bytes_of for character in word):
         return bytes(bytes_of[character] for character in word)
     return word.encode()
 
 
 def named_specials(config: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of the padding, end and begin tokens that a tokenizer_config.json names."""
-    found = {}
+    """The texts of the padding, end and beginning tokens named by a tokenizer_config.json."""
+    texts = {}
     for name in ("pad", "eos", "bos"):
         token = config.get(f"{name}_token")
         text = token.get("content") if isinstance(token, Mapping) else token
         if text is not None and not isinstance(text, str):
             raise ValueError(f"tokenizer_config.json: {name}_token must be a token, got {shown(token)}")
         if text:
-            found[name] = text
-    return found
+            texts[name] = text
+    return texts

@@ -1,1 +1,1 @@
-"""Supervised training, and what both kinds of training share: optimizer, checkpoints, budgets."""
+"""Supervised training, and the optimizer, checkpoints and budgets that all stages share."""

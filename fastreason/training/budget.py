@@ -1,6 +1,6 @@
-"""The length of a stage in any unit, and the share of the machine's peak that it reaches.
+"""The length of a stage in any unit, and its speed relative to the machine's peak.
 
-FLOP are those of model/flop.py. Letters: P weights that take part in a product, L length.
+FLOP are those of model/flop.py. Letters: P weights used in matrix products, L length.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ UNITS = ("flop", "tokens", "seconds", "samples")
 
 
 def equal_compute_tokens(prompts: float, rollouts: float, length: float) -> float:
-    """Supervised tokens that cost as much as reinforcement learning on N prompts with r rollouts of L tokens.
+    """The supervised tokens that cost as much as reinforcement learning on N prompts with r samples of L tokens each.
 
         T_rl = (5 / 3) N r L
 
-    from 10 P FLOP a token of RL (2 P rollout, 2 P reference, 6 P update) against 6 P of supervised training. L counts
-    prompt and response. It is the exchange rate of the paper, which keeps studies comparable; what a stage really
-    costs here (prompts once, no reference model, silent groups left out) is `flop` in metrics.jsonl.
+    from 10 P FLOP per token of RL (2 P sampling, 2 P reference model, 6 P update) against 6 P of supervised training. L
+    counts prompt and response. This is the paper's exchange rate, used to keep studies comparable; what a stage really
+    costs here (prompts once, zero-advantage groups left out) is `flop` in metrics.jsonl.
 
     Source: Zhang et al. 2025, arXiv:2512.07783.
 
@@ -52,13 +52,14 @@ class Budget:
     """
 
     flop: float | None = None
-    """Floating-point operations by the convention of `model.flop`."""
+    """Floating-point operations, counted as in `model.flop`."""
     tokens: float | None = None
-    """Supervised training: tokens trained on. Reinforcement learning: tokens of all samples, their prompts included."""
+    """Supervised training: tokens trained on. Reinforcement learning: tokens of all samples, including their
+    prompts."""
     seconds: float | None = None
-    """Time, checkpoints and validation included. The one unit that makes a run depend on the machine."""
+    """Wall time, including checkpoints and validation. The only unit that makes a run depend on the machine."""
     samples: float | None = None
-    """Supervised training: documents. Reinforcement learning: samples, `prompts * samples` a step."""
+    """Supervised training: documents. Reinforcement learning: samples, `prompts * samples` per step."""
 
     def __post_init__(self) -> None:
         given = [unit for unit in UNITS if getattr(self, unit) is not None]
@@ -76,7 +77,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """From a number and a unit: "1e15 flop", "3000000 tokens", "600 seconds", "20_000 samples"."""
+        """Parses a number and a unit: "1e15 flop", "3000000 tokens", "600 seconds", "20_000 samples"."""
         number, _, unit = text.strip().partition(" ")
         try:
             amount = float(number)
@@ -95,18 +96,18 @@ class Budget:
         return float(getattr(self, self.unit))
 
     def share_done(self, progress: Mapping[str, Any]) -> float:
-        """How much of the budget is used: counter of its unit over its amount; 1 or more is the end."""
+        """The share of the budget that is used up: the counter of its unit over its amount; 1 or more at the end."""
         return progress[self.unit] / self.amount
 
 
 def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
-    """A budget for mid-training and one for RL that cost together what `budget` buys; RL gets the share `beta`.
+    """Splits a budget between mid-training and RL; RL gets the share `beta`.
 
-    FLOP and seconds are shared out as they are. Tokens are supervised tokens; RL gets (3 / 5) beta of them, by the
-    exchange rate of `equal_compute_tokens`. A part with nothing in it is None: its stage is left out.
+    FLOP and seconds are split directly. Tokens are supervised tokens, of which RL gets (3 / 5) beta by the exchange
+    rate of `equal_compute_tokens`. An empty part is None: its stage is left out.
 
     Raises:
-        ValueError: beta outside 0 .. 1, or a budget in samples, which has no exchange rate.
+        ValueError: beta is outside 0 .. 1, or the budget is in samples, which have no exchange rate.
 
     >>> split(Budget(tokens=1e6), 0.3)
     (Budget('700000 tokens'), Budget('180000 tokens'))
@@ -114,7 +115,9 @@ def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
     if not 0.0 <= beta <= 1.0:
         raise ValueError(f"split: beta must be in 0 .. 1, got {beta}")
     if budget.unit == "samples":
-        raise ValueError("split: a document and a sample of RL do not cost the same; give flop, tokens or seconds")
+        raise ValueError(
+            "split: samples have no exchange rate between stages; give a budget in flop, tokens or seconds"
+        )
     rate = 1.0 / equal_compute_tokens(1, 1, 1) if budget.unit == "tokens" else 1.0
     parts = ((1.0 - beta) * budget.amount, rate * beta * budget.amount)
     midtrain, rl = (Budget(**{budget.unit: round(part, 6)}) if part > 0 else None for part in parts)
@@ -122,11 +125,10 @@ def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
 
 
 def matmul_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of the fastest square matrix product seen in a third of a second; measured once a process and setting.
+    """FLOP/s of the fastest square matrix product measured in a third of a second, once per process and setting.
 
-    On CPU by either of the libraries that `kernels.linear` picks from.
-
-    On CPU with torch's present number of threads. A machine that others use gives a lower peak, and so a higher share.
+    On CPU this uses the faster of the libraries that `kernels.linear` chooses from, with torch's current number of
+    threads. A busy machine gives a lower peak, and so a higher share of it.
     """
     return _measured_peak(str(device), dtype, torch.get_num_threads())
 

@@ -1,13 +1,13 @@
-"""Checkpoints: a Hugging Face folder, and beside it what training needs to go on.
+"""Checkpoints: a Hugging Face folder plus the state that training needs to resume.
 
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
     state/optimizer.safetensors, state/progress.json, state/checksums.json
 
-transformers loads the folder as a Qwen2 model. A folder is written under another name (NAME.new), flushed to disk and
-renamed, so a half-written checkpoint never has the name of a whole one. Nothing is pickled.
+transformers loads the folder as a Qwen2 model. A folder is written under a temporary name (NAME.new), flushed to disk
+and renamed, so NAME is never an incomplete checkpoint. Nothing is pickled.
 
-    NAME             the newest checkpoint, from which a stage continues
-    NAME-00000120    older ones by their step, if more than one is kept; renamed to NAME they are continued from
+    NAME             the newest checkpoint, from which a stage resumes
+    NAME-00000120    older ones by step, if more than one is kept; rename one to NAME to resume from it
     NAME-best        the one with the lowest validation loss, if there is validation
 """
 
@@ -61,19 +61,21 @@ def save_checkpoint(
     keep: int = 1,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Replaces `folder` by a checkpoint of this moment; at every instant a whole one is there under its name or, right
-    after a crash between two renames, under the name with `.old` behind it.
+    """Replaces `folder` by a checkpoint of the current state. At every instant a complete one exists under this name
+    or, after a crash between two renames, under the name with `.old` appended.
 
-    Of several ranks rank 0 writes; where FSDP shares out the optimizer's state, all ranks must call it.
+    Rank 0 writes; if FSDP shards the optimizer's state, all ranks must call this.
 
     Args:
-        model: with whole weights; see `Replica.gather`.
+        folder: of the checkpoint.
+        model: with full weights, see `Replica.gather`.
+        tokenizer: saved with the model.
         optimizer: None once the stage has ended.
-        progress: counters that the stage goes on from, as JSON.
-        keep: how many stay; of more than one, the older ones are `kept_checkpoints`. Needs `step` in `progress`.
-        facts: for the model card, beside `progress`.
+        progress: the counters from which the stage resumes, as JSON.
+        keep: number of checkpoints to keep; the older ones are `kept_checkpoints`. Needs `step` in `progress`.
+        facts: for the model card, in addition to `progress`.
     Raises:
-        OSError: it cannot be written, for example because the disk is full; what was there before is untouched.
+        OSError: it cannot be written, for example because the disk is full; the previous checkpoint is untouched.
     """
     state = None if optimizer is None else optimizer.state_tensors()
     if not distributed.is_main():
@@ -87,10 +89,10 @@ def save_checkpoint(
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(
             getattr(error, "errno", None) or 0,
-            f"checkpoint: {folder} could not be written ({error}); the checkpoint of before, if any, is kept",
+            f"checkpoint: {folder} could not be written ({error}); the previous checkpoint, if any, is kept",
         ) from error
     if folder.exists():
-        _retire(old, folder, keep)  # there if a crash came right behind the renames
+        _retire(old, folder, keep)  # exists after a crash right after the renames
         folder.rename(old)
     new.rename(folder)
     _flush(folder.parent)
@@ -117,11 +119,11 @@ def _write_checkpoint(
 
 
 def _retire(old: Path, folder: Path, keep: int) -> None:
-    """Puts a checkpoint that was replaced among the kept ones, and removes those beyond `keep`."""
+    """Moves a replaced checkpoint to the kept ones, and removes those beyond `keep`."""
     if keep == 1:
         shutil.rmtree(old, ignore_errors=True)
         return
-    trash = folder.with_name(folder.name + ".trash")  # so that what is half removed has no good name
+    trash = folder.with_name(folder.name + ".trash")  # so that a half-removed folder is not mistaken for a checkpoint
     shutil.rmtree(trash, ignore_errors=True)
     if old.exists():
         place = folder.with_name(f"{folder.name}-{load_progress(old)['step']:08d}")
@@ -135,7 +137,7 @@ def _retire(old: Path, folder: Path, keep: int) -> None:
 
 
 def kept_checkpoints(folder: str | Path) -> list[Path]:
-    """The older checkpoints beside `folder`, by rising step."""
+    """The older checkpoints next to `folder`, by increasing step."""
     folder = Path(folder)
     pattern = re.compile(re.escape(folder.name) + r"-\d{8,}")
     kept = [path for path in folder.parent.glob(folder.name + "-*") if pattern.fullmatch(path.name)]
@@ -143,18 +145,18 @@ def kept_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def best_checkpoint(folder: str | Path) -> Path:
-    """Where the checkpoint with the lowest validation loss stands, if there is one."""
+    """The path of the checkpoint with the lowest validation loss, whether or not it exists."""
     return Path(folder).with_name(Path(folder).name + "-best")
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
-    """The whole checkpoint under this name, if there is one; puts back what a crash left aside.
+    """The complete checkpoint of this name, if there is one; first restores one that a crash left under another name.
 
-    Of several ranks rank 0 looks; all must call it, and see the same files.
+    Rank 0 checks; all ranks must call this, and see the same files.
 
     Raises:
-        ValueError: a file is missing, damaged or changed; nothing is removed.
-        OtherRankFailed: likewise, on the other ranks.
+        ValueError: a file is missing, damaged or changed; nothing is deleted.
+        OtherRankFailed: the same, on the other ranks.
     """
     with distributed.together():
         if distributed.is_main():
@@ -163,7 +165,7 @@ def find_checkpoint(folder: str | Path) -> Path | None:
 
 
 def _find_checkpoint(folder: Path) -> None:
-    """Puts back what a crash left aside, and checks what is there."""
+    """Restores a checkpoint that a crash left under another name, and checks its files."""
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         old.rename(folder)
@@ -173,12 +175,12 @@ def _find_checkpoint(folder: Path) -> None:
         check_files(folder)
     except ValueError as error:
         others = [path for path in [*reversed(kept_checkpoints(folder)), best_checkpoint(folder)] if path.exists()]
-        advice = f"to go on from {others[0]}, give it this name" if others else "without it the stage starts again"
+        advice = f"to resume from {others[0]}, rename it to this" if others else "without it the stage starts again"
         raise ValueError(f"{error}; move {folder} away: {advice}") from None
 
 
 def check_files(folder: str | Path) -> None:
-    """Compares every file of a checkpoint, its README.md apart, with the SHA-256 written down beside it.
+    """Compares every file of a checkpoint, except README.md, with its recorded SHA-256.
 
     Raises:
         ValueError: names the first file that is missing or differs.
@@ -188,23 +190,23 @@ def check_files(folder: str | Path) -> None:
         if not (folder / name).is_file():
             raise ValueError(f"checkpoint: {folder / name} does not exist")
         if _sha256(folder / name) != wanted:
-            raise ValueError(f"checkpoint: {folder / name} is not what was written: its SHA-256 differs")
+            raise ValueError(f"checkpoint: {folder / name} has changed since it was written: its SHA-256 differs")
 
 
 def restore(folder: str | Path, model: Decoder, optimizer: Optimizer | None = None) -> dict[str, Any]:
-    """Puts a checkpoint's weights into `model` and, of a stage that goes on, its state into `optimizer` if given.
+    """Loads a checkpoint's weights into `model` and, for a stage that resumes, its state into `optimizer` if given.
 
     Returns:
         The progress that was saved.
     Raises:
-        ValueError: the checkpoint is of a model of another shape.
+        ValueError: the model of the checkpoint has a different shape.
     """
-    progress, found = load_progress(folder), load_model(folder, model.embedding.weight.dtype)
+    progress, saved = load_progress(folder), load_model(folder, model.embedding.weight.dtype)
     for field in fields(ModelConfig):
-        want, got = getattr(model.config, field.name), getattr(found.config, field.name)
+        want, got = getattr(model.config, field.name), getattr(saved.config, field.name)
         if want != got:
-            raise ValueError(f"checkpoint: {folder} is of a model with {field.name} = {got}, this one has {want}")
-    model.load_state_dict(found.state_dict())
+            raise ValueError(f"checkpoint: the model in {folder} has {field.name} = {got}, but this one has {want}")
+    model.load_state_dict(saved.state_dict())
     if optimizer is not None and not progress.get("finished"):
         load_optimizer(folder, optimizer)
     return progress

@@ -1,7 +1,8 @@
 """Optimizers and learning-rate schedules.
 
-Matrices inside the blocks may use Muon; embeddings, a head of its own, norms and biases always use AdamW. Parameters
-may be shared out by FSDP: the same updates, each rank of its part.
+Matrices inside the blocks may use Muon; embeddings, an untied head, norms and biases always use AdamW. Parameters may
+be
+sharded by FSDP: the updates are the same, and each rank computes its part.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .parallel import shared_like, whole
 @explain_fields
 @dataclass(frozen=True)
 class OptimSettings:
-    """How weights are updated."""
+    """Optimizer and learning-rate schedule."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -33,21 +34,21 @@ class OptimSettings:
     lr: float = 3e-3
     """Peak learning rate of everything else (AdamW)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates of the first and second moment."""
+    """AdamW's decay rates for the first and second moment."""
     weight_decay: float = 0.0
-    """Decoupled decay of the matrices inside the blocks; norms and biases have none."""
+    """Decoupled weight decay of the matrices inside the blocks; norms and biases have none."""
     decay_embeddings: bool = False
-    """Whether the embedding and the head, which may be one, have `weight_decay` as well."""
+    """Whether `weight_decay` also applies to the embedding and the head."""
     clip: float = 1.0
-    """Largest norm of all gradients together; inf: no limit."""
+    """Maximum global gradient norm; inf: no clipping."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    """Shape of the learning rate behind the warm-up; see `learning_rate_factor`."""
+    """Shape of the learning rate after the warm-up; see `learning_rate_factor`."""
     warmup: float = 0.02
-    """Share of the stage in which the learning rate rises from 0."""
+    """Share of the stage over which the learning rate rises from 0."""
     decay: float = 0.2
-    """Share of the stage, at its end, in which schedule `wsd` falls."""
+    """Share of the stage, at its end, over which schedule `wsd` decays."""
     floor: float = 0.02
-    """Learning rate at the end of a schedule that falls, as a share of the peak."""
+    """Learning rate at the end of a decaying schedule, as a share of the peak."""
 
     def __post_init__(self) -> None:
         check_ranges("optim", self, _RANGES)
@@ -55,10 +56,12 @@ class OptimSettings:
             raise ValueError(f"optim: betas must be two numbers, got {self.betas!r}")
         self._check_effect()
         if self.schedule == "wsd" and self.warmup + self.decay > 1.0:
-            raise ValueError(f"optim: wsd needs warmup + decay <= 1, got {self.warmup} and {self.decay}")
+            raise ValueError(
+                f"optim: warmup + decay must be at most 1 with schedule wsd, got {self.warmup} and {self.decay}"
+            )
 
     def _check_effect(self) -> None:
-        """A setting that cannot take effect is an error."""
+        """Settings without effect are errors."""
         known = {field.name: field.default for field in fields(self)}
         for name, schedules in (("floor", ("cosine", "linear", "wsd")), ("decay", ("wsd",))):
             if self.schedule not in schedules and getattr(self, name) != known[name]:
@@ -84,10 +87,11 @@ def learning_rate_factor(settings: OptimSettings, progress: float) -> float:
         cosine           f + (1 - f) (1 + cos(pi (p - w) / (1 - w))) / 2
         linear           f + (1 - f) (1 - (p - w) / (1 - w))
         wsd              1                                                where p < 1 - d
-                         f + (1 - f) (1 - p) / d                          behind it: warm-up, stable, decay
+                         f + (1 - f) (1 - p) / d                          otherwise: warm-up, stable, decay
 
     Args:
-        progress: share of the stage that is done, 0 .. 1; what goes beyond counts as 1.
+        settings: schedule, warmup, decay and floor.
+        progress: share of the stage that is done, 0 .. 1; larger values count as 1.
     Source:
         cosine: Loshchilov and Hutter 2017, arXiv:1608.03983. wsd: Hu et al. 2024, arXiv:2404.06395, with a linear decay
         (Haegele et al. 2024, arXiv:2405.18392).
@@ -109,13 +113,13 @@ def learning_rate_factor(settings: OptimSettings, progress: float) -> float:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix update is orthogonalised: every direction of a weight moves equally fast.
+    """Momentum with orthogonalized matrix updates: every direction of a weight matrix moves equally fast.
 
         m = beta m + (1 - beta) g;   u = beta m + (1 - beta) g;   w -= lr * sqrt(max(1, rows / columns)) * UV^T of u
 
-    UV^T comes from five Newton-Schulz steps. Matrices of one shape are updated together as one batched product; at
-    0.2 M parameters on CPU that takes a third of the time of torch.optim.Muon, which goes matrix by matrix. Under FSDP
-    every rank gathers what it orthogonalises, once a shape, and updates its rows.
+    UV^T is computed by five Newton-Schulz steps. Matrices of one shape are updated together in batched products; at
+    0.2 M parameters on CPU this takes a third of the time of torch.optim.Muon, which handles one matrix at a time.
+    Under FSDP every rank gathers the matrices of a shape once and updates its own rows.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
     """
@@ -149,7 +153,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About U V^T of each matrix U S V^T: [B, M, N] -> [B, M, N], singular values within 0.7 .. 1.2."""
+    """Approximates U V^T of each matrix U S V^T: [B, M, N] -> [B, M, N], with singular values in 0.7 .. 1.2."""
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
@@ -161,10 +165,10 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Optimizer:
-    """The optimizers of one model as one: set the learning rate, clip, step, save, load.
+    """The optimizers of a model combined: learning-rate schedule, clipping, step, save and load.
 
     Args:
-        model: its parameters are split by name and shape.
+        model: its parameters are assigned to optimizers by name and shape.
         settings: see `OptimSettings`.
     """
 
@@ -198,7 +202,7 @@ class Optimizer:
         total = whole(nn.utils.get_total_norm(gradients))
         norm = float(total)
         if not math.isfinite(norm):
-            raise FloatingPointError(f"the norm of the gradients is {norm}")
+            raise FloatingPointError(f"the gradient norm is {norm}")
         nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, total)
         factor = learning_rate_factor(self.settings, progress)
         for optimizer, peak in ((self.matrices, self.settings.matrix_lr), (self.others, self.settings.lr)):
@@ -209,7 +213,7 @@ class Optimizer:
         return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that continues the optimizers, whole, by parameter name and kind of state; all ranks call it."""
+        """The full, unsharded state of the optimizers by parameter name and kind of state; all ranks must call it."""
         tensors = {}
         for optimizer in (self.matrices, self.others):
             for parameter, state in optimizer.state.items():
@@ -218,7 +222,7 @@ class Optimizer:
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The reverse of `state_tensors`, into an optimizer of the same model and settings."""
+        """Loads the result of `state_tensors` into an optimizer of the same model and settings."""
         parameters = {name: parameter for parameter, name in self.names.items()}
         owner = {p: o for o in (self.matrices, self.others) for group in o.param_groups for p in group["params"]}
         for key, value in tensors.items():
@@ -233,7 +237,7 @@ class Optimizer:
             owner[parameters[name]].state[parameters[name]][kind] = mine
 
 
-# where torch has one kernel that updates all parameters
+# the devices on which torch has a fused kernel that updates all parameters
 _FUSED = ("cpu", "cuda", "mps", "xpu")
 
 

@@ -1,4 +1,4 @@
-"""How several ranks train one model together: DDP or FSDP2."""
+"""Training one model on several ranks: DDP or FSDP2."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Replica(Generic[Model]):
-    """A model as all ranks train it together: behind every backward pass a gradient is its mean over the ranks.
+    """A model trained by all ranks together: after every backward pass, gradients are averaged over the ranks.
 
     Args:
         model: with `blocks`; the same weights on every rank.
-        parallel: "ddp" keeps whole weights, gradients and optimizer states on every rank (DistributedDataParallel);
-            "fsdp" a share of each, gathered block by block when needed (FSDP2, fully_shard). One process ignores it.
+        parallel: "ddp" keeps full weights, gradients and optimizer states on every rank (DistributedDataParallel);
+            "fsdp" keeps a shard of each, gathered block by block when needed (FSDP2, fully_shard). Ignored with a
+            single process.
     Attributes:
-        model: what was given; under "fsdp" its weights are those of the last `gather`.
-        trained: what holds the trained parameters, under the names of `model`: the model, or its sharded copy.
-        forward: what is called: the place for a wrapper such as torch.compile.
+        model: the given model; under "fsdp" its weights are those of the last `gather`.
+        trained: the module with the trained parameters, named as in `model`: the model itself or its sharded copy.
+        forward: the callable for the forward pass, which may be wrapped, for example by torch.compile.
     """
 
     def __init__(self, model: Model, parallel: Parallel) -> None:
@@ -43,18 +44,18 @@ class Replica(Generic[Model]):
         return self.forward(*arguments)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The trained parameters; under "fsdp" this rank's shares."""
+        """The trained parameters; under "fsdp" this rank's shards."""
         return self.trained.parameters()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[N, V] from hidden states."""
+        """Logits [N, V] from hidden states [N, hidden_size]."""
         return self.trained.logits(hidden)  # type: ignore[operator]
 
     def settle(self, loss: Callable[[], Tensor]) -> None:
-        """A forward and backward pass for nothing, in front of the first step.
+        """A dummy forward and backward pass before the first step.
 
-        DDP arranges its buckets by the first backward pass, and sums over more than two ranks round by their place in a
-        bucket: without this a resumed run would not be the unbroken one to the bit.
+        DDP rearranges its buckets after the first backward pass, and with more than two ranks the rounding of a sum
+        depends on the position within a bucket: without this a resumed run would not be bit-identical.
         """
         if isinstance(self.forward, nn.parallel.DistributedDataParallel):
             loss().backward()
@@ -63,7 +64,7 @@ class Replica(Generic[Model]):
 
     @contextmanager
     def reducing(self, now: bool) -> Iterator[None]:
-        """A forward and backward pass inside exchanges gradients, or leaves that to a later one of the same step."""
+        """Backward passes inside exchange gradients now, or leave that to a later pass of the same step."""
         if self.sharded:
             self.forward.set_requires_gradient_sync(now)
         later = not now and isinstance(self.forward, nn.parallel.DistributedDataParallel)
@@ -72,17 +73,17 @@ class Replica(Generic[Model]):
 
     @torch.no_grad()
     def gather(self) -> None:
-        """Puts the trained weights into `model`, whole, on every rank; all ranks call it."""
+        """Copies the full trained weights into `model` on every rank; all ranks must call it."""
         if self.sharded:
             for whole_weight, weight in zip(self.model.parameters(), self.trained.parameters(), strict=True):
                 whole_weight.copy_(whole(weight))
 
 
 def _shard(model: Model) -> Model:
-    """FSDP2, block by block; what is outside the blocks is gathered for the whole step."""
+    """Applies FSDP2 per block; parameters outside the blocks are gathered for the whole step."""
     from torch.distributed.fsdp import fully_shard
 
-    # a block returns the values of its attention, which are a view, and nothing writes into them in training
+    # a block returns its attention values, which are a view; nothing writes to them during training
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for block in model.blocks:  # type: ignore[union-attr]
         fully_shard(block)
@@ -91,13 +92,13 @@ def _shard(model: Model) -> Model:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that FSDP shares out, on every rank; another one as it is. All ranks call it."""
-    full = getattr(tensor, "full_tensor", None)  # of DTensor, whose module is slow to import and rarely needed
+    """The full tensor on every rank if FSDP shards it, otherwise the tensor itself. All ranks must call it."""
+    full = getattr(tensor, "full_tensor", None)  # a DTensor, whose module is slow to import and rarely needed
     return tensor if full is None else full()
 
 
 def shared_like(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
-    """Whole tensors, equal on all ranks, shared out as those of `like` are; nothing is sent."""
+    """Shards full tensors, equal on all ranks, like those of `like`, without communication."""
     if not like or not hasattr(like[0], "device_mesh"):
         return list(tensors)
     from torch.distributed.tensor import distribute_tensor

@@ -1,9 +1,9 @@
-"""What a step of supervised training is fed: packed rows of the stream, shared out to the ranks.
+"""The input of a supervised step: packed rows of the stream, divided among the ranks.
 
-A step takes R rows of whole documents. Row r draws problems r, r + R, r + 2 R, ... of the stream and remembers where it
-stands, so the rows of a step are the same for any number of ranks that divides R, and no rank draws another one's.
+A step takes R rows of whole documents. Row r draws problems r, r + R, r + 2 R, ... of the stream and has its own
+position, so the rows of a step are the same for any number of ranks that divides R, and no rank draws another's rows.
 
-Letters: R rows of a step on all ranks, L tokens of a row.
+Letters: R rows per step over all ranks, L tokens per row.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from ..text.tokenizer import Tokenizer
 
 
 class RowBatches:
-    """This rank's rows of one step after the other, as one batch a step.
+    """This rank's rows of successive steps, one batch per step.
 
     Args:
-        streams: one a phase.
+        streams: one per phase.
         length: L.
-        ahead: steps that a thread draws ahead; 0: they are drawn when asked for. The same batches for any number.
+        tokenizer: encodes the documents.
+        ahead: steps drawn ahead by a thread; 0 draws them on demand. The batches do not depend on it.
     """
 
     def __init__(self, streams: Sequence[TaskStream], length: int, tokenizer: Tokenizer, ahead: int) -> None:
@@ -41,10 +42,10 @@ class RowBatches:
         """The rows of a step.
 
         Args:
-            phase: which stream; while it stays the same, steps must follow each other.
-            next_index: of all R rows, the first problem of each.
+            phase: index of the stream; within a phase, steps must be consecutive.
+            next_index: the next problem of each of the R rows.
         Returns:
-            This rank's rows, and where its rows stand behind them, 0 for the rows of other ranks.
+            This rank's rows, and the position of each row after them (0 for rows of other ranks).
         """
         mine = share(len(next_index))
         if phase != self._phase:
@@ -56,7 +57,7 @@ class RowBatches:
         return join(rows), behind
 
     def _draw_all(self, stream: TaskStream, starts: Sequence[int], step: int) -> Iterator[PackedBatch]:
-        """Row after row, step after step."""
+        """Yields the rows of each step in turn."""
         if self.ahead:
             return stream.batches(starts, 1, self.length, self.tokenizer, step=step, ahead=self.ahead * len(starts))
         return self._draw_now(stream, list(starts), step)
@@ -69,26 +70,26 @@ class RowBatches:
                 yield batch
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the prefetch thread."""
         if isinstance(self._drawn, PackedBatches):
             self._drawn.close()
         self._phase, self._drawn = -1, iter(())
 
 
 def check_rows(num_rows: int, wanted: int | None, name: str) -> None:
-    """Raises ValueError where the ranks that take part do not divide the rows of a step, or a stage that goes on was
-    begun with other rows than are `wanted`."""
+    """Raises ValueError if the number of ranks does not divide the rows of a step, or a stage being resumed was begun
+    with a different number of rows than `wanted`."""
     if wanted not in (None, num_rows):
-        raise ValueError(f"{name}: rows = {wanted}, but the checkpoint was begun with {num_rows} rows a step")
+        raise ValueError(f"{name}: rows = {wanted}, but the checkpoint was begun with {num_rows} rows per step")
     if num_rows % world_size():
         raise ValueError(
-            f"{name}: {num_rows} rows a step cannot be shared out to {world_size()} ranks evenly; start a number of "
+            f"{name}: {num_rows} rows per step cannot be divided evenly among {world_size()} ranks; start a number of "
             f"ranks that divides {num_rows}, or begin a new run with a multiple of {world_size()} as `rows`"
         )
 
 
 def join(rows: Sequence[PackedBatch]) -> PackedBatch:
-    """Rows as one batch; `next_index` is the least of theirs."""
+    """Joins rows into one batch; `next_index` is the smallest of theirs."""
     if len(rows) == 1:
         return rows[0]
     offsets = np.cumsum([0, *(len(row.tokens) for row in rows[:-1])])
@@ -106,9 +107,10 @@ def join(rows: Sequence[PackedBatch]) -> PackedBatch:
 
 
 def split_batch(batch: PackedBatch, parts: int) -> list[PackedBatch]:
-    """The documents of a batch, in order, in `parts` parts of about as many tokens; fewer if there are fewer documents.
+    """Splits the documents of a batch, in order, into `parts` parts of similar size, or fewer if there are fewer
+    documents.
 
-    The parts share the batch's arrays, so that nothing is copied.
+    The parts share the batch's arrays; nothing is copied.
     """
     if parts == 1:
         return [batch]
@@ -121,7 +123,7 @@ def split_batch(batch: PackedBatch, parts: int) -> list[PackedBatch]:
 
 
 def count_targets(batch: PackedBatch, loss_on: str) -> int:
-    """Tokens of the batch's documents that have a loss."""
+    """Number of tokens in the batch that have a loss."""
     if loss_on == "all":
         return int(batch.lengths.sum()) - len(batch.lengths)
     counted = np.concatenate([[0], batch.loss_mask.cumsum(dtype=np.int64)])
@@ -130,7 +132,7 @@ def count_targets(batch: PackedBatch, loss_on: str) -> int:
 
 
 class StepTotals(NamedTuple):
-    """What a step adds to the counters of its stage, all ranks together."""
+    """The increments of a stage's counters in one step, over all ranks."""
 
     targets: int
     tokens: int
@@ -140,7 +142,7 @@ class StepTotals(NamedTuple):
 
     @classmethod
     def over_ranks(cls, config: ModelConfig, batch: PackedBatch, behind: Sequence[int], loss_on: str) -> StepTotals:
-        """From this rank's batch and where its rows stand behind it; all ranks call it."""
+        """Computed from this rank's batch and the positions of its rows after it; all ranks must call it."""
         targets, tokens = count_targets(batch, loss_on), int(batch.lengths.sum())
         flop = train_flop(config, batch.lengths, targets)
         counts = torch.tensor([targets, tokens, len(batch.lengths), flop, *behind], dtype=torch.float64)

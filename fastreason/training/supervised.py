@@ -2,9 +2,9 @@
 
     stream -> packed segments -> loss on the solution -> backward -> clip -> step
 
-The state of a stage is its weights, its optimizer and a few counters (step, index of the next problem of every row,
-what is used of the budget), so it continues after a stop with the same batches as if it had not stopped, on any number
-of ranks that divides the rows of a step.
+The state of a stage is its weights, its optimizer and a few counters (step, next problem of every row, budget used), so
+after an interruption it continues with the same batches as without one, on any number of ranks that divides the rows of
+a step.
 
 Letters: T tokens of a batch, N of them with a loss.
 """
@@ -54,24 +54,28 @@ def train(
     log: MetricsLog | str | Path | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
-    """Trains `model` in place and leaves the finished checkpoint in `folder`; continues one that is there.
+    """Runs a supervised stage: trains `model` in place and leaves its checkpoint in `folder`.
 
-    Under torchrun all ranks call it, with the same arguments; rank 0 writes.
+    A checkpoint already in `folder` is continued. Under torchrun all ranks call this with the same arguments; rank 0
+    writes.
 
     Args:
+        model: trained on the device of its weights, which are float32.
+        tokenizer: of the model.
+        settings: of the stage.
         name: of the stage, in the log and the progress bar.
         seed: of the problems.
-        folder: of the checkpoints.
-        log: a file for a line of JSON each few steps (metrics.jsonl), or what is open already; None: no log.
-        stop: asks the loop to end behind a step, with a checkpoint; None: it goes to its end, or to Ctrl-C.
+        folder: for the checkpoints.
+        log: a file (metrics.jsonl) to which every few steps append a line of JSON, or an open MetricsLog; None: no log.
+        stop: a request to stop after the current step, with a checkpoint; None: runs to the end or to Ctrl-C.
     Returns:
-        The progress that the checkpoint holds: step, tokens, samples, flop, seconds, next_index (of every row),
-        phase_starts (next_index as each phase began), best_loss, finished.
+        The counters in the checkpoint: step, tokens, samples, flop, seconds, next_index (of every row), phase_starts
+        (next_index at the start of each phase), best_loss, finished.
     Raises:
-        Interrupted: `stop` was requested, on any rank; the checkpoint continues from here.
+        Interrupted: `stop` was requested on any rank; the checkpoint continues from here.
         FloatingPointError: the loss or the gradient is not finite. The last checkpoint is kept, and `replay` repeats
-            the step from what was saved of it.
-        ValueError: the rows of a step cannot be shared out to the ranks, or are too short for a document.
+            the step from the saved state.
+        ValueError: the rows of a step cannot be divided among the ranks, or are too short for a document.
         OSError: a checkpoint could not be written; the last one is kept.
         OtherRankFailed: rank 0 stopped with an error.
     """
@@ -79,8 +83,8 @@ def train(
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
     progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
     progress |= {"best_loss": None, "finished": False}
-    if found := checkpoint.find_checkpoint(folder):
-        progress |= checkpoint.restore(found, model)
+    if saved := checkpoint.find_checkpoint(folder):
+        progress |= checkpoint.restore(saved, model)
         if progress["finished"]:
             return progress
     else:
@@ -88,14 +92,14 @@ def train(
     check_rows(len(progress["next_index"]), settings.rows, name)
     replica = Replica(model, settings.parallel)
     optimizer = Optimizer(replica.trained, settings.optim)
-    if found:
-        checkpoint.load_optimizer(found, optimizer)
+    if saved:
+        checkpoint.load_optimizer(saved, optimizer)
     log = MetricsLog.of(log)
     log.forget_after(name, progress["step"])
     versions = {package: package_version(package) for package in ("fastreason", "torch")}
     facts = {"stage": name, "seed": seed, "settings": asdict(settings), "versions": versions}
     length = settings.batch_tokens // len(progress["next_index"])
-    _core.keep_freed_memory()  # a step frees and takes the same blocks again; giving them back in between costs a fifth
+    _core.keep_freed_memory()  # steps reuse the same blocks; returning them to the system costs a fifth
     streams = [TaskStream(mixture, seed=seed, split="train") for mixture in settings.mixtures]
     rows = RowBatches(streams, length, tokenizer, settings.prefetch)
     how = (settings.loss_on, settings.precision)
@@ -163,19 +167,19 @@ def train(
 
 
 def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, settings: SupervisedSettings) -> float:
-    """Forward and backward of this rank's rows, part by part; the mean loss over the targets of all ranks.
+    """Forward and backward pass over this rank's rows, in parts; returns the mean loss over the targets of all ranks.
 
         loss = sum over ranks and parts of (targets of the part / num_targets) * mean loss of the part
 
-    Behind it every rank has the gradients of that loss, under FSDP its part of them.
+    Afterwards every rank has the gradients of that loss, or its shard of them under FSDP.
     """
     parts = split_batch(batch, settings.accumulate)
     num_parts = distributed.max_over_ranks(len(parts)) if settings.accumulate > 1 else 1
     loss = 0.0
     for i in range(num_parts):
-        # a rank with fewer parts goes through its last one again, for nothing: FSDP gathers weights from all ranks
+        # a rank with fewer parts repeats its last one with weight 0, because FSDP gathers weights from all ranks
         part = parts[min(i, len(parts) - 1)]
-        # gradients are averaged over the ranks, so each rank's are that much larger before
+        # gradients are averaged over the ranks, so each rank scales its own up first
         targets = count_targets(part, settings.loss_on) * distributed.world_size() if i < len(parts) else 0
         with replica.reducing(i == num_parts - 1):
             part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision) * (targets / num_targets)
@@ -191,7 +195,7 @@ def supervised_loss(
     """Mean cross entropy of the next token over the batch's solution tokens, or over all of its tokens.
 
     Returns:
-        float32 scalar; 0 where no token has a loss.
+        float32 scalar; 0 if no token has a loss.
     """
     device, dtype = compute_in(precision, model)
     starts, lengths = torch.from_numpy(batch.starts).long(), torch.from_numpy(batch.lengths).long()
@@ -205,7 +209,7 @@ def supervised_loss(
     target_T[segments.start] = False  # nothing precedes the first token of a document
     target_N = target_T.nonzero().squeeze(1)
     labels_N = tokens_T[target_N]
-    # padding tokens and rows without a loss, so that products have one of few shapes
+    # pad with tokens and rows without a loss, so that matrix products have few distinct shapes
     tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
     spare = -len(target_N) % ROW_MULTIPLE
     source_N, labels_N = F.pad(target_N - 1, (0, spare)).to(device), F.pad(labels_N, (0, spare), value=-100).to(device)
@@ -215,15 +219,15 @@ def supervised_loss(
 
 
 def compute_in(precision: str, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:
-    """Where the weights lie, and what products are computed in there."""
+    """The device of the weights, and the dtype of matrix products there."""
     device = next(iter(model.parameters())).device
     wide = precision == "float32" or (precision == "auto" and device.type == "cpu")
     return device, torch.float32 if wide else torch.bfloat16
 
 
 def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer, length: int) -> Iterator[PackedBatch]:
-    """The first problems of the split `val` in rows of `length` tokens, the same for every seed, so that runs compare
-    on the same text."""
+    """The first problems of split `val` in rows of `length` tokens, the same for every seed, so that all runs are
+    validated on the same text."""
     stream = TaskStream(settings.mixtures[-1], seed=0, split="val")
     index, tokens = 0, 0
     while tokens < settings.validation_tokens:
@@ -234,7 +238,7 @@ def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer, lengt
 
 @torch.no_grad()
 def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str, precision: str = "float32") -> float:
-    """Mean cross entropy over all targets of the batches, which the ranks share out."""
+    """Mean cross entropy over all targets of the batches, which are divided among the ranks."""
     mine = batches[distributed.share(len(batches))]
     counts = [count_targets(batch, loss_on) for batch in mine]
     losses = [supervised_loss(model, batch, loss_on, precision).item() for batch in mine]
@@ -244,13 +248,13 @@ def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str
 
 
 def replay(folder: str | Path, device: Device = "auto") -> tuple[Decoder, PackedBatch, torch.Tensor]:
-    """Repeats the step at which a stage stopped because a number was not finite.
+    """Repeats the step at which a stage stopped because of a non-finite loss or gradient.
 
     Args:
-        folder: what the error named.
-        device: where to, as in a recipe.
+        folder: the one named by the error, NAME-failed.
+        device: where to run, as in a recipe.
     Returns:
-        The model with the weights before the step and the gradients of it (not clipped), the batch (the rows of all
+        The model with the weights before the step and the step's gradients (not clipped), the batch (the rows of all
         ranks), and its loss.
     """
     tokenizer, model = Tokenizer.from_pretrained(folder), checkpoint.load_model(folder)
@@ -274,13 +278,11 @@ def _failure(
     phase: int,
     loss: float,
 ) -> FloatingPointError:
-    """Saves the weights before the step and where its batch begins; returns the error that says so."""
+    """Saves the weights before the step and the position of its batch; returns an error that says so."""
     settings, place = facts["settings"], folder.with_name(folder.name + "-failed")
     failed = {key: settings[key] for key in ("batch_tokens", "loss_on", "precision")} | {"seed": facts["seed"]}
     failed |= {"mixture": settings["phases"][phase]["mixture"], "next_index": progress["next_index"]}
-    what = (
-        f"the norm of the gradients is not finite (loss {loss:.6g})" if math.isfinite(loss) else f"the loss is {loss}"
-    )
+    what = f"the gradient norm is not finite (loss {loss:.6g})" if math.isfinite(loss) else f"the loss is {loss}"
     message = (
         f"{facts['stage']}: {what} at step {progress['step'] + 1}, whose batch begins at problem "
         f"{min(progress['next_index'])} of phase {phase}"

@@ -1,4 +1,4 @@
-"""The settings of a pre-training or mid-training stage."""
+"""Settings of pre-training and mid-training stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .parallel import Parallel
 @explain_fields
 @dataclass(frozen=True)
 class Phase:
-    """A part of a stage with a mixture of its own."""
+    """A part of a supervised stage with its own mixture."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -30,45 +30,46 @@ class Phase:
 @explain_fields
 @dataclass(frozen=True)
 class SupervisedSettings:
-    """A pre-training or mid-training stage."""
+    """Settings of a pre-training or mid-training stage."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     phases: list[Phase]
-    """What is trained on, one phase after the other."""
+    """The training data: consecutive phases with a mixture each."""
     tokens: int | None = None
-    """Length of the stage: training tokens, prompts included. 10 million if `budget` is not given either."""
+    """Length of the stage in training tokens, prompts included; 10 million if `budget` is not given either."""
     budget: str | None = None
     """Length of the stage in another unit, instead of `tokens`: "1e15 flop", "600 seconds" or "20000 samples"."""
     batch_tokens: int = 3072
-    """Tokens of a step, of all ranks together."""
+    """Tokens per step, over all ranks."""
     rows: int | None = None
-    """Packed rows of a step, each of batch_tokens / rows tokens; any number of ranks that divides them trains on the
-    same rows. Default: as many as ranks take part when the stage begins."""
+    """Packed rows per step, each of batch_tokens / rows tokens; the rows are the same for any number of ranks that
+    divides them. Default: the number of ranks when the stage begins."""
     parallel: Parallel = "ddp"
-    """How several ranks share the work: whole weights on each (ddp), or a part of them (fsdp)."""
+    """How several ranks train: full weights on each (ddp), or a shard of them (fsdp)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What products are computed in; weights, gradients and updates stay float32. auto: bfloat16 on a GPU."""
+    """Dtype of matrix products; weights, gradients and updates stay float32. auto: bfloat16 on a GPU, else float32."""
     prefetch: int = 2
-    """Steps that a thread draws ahead; 0: they are drawn when needed. It changes no result."""
+    """Steps drawn ahead by a thread; 0 draws them on demand. Does not affect results."""
     accumulate: int = 1
-    """Parts of a step that go through the model one after the other, which saves memory; the update is the same."""
+    """Number of parts in which a step is computed, to save memory; the update is the same."""
     loss_on: Literal["solution", "all"] = "solution"
-    """Which tokens have a loss."""
+    """Which tokens have a loss: those of the solution, or all."""
     optim: OptimSettings = field(default_factory=OptimSettings)
     """Optimizer and schedule."""
     save_every_s: float = 30.0
     """Seconds between checkpoints."""
     keep: int = 1
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
     validate_every: int = 0
-    """Steps between two losses on the split `val`, the same problems each time; 0: never. The best is kept apart."""
+    """Steps between validations on split `val`, always on the same problems; 0: never. Keeps the best checkpoint
+    too."""
     validation_tokens: int = 16_384
-    """Tokens of a validation, of the last phase's mixture."""
+    """Tokens per validation, from the last phase's mixture."""
 
     def __post_init__(self) -> None:
         if self.tokens is not None and self.budget is not None:
-            raise ValueError(f"supervised: give tokens or budget, not both, got {self.tokens} and {self.budget!r}")
+            raise ValueError(f"supervised: tokens and budget exclude each other, got {self.tokens} and {self.budget!r}")
         check_ranges("supervised", self, _RANGES)
         if self.rows is not None and not 1 <= self.rows <= self.batch_tokens // 64:
             raise ValueError(
@@ -78,11 +79,11 @@ class SupervisedSettings:
         bounds = [phase.until for phase in self.phases]
         rising = all(a < b for a, b in zip([0.0, *bounds], bounds, strict=False))
         if not bounds or not rising or bounds[-1] != 1.0:
-            raise ValueError(f"supervised: phases must end at rising shares, the last at 1.0, got {bounds}")
+            raise ValueError(f"supervised: phases must end at increasing shares, the last at 1.0, got {bounds}")
 
     @property
     def limit(self) -> Budget:
-        """When the stage ends."""
+        """The length of the stage as a budget."""
         return Budget.parse(self.budget) if self.budget is not None else Budget(tokens=self.tokens or 10_000_000)
 
     @property

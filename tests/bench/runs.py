@@ -3,7 +3,8 @@
 import numpy as np
 
 from bench.harness.records import OURS, Record, Run
-from bench.regressions.noise_simulation import CPU, simulate
+
+from .noise_simulation import CPU, simulate
 
 CLASS = "test-cpu-2c"
 
@@ -32,7 +33,7 @@ def run(records, **more):
 
 
 def simulated_runs(seed, sides=(1, 1), noise=CPU, slower=None, **more):
-    """Runs of either side, with the figures of `bench.regressions.noise_simulation.simulate`."""
+    """Runs of either side, with the figures of `noise_simulation.simulate`."""
     figures = simulate(seed, noise, runs=sides, slower=slower, **more)
     names = [f"figure {figure.group[0]}" for figure in figures]
     providers = ["a peer" if figure.is_control else OURS for figure in figures]

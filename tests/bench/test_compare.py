@@ -1,7 +1,7 @@
 """What changed between runs: simulated ones whose truth is known, recorded ones, and a history on disk.
 
-No test times anything: `python -m bench.regressions.compare --self-test` does, and its runs were recorded in
-real_runs/.
+No test times anything. real_runs/ holds recorded runs of nine small operations: five as they are, and two that drew
+20 % more problems than they said.
 """
 
 import math
@@ -16,9 +16,8 @@ from bench.regressions import history
 from bench.regressions.compare import ALLOWED, command, compare, main, report
 from bench.regressions.history import MOST_BYTES, add, entries, latest
 from bench.regressions.noise import Figure, changes, t_quantile
-from bench.regressions.noise_simulation import CPU, WALL, rates
-from bench.regressions.self_test import verdict
 
+from .noise_simulation import CPU, WALL, rates
 from .runs import CLASS, record, run, simulated_runs
 
 REAL = Path(__file__).with_name("real_runs")
@@ -34,7 +33,7 @@ def slow(found):
     return [one.new.what for one in found if one.change.slower_by(ALLOWED)]
 
 
-# of 60 seeds; `python -m bench.regressions.noise_simulation` gives the shares of more
+# of 60 seeds; docs/benchmarks.md has the shares of 400
 @pytest.mark.parametrize(
     "noise, runs, most_false, least_caught",
     [(CPU, (1, 1), 0.07, 0.35), (CPU, (3, 3), 0.04, 0.88), (CPU, (5, 1), 0.07, 0.7), (WALL, (5, 5), 0.05, 0.5)],
@@ -118,7 +117,7 @@ def test_sides_need_the_same_runs_for_every_figure():
 
 
 def test_real_runs_agree_with_each_other():
-    """Recorded on a machine that others used too: five runs of the self-test as they are."""
+    """Recorded on a machine that others used too: five runs as they are."""
     plain = [read_run(path) for path in sorted(REAL.glob("plain-*.json"))]
     assert len(plain) == 5
     for i, one in enumerate(plain):
@@ -129,9 +128,6 @@ def test_a_planted_slow_down_is_seen_in_real_runs():
     """Two more that drew 20 % more problems than they said."""
     plain, planted = ([read_run(path) for path in sorted(REAL.glob(f"{kind}-*.json"))] for kind in ("plain", "planted"))
     assert slow(compare(plain, planted)[0]) == ["drawing problems"]
-    right, text = verdict(plain, planted, "drawing problems")
-    assert right and text.endswith("as it should be")
-    assert not verdict(plain, planted, "grading")[0]
 
 
 def test_a_regression_exits_1_and_is_named(tmp_path, capsys):

@@ -126,16 +126,16 @@ def test_slots_are_filled_again_at_once():
 
 
 def test_decoding_takes_the_steps_that_the_engine_makes():
-    """A simulated slot is a slot: steps of `Slots` for samples that end after so many tokens."""
-    from fastreason.sampling.continuous_batching import Slots
+    """A simulated slot is a slot: steps of `ContinuousBatch` for samples that end after so many tokens."""
+    from fastreason.sampling.continuous_batching import ContinuousBatch
 
     mixture = fr.Mixture.uniform(op=[2], themes=["symbolic"])
     tokenizer = fr.Tokenizer.for_mixtures([mixture])
     model = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)))
     model.reset_parameters(0)
-    steps, real = [], Slots.step
+    steps, real = [], ContinuousBatch.step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Slots, "step", lambda self: steps.append(1) or real(self))
+        patch.setattr(ContinuousBatch, "step", lambda self: steps.append(1) or real(self))
         engine = fr.Rollout(model, tokenizer, max_sequences=4)
         prompts = fr.TaskStream(mixture, seed=0)[0:6]
         samples = engine.generate(prompts, 3, max_new_tokens=40, stop=list(range(20, 220)))

@@ -1,6 +1,5 @@
 """Pages of finished studies: their figures are those of results.json, and what is kept makes the report again."""
 
-import json
 import re
 import sys
 
@@ -60,11 +59,7 @@ def test_the_report_is_made_again_from_what_is_kept(written):
     place = written[0] / "out" / "finding-1-edge"
     report = write_study_report(place).read_text()
     assert "does not hold" in report or "holds" in report
-    assert len(list((place / "metrics").glob("*.jsonl"))) == 15
-    for file in (place / "metrics").glob("*.jsonl"):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        assert len(lines) == study_pages.LINES
-        assert (lines[0]["step"], lines[-1]["step"]) == (1, 100)
+    assert sorted(file.name for file in place.iterdir()) == ["report.html", "results.json", "study.toml"]
 
 
 def test_an_unfinished_study_is_refused(tmp_path, monkeypatch, capsys):

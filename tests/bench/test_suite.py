@@ -102,6 +102,12 @@ def test_a_suite_that_cannot_be_loaded_says_so():
     assert "No module named 'tests.bench.no_such_suite'" in found.failure
 
 
+def test_one_of_the_questions_can_be_asked_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTREASON_TEST_CALLS", str(tmp_path / "calls"))
+    found = run_suite("tests.bench.small_suite", Settings(quick=True), {}, only="repeated")
+    assert {one.what for one in found.records} == {"repeated"} and not found.failure
+
+
 def test_the_table_shows_ours_and_each_peer(one):
     found, _ = one
     run = new_run(found.records, threads=1, peaks=PEAKS, skipped=found.skipped | {"late, other": "it needs a GPU"})

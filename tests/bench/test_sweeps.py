@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench.harness.charts import Axis, Line, chart
+from bench.harness.charts import Axis, chart
 from bench.harness.records import OURS, read_run
 from bench.sweeps import points, sweeps
 from bench.sweeps.charts import TITLES, pictures
 from bench.sweeps.points import SWEEPS, Point
+from fastreason.reports.charts import Series
 
 from .runs import record, run
 
@@ -98,8 +99,8 @@ def test_speed_up_is_by_turns_and_the_ideal_is_dashed():
         "problems drawn as text, by threads", suite="sweep", shape={"op": 8, "threads": 2}, times_s=[0.5, 1, 2.5]
     )
     picture = pictures(run([one, two]))["threads"]
-    assert "<title>drawing problems: 2 at 2</title>" in picture
-    assert len(re.findall(r'<polyline class="line s0 dashed"', picture)) == 2
+    assert 'aria-label="drawing problems: 2 at 2 (p20 to p80 ' in picture
+    assert len(re.findall(r'<polyline class="s0 dashed"', picture)) == 2
 
 
 def test_bounds_are_products_at_the_peak():
@@ -107,9 +108,9 @@ def test_bounds_are_products_at_the_peak():
     records += swept("attention, by context", "length", [(64, 30.0), (128, 40.0)], provider="torch SDPA")
     picture = pictures(run(records))["attention"]
     # 2e11 FLOP of 1e6 units at 1e11 FLOP/s: 2 us a token, below ours of 10 and 20
-    dashed = ET.fromstring(picture).findall(f"{SVG}polyline[@class='line s0 dashed']")[-1]
+    dashed = ET.fromstring(picture).findall(f".//{SVG}polyline[@class='s0 dashed']")[-1]
     heights = {float(point.split(",")[1]) for point in dashed.get("points").split()}
-    markers = [float(m.get("cy")) for m in ET.fromstring(picture).iter(f"{SVG}circle")]
+    markers = [float(m.get("cy")) for m in ET.fromstring(picture).iter(f"{SVG}circle") if "dot" in m.get("class")]
     assert len(heights) == 1 and heights.pop() > max(markers)
     without = pictures(run(records, peaks={}))["attention"]
     assert "dashed" not in without.partition("</style>")[2]
@@ -117,8 +118,8 @@ def test_bounds_are_products_at_the_peak():
 
 def test_a_chart_stands_alone_and_is_well_formed():
     lines = [
-        Line("ours & theirs", [(1, 10), (10, 100)], [(9, 12), (90, 130)], 0),
-        Line("ideal", [(1, 5), (10, 50)], (), 1, dashed=True),
+        Series("ours & theirs", [(1, 10), (10, 100)], 0, False, [(9, 12), (90, 130)], "spread"),
+        Series("ideal", [(1, 5), (10, 50)], 1, dashed=True),
     ]
     x, y = Axis("tokens <at once>", log=True), Axis("µs a token", log=True)
     picture = chart(lines, x, y, title="Cost", note="a machine\nits spread")
@@ -129,15 +130,17 @@ def test_a_chart_stands_alone_and_is_well_formed():
     assert "prefers-color-scheme: dark" in picture
     assert not re.search(r"href|url\(|<script|@import", picture)
     # whiskers and markers, of the line that is not dashed alone
-    assert len(list(root.iter(f"{SVG}path"))) == 2
-    assert [title.text for title in root.iter(f"{SVG}title")] == ["ours & theirs: 10 at 1", "ours & theirs: 100 at 10"]
+    assert len([line for line in root.iter(f"{SVG}line") if "whisker" in line.get("class")]) == 2
+    assert len([dot for dot in root.iter(f"{SVG}circle") if "dot" in dot.get("class")]) == 2
+    said = [group.get("aria-label") for group in root.iter(f"{SVG}g") if group.get("class") == "point"]
+    assert said[:2] == ["ours & theirs: 10 at 1 (spread 9 to 12)", "ours & theirs: 100 at 10 (spread 90 to 130)"]
     # nothing outside of the picture
     numbers = [float(v) for p in root.iter(f"{SVG}polyline") for v in re.findall(r"[\d.]+", p.get("points"))]
     assert min(numbers) >= 0 and max(numbers) <= 720
 
 
 def test_equal_factors_are_equal_distances():
-    line = Line("a", [(1, 1), (10, 10), (100, 100)])
+    line = Series("a", [(1, 1), (10, 10), (100, 100)])
     root = ET.fromstring(chart([line], Axis("x", log=True), Axis("y", log=True), title="t"))
     *_, drawn = root.iter(f"{SVG}polyline")
     xs = [float(point.split(",")[0]) for point in drawn.get("points").split()]
@@ -148,5 +151,5 @@ def test_charts_without_points_or_with_zero_on_a_logarithmic_axis_are_refused():
     with pytest.raises(ValueError, match="'t' has no points"):
         chart([], Axis("x"), Axis("y"), title="t")
     with pytest.raises(ValueError, match="y axis is logarithmic, so its values must be positive, got 0"):
-        chart([Line("a", [(1, 0), (2, 1)])], Axis("x"), Axis("y", log=True), title="t")
-    assert "<svg" in chart([Line("a", [(1, 0)])], Axis("x"), Axis("y"), title="one point")
+        chart([Series("a", [(1, 0), (2, 1)])], Axis("x"), Axis("y", log=True), title="t")
+    assert "<svg" in chart([Series("a", [(1, 0)])], Axis("x"), Axis("y"), title="one point")

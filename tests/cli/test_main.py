@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.cli.run import format_results
 from fastreason.runtime.stop_request import StopRequest
@@ -68,7 +69,10 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["fly"], "no command 'fly'; there are run, report, generate, grade, eval, edge, themes, bench, info"),
+        (
+            ["fly"],
+            "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, themes, bench, info",
+        ),
         (["run", "nothing"], "finding-4-process, quickstart, smoke"),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
@@ -102,17 +106,40 @@ def test_generate_shows_problems(capsys):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ([], "need --out FILE or --show N"),
+        ([], "one of --out PATH, --show N or --graph FILE.svg is required"),
         (["--out", "x", "--shard", "3"], "--shard must have the form I/N, got '3'"),
         (["--out", "x", "--shard", "3/2"], "0 <= shard < num_shards, got 1000, 3 and 2"),
         (["--out", "x", "--op", "two"], "--op must have the form 7, 2-10 or 3,5,9, got 'two'"),
         (["--out", "x", "--op", "50"], "op must be an integer in 2 .. 40, got 50"),
+        (["--out", "x", "--mixture", "pretrain", "--op", "3"], "--mixture pretrain defines its own op; omit --op"),
+        (["--out", "x", "--mixture", "pretrain", "--themes", "zoo"], "--mixture pretrain defines its own themes"),
+        (["--out", "x.csv"], "--out x.csv: the suffix '.csv' matches none of the formats jsonl, parquet, tokens"),
+        (["--out", "."], "--out . is a folder; use --format parquet or tokens, or name a file"),
+        (["--out", "x", "--max-value", "-1"], "max_value must be an integer in 1 .. 1000000, got -1"),
     ],
 )
 def test_generate_refuses(capsys, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     assert main(["generate", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_generate_takes_the_format_from_the_name(tmp_path):
+    for name, written in (("a.jsonl", "a.jsonl"), ("b", "b"), ("c.parquet", "c.parquet/0000-of-0001-00000.parquet")):
+        assert (
+            main(
+                ["generate", "--count", "3", "--max-value", "9", "--themes", "symbolic", "--out", str(tmp_path / name)]
+            )
+            == 0
+        )
+        assert (tmp_path / written).is_file()
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert rows == fr.TaskStream(fr.Mixture.uniform(range(2, 11), ["symbolic"], max_value=9))[0:3].rows()
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastreason {fr.__version__}\n"
 
 
 def test_themes_are_listed_and_learnt(capsys, tmp_path):
@@ -223,11 +250,11 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--resume"], "--resume and --texts need --out DIR"),
+        (["--resume"], "--resume and --texts require --out DIR"),
         (["--samples", "0"], "samples must be at least 1"),
         (["--op", "1-2"], "op must be an integer in 2 .. 40, got 1"),
         (["--themes", "zoo"], "does not know every word of theme zoo"),
-        (["--threads", "-1"], "--threads >= 0"),
+        (["--threads", "-1"], "--threads and --seed must be at least 0"),
         (["--recipe", "nothing"], "finding-4-process, quickstart, smoke"),
         (["--temperature", "-1"], "temperature must be 0 or at least 1e-06"),
     ],
@@ -260,7 +287,7 @@ def test_a_stop_is_a_status(capsys, checkpoint, tmp_path, monkeypatch, terminate
     monkeypatch.setattr("fastreason.cli.evaluate.load_sampler", lambda *_: sampler)
     flags = [str(checkpoint), "--op", "2-8", *SYMBOLIC]
     assert main(["eval", *flags, "--problems", "1", "--samples", "2", "--out", str(tmp_path)]) == status
-    assert "--resume goes on from here" in capsys.readouterr().err
+    assert "with --resume to continue" in capsys.readouterr().err
     # what is known of the edge is told
     assert main(["edge", *flags, "--samples", "2", "--first", "1"]) == status
     assert capsys.readouterr().out.count(" ?") == 7

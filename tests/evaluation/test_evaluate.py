@@ -187,10 +187,10 @@ def test_weights_of_ranges():
         ({"problems": 0}, "problems must be at least 1"),
         ({"temperature": -1.0}, "temperature must be 0 or at least 1e-06"),
         ({"top_p": 0.0}, "top_p must be in 0 < x <= 1"),
-        ({"ranges": {"edge": {"3-4": 1.0}}}, "range edge has op 4, which the mixture has not"),
-        ({"ranges": {"edge": {"2": -1.0}}}, "range edge: needs a weight > 0"),
+        ({"ranges": {"edge": {"3-4": 1.0}}}, "range edge has op 4, which is not in the mixture"),
+        ({"ranges": {"edge": {"2": -1.0}}}, "range edge: must have a weight > 0"),
         ({"ranges": {"edge": {"two": 1.0}}}, "range edge must have the form 7, 2-10 or 3,5,9, got 'two'"),
-        ({"ranges": {"edge": {"5-2": 1.0}}}, "range edge: '5-2' holds no op"),
+        ({"ranges": {"edge": {"5-2": 1.0}}}, "range edge: '5-2' contains no op"),
     ],
 )
 def test_settings_out_of_range(change, message):
@@ -303,9 +303,9 @@ def test_a_stop_request_ends_between_two_parts(tmp_path, monkeypatch):
 
 def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch):
     open_folder(tmp_path / "e", SETTINGS, 3, resume=False)
-    with pytest.raises(ValueError, match="holds an evaluation; --resume goes on with it"):
+    with pytest.raises(ValueError, match="holds an evaluation; continue it with --resume"):
         open_folder(tmp_path / "e", SETTINGS, 3, resume=False)
-    with pytest.raises(ValueError, match="of another evaluation: problems was 5, now it is 6"):
+    with pytest.raises(ValueError, match="holds another evaluation: problems was 5, now it is 6"):
         open_folder(tmp_path / "e", replace(SETTINGS, problems=6), 3, resume=True)
     with pytest.raises(ValueError, match="seed was 3, now it is 4"):
         open_folder(tmp_path / "e", SETTINGS, 4, resume=True)
@@ -315,11 +315,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch):
         open_folder(tmp_path / "e", SETTINGS, 3, resume=True, model={"config.json": "0"})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="not empty and holds no evaluation"):
+    with pytest.raises(ValueError, match="not empty and not an evaluation"):
         open_folder(tmp_path / "full", SETTINGS, 3, resume=False)
     evaluate_sampler(Oracle(), SETTINGS, seed=3, folder=open_folder(tmp_path / "e", SETTINGS, 3, resume=True))
     (tmp_path / "e" / "samples" / "op-02-0000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"op-02-0000.parquet cannot be read .* remove it, and --resume does it again"):
+    with pytest.raises(ValueError, match=r"op-02-0000.parquet cannot be read .* remove it, and --resume will redo it"):
         evaluate_sampler(Oracle(), SETTINGS, seed=3, folder=open_folder(tmp_path / "e", SETTINGS, 3, resume=True))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'fastreason\[parquet\]'"):
@@ -407,7 +407,7 @@ def test_problems_with_unknown_words_are_refused_before_the_work():
     with pytest.raises(ValueError, match=r"does not know every word of theme zoo with max_value 1000 \(op 2"):
         evaluate(model, tokenizer, EvaluateSettings(mixture=[{"op": [2]}], problems=1, samples=1, k=[1]))
     short = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), max_position_embeddings=8))
-    with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, the model only 8 positions"):
+    with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, the model has only 8 positions"):
         evaluate(short, tokenizer, SETTINGS)
 
 

@@ -16,7 +16,7 @@ import fastreason as fr
 from fastreason import StepStatus
 from fastreason.cli.main import main
 from fastreason.evaluation import completion_files
-from fastreason.evaluation.grade_completions import COLUMNS, grade_file
+from fastreason.evaluation.grade_completions import COLUMNS, RELEASED_COLUMNS, grade_file
 from fastreason.grading.failure_kinds import FailureKind
 
 STREAM = fr.TaskStream(fr.Mixture.uniform(op=[2, 5, 11], themes=["zoo", "symbolic"]), seed=4, split="test")
@@ -54,14 +54,17 @@ def verdicts_of(paths, **settings):
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()], summary
 
 
-def test_a_line_says_all_of_a_completion(files):
-    rows, summary = verdicts_of(files([{"row": i, "completions": samples_of(i)} for i in range(12)]))
+@pytest.mark.parametrize("released", [False, True])
+def test_a_line_says_all_of_a_completion(files, released):
+    paths = files([{"row": i, "completions": samples_of(i)} for i in range(12)])
+    rows, summary = verdicts_of(paths, released=released)
     assert [(row["row"], row["sample"]) for row in rows] == [(i, k) for i in range(12) for k in range(4)]
     assert [row["failure"] for row in rows] == FAILURES * 12
     wanted = fr.grade_texts(
         [BATCH.solutions[i] for i in range(12) for _ in range(4)], [text for i in range(12) for text in samples_of(i)]
     )
-    for name in COLUMNS:
+    assert [name for name in rows[0] if name.startswith("released")] == list(RELEASED_COLUMNS if released else ())
+    for name in (*COLUMNS, *(RELEASED_COLUMNS if released else ())):
         got = np.array([row[name] for row in rows], dtype=float)  # null is no number
         np.testing.assert_allclose(got, getattr(wanted, name), atol=1e-6)
     assert rows[0]["verified"] is True
@@ -185,7 +188,7 @@ def test_rows_that_share_an_id_are_told_apart_by_op_and_template(files, capsys):
         files([{**row, "completion": RIGHT[i]} for row, i in zip(said, [1, 3, 2, 0], strict=True)], gold)
     )
     assert [row["row"] for row in rows] == [1, 3]
-    assert capsys.readouterr().err.count("completions.jsonl:3: id 10 names 2 gold rows; give row") == 1
+    assert capsys.readouterr().err.count("completions.jsonl:3: id 10 matches 2 gold rows; use row") == 1
 
 
 def released(i: int, index: int, text: str) -> dict:
@@ -224,7 +227,7 @@ def test_released_numbers_count_within_an_op(files, capsys):
     assert [row["row"] for row in rows] == list(range(12 - len(mine), 12))
     assert all(row["failure"] == "NONE" for row in rows)
     error = capsys.readouterr().err
-    assert f"gold_answer '999' is not that of gold row {12 - len(mine)}" in error
+    assert f"gold_answer '999' differs from that of gold row {12 - len(mine)}" in error
     assert "no gold row has op 99" in error
 
 
@@ -232,10 +235,16 @@ def test_the_reference_file_of_verdicts(reference, tmp_path):
     from ..conftest import REFERENCE
 
     paths = REFERENCE / "problems_hard.jsonl.gz", REFERENCE / "verdicts_hard.jsonl.gz"
-    grade_file(*paths, tmp_path / "out.parquet")
+    grade_file(*paths, tmp_path / "out.parquet", released=True)
     found, wanted = pq.read_table(tmp_path / "out.parquet").to_pylist(), reference("verdicts_hard.jsonl.gz")
     assert [row["row"] for row in found] == [row["row"] for row in wanted]
     assert [row["released_verified"] for row in found] == [row["verified"] for row in wanted]
+
+
+def test_released_verdicts_need_a_file_to_go_to(files):
+    paths = files([{"row": 0, "completion": ""}])
+    with pytest.raises(ValueError, match="grade: released verdicts are written to `out`, which is None"):
+        grade_file(*paths, released=True)
 
 
 # --- what cannot be used ----------------------------------------------------------------------------------------------
@@ -246,18 +255,18 @@ UNUSABLE = [
     (b"\x00", "not JSON: "),
     (b"[" * 100_000, "not JSON: "),
     (b"1" * 10_000, "not JSON: "),
-    (b"[1]", "no JSON object but list"),
-    (b"null", "no JSON object but NoneType"),
-    ({"row": 12, "completion": ""}, "row 12 is not in 0 .. 11"),
-    ({"row": -1, "completion": ""}, "row -1 is not in 0 .. 11"),
+    (b"[1]", "must be a JSON object, got list"),
+    (b"null", "must be a JSON object, got NoneType"),
+    ({"row": 12, "completion": ""}, "row must be in 0 .. 11, got 12"),
+    ({"row": -1, "completion": ""}, "row must be in 0 .. 11, got -1"),
     ({"row": "3", "completion": ""}, "row must be an integer, got '3'"),
     ({"row": True, "completion": ""}, "row must be an integer, got True"),
-    ({"id": "nobody", "completion": ""}, "id 'nobody' names no gold row"),
-    ({"row": 1}, "no text; need completions, completion, response, output, text, gen_solution_answer"),
-    ({"row": 1, "completion": 7}, "no text; need"),
+    ({"id": "nobody", "completion": ""}, "id 'nobody' matches no gold row"),
+    ({"row": 1}, "no text; must have completions, completion, response, output, text, gen_solution_answer"),
+    ({"row": 1, "completion": 7}, "no text; must have"),
     ({"row": 1, "completions": ["a", None]}, "completions[1] must be a text, got None"),
     ({"row": 1, "completions": []}, "completions is empty"),
-    ({"completion": "a"}, "none of row, id and __idx, which lines before it have"),
+    ({"completion": "a"}, "has none of row, id and __idx, unlike earlier lines"),
 ]
 
 
@@ -291,10 +300,10 @@ def test_gold_rows_that_cannot_be_used(files, capsys):
         "gold.jsonl:3: no solution",
         "gold.jsonl:4: op must be an integer, got 'x'",
         "gold.jsonl:7: op must be in 0 .. 2**31 - 1",
-        "gold.jsonl:8: solution has no step that can be read",
-        "gold.jsonl:9: solution has no answer that can be read",
-        "completions.jsonl:2: gold row 1 has no solution that can be read",
-        "completions.jsonl:4: gold row 6 has no solution that can be read",
+        "gold.jsonl:8: solution has no readable step",
+        "gold.jsonl:9: solution has no readable answer",
+        "completions.jsonl:2: gold row 1 has no readable solution",
+        "completions.jsonl:4: gold row 6 has no readable solution",
     ):
         assert error.count(line) == 1
     assert list(summary.skipped.values()) == [0, 6, 2]
@@ -309,7 +318,7 @@ def test_a_gold_row_that_cannot_be_read_is_status_1(files, capsys):
     assert main([*arguments, "--results", str(results)]) == 1
     last = capsys.readouterr().out.splitlines()[-2:]
     assert last[0] == "11 completions of 11 problems; 1 malformed lines skipped"
-    assert last[1] == "1 gold rows cannot be read; 1 lines that answer them have no verdict"
+    assert last[1] == "1 gold rows are unreadable; 1 lines for them have no verdict"
     content = json.loads(results.read_text())
     assert [content[name] for name in ("samples", "malformed", "unreadable_gold", "without_gold")] == [11, 1, 1, 1]
     files([{"row": i, "completion": RIGHT[i]} for i in range(11)] + [b"{"])
@@ -336,7 +345,7 @@ def test_gzip_whole_and_cut_off(files, capsys):
     assert 0 < len(rows) < 600
     assert rows == wanted[: len(rows)]
     assert summary.skipped["malformed"] == 1
-    assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read on from here" in capsys.readouterr().err
+    assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read further" in capsys.readouterr().err
 
 
 @given(
@@ -378,10 +387,11 @@ def test_any_lines(lines, tmp_path_factory):
         ({"--out": "gold.jsonl"}, "gold.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub/../completions.jsonl"}, "completions.jsonl would be overwritten by its own verdicts"),
         ({"--out": "sub"}, "sub is a folder"),
-        ({"--format": "parquet"}, "--format needs --out FILE"),
+        ({"--format": "parquet"}, "--format requires --out FILE"),
+        ({"--released": None}, "--released requires --out FILE"),
         ({"--threads": "-1"}, "--threads must be at least 0, got -1"),
-        ({"--gold": "empty"}, "empty has no row with a solution"),
-        ({"--completions": "empty"}, "empty has no completion of a gold row"),
+        ({"--gold": "empty"}, "empty has no row with a readable solution"),
+        ({"--completions": "empty"}, "empty has no completion for any gold row"),
         ({"--completions": "five"}, "five has 5 lines without row, id or __idx"),
     ],
 )
@@ -392,9 +402,9 @@ def test_bad_arguments_are_status_2(files, monkeypatch, tmp_path, capsys, flags,
     (tmp_path / "empty").touch()
     (tmp_path / "five").write_text('{"completion": "a"}\n' * 5, encoding="utf-8")
     arguments = {"--gold": "gold.jsonl", "--completions": "completions.jsonl", "--out": "out.jsonl", **flags}
-    if "--format" in flags:
+    if "--format" in flags or "--released" in flags:
         del arguments["--out"]
-    assert main(["grade", *(word for pair in arguments.items() for word in pair)]) == 2
+    assert main(["grade", *(word for pair in arguments.items() for word in pair if word)]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out.jsonl*"))
     with pytest.raises(SystemExit) as stop:

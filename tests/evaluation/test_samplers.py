@@ -84,7 +84,7 @@ def test_another_architecture_is_evaluated_through_transformers(llama, problems,
     with pytest.raises(ValueError, match="llama"):
         load_sampler(llama, Sampling(), "fastreason")
     sampler = load_sampler(llama, Sampling(temperature=1.0, max_new_tokens=10))
-    assert "read by transformers, since our decoder does not" in capsys.readouterr().err
+    assert "loaded by transformers, because our decoder does not support it" in capsys.readouterr().err
     a, b, other = (sampler.sample(problems, 4, seed=seed) for seed in (1, 1, 2))
     assert [a.text(i) for i in range(24)] == [b.text(i) for i in range(24)]
     assert [a.text(i) for i in range(24)] != [other.text(i) for i in range(24)]

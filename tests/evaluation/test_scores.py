@@ -82,7 +82,7 @@ def test_a_model_that_cannot_be_asked_is_an_error(measure, tmp_path):
     name = measure.__name__
     with pytest.raises(ValueError, match=f"{name}: a Decoder needs the tokenizer argument"):
         measure(model, MIX)
-    with pytest.raises(ValueError, match=f"{name}: tokenizer goes with a Decoder"):
+    with pytest.raises(ValueError, match=f"{name}: tokenizer is for a Decoder only"):
         measure(str(tmp_path), MIX, tokenizer=tokenizer)
     with pytest.raises(ValueError, match=f"{name}: model must be a Decoder or a Hugging Face folder, got int"):
         measure(3, MIX)

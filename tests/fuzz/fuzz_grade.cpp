@@ -1,7 +1,7 @@
 // Feeds the readers and verifiers any bytes, under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer.
 //
 // An input is a gold solution and a completion with the byte 0x1E between them; without that byte both are the whole
-// input. Every text is graded in both styles and by the released scorer. What must hold whatever they are is checked.
+// input. Every text is graded in both styles. What must hold whatever they are is checked.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "grade/batch.h"
-#include "grade/released.h"
 
 namespace fastreason {
 
@@ -121,16 +120,6 @@ void check_numbers(std::string_view text) {
   }
 }
 
-void check_released(std::string_view gold, std::string_view completion) {
-  ReleasedScorer scorer;
-  scorer.set_gold(gold);
-  ReleasedDetail detail;
-  const ReleasedVerdict verdict = scorer.score(completion, &detail);
-  require(verdict.process_reward >= 0.0 && verdict.process_reward <= 1.0, "the released reward is a share");
-  require(static_cast<int>(detail.missing.size()) == verdict.num_missing, "the released counts are those of the lists");
-  require(!verdict.verified || verdict.num_missing == 0, "nothing is missing in what the released scorer verifies");
-}
-
 }  // namespace
 
 }  // namespace fastreason
@@ -146,6 +135,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fastreason::check_appended(gold, completion, style);
   fastreason::check(gold, completion, fastreason::Style::kPublished);
   fastreason::check(gold, completion, fastreason::Style::kSymbolic);
-  fastreason::check_released(gold, completion);
   return 0;
 }

@@ -1,7 +1,7 @@
-"""The released scorer in C++: its recorded verdicts, a twin in plain Python, its rules, hostile texts."""
+"""The released scorer in Python: its recorded verdicts, its rules, its header expression, hostile texts."""
 
 import random
-from typing import Any
+import re
 
 import numpy as np
 import pytest
@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastreason as fr
-from fastreason import _core
-
-from . import released_twin
+from fastreason.grading import released
+from fastreason.grading.released import Score, evaluate, released_verdicts
 
 GOLD = (
     "Define red kite in Alder Field as q; so q = 2. Define grey owl in Alder Field as B; m = q = 2; so B = 3 + m = 3 + "
@@ -20,34 +19,13 @@ GOLD = (
 LISTS = ("missing", "extra", "wrong_value", "wrong_parents")
 
 
-def score(golds: list[Any], completions: list[Any], threads: int = 1) -> list[dict[str, Any]]:
-    """Verdicts of the core as one dict each, in the words of the twin."""
-    arrays = _core.grade_released(golds, completions, threads=threads, detail=True)
-    rows = []
-    for i in range(len(completions)):
-        row = {key.removeprefix("released_"): values[i] for key, values in arrays.items()}
-        row = {key: value if isinstance(value, list) else value.item() for key, value in row.items()}
-        row["answer"] = None if np.isnan(row["answer"]) else row["answer"]
-        assert [row["num_" + key] for key in LISTS] == [len(row[key]) for key in LISTS]
-        rows.append(row)
-    return rows
+def score(gold: str | bytes, completion: str | bytes) -> Score:
+    (found,) = released.score([gold], [completion])
+    return found
 
 
-def assert_twins_agree(gold: str | bytes, completion: str | bytes) -> None:
-    for text in (gold, completion):
-        assert_read_alike(text)
-    (got,) = score([gold], [completion])
-    for key, want in released_twin.score(gold, completion).items():
-        # shares are float32 in the core
-        assert got[key] == (pytest.approx(want, abs=1e-6) if "process" in key else want), (key, gold, completion)
-
-
-def assert_read_alike(text: str | bytes) -> None:
-    got = _core.read_released(text)
-    want = released_twin.read(text)
-    steps = [(step.name, repr(step.value), sorted(step.parents)) for step in want.steps]
-    assert [(name, repr(value), sorted(parents)) for name, value, parents in got["steps"]] == steps, repr(text)
-    assert got["answer"] == want.answer, repr(text)
+def steps_of(text: str | bytes) -> list[tuple[str, float | None, list[str]]]:
+    return [(name, step.value, sorted(step.parents)) for name, step in released.read(text).steps]
 
 
 # --- the recorded verdicts of the released scorer -------------------------------------------------------------------
@@ -57,33 +35,31 @@ def assert_read_alike(text: str | bytes) -> None:
 def test_every_reference_row_is_scored_alike(reference, level, num_rows):
     problems, rows = reference(f"problems_{level}.jsonl.gz"), reference(f"verdicts_{level}.jsonl.gz")
     assert len(rows) == num_rows
-    verdicts = score([problems[row["row"]]["solution"] for row in rows], [row["completion"] for row in rows])
+    verdicts = released.score([problems[row["row"]]["solution"] for row in rows], [row["completion"] for row in rows])
     for row, got in zip(rows, verdicts, strict=True):
-        blend = 0.2 * got["outcome"] + 0.8 * got["process_reward"] if got["outcome"] else 0.0
+        blend = 0.2 * got.outcome + 0.8 * got.process_reward if got.outcome else 0.0
         want = {
             "num_gold": row["gold_steps"],
             "num_predicted": row["pred_steps"],
             "outcome": row["outcome_reward"],
             **{key: row[key] for key in (*LISTS, "answer", "answer_mismatch", "verified")},
         }
-        assert {key: got[key] for key in want} == want, row
-        shares = (got["process_accuracy"], got["process_reward"], blend, blend if got["penalty"] == 0 else 0.0)
+        assert {key: getattr(got, key) for key in want} == want, row
+        shares = (got.process_accuracy, got.process_reward, blend, blend if got.penalty == 0 else 0.0)
         names = ("process_accuracy", "process_reward", "blend_0p2_0p8", "strict")
         assert shares == pytest.approx([row[name] for name in names], abs=1e-6), row
 
 
-@pytest.mark.parametrize("level", ["medium", "hard"])
-def test_the_twin_scores_reference_rows_alike(reference, level):
-    problems, rows = reference(f"problems_{level}.jsonl.gz"), reference(f"verdicts_{level}.jsonl.gz")
-    for row in rows[::5]:
-        got = released_twin.score(problems[row["row"]]["solution"], row["completion"])
-        assert {key: got[key] for key in (*LISTS, "answer", "verified")} == {
-            key: row[key] for key in (*LISTS, "answer", "verified")
-        }
-        assert got["process_reward"] == pytest.approx(row["process_reward"])
+# --- headers --------------------------------------------------------------------------------------------------------
+
+# the released program's own expression, which takes quadratic time
+HEADER = re.compile(r"Define\s+(.*?)\s+(?:as|a)\s+(?:[A-Za-z]+\s+)*([A-Za-z]);", re.IGNORECASE | re.DOTALL)
 
 
-# --- the twin -------------------------------------------------------------------------------------------------------
+def assert_headers_are_those_of_the_expression(text: str) -> None:
+    want = [(match.start(), match.end(), match[1], match[2]) for match in HEADER.finditer(text)]
+    assert [tuple(header) for header in released.headers(text)] == want, repr(text)
+
 
 # pieces of headers, names, assignments, tags and numbers, with the characters that Python classes in odd ways
 PIECES = [
@@ -98,81 +74,32 @@ PIECES = [
 fragments = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=40).map("".join)
 
 
-@given(gold=fragments, completion=fragments)
-def test_any_texts_are_scored_like_the_twin(gold, completion):
-    assert_twins_agree(gold, completion)
-    assert_twins_agree(GOLD, completion)
+@given(text=fragments)
+def test_headers_of_any_text_are_those_of_the_expression(text):
+    assert_headers_are_those_of_the_expression(text)
 
 
-@given(
-    gold=st.binary(max_size=60),
-    completion=st.lists(st.sampled_from(PIECES), max_size=20).map("".join),
-    at=st.integers(0, 200),
-)
-def test_any_bytes_are_scored_like_the_twin(gold, completion, at):
-    data = completion.encode("utf-8", "surrogatepass")
-    assert_twins_agree(gold, data[:at] + gold + data[at + 1 :])  # cuts through characters
-
-
-def test_many_random_headers_and_bodies_are_read_like_the_twin():
+def test_headers_of_many_random_texts_are_those_of_the_expression():
     rng = random.Random(0)
-    for pieces, length in ((PIECES[:32], 12), (PIECES[28:60], 12), (PIECES, 25)):
-        for _ in range(4000):
-            prefix = "Define k as q; q = 2. Define u as T; T = " if rng.random() < 0.5 else ""
-            assert_read_alike(prefix + "".join(rng.choices(pieces, k=rng.randrange(length))))
+    parts = [*PIECES[:32], *("as", "a", " ", "  ", "q;", "b ", "Define", "Define\u00a0", "a\u017f", "1")]
+    for _ in range(20_000):
+        assert_headers_are_those_of_the_expression("".join(rng.choices(parts, k=rng.randrange(12))))
 
 
-CELLS = [(mode, depth) for mode in ("forward", "reverse") for depth in (2, 3)]
-
-
-@pytest.mark.parametrize("mode, depth", CELLS)
-@pytest.mark.parametrize("theme", ["zoo", "school", "festival"])
-def test_corrupted_solutions_are_scored_like_the_twin(theme, mode, depth):
-    mixture = fr.Mixture.uniform(op=range(2, 16), themes=[theme], modes=[mode], depths=[depth])
-    batch, rng = fr.TaskStream(mixture, seed=3)[0:60], random.Random(3)
-    others = [
-        "7",
-        "q",
-        "x",
-        "Define",
-        "=",
-        "",
-        "as",
-        "a",
-        "x;",
-        "(",
-        "8.5",
-        "-3",
-        "Answer:",
-        "<answer>",
-        "so",
-        "x = 3.",
-    ]
-    for i, solution in enumerate(batch.solutions):
-        document = batch.documents[i].removeprefix(batch.prompts[i]).removesuffix("[EOS]")
-        for text in (solution, document):
-            words = text.split(" ")
-            for _ in range(rng.randrange(4)):
-                action, at = rng.randrange(4), rng.randrange(len(words))
-                if action == 0:
-                    words[at] = rng.choice(others)
-                elif action == 1:
-                    words[at] = rng.choice(words)
-                elif action == 2:
-                    words.insert(at, rng.choice(words))
-                elif len(words) > 1:
-                    del words[at]
-            assert_twins_agree(solution, " ".join(words))
+@given(gold=st.one_of(fragments, st.binary(max_size=60)), completion=st.one_of(fragments, st.binary(max_size=60)))
+def test_any_text_has_a_score(gold, completion):
+    for found in (score(gold, completion), score(GOLD, completion)):
+        assert 0 <= found.process_accuracy <= 1 and 0 <= found.process_reward <= 1 and found.outcome in (0, 1)
+        assert not found.verified or not found.missing
 
 
 @pytest.mark.parametrize("theme", ["zoo", "school", "festival"])
 def test_forward_solutions_are_verified_against_themselves(theme):
     mixture = fr.Mixture.uniform(op=range(2, 21), themes=[theme], modes=["forward"], depths=[2, 3])
-    batch = fr.TaskStream(mixture, seed=4)[0:500]
-    documents = [batch.documents[i].removeprefix(batch.prompts[i]) for i in range(500)]
-    verdicts = _core.grade_released(batch.solutions, documents)
-    assert verdicts["released_verified"].all() and (verdicts["released_process_reward"] == 1).all()
-    assert (verdicts["released_outcome"] == 1).all() and (verdicts["penalty"] == 0).all()
+    batch = fr.TaskStream(mixture, seed=4)[0:200]
+    documents = [document.removeprefix(prompt) for document, prompt in zip(batch.documents, batch.prompts, strict=True)]
+    for found in released.score(batch.solutions, documents):
+        assert found.verified and found.process_reward == found.outcome == 1 and found.penalty == 0
 
 
 # --- the rules, one by one ------------------------------------------------------------------------------------------
@@ -239,8 +166,7 @@ LARGE = 9999999999999998.0
     ],
 )
 def test_steps_are_read_by_the_rules(text, steps):
-    assert _core.read_released(text)["steps"] == steps
-    assert_read_alike(text)
+    assert steps_of(text) == steps
 
 
 @pytest.mark.parametrize(
@@ -267,9 +193,8 @@ def test_steps_are_read_by_the_rules(text, steps):
     ],
 )
 def test_answers_are_read_by_the_rules(text, answer, outcome):
-    (got,) = score([GOLD], [text])
-    assert (got["answer"], got["outcome"], got["answer_mismatch"]) == (answer, outcome, answer != 7)
-    assert_twins_agree(GOLD, text)
+    got = score(GOLD, text)
+    assert (got.answer, got.outcome, got.answer_mismatch) == (answer, outcome, answer != 7)
 
 
 @pytest.mark.parametrize(
@@ -285,9 +210,7 @@ def test_answers_are_read_by_the_rules(text, answer, outcome):
     ],
 )
 def test_gold_answers_are_read_by_the_rules(gold, completion, outcome):
-    (got,) = score([gold], [completion])
-    assert got["outcome"] == outcome
-    assert_twins_agree(gold, completion)
+    assert score(gold, completion).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -310,11 +233,60 @@ def test_gold_answers_are_read_by_the_rules(gold, completion, outcome):
     ],
 )
 def test_scores_are_counted_by_the_rules(gold, completion, penalty, process_reward, process_accuracy, verified):
-    (got,) = score([gold], [completion])
-    assert (got["penalty"], got["verified"]) == (penalty, verified)
-    assert got["process_reward"] == pytest.approx(process_reward)
-    assert got["process_accuracy"] == pytest.approx(process_accuracy)
-    assert_twins_agree(gold, completion)
+    got = score(gold, completion)
+    assert (got.penalty, got.verified) == (penalty, verified)
+    assert got.process_reward == pytest.approx(process_reward)
+    assert got.process_accuracy == pytest.approx(process_accuracy)
+
+
+KNOWN = "Define b as x; x = -3. Define c as y; 2.5. Define d as T; T = "
+
+
+@pytest.mark.parametrize(
+    "expression, value",
+    [
+        ("7 / 2", 3.5),
+        ("-7 // 2", -4),
+        ("7 // -2", -4),
+        ("-x // 2", 1),
+        ("y // -0 + 4", 4),  # division by zero: the last number
+        ("(1\n+\r\n2)", 3),
+        ("1\n+ 2", 2),
+        ("00 - 1", -1),
+        ("1 - 007", 7),
+        ("1 - 2(3)", 3),
+        ("() * 5", 5),
+        ("2 x", -1),  # 2 -3.0
+        ("7 x // 2", 6),  # 7 - 3.0 // 2
+        ("y x * (x x)", 20.5),
+        ("2 y", 2),
+        ("2 ** 3", 3),  # powers are refused
+        ("1 + 2\u00a0", 3),  # a blank beyond ASCII at an end is none
+        ("1\u00a0+ 2", 2),
+        ("1 + \v2", 2),
+        ("1 +\f2", 3),
+        ("12345678901234567890 - 12345678901234567889", 1),
+        ("12345678901234567890 * 9876543210 // 9876543211", float(12345678901234567890 * 9876543210 // 9876543211)),
+        ("9007199254740993 + 0", 9007199254740992.0),  # halves to even
+        ("9007199254740995 + 0", 9007199254740996.0),
+        ("1" + "0" * 400 + " -1", -1),  # no float holds it: refused
+        ("1" + "0" * 400, np.inf),  # but as the last number written it is infinite
+        ("(" * 200 + "1 + 1" + ")" * 200, 2),
+        ("(" * 201 + "1 + 3" + ")" * 201, 3),
+        ("-" * 100 + "5 + 1", 6),
+    ],
+)
+def test_expressions_have_pythons_value(expression, value):
+    assert steps_of(KNOWN + expression + ";")[2][1] == value
+
+
+@pytest.mark.parametrize("expression", ["1 + " * 249 + "1", "-" * 999 + "1", "1 - " * 200 + "(-" * 40 + "1" + ")" * 40])
+def test_the_value_of_a_long_expression_does_not_depend_on_who_asks(expression):
+    def from_deep(frames: int) -> float | None:
+        return evaluate(expression, {}) if frames == 0 else from_deep(frames - 1)
+
+    assert from_deep(0) == from_deep(500) == eval(expression)
+    assert evaluate(expression + " " * 1000 + "+ 1", {}) is None
 
 
 # --- any input ------------------------------------------------------------------------------------------------------
@@ -362,48 +334,36 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:24]))
 def test_a_megabyte_of_hostile_text_takes_no_quadratic_time(text):
-    # some 50 ms each; one quadratic step would take hours
-    arrays = _core.grade_released([GOLD, text], [text, GOLD])
-    assert not arrays["released_verified"][0]
+    # a second at most; one quadratic step would take hours
+    first, _ = released.score([GOLD, text], [text, GOLD])
+    assert not first.verified
 
 
 def test_ten_thousand_steps_are_counted():
     steps = [f"Define owl {i} as q; so q = {i}. " for i in range(10_000)]
-    (got,) = score(["".join(steps)], ["".join(reversed(steps))])
-    assert got["num_gold"] == got["num_predicted"] == 10_000 and got["verified"]
-    assert_read_alike("".join(steps[:300]))
+    got = score("".join(steps), "".join(reversed(steps)))
+    assert got.num_gold == got.num_predicted == 10_000 and got.verified
 
 
 def test_numbers_of_a_thousand_digits():
-    assert_read_alike("Define b as q; q = 1" + "0" * 1000 + ". Define c as k; k = 3; k = q.")
-    assert_read_alike("Define b as q; 0." + "0" * 1000 + "1 Answer: " + "1" * 1000 + ".5")
-    assert_read_alike("Define b as q; 0." + "3" * 1000 + " Answer: -" + "1" * 300 + "." + "5" * 700)
+    text = "Define b as q; q = 1" + "0" * 1000 + ". Define c as k; k = 3; k = q."
+    assert [value for _, value, _ in steps_of(text)] == [np.inf, 3]
+    assert steps_of("Define b as q; 0." + "3" * 1000) == [("b", 1 / 3, [])]
+    assert released.read("Answer: -" + "1" * 300 + "." + "5" * 700).answer == float("-" + "1" * 300)
 
 
-def test_completions_are_problem_major_and_threads_do_not_matter():
+def test_completions_are_problem_major():
     golds = [GOLD, GOLD.replace("red", "blue"), "Answer: 7."]
     completions = [golds[i] if i % 5 else "wrong" for i in range(3) for _ in range(100)]
-    one, many = score(golds, completions), score(golds, completions, threads=3)
-    assert one == many
-    assert [row["verified"] for row in one] == [i % 5 > 0 for i in range(3) for _ in range(100)]
+    assert [found.verified for found in released.score(golds, completions)] == [
+        i % 5 > 0 for i in range(3) for _ in range(100)
+    ]
 
 
-def test_counts_come_without_names_unless_asked():
-    plain = _core.grade_released([GOLD], [GOLD, "", GOLD])
-    assert plain["num_missing"].tolist() == [0, 3, 0] and "missing" not in plain
-    assert {key: str(plain[key].dtype) for key in plain} == {
-        **{f"released_{key}": "float32" for key in ("process_accuracy", "outcome", "process_reward")},
-        **dict.fromkeys(("released_verified", "answer_mismatch"), "bool"),
-        **dict.fromkeys(("penalty", "num_gold", "num_predicted", *("num_" + key for key in LISTS)), "int32"),
-        "answer": "float64",
-    }
-
-
-def test_bad_calls_name_the_argument():
-    with pytest.raises(ValueError, match=r"the same number for each problem.*got 3 completions for 2 gold solutions"):
-        _core.grade_released(["a", "b"], ["c"] * 3)
-    with pytest.raises(TypeError, match="texts must be str or bytes, item 1 is int"):
-        _core.grade_released(["a"], ["a", 3])
-    with pytest.raises(TypeError, match="texts must be str or bytes, item 0 is NoneType"):
-        _core.read_released(None)
-    assert len(_core.grade_released([], [])["answer"]) == 0
+def test_fields_of_verdicts_have_their_types():
+    names = ("process_accuracy", "outcome", "process_reward")
+    want = {"released_verified": "bool", **{f"released_{name}": "float32" for name in names}}
+    for golds in ([GOLD], []):
+        arrays = released_verdicts(golds, golds * 2)
+        assert {name: str(values.dtype) for name, values in arrays.items()} == want
+        assert [len(values) for values in arrays.values()] == [2 * len(golds)] * 4

@@ -76,8 +76,11 @@ NOT_REWARDS = [
     (lambda v: np.full(len(v), np.nan), "must return finite numbers, got nan for sample 0"),
     (lambda v: np.where(np.arange(len(v)) == 1, -np.inf, 0), "must return finite numbers, got -inf for sample 1"),
     # the square of 3e38 is infinite in float32: deviations would be, too, and advantages 0
-    (lambda v: [0.0, 3e38] * (len(v) // 2), r"must return numbers of at most 1e\+15, got 3e\+38 for sample 1"),
-    (lambda v: -1e300 * np.ones(len(v)), r"must return numbers of at most 1e\+15, got -1e\+300 for sample 0"),
+    (
+        lambda v: [0.0, 3e38] * (len(v) // 2),
+        r"must return numbers of magnitude at most 1e\+15, got 3e\+38 for sample 1",
+    ),
+    (lambda v: -1e300 * np.ones(len(v)), r"must return numbers of magnitude at most 1e\+15, got -1e\+300 for sample 0"),
     (lambda v: np.zeros(3), r"must return one number for each of the \d+ samples.*got shape \(3,\)"),
     (lambda v: np.zeros((len(v), 1)), r"must return one number for each of .* got shape \(\d+, 1\)"),
     (lambda v: 1.0, r"must return one number for each of .* got shape \(\)"),

@@ -13,9 +13,7 @@ NO_ANSWER = GOLD.replace("Answer: 7.", "")
 @pytest.mark.parametrize("per_gold", [1, 3])
 def test_it_is_an_error_that_names_it(gold, what, per_gold):
     golds = [GOLD, SYMBOLIC_GOLD, gold, gold]
-    with pytest.raises(
-        ValueError, match=rf"grade_texts: gold_solutions\[2\] has no {what} that can be read: '{gold[:9]}"
-    ):
+    with pytest.raises(ValueError, match=rf"grade_texts: gold_solutions\[2\] has no readable {what}: '{gold[:9]}"):
         fr.grade_texts(golds, [GOLD] * 4 * per_gold)
 
 

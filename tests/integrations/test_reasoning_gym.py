@@ -75,9 +75,9 @@ def test_an_answer_in_parts_and_an_entry_without_a_solution():
     assert dataset(reward="strict").score_answer(parts, entry) == 1.0
     bare = {"question": "", "answer": "7", "metadata": {}}
     assert [dataset().score_answer(answer, bare) for answer in ("7", "8", gold, None)] == [1.0, 0.0, 1.0, 0.0]
-    with pytest.raises(ValueError, match="gold 0 has no step that can be read: '7'"):
+    with pytest.raises(ValueError, match="gold 0 has no readable step: '7'"):
         dataset(reward="strict").score_answer(gold, bare)
-    with pytest.raises(ValueError, match="gold 0 has no answer that can be read: 'seven'"):
+    with pytest.raises(ValueError, match="gold 0 has no readable answer: 'seven'"):
         dataset().score_answer(gold, {"answer": "seven"})
     with pytest.raises(ValueError, match="answer must be a text or a list of parts"):
         dataset().score_answer(7, entry)

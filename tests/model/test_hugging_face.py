@@ -101,10 +101,10 @@ def test_the_released_config_is_read():
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types must all be 'full_attention', got"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type must be 'default', got 'linear'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.rope_type must be 'default', got 'yarn'"),
-        ({"rope_parameters": ROPE | {"factor": 2.0}}, "rope_parameters.factor is not known here, got 2.0"),
+        ({"rope_parameters": ROPE | {"factor": 2.0}}, "rope_parameters.factor is an unknown field, got 2.0"),
         ({"rope_parameters": "none"}, "rope_parameters must be an object, got 'none'"),
         ({"rope_parameters": ROPE}, r"there must be one rope_theta, got \{'rope_theta': 1000000.0, 'rope_param"),
-        ({"num_experts": 8}, "num_experts is not known here, got 8; remove it if"),
+        ({"num_experts": 8}, "num_experts is an unknown field, got 8; remove it if"),
         ({"hidden_size": "64"}, "hidden_size must be an integer, got '64'"),
         ({"hidden_size": 64.0}, "hidden_size must be an integer, got 64.0"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false, got 1"),
@@ -136,7 +136,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
             r"model.norm.weight must have shape \(64,\), .*, got \(63,\)",
         ),
         ({"model.norm.weight": torch.ones(64).int()}, r"model.norm.weight must be .*, got torch.int32"),
-        ({"model.layers.2.mlp.up_proj.weight": torch.ones(1)}, "'model.layers.2.mlp.up_proj.weight' is no weight of"),
+        (
+            {"model.layers.2.mlp.up_proj.weight": torch.ones(1)},
+            "'model.layers.2.mlp.up_proj.weight' is not a weight of",
+        ),
         ({"lm_head.weight": torch.ones(31, 64)}, "lm_head.weight differs from the embedding, so tie_word_embeddings"),
     ]:
         changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}

@@ -199,9 +199,9 @@ def test_settings_out_of_range(change, message):
 
 def test_what_does_not_fit_is_refused():
     curriculum = EdgeCurriculum(MIXTURE, 8, 0)
-    with pytest.raises(ValueError, match=r"rewards must be \[8, samples\], got \(8,\)"):
+    with pytest.raises(ValueError, match=r"rewards must have shape \[8, samples\], got \(8,\)"):
         curriculum.observe(curriculum.draw(0), np.zeros(8))
-    with pytest.raises(ValueError, match="the state is of 2 cells, the mixture has 11"):
+    with pytest.raises(ValueError, match="the state has 2 cells, but the mixture has 11"):
         curriculum.restore({"speaking": [0, 0], "silent": [0, 0], "rewards": [0, 0]})
     with pytest.raises(ValueError, match="edge has no effect with curriculum 'fixed'"):
         PolicySettings(mixture=[PART], edge=BanditSettings(floor=0.2))

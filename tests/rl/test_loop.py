@@ -11,7 +11,7 @@ import torch
 import fastreason as fr
 from fastreason.grading import rewards
 from fastreason.rl import loop
-from fastreason.rl.groups import speaking
+from fastreason.rl.groups import has_advantage
 from fastreason.rl.loop import Groups, update
 from fastreason.rl.prompts import FixedMixture
 from fastreason.runtime.metrics_log import MetricsLog
@@ -88,7 +88,7 @@ def test_a_silent_group_has_exactly_no_gradient(tokenizer):
     given = torch.tensor([1.0, 0.0, 0.0, 1.0] * 2 + [0.3] * 8)
     whole = Groups.of(samples, given)
     advantages = loop.advantages(given, 4)
-    assert speaking(whole, advantages).tolist() == [True, True, False, False]
+    assert has_advantage(whole, advantages).tolist() == [True, True, False, False]
     first = fr.Decoder(model.config)
     first.load_state_dict(model.state_dict())
     update(model, Optimizer(model, chosen.optim), whole, advantages, chosen, 0.5)
@@ -230,7 +230,7 @@ def test_a_stage_does_not_go_on_without_its_reference(tmp_path, tokenizer):
     with pytest.raises(Interrupted):
         run_stage(small_model(tokenizer), tokenizer, chosen, tmp_path, stop, reward=by_number)
     shutil.rmtree(tmp_path / "c-reference")
-    with pytest.raises(ValueError, match=r"goes on with a KL to .*c-reference, which is missing"):
+    with pytest.raises(ValueError, match=r"cannot be resumed: its reference model .*c-reference is missing"):
         run_stage(small_model(tokenizer), tokenizer, chosen, tmp_path, reward=by_number)
 
 
@@ -290,7 +290,7 @@ def test_a_curriculum_is_chosen_by_name(tmp_path, tokenizer, monkeypatch):
 
 
 def test_a_draw_has_as_many_prompts_as_the_settings_say(tmp_path, tokenizer):
-    with pytest.raises(ValueError, match="a draw must be of prompts = 3 problems, got 4"):
+    with pytest.raises(ValueError, match="a draw must have prompts = 3 problems, got 4"):
         run_stage(small_model(tokenizer), tokenizer, settings(prompts=3), tmp_path, prompts=Countdown())
 
 
@@ -384,7 +384,7 @@ def test_rewards_that_cannot_be(tmp_path, tokenizer, reward, message):
     [
         ("no.such.module:f", "that can be imported, got 'no.such.module:f'"),
         ("fastreason.grading.rewards:nothing", "has no attribute 'nothing'"),
-        ("fastreason.grading.rewards:REWARDS", "is not a function but dict"),
+        ("fastreason.grading.rewards:REWARDS", "must be a function, got dict"),
     ],
 )
 def test_rewards_that_cannot_be_imported_stop_a_run_before_it_begins(tmp_path, reward, message):
@@ -397,7 +397,7 @@ def test_rewards_that_cannot_be_imported_stop_a_run_before_it_begins(tmp_path, r
     "change, message",
     [
         ({"reward": "stict"}, 'reward must be one of outcome, .* or "module:function", got .stict'),
-        ({"outcome_weight": 0.5}, "outcome_weight goes with reward 'blended' alone"),
+        ({"outcome_weight": 0.5}, "outcome_weight has no effect with reward 'strict'"),
         ({"reward": "blended", "outcome_weight": 1.5}, r"outcome_weight must be in 0 \.\. 1, got 1\.5"),
         ({"loss": "ppo"}, "loss must be one of grpo, .*, got 'ppo'"),
         ({"baseline": "mean"}, "baseline must be one of group, leave_one_out, batch, none, got 'mean'"),

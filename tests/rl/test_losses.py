@@ -10,7 +10,7 @@ from fastreason.kernels import Segments
 
 import fastreason as fr
 from fastreason.rl.advantages import advantages
-from fastreason.rl.groups import speaking
+from fastreason.rl.groups import has_advantage
 from fastreason.rl.loop import Groups, PolicySettings, group_loss
 
 from ..model.test_decoder import random_model
@@ -404,15 +404,15 @@ def test_silent_groups_count_in_the_mean_when_asked(setting):
         update(copy, optimizer, groups, advantages_by(groups, chosen), chosen, 0.0, reference=reference)
         return seen["gradient"]
 
-    speaks = speaking(groups, advantages_by(groups, settings()))
-    assert speaks.tolist() == [True, False, True]
-    spoken = float(groups.lengths.reshape(P, G)[speaks].sum() / groups.lengths.sum())
-    torch.testing.assert_close(one_update(count_silent=True), spoken * one_update(), atol=1e-6, rtol=1e-5)
+    nonzero = has_advantage(groups, advantages_by(groups, settings()))
+    assert nonzero.tolist() == [True, False, True]
+    covered = float(groups.lengths.reshape(P, G)[nonzero].sum() / groups.lengths.sum())
+    torch.testing.assert_close(one_update(count_silent=True), covered * one_update(), atol=1e-6, rtol=1e-5)
     chosen = settings(kl_coef=0.3, count_silent=True)
     s = sequences(model, reference, groups)
     want = gradients(model, grpo_by_token(s) + sum(k3(x).sum() for x in s) / sum(len(x.logp) for x in s))
     torch.testing.assert_close(one_update(kl_coef=0.3, count_silent=True), want, atol=1e-6, rtol=1e-5)
-    assert chosen.trains_silent
+    assert chosen.trains_zero_advantage
     # in parts the sum is the same
     torch.testing.assert_close(
         one_update(kl_coef=0.3, count_silent=True, accumulate=3), want, atol=1e-6, rtol=1e-5

@@ -119,15 +119,15 @@ def test_a_masked_step_is_the_update_of_the_samples_that_ended(tmp_path, tokeniz
     given = policy.advantages(rewards, 4)
     update(by_hand, Optimizer(by_hand, chosen.optim), groups, given, chosen, 0.0)
     assert torch.equal(flat(model), flat(by_hand))
-    speaks = given.view(4, 4).abs().sum(1).numpy() > 0
+    nonzero = given.view(4, 4).abs().sum(1).numpy() > 0
     prompts, lengths = np.diff(samples.prompt_offsets), np.where(ended, samples.lengths, 1).reshape(4, 4)
     flop = pass_flop(model.config, prompts, samples.lengths.reshape(4, 4))
-    flop += 3 * pass_flop(model.config, prompts[speaks], lengths[speaks])
+    flop += 3 * pass_flop(model.config, prompts[nonzero], lengths[nonzero])
     assert progress["flop"] == pytest.approx(flop)
     (line,) = metrics(tmp_path)
     assert line["reward"] == pytest.approx(np.where(ended, first_tokens(samples), 0).mean(), rel=1e-5)
     assert line["finished"] == 0.75
-    assert line["trained_groups"] == speaks.sum() > 0
+    assert line["trained_groups"] == nonzero.sum() > 0
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -114,9 +114,9 @@ def test_a_policy_that_forgets_to_stop_is_told_of(tmp_path, monkeypatch, capsys)
     found = warnings_of(tmp_path / "whole")
     assert found.keys() == {8, 11}
     assert found[8] == [
-        "finished: fewer samples end by themselves; finished went from 1 to 0.6 (means of 5 steps)"
+        "finished: fewer samples finish before the limit; finished went from 1 to 0.6 (means of 5 steps)"
     ]  # fmt: skip
-    assert found[11][0].startswith("length at the limit: samples run to max_new_tokens; mean_length went from ")
+    assert found[11][0].startswith("length at the limit: samples reach max_new_tokens; mean_length went from ")
     for step, texts in found.items():
         assert said.count(f"rl: warning at step {step}: {texts[0]}") == 1
     # a stage that was stopped between the fall and the warning says the same, and not twice

@@ -42,7 +42,7 @@ def machine(monkeypatch):
         (dict(module=None), "built without its CUDA module"),
         (dict(module=module(0, 0, "insufficient"), has_driver=False), "no NVIDIA driver is installed (libcuda.so.1"),
         (dict(module=module(0, 12040, "insufficient")), "supports CUDA 12.4, and fastreason was built with CUDA 13.0"),
-        (dict(module=module(0, 13010, "no CUDA-capable device")), "no GPU is there to use (no CUDA-capable device"),
+        (dict(module=module(0, 13010, "no CUDA-capable device")), "no GPU is available (no CUDA-capable device"),
         (dict(module=module(2, 13000, "unknown error")), "the CUDA runtime says: unknown error"),
         (dict(module=module(), torch_cuda=None), "is a build without CUDA"),
         (dict(module=module(), torch_sees=False), "finds no GPU"),

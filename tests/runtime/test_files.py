@@ -45,7 +45,7 @@ def test_what_was_placed_under_the_other_name_is_not_followed(tmp_path):
 @pytest.mark.parametrize("content, line", [("", 1), ('{"a": 1,\n "b"', 2), ("[1,\n2,\n", 3)])
 def test_a_cut_file_is_named_with_its_line(content, line, tmp_path):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"results\.json, line {line}: not whole"):
+    with pytest.raises(ValueError, match=rf"results\.json, line {line}: incomplete"):
         read_whole(tmp_path / "results.json")
 
 
@@ -54,7 +54,7 @@ def test_a_cut_line_of_metrics_is_named(tmp_path):
     log.write("rl", step=1)
     with log.path.open("a") as file:
         file.write('{"stage": "r')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not whole"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: incomplete"):
         log.read()
     log.forget_after("rl", 1)
     assert len(log.read()) == 1

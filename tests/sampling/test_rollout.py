@@ -8,7 +8,7 @@ from fastreason.kernels import Segments
 from tokenizers import decoders, pre_tokenizers, trainers
 
 import fastreason as fr
-from fastreason.sampling.continuous_batching import Slots
+from fastreason.sampling.continuous_batching import ContinuousBatch
 from fastreason.sampling.cpp_backend import CoreDecoding
 from fastreason.sampling.stop_sequences import Stopping
 
@@ -350,10 +350,10 @@ def test_a_slot_is_refilled_as_soon_as_its_sample_ends(model, tokenizer):
     problems, n, slots = fr.TaskStream(MIX, seed=9)[0:10], 8, 16
     engine = fr.Rollout(model, tokenizer, max_sequences=slots)
     steps, draws = [], []
-    draw = Slots._draw
+    draw = ContinuousBatch._draw
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CoreDecoding, "decode", counted(steps))
-        patch.setattr(Slots, "_draw", lambda self, *args: draws.append(len(args[0])) or draw(self, *args))
+        patch.setattr(ContinuousBatch, "_draw", lambda self, *args: draws.append(len(args[0])) or draw(self, *args))
         out = engine.generate(problems, n, max_new_tokens=40)
     # a first token comes from the prompt, every other from a step; no sample is decoded behind its end
     assert sum(draws) == out.num_new_tokens and sum(steps) == out.num_new_tokens - 10 * n
@@ -396,7 +396,7 @@ def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
     beyond = list(range(size, size + 200))
     out = engine.generate(problems, 4, max_new_tokens=40, stop=beyond)
     assert out.finished.any() and (out.tokens < size + 200).all()
-    with pytest.raises(ValueError, match=rf"stop: need ids in 0 \.\. {size + 199} .* got {size + 200}"):
+    with pytest.raises(ValueError, match=rf"stop: must be ids in 0 \.\. {size + 199} .* got {size + 200}"):
         engine.generate(problems, stop=[size + 200])
 
 
@@ -405,15 +405,18 @@ def test_a_token_beyond_the_tokenizer_may_be_named(tokenizer):
     [
         (lambda e, p: e.generate(p, 0), "generate: n must be an integer >= 1, got 0"),
         (lambda e, p: e.generate(p, temperature=-1.0), "generate: temperature must be a number >= 0, got -1.0"),
-        (lambda e, p: e.generate([]), "at least one prompt"),
-        (lambda e, p: e.generate([""]), "no empty one"),
-        (lambda e, p: e.generate(["a", "a " * 600]), "leaves no room in 512 positions; it is prompt 1"),
+        (lambda e, p: e.generate([]), "at least one text"),
+        (lambda e, p: e.generate([""]), "none of them empty"),
+        (
+            lambda e, p: e.generate(["a", "a " * 600]),
+            "prompt 1 has .* tokens, which leaves none of the model.s 512 positions",
+        ),
         (lambda e, p: e.generate(p, top_p=0.0), "top_p must be a number > 0"),
         (lambda e, p: e.generate(p, top_k=-1), "top_k must be an integer >= 0"),
         (lambda e, p: e.generate(p, min_p=2.0), "min_p must be a number in 0 .. 1"),
         (lambda e, p: e.generate(p, prompt_ids=np.arange(2)), r"prompt_ids must be int64 \[1\], got shape \(2,\)"),
-        (lambda e, p: e.generate(p, stop=[100000]), "need ids in 0 .. .* got 100000"),
-        (lambda e, p: e.generate(p, stop=""), "strings that are not empty"),
+        (lambda e, p: e.generate(p, stop=[100000]), "must be ids in 0 .. .* got 100000"),
+        (lambda e, p: e.generate(p, stop=""), "non-empty strings"),
         (lambda e, p: e.stream(p, 0), "n must be an integer >= 1"),
         (lambda e, p: e.generate(p, max_new_tokens=2.5), "max_new_tokens must be an integer >= 1, got 2.5"),
         (lambda e, p: e.generate(p, n=True), "n must be an integer >= 1, got True"),
@@ -430,7 +433,7 @@ def test_bad_calls(model, tokenizer, call, message):
 
 
 def test_bad_engines(model, tokenizer):
-    with pytest.raises(ValueError, match="the model only 10"):
+    with pytest.raises(ValueError, match="the model has only 10"):
         fr.Rollout(fr.Decoder(fr.ModelConfig(vocab_size=10)), tokenizer)
     with pytest.raises(ValueError, match="Rollout: max_sequences must be an integer >= 1, got 0"):
         fr.Rollout(model, tokenizer, max_sequences=0)
@@ -438,5 +441,5 @@ def test_bad_engines(model, tokenizer):
         fr.Rollout(model, tokenizer, kv_memory_mb=float("nan"))
     with pytest.raises(ValueError, match=r"backend must be .* got 'gpu'"):
         fr.Rollout(model, tokenizer, backend="gpu")
-    with pytest.raises(TypeError, match=r"need token ids and strings, got 1\.5"):
+    with pytest.raises(TypeError, match=r"must be token ids and strings, got 1\.5"):
         fr.Rollout(model, tokenizer).generate(["a"], stop=[1.5])

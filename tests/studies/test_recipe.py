@@ -36,6 +36,31 @@ def test_studies_that_ship_survive_a_round_trip(name, size, tmp_path):
     assert recipe_from_dict(study_base(name, size)).rl is not None
 
 
+def test_a_recipe_may_start_from_another(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\nbase = "smoke"\nrl.steps = 3\n[[pretrain.phases]]\nuntil = 1.0\nmixture = "pretrain"\n'
+    )
+    mine, smoke = load_recipe(path), load_recipe("smoke")
+    assert (mine.name, mine.rl.steps, len(mine.pretrain.phases)) == ("mine", 3, 1)
+    assert (mine.model, mine.evaluate) == (smoke.model, smoke.evaluate)
+    # of a study, its question stays behind: variants and claims
+    path.write_text('name = "mine"\nbase = "finding-1-edge"\n[[variants]]\nname = "only"\n')
+    study = load_study(path, size="laptop")
+    assert (list(study.variants), study.claims, study.about) == (["only"], [], "")
+    assert study.ranges == load_study("finding-1-edge", size="laptop").ranges
+
+
+@pytest.mark.parametrize(
+    "base, message", [("3", "got 3"), ('"mine.toml"', "got 'mine.toml'"), ('"none"', "must be one of")]
+)
+def test_a_base_that_is_none_is_refused(base, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(f"base = {base}")
+    with pytest.raises(ValueError, match=message):
+        load_recipe("mine.toml")
+
+
 def test_sizes_and_mixtures_by_name(tmp_path):
     text = """
     mixtures.own = [{ op = [3], themes = ["symbolic"] }]
@@ -88,9 +113,9 @@ def test_a_stage_has_one_length():
     assert recipe_from_dict(recipe.to_dict()) == recipe
     assert str(load_recipe("smoke").pretrain.limit) == "250000 tokens"
     assert load_recipe("smoke").rl.limit.samples == 8 * 16 * 8
-    with pytest.raises(ValueError, match="give tokens or budget, not both"):
+    with pytest.raises(ValueError, match="tokens and budget exclude each other"):
         load_recipe("smoke", {"pretrain.budget": "5 seconds", "pretrain.tokens": 5})
-    with pytest.raises(ValueError, match="give steps or budget, not both"):
+    with pytest.raises(ValueError, match="steps and budget exclude each other"):
         load_recipe("smoke", {"rl.budget": "5 seconds", "rl.steps": 5})
 
 
@@ -113,7 +138,7 @@ def test_stages_are_optional():
             {"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]},
             "theme: must be one of festival, school, symbolic, symbolic-b, zoo",
         ),
-        ({"pretrain.phases": []}, "phases must end at rising shares"),
+        ({"pretrain.phases": []}, "phases must end at increasing shares"),
         ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
         ({"rl.budget": "1 hour"}, "a number and one of flop, tokens, seconds, samples"),
         ({"seed": -1}, r"seed must be in 0 \.\. 2\*\*63 - 1, got -1"),

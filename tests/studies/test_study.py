@@ -272,7 +272,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
     process.kill()
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/stages/*/done.json")}
-    with pytest.raises(ValueError, match=r"holds a run; give resume=True \(--resume\)"):
+    with pytest.raises(ValueError, match=r"holds a run; continue it with resume=True \(--resume\)"):
         fr.run(TINY, tmp_path / "run", size="small")
     whole = fr.run(TINY, tmp_path / "run", size="small", resume=True)
     assert comparable(whole) == comparable(results)
@@ -290,7 +290,7 @@ def test_sigterm_stops_all_processes_with_143(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert "the same command with --resume goes on from here" in errors
+    assert "the same command with --resume to continue" in errors
     # both left a checkpoint and let go of their locks
     assert len(list(tmp_path.glob("run/stages/pretrain-*/checkpoint/state/progress.json"))) == 2
     assert len(list(tmp_path.glob("run/stages/pretrain-*/owner-0001/released"))) == 2
@@ -309,13 +309,13 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"another recipe; the first field that differs is variants\.all-rl\.pretrain"):
         fr.run(TINY, folder, size="small", resume=True, overrides={"pretrain.tokens": 5000})
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not empty and holds no run"):
+    with pytest.raises(ValueError, match="is not empty and not a run"):
         fr.run(TINY, tmp_path, size="small")
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         fr.run(TINY, folder, size="small", resume=True, jobs=0)
     with pytest.raises(ValueError, match="shard must have the form I/N with 0 <= I < N, got '2/2'"):
         fr.run(TINY, folder, size="small", resume=True, shard="2/2")
-    with pytest.raises(ValueError, match="jobs are of recipes with variants, which smoke has not"):
+    with pytest.raises(ValueError, match="jobs are for recipes with variants, which smoke does not have"):
         fr.run("smoke", tmp_path / "x", jobs=2)
     monkeypatch.setattr(run_study, "code_version", lambda: "another")
     with pytest.raises(ValueError, match="was started with other code"):
@@ -342,7 +342,7 @@ def test_the_command_line_of_studies(capsys):
         (["run", TINY], "comes in sizes; give size (--size) as one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
-        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke has not"),
+        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke does not have"),
         (["run", "smoke", "--size", "laptop"], "size must be left out"),
     ]:
         assert main(arguments) == 2

@@ -82,7 +82,7 @@ def test_more_problems_are_added_and_fewer_refused(tmp_path, format):
     write(tmp_path / "b", 38, part=10)
     assert content(tmp_path / "a") == content(tmp_path / "b")
     for count in (37, 30, 12):
-        with pytest.raises(ValueError, match=f"more than the {count} asked for"):
+        with pytest.raises(ValueError, match=f"more than the {count} requested"):
             write(tmp_path / "a", count, part=10)
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
@@ -91,21 +91,21 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path):
     write_parquet(STREAM, tmp_path, 10)
     before = content(tmp_path)
     for other in (fr.TaskStream(MIXTURE, seed=4), fr.TaskStream(MIXTURE, seed=3, split="rl")):
-        with pytest.raises(ValueError, match="is of another mixture, seed, split, format or tokenizer"):
+        with pytest.raises(ValueError, match="belongs to another mixture, seed, split, format or tokenizer"):
             write_parquet(other, tmp_path, 10)
-    with pytest.raises(ValueError, match="is of another mixture"):
+    with pytest.raises(ValueError, match="belongs to another mixture"):
         write_tokens(STREAM, tmp_path, 10, TOKENIZER)
     (tmp_path / "0000-of-0001.json").unlink()
-    with pytest.raises(ValueError, match=r"is there without 0000-of-0001\.json; give an empty folder"):
+    with pytest.raises(ValueError, match=r"exists without 0000-of-0001\.json; use an empty folder"):
         write_parquet(STREAM, tmp_path, 10)
     assert set(content(tmp_path)) == set(before) - {"0000-of-0001.json"}
 
 
 @pytest.mark.parametrize("settings", [{"shard": 2, "num_shards": 2}, {"part": 0}])
 def test_arguments_are_checked(tmp_path, settings):
-    with pytest.raises(ValueError, match="need 0 <= shard < num_shards and part >= 1"):
+    with pytest.raises(ValueError, match="must have 0 <= shard < num_shards and part >= 1"):
         write_parquet(STREAM, tmp_path, 10, **settings)
-    with pytest.raises(ValueError, match="need count >= 1, got 0"):
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         write_parquet(STREAM, tmp_path, 0)
 
 
@@ -161,4 +161,4 @@ def test_the_command_line_writes_every_format(tmp_path, capsys):
     assert main(["generate", "--out", str(folder), *tokens, *common]) == 0
     assert content(folder) == content(tmp_path / "tokens")
     assert main(["generate", "--out", str(folder), "--tokenizer", str(folder)]) == 2
-    assert "--tokenizer is of --format tokens only" in capsys.readouterr().err
+    assert "--tokenizer is only for --format tokens" in capsys.readouterr().err

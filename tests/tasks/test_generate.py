@@ -46,7 +46,7 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path):
     other = fr.TaskStream(STREAM.mixture, seed=4)
     with pytest.raises(ValueError, match="holds problems of another mixture, seed, split or shard"):
         write_jsonl(other, path, 20)
-    with pytest.raises(ValueError, match="has 10 lines, more than the 5 asked for"):
+    with pytest.raises(ValueError, match="has 10 lines, more than the 5 requested"):
         write_jsonl(STREAM, path, 5)
     assert path.read_bytes() == whole
     for text in ("my notes\n", "my notes"):

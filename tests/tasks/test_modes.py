@@ -115,7 +115,7 @@ def test_bytes_do_not_depend_on_threads(mode, depth):
     [
         ({"modes": ["sideways"]}, "mode must be one of forward, reverse, got 'sideways'"),
         ({"depths": [4]}, "depth must be an integer in 2 .. 3, got 4"),
-        ({"modes": ["reverse"], "themes": ["symbolic"]}, "symbolic style, which needs mode 'forward' and depth 2"),
+        ({"modes": ["reverse"], "themes": ["symbolic"]}, "symbolic style, which supports only mode 'forward'"),
         ({"depths": [3], "themes": ["symbolic"]}, "symbolic style, which needs"),
     ],
 )

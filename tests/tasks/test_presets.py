@@ -67,7 +67,7 @@ def test_they_add_and_scale_as_other_mixtures_do(path):
 
 
 def test_shares_that_do_not_sum_to_one_are_scaled_and_it_is_said(path):
-    with pytest.warns(UserWarning, match="sum to 2; they are scaled to 1"):
+    with pytest.warns(UserWarning, match="sum to 2; they are rescaled to 1"):
         mixture = fr.Mixture.from_presets(path, "half", themes=["zoo"])
     assert weights(mixture) == {(4, "zoo"): 0.5, (5, "zoo"): 0.5}
 
@@ -76,7 +76,7 @@ def test_shares_that_do_not_sum_to_one_are_scaled_and_it_is_said(path):
     "name, message",
     [
         ("nothing", "no entry 'nothing'; there are composition/op_level/two, composition/op_level/half,"),
-        ("same", "'same' may be composition/op_level_rl/same or context/level/same"),
+        ("same", "'same' is ambiguous: composition/op_level_rl/same or context/level/same"),
         ("most", "context/level/most: lists no op; give the argument op"),
         ("unknown", "no theme is known for 'a_circus'"),
         ("short", r"shares must be numbers >= 0, one for each of \[2, 3\], got \[1.0\]"),
@@ -95,7 +95,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     for text, message in (
         ("[1]", r"must hold an object, got \[1\]"),
         ("{", "cannot be read"),
-        ("[" * 100_000, "cannot be read: it is nested too deep"),
+        ("[" * 100_000, "cannot be read: it is nested too deeply"),
         ('{"a": {"b": 1}}', "is not of the form"),
     ):
         (tmp_path / "other.json").write_text(text)

@@ -284,7 +284,7 @@ def test_any_mixture_keeps_its_limits(op, theme, max_value, max_sentences, numbe
         ),
         (lambda: uniform("missing.toml"), "theme: no file 'missing.toml'"),
         (lambda: uniform("zoo", number_range=2), "number_range must be an integer in 3 .. 100, got 2"),
-        (lambda: fr.Mixture({}), "needs at least one cell with a positive weight"),
+        (lambda: fr.Mixture({}), "must have at least one cell with a positive weight"),
         (lambda: fr.Mixture.from_dict([{"op": [2], "themez": ["zoo"]}]), "unknown field 'themez'"),
         (lambda: fr.Mixture.from_dict([{"weight": 1.0}]), "op is missing"),
         (lambda: 0 * uniform("zoo"), "the factor must be a number > 0, got 0"),

@@ -213,7 +213,7 @@ def test_a_changed_or_missing_file_is_found_and_nothing_is_removed(tmp_path, tok
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} is not what was written.* go on from .*c-00000001, give it this"):
+    with pytest.raises(ValueError, match=rf"{name} has changed since .* resume from .*c-00000001, rename"):
         checkpoint.find_checkpoint(folder)
     (folder / name).unlink()
     with pytest.raises(ValueError, match=f"{name} does not exist"):

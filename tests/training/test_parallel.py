@@ -223,7 +223,7 @@ def test_what_goes_wrong_on_one_rank_stops_all(tmp_path):
     for name in ("rows", "ddp-loss", "fsdp-loss", "ddp-disk", "fsdp-disk"):
         (tmp_path / name).mkdir()
     first, second = run_on_ranks(2, __name__, "failures", str(tmp_path), out=tmp_path / "out")
-    assert "3 rows a step cannot be shared out to 2 ranks" in first["rows"]
+    assert "3 rows per step cannot be divided evenly among 2 ranks" in first["rows"]
     assert first["rows"] == second["rows"]
     for kind in ("ddp", "fsdp"):
         assert "the loss is inf at step 3, whose batch begins at problem" in first[f"{kind}-loss"]
@@ -259,7 +259,7 @@ def test_torchrun_runs_a_recipe_and_one_process_goes_on_with_it(tmp_path):
     (second,) = (pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(int(second), signal.SIGTERM)
     _, err = started.communicate(timeout=120)
-    assert err.count("stopped; the same command with --resume goes on from here") == 2
+    assert err.count("stopped; run the same command with --resume to continue") == 2
     assert "exitcode  : 143" in err  # of the rank that is first; torchrun ends the other one
     place = folder / "checkpoints" / "pretrain"
     progress = checkpoint.load_progress(place)

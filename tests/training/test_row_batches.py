@@ -78,8 +78,8 @@ def test_rows_that_ranks_do_not_divide_are_refused(monkeypatch):
     monkeypatch.setattr(row_batches, "world_size", lambda: 4)
     check_rows(8, None, "pretrain")
     with pytest.raises(
-        ValueError, match=r"pretrain: 6 rows a step cannot be shared out to 4 ranks evenly; .*divides 6"
+        ValueError, match=r"pretrain: 6 rows per step cannot be divided evenly among 4 ranks; .*divides 6"
     ):
         check_rows(6, 6, "pretrain")
-    with pytest.raises(ValueError, match="pretrain: rows = 4, but the checkpoint was begun with 8 rows a step"):
+    with pytest.raises(ValueError, match="pretrain: rows = 4, but the checkpoint was begun with 8 rows per step"):
         check_rows(8, 4, "pretrain")

@@ -1,7 +1,5 @@
 """How often noise.py is wrong: simulated runs of the suite on a shared machine, changed nowhere or in one figure.
 
-    python -m bench.regressions.noise_simulation [--seeds 400] [--docs]
-
 The machine's level moves from run to run and each figure follows it more or less; a run adds to a figure what no other
 figure sees, with heavy tails; turns scatter, and now and then a neighbour holds one up. `CPU` and `WALL` are set after
 ten runs of thirteen small operations (this library's, torch's, transformers' and tokenizers') in three minutes on two
@@ -11,20 +9,13 @@ behind the drift, and by 23 % of wall time, 5 % behind it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ..harness.markdown import markdown, put_between_marks
-from .noise import Change, Figure, changes
-
-__all__ = ["ALLOWED", "CPU", "WALL", "Noise", "main", "rates", "simulate"]
-
-ALLOWED = 0.05
-BENCHMARK_DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+from bench.regressions.compare import ALLOWED
+from bench.regressions.noise import Change, Figure, changes
 
 
 @dataclass(frozen=True)
@@ -97,25 +88,3 @@ def rates(noise: Noise, runs: tuple[int, int], seeds: range, factor: float) -> t
 
 def _alarms(found: list[Change]) -> set[int]:
     return {i for i, change in enumerate(found) if change.slower_by(ALLOWED)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=400)
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
-    options = parser.parse_args()
-    rows = []
-    for name, noise in (("CPU time", CPU), ("wall time", WALL)):
-        for runs in ((1, 1), (1, 3), (3, 3), (5, 5)):
-            shares = [rates(noise, runs, range(options.seeds), factor) for factor in (1.1, 1.2, 1.3)]
-            cells = [f"{100 * shares[1][0]:.1f} %", *(f"{100 * caught:.0f} %" for _, caught, _ in shares)]
-            rows.append([name, f"{runs[0]} and {runs[1]}", *cells, f"{100 * shares[1][2]:.1f} %"])
-    head = ["clock", "runs", "false alarm", "10 % caught", "20 % caught", "30 % caught", "another accused at 20 %"]
-    text = f"Shares of {options.seeds} simulated comparisons.\n\n{markdown(head, rows)}"
-    print(text)
-    if options.docs:
-        put_between_marks(BENCHMARK_DOCS, "bench noise", text)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,0 @@
-"""What a fixed budget of FLOP buys and reaches by its split."""
