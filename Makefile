@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
+.PHONY: help setup quickstart test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -35,12 +35,20 @@ setup: $(VENV)/.tools  ## .venv with the package, built in place, and every deve
 quickstart: $(VENV)/.built  ## three stages on two cores in ten minutes: runs/quickstart/report.html
 	$(BIN)/fastreason run quickstart --resume
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest -q
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q $(KERNEL_TESTS)
+# Processes of tests, a thread of torch each; a file is one's, with what its tests share. The order leaves short ones last.
+JOBS ?= $(shell nproc)
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test: setup  ## every behaviour, in minutes
+	$(PYTEST) -m "not slow"
+	TRITON_INTERPRET=1 $(PYTEST) -m "not slow" $(KERNEL_TESTS)
+
+test-all: setup  ## what `make test` thins out too: more sizes, more combinations, more kills
+	FASTREASON_KILLS=30 $(PYTEST)
+	TRITON_INTERPRET=1 $(PYTEST) $(KERNEL_TESTS)
 
 test-kernels: setup  ## kernels under Triton's interpreter, against their definitions
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q $(KERNEL_TESTS)
+	TRITON_INTERPRET=1 $(PYTEST) -m "not slow" $(KERNEL_TESTS)
 
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
@@ -51,7 +59,8 @@ test-report: setup  ## reports of studies in headless Chromium, Debian's, instal
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(BIN)/python -m pytest -q tests/reports/test_study_page.py tests/reports/test_run_page.py
 
-# The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead.
+# The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
+# compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
 check: setup  ## lint, format, types, stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,7 +70,9 @@ check: setup  ## lint, format, types, stubs
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples
-	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
+	mkdir -p build/types/stubs/fastreason && touch build/types/stubs/fastreason/__init__.pyi
+	ln -s $(wildcard $(CURDIR)/csrc/bindings/*.pyi) build/types/stubs/fastreason/
+	MYPYPATH=build/types/stubs MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \
 	    $(if $(wildcard $(SITE)/fastreason/_cuda.*.so),fastreason._cuda) \
 	    --mypy-config-file pyproject.toml --allowlist tests/stubtest-allowlist.txt
 

@@ -1,21 +1,23 @@
-"""Shared set-up: two threads, no model hub, and where the reference data lie."""
+"""Shared set-up: one thread, no model hub, and where the reference data lie."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# a thread that waits sleeps, in this process and in those that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(2)
+# models of the tests are so small that more threads only wait for each other
+torch.set_num_threads(1)
 # the same examples in every run; `pytest --hypothesis-profile=random` looks further
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)
 settings.register_profile("random", deadline=None, max_examples=1000)
@@ -35,12 +37,3 @@ def reference() -> Any:
             return [json.loads(line) for line in file]
 
     return read
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For models so small that threads only wait for each other, for long on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -11,7 +11,6 @@ import pytest
 import fastreason as fr
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """The rooms of the package: which may import which, and that CONTRIBUTING.md names what is there."""
 
-import ast
 import re
 import subprocess
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .layout import FILES, PICTURE, ROOT, circle, draw, imported, imports, name, room, rooms
+
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # from the bottom up: a room imports rooms before it; those of one line do not know each other
 ORDER = [
@@ -26,31 +25,9 @@ ORDER = [
     {"integrations"},
     {"cli"},
 ]
-FILES = [path for folder in ("fastreason", "kernels") for path in sorted((ROOT / folder).rglob("*.py"))]
 INSIDE = [path for path in FILES if path.parent != ROOT / "fastreason" or path.name == "runner.py"]
-
-
-def name(path: Path) -> str:
-    """The place inside the package, into which kernels/ is installed."""
-    return path.relative_to(ROOT).as_posix().removeprefix("fastreason/")
-
-
-def imported(path: Path) -> set[str]:
-    """What a file imports by whole names: lazily and for annotations too."""
-    package = ["fastreason", *Path(name(path)).parent.parts]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else []
-            whole = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {f"{whole}.{alias.name}" for alias in node.names}
-    return found
-
-
-def room(place: str) -> str:
-    return place.split("/")[0].removesuffix(".py")
+# found by the libraries that they are for
+BY_NAME = {"fastreason.integrations.reasoning_gym", "fastreason.integrations.verl", "fastreason.integrations.trl"}
 
 
 @cache
@@ -74,6 +51,32 @@ def test_every_room_has_its_place():
 
 def test_rooms_import_those_below_them():
     assert not against()
+
+
+@pytest.mark.parametrize("graph", [imports, rooms], ids=["files", "rooms"])
+def test_nothing_imports_itself_by_a_circle(graph):
+    """Lazily or for annotations neither."""
+    assert circle(graph()) == []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+    assert "fastreason.model.decoder" in imports()["fastreason.rl.loop"]
+    assert "fastreason.evaluation.measure" in imports()["fastreason"]  # where public names come from
+    assert "fastreason.studies.dry_run" in imports()["fastreason.cli.run"]  # a lazy one
+
+
+def test_every_module_is_used_by_another():
+    used = set().union(*imports().values()) | BY_NAME
+    alone = {module for module in imports() if module.startswith("fastreason.") and module not in used}
+    rooms_and_commands = {module for module in alone if (ROOT / module.replace(".", "/")).is_dir() or ".cli." in module}
+    assert alone - rooms_and_commands == {"fastreason.__main__"}
+
+
+def test_the_picture_of_the_subpackages_is_current():
+    """`python -m tests.layout` draws it anew."""
+    assert PICTURE.read_text(encoding="utf-8") == draw()
+    assert "(docs/subpackages.svg)" in PAGE
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -16,16 +17,39 @@ from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies.recipe import load_recipe
 from fastreason.training import checkpoint
 
+from .processes import Command, wait_until
+
 STAGES = ["pretrain", "midtrain", "rl"]
-# the smoke recipe, smaller still
-SHORT = {"pretrain.tokens": 40_000, "midtrain.tokens": 10_000, "rl.steps": 3, "evaluate.problems": 4}
+# the smoke recipe: long enough to learn something, and shorter still
+LEARNS = {"threads": 1, "pretrain.tokens": 150_000}
+SHORT = {"threads": 1, "pretrain.tokens": 40_000, "midtrain.tokens": 10_000, "rl.steps": 3, "evaluate.problems": 4}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """One uninterrupted smoke run."""
+    """One uninterrupted run that learns."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    return folder, fr.run("smoke", folder)
+    return folder, fr.run("smoke", folder, overrides=LEARNS)
+
+
+def comparable(results):
+    """What must not depend on how often a run was stopped."""
+    return {stage: scores["ops"] for stage, scores in results["stages"].items()}, results["tokens"]
+
+
+def assert_unbroken(folder, short):
+    """Results and weights of a run that was stopped are those of the unbroken one."""
+    assert comparable(json.loads((folder / "results.json").read_text())) == short[1]
+    for stage in STAGES:
+        place = Path("checkpoints") / stage / "model.safetensors"
+        assert (folder / place).read_bytes() == (short[0] / place).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The folder of an uninterrupted short run, and what must not depend on how often it was stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    return folder, comparable(fr.run("smoke", folder, overrides=SHORT))
 
 
 def test_the_run_directory_keeps_its_contract(finished):
@@ -53,7 +77,7 @@ def test_the_run_directory_keeps_its_contract(finished):
         assert list(results[table]) == STAGES
         assert all(value > 0 for value in results[table].values())
     assert results["machine"]["cores"] == os.cpu_count()
-    assert load_recipe(folder / "recipe.toml") == load_recipe("smoke")
+    assert load_recipe(folder / "recipe.toml") == load_recipe("smoke", LEARNS)
 
 
 def test_scores_are_told_apart_by_seen_and_unseen_graphs(finished):
@@ -143,7 +167,7 @@ def test_a_finished_run_is_not_done_again(finished):
     folder, results = finished
     times = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*") if path.is_file()}
     # settings that change no result may change
-    assert fr.run("smoke", folder, resume=True, overrides={"pretrain.prefetch": 0, "rl.keep": 2}) == results
+    assert fr.run("smoke", folder, resume=True, overrides=LEARNS | {"pretrain.prefetch": 0, "rl.keep": 2}) == results
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
@@ -152,7 +176,7 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
     with pytest.raises(ValueError, match="holds a run; continue it with resume=True"):
         fr.run("smoke", folder)
     with pytest.raises(ValueError, match=r"started with another recipe; the first field that differs is rl\.steps"):
-        fr.run("smoke", folder, resume=True, overrides={"rl.steps": 9})
+        fr.run("smoke", folder, resume=True, overrides=LEARNS | {"rl.steps": 9})
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty and not a run"):
         fr.run("smoke", tmp_path)
@@ -160,82 +184,57 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
         fr.run(load_recipe("smoke"), tmp_path / "x", overrides={"seed": 1})
 
 
-def comparable(results):
-    """What must not depend on how often a run was stopped."""
-    return {stage: scores["ops"] for stage, scores in results["stages"].items()}, results["tokens"]
-
-
-def test_stopping_at_every_step_changes_nothing(tmp_path):
-    whole = fr.run("smoke", tmp_path / "whole", overrides=SHORT)
+def test_stopping_at_every_step_changes_nothing(short, tmp_path, monkeypatch):
     recipe = tmp_path / "parts" / "recipe.toml"
-    stops = 0
-    with pytest.MonkeyPatch.context() as patch:
-        looks = 0
+    stops = looks = 0
 
-        def requested(self):
-            nonlocal looks
-            looks += 1
-            return looks % 9 == 0
+    def requested(self):
+        nonlocal looks
+        looks += 1
+        return looks % 9 == 0
 
-        patch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
-        while True:
-            try:
-                parts = fr.run("smoke", tmp_path / "parts", resume=recipe.exists(), overrides=SHORT)
-                break
-            except (Interrupted, KeyboardInterrupt):
-                stops += 1
-                assert stops < 200
+    monkeypatch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
+    while True:
+        try:
+            fr.run("smoke", tmp_path / "parts", resume=recipe.exists(), overrides=SHORT)
+            break
+        except (Interrupted, KeyboardInterrupt):
+            stops += 1
+            assert stops < 200
     assert stops >= 5
-    assert comparable(parts) == comparable(whole)
-    for stage in STAGES:
-        a, b = (
-            (tmp_path / name / "checkpoints" / stage / "model.safetensors").read_bytes() for name in ("whole", "parts")
-        )
-        assert a == b
+    assert_unbroken(tmp_path / "parts", short)
 
 
-def _start(folder, *flags):
-    flags = [f"--{name} {value}" for name, value in SHORT.items()] + list(flags)
-    command = [sys.executable, "-m", "fastreason", "run", "smoke", "--out", str(folder), "--resume"]
-    return subprocess.Popen(
-        command + " ".join(flags).split(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+def start(folder, **more):
+    flags = [text for name, value in (SHORT | more).items() for text in (f"--{name}", str(value))]
+    return Command("run", "smoke", "--out", str(folder), "--resume", *flags)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_killed_again_and_again_finishes(tmp_path, sent):
-    """Signals at moments that do not follow the steps: start-up, training, evaluation, writing."""
+def test_a_run_that_is_killed_again_and_again_is_the_unbroken_one(short, tmp_path, sent):
+    """Signals at moments that do not follow the steps: before the first one, in training, evaluation and writing."""
     folder = tmp_path / "run"
-    for delay in (0.05, 2.5, 3.7, 4.9, 6.1):
-        process = _start(folder)
+    for delay in (0.0, 0.2, 0.4, 0.8):
+        process = start(folder)
         time.sleep(delay)
         process.send_signal(sent)
         process.communicate()
         if sent == signal.SIGINT:
-            # 130 from the command itself, -2 while Python is still starting
+            # 130 from the command itself, -2 before it runs
             assert process.returncode in (0, 130, -signal.SIGINT)
-    last = _start(folder)
+    last = start(folder)
     _, errors = last.communicate()
     assert last.returncode == 0, errors
-    results = json.loads((folder / "results.json").read_text())
-    assert list(results["stages"]) == STAGES
+    assert_unbroken(folder, short)
     assert (folder / "report.html").exists()
-
-
-def _wait_for(path, process):
-    for _ in range(1200):
-        if path.exists() and path.stat().st_size:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError(f"{path} was not written")
 
 
 @pytest.mark.parametrize("sent, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent, status):
     folder = tmp_path / "run"
-    process = _start(folder, "--pretrain.tokens 100000000", "--pretrain.save-every-s 1e9")
-    _wait_for(folder / "metrics.jsonl", process)
+    process = start(folder, **{"pretrain.tokens": 100_000_000, "pretrain.save-every-s": 1e9})
+    metrics = folder / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size, process)
     assert not (folder / "checkpoints").exists()
     process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
@@ -247,18 +246,18 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent,
 
 
 def test_sigterm_ends_a_script_with_143(tmp_path):
-    code = (
-        f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={{'pretrain.tokens': 10**9}})"
-    )
+    overrides = {"threads": 1, "pretrain.tokens": 10**9}
+    code = f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={overrides})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    _wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size, process)
     process.terminate()
     assert process.wait(timeout=120) == 143
 
 
-def test_a_crash_before_the_recipe_is_written_can_be_resumed(tmp_path):
+def test_a_crash_before_the_recipe_is_written_can_be_resumed(short, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.new").write_text("half a re")
-    results = fr.run("smoke", folder, resume=True, overrides=SHORT)
-    assert list(results["stages"]) == STAGES
+    fr.run("smoke", folder, resume=True, overrides=SHORT)
+    assert_unbroken(folder, short)

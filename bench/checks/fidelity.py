@@ -1,10 +1,10 @@
-"""How far our problems are from the released generator's, cell by cell: two-sample Kolmogorov-Smirnov distances.
+"""Compares our problems with the released generator's, cell by cell: two-sample Kolmogorov-Smirnov distances.
 
     python -m bench.checks.fidelity REFERENCE [--problems 2000]
 
 REFERENCE is a folder with problems_medium.jsonl.gz and problems_hard.jsonl.gz in the published schema. The themes are
-learnt from those files, so that texts can be compared by length too. Every cell of (mode, depth, op) is compared in 11
-figures. A figure is outside if its distance is above the 99 % point of chance, found by permuting the two samples.
+extracted from those files, so that text lengths can be compared too. Every cell of (mode, depth, op) is compared in 11
+statistics. A statistic is outside if its distance exceeds the 99 % point under random permutations of both samples.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def compare(rows: list[dict[str, Any]], themes: list[str], problems: int) -> Non
         mean = float(np.mean(list(found.values())))
         print(f"| {mode} | {depth} | {op} | {mean:.3f} | {np.mean(floor):.3f} | {', '.join(beyond)} |", flush=True)
     inside = compared - len(outside)
-    print(f"\n{inside} of {compared} figures within the 99 % band of chance ({inside / compared:.1%})")
+    print(f"\n{inside} of {compared} statistics within the 99 % band of chance ({inside / compared:.1%})")
 
 
 if __name__ == "__main__":

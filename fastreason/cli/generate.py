@@ -119,9 +119,9 @@ def _format(options: argparse.Namespace) -> str:
 def _write(stream: TaskStream, options: argparse.Namespace) -> None:
     if options.out is None:
         raise ValueError("one of --out PATH, --show N or --graph FILE.svg is required")
-    format = _format(options)
-    if options.tokenizer and format != "tokens":
+    if options.tokenizer and options.format != "tokens":
         raise ValueError("--tokenizer is only for --format tokens")
+    format = _format(options)
     shard, _, num_shards = options.shard.partition("/")
     if not (shard.isdigit() and num_shards.isdigit()):
         raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")

@@ -147,6 +147,7 @@ class Scores:
 
     @property
     def ops(self) -> tuple[int, ...]:
+        """The evaluated ops, increasing."""
         return tuple(map(int, self.result["ops"]))
 
     @property

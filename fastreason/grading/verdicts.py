@@ -195,18 +195,22 @@ class Verdicts:
 
     @property
     def released_verified(self) -> np.ndarray:
+        """bool [n]: `verified` of the released scorer."""
         return self._released["released_verified"]
 
     @property
     def released_process_accuracy(self) -> np.ndarray:
+        """float32 [n]: process accuracy of the released scorer; NaN if it finds no gold steps."""
         return self._released["released_process_accuracy"]
 
     @property
     def released_outcome(self) -> np.ndarray:
+        """float32 [n]: 1 where the released scorer accepts the answer."""
         return self._released["released_outcome"]
 
     @property
     def released_process_reward(self) -> np.ndarray:
+        """float32 [n]: the process reward of the released scorer; NaN if it finds no gold steps."""
         return self._released["released_process_reward"]
 
     @cached_property

@@ -140,6 +140,7 @@ class Decoder(nn.Module):
 
     @property
     def num_parameters(self) -> int:
+        """Number of weights, a tied head counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, tokens_T: Tensor, segments: Segments) -> Tensor:

@@ -1,1 +1,1 @@
-"""Pages of finished runs and studies."""
+"""HTML reports of runs and studies."""

@@ -1,7 +1,7 @@
-"""Charts as SVG text: readable without scripts, in light and dark, the value of every point on hover and on focus.
+"""Charts as SVG text: no scripts, light and dark mode, and the value of every point on hover and focus.
 
-A point has an invisible, larger mark on top that takes the pointer and the Tab key; what it says stands in it and is
-shown by the page's style (`.point:hover .tip, .point:focus .tip { display: inline }`). Colours are classes s0 ... s5.
+Each point has a larger invisible mark on top for the pointer and the Tab key; it contains the point's text, which the
+page's style shows (`.point:hover .tip, .point:focus .tip { display: inline }`). Colors are classes s0 ... s5.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 42
 STYLES = 6
-# points of a line that take the pointer and the Tab key: more are too close to tell apart
+# maximum number of interactive points per line; more would be too close together
 _MOST_POINTS = 20
 
 Place = Callable[[float, float], tuple[float, float]]
@@ -26,11 +26,11 @@ class Series:
 
     Args:
         name: in the legend.
-        points: (x, y) in rising x.
-        style: 0, 1, 2, ...: colour and marker; lines of one style share them.
-        dashed: drawn as dashes without markers.
+        points: (x, y) by increasing x.
+        style: 0, 1, 2, ...: color and marker; lines with the same style share them.
+        dashed: draw dashes without markers.
         intervals: None, or (low, high) of y for every point.
-        interval: what they are.
+        interval: what the intervals are, for the text of a point.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `interval_chart`: a name, and a value with its interval for each of some styles.
+    """One row of `interval_chart`: a name, and values with intervals.
 
     Args:
-        name: on the left.
-        values: (what it is, value, low, high, style); low and high may equal the value.
-        bound: where a dotted mark stands, for example the least effect that counts.
+        name: shown on the left.
+        values: (label, value, low, high, style); low and high may equal the value.
+        bound: position of a dotted mark, for example the smallest effect that counts.
     """
 
     name: str
@@ -72,10 +72,10 @@ def line_chart(
     height: int = HEIGHT,
     left: int = LEFT,
 ) -> str:
-    """An `<svg>` element and its legend; `title` is its name for screen readers.
+    """An `<svg>` element with its legend; `title` is its name for screen readers.
 
-    `x_ticks`, if given, are labelled as far as they are in `x_range`, by default that of the points. `left` is the room
-    for the labels of y.
+    `x_ticks` within `x_range` are labeled; by default both follow from the points. `left` is the space for the labels
+    of y.
     """
     points = [point for line in series for point in line.points]
     if not points:
@@ -117,7 +117,7 @@ def line_chart(
 
 
 def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, width: int = WIDTH) -> str:
-    """Values with intervals on one axis, a row each, and a line at 0."""
+    """Values with intervals on one axis, one row each, with a line at 0."""
     if not rows:
         return '<p class="empty">nothing to plot yet</p>'
     ends = [end for row in rows for _, value, low, high, _ in row.values for end in (value, low, high)]
@@ -163,7 +163,7 @@ def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, width: int 
 
 
 def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str, width: int = WIDTH) -> str:
-    """Shares that add up to at most 1 as one bar a row; the same name has the same colour in every row."""
+    """Shares that add up to at most 1, as one bar per row; a name has the same color in every row."""
     if not rows:
         return '<p class="empty">nothing to plot yet</p>'
     names = list(dict.fromkeys(name for _, shares in rows for name, _ in shares))
@@ -185,13 +185,13 @@ def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, titl
 
 
 def _share(low: float, high: float, log: bool) -> Callable[[float], float]:
-    """How far between low and high a value stands."""
+    """The relative position of a value between low and high."""
     scale: Callable[[float], float] = math.log if log else float
     return lambda value: (scale(value) - scale(low)) / (scale(high) - scale(low))
 
 
 def _opening(width: int, height: int, title: str) -> str:
-    # a group and not an image: an image would hide its points from screen readers
+    # role group, because role img would hide the points from screen readers
     return (
         f'<svg viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}" '
         'xmlns="http://www.w3.org/2000/svg">'
@@ -216,7 +216,7 @@ def _draw(line: Series, at: Place) -> list[str]:
 
 
 def _line_points(line: Series, at: Place, width: int) -> list[str]:
-    """The marks that say a line's values: all of a short line, some of a long one, its last among them."""
+    """The interactive marks of a line: all points of a short line, some of a long one, always including the last."""
     every = -(-len(line.points) // _MOST_POINTS)
     parts = []
     for i, (x, y) in enumerate(line.points):
@@ -232,9 +232,9 @@ def _line_points(line: Series, at: Place, width: int) -> list[str]:
 
 
 def _point(x: float, y: float, said: str, width: int, radius: float = 9) -> str:
-    """An invisible mark that says something when pointed at or focused."""
+    """An invisible mark that shows a text on hover and focus."""
     text = escape(said)
-    # text of 12 px is about 6.2 px a character; the box stays inside the picture
+    # at 12 px a character is about 6.2 px wide; the box stays inside the chart
     wide = min(len(said) * 6.2 + 12, width - 4.0)
     left = min(max(x - wide / 2, 2), width - 2 - wide)
     top = y + 12 if y < 40 else y - 34

@@ -1,4 +1,4 @@
-"""Parts that the pages of a run and of a study share."""
+"""Parts shared by the pages of runs and studies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def trace_parts(trace: Mapping[str, Any]) -> list[tuple[str | None, str]]:
-    """(status or None, text); offsets of steps count bytes."""
+    """(status or None, text); offsets of steps are in bytes."""
     data, parts, at = trace["completion"].encode(), [], 0
     for step in trace["steps"]:
         parts.append((None, data[at : step["begin"]].decode(errors="replace")))

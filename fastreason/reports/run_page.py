@@ -1,4 +1,4 @@
-"""One self-contained HTML page from what a run directory holds: no network, no scripts."""
+"""The report of a run: one self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .page_parts import trace_parts
 
 
 def write_report(folder: str | Path) -> Path:
-    """Writes `report.html` into a run directory, of one run or of a study, and returns its path.
+    """Writes `report.html` into the directory of a run or study, and returns its path.
 
     Raises:
-        ValueError: the directory holds no recipe.toml (of a study: study.toml) or no results.json.
+        ValueError: recipe.toml (for a study, study.toml) or results.json does not exist.
     """
     folder = Path(folder)
     if (folder / "study.toml").is_file():
@@ -68,7 +68,7 @@ def _ks(results: Mapping[str, Any]) -> list[str]:
 
 
 def _pass_chart(results: Mapping[str, Any]) -> str:
-    """pass@1 with intervals as lines, pass@largest k dashed."""
+    """Lines of pass@1 with intervals, and dashed lines of pass@k for the largest k."""
     last = _ks(results)[-1]
     series = []
     for style, (stage, scores) in enumerate(results["stages"].items()):
@@ -112,7 +112,7 @@ def _graph_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _warnings(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the watch of reinforcement learning said, in the order of the steps."""
+    """The warnings of the reinforcement-learning monitor, by step."""
     return [
         {"stage": STAGE_NAMES[entry["stage"]], "step": entry["step"], "text": text}
         for entry in metrics
@@ -123,12 +123,13 @@ def _warnings(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _reward_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     steps = [entry for entry in metrics if entry["stage"] == "rl"]
     lines = {
-        "reward": "reward", "answer_correct": "right answer", "silent_groups": "silent groups", "finished": "finished",
+        "reward": "reward", "answer_correct": "right answer", "silent_groups": "zero-advantage groups",
+        "finished": "finished",
     }  # fmt: skip
     points = {key: [(entry["step"], entry[key]) for entry in steps if key in entry] for key in lines}
     return line_chart(
         [Series(name, smooth(points[key]), style) for style, (key, name) in enumerate(lines.items()) if points[key]],
-        title="Reward, shares of right answers, of silent groups and of samples that ended by themselves, by step",
+        title="Reward, and shares of right answers, zero-advantage groups and finished samples, by step",
         x_label="step",
         y_label="mean",
         y_range=(0.0, 1.0),
@@ -145,8 +146,8 @@ def _loss_chart(metrics: Sequence[Mapping[str, Any]]) -> str:
     return line_chart(
         [Series(line.name, [(x, min(y, highest)) for x, y in line.points], line.style) for line in series],
         title="Loss over training tokens",
-        x_label="million tokens of the stage",
-        y_label="cross entropy, nats a token",
+        x_label="million tokens",
+        y_label="cross entropy, nats per token",
         y_range=(0.0, highest),
     )
 
@@ -181,7 +182,7 @@ def _throughput(results: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 
 
 def _traces(results: Mapping[str, Any], most: int = 3) -> list[dict[str, Any]]:
-    """Samples of the last stage, cut into steps and the text between them; failures and hard problems first."""
+    """Samples of the last stage, divided into steps and text between them; failures and hard problems first."""
     traces = list(results["stages"].values())[-1]["traces"]
     wrong = [trace for trace in traces if not trace["verified"] and trace["steps"]]
     right = [trace for trace in traces if trace["verified"]]

@@ -1,4 +1,4 @@
-"""What a study gave: results.json from its finished units, and one self-contained page from results.json."""
+"""The report of a study: one self-contained HTML page from study.toml and results.json."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_study_report(folder: str | Path) -> Path:
     """Writes `report.html` from study.toml and results.json, and returns its path.
 
     Raises:
-        ValueError: one of them is missing.
+        ValueError: one of them does not exist.
     """
     folder = Path(folder)
     for name in ("study.toml", "results.json"):
@@ -63,7 +63,7 @@ def write_study_report(folder: str | Path) -> Path:
 
 
 def _figure(title: str, chart: str, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, str]:
-    """A chart, its heading, and the numbers behind it as a link to a CSV file."""
+    """A chart with its heading, and its data as a link to a CSV file."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(header)
@@ -73,24 +73,24 @@ def _figure(title: str, chart: str, name: str, header: Sequence[str], rows: Iter
 
 
 def _claims_figure(results: Mapping[str, Any]) -> dict[str, str]:
-    found = [claim for claim in results["claims"] if claim["effect"] is not None]
+    measured = [claim for claim in results["claims"] if claim["effect"] is not None]
     rows = [
         Row(
             claim["name"],
             [("", 100 * claim["effect"], *(100 * end for end in claim["interval"]), 0)],
             100 * claim["bound"],
         )
-        for claim in found
+        for claim in measured
     ]
     chart = interval_chart(
         rows,
         title="Effect of each claim with its 95 % interval",
-        x_label="effect in points; dots: what counts",
+        x_label="effect in points; dotted: smallest effect that counts",
         width=_WIDTH,
     )
     header = ["claim", "verdict", "effect", "low", "high", "rule", "bound", "by_seed"]
     lines = []
-    for claim in found:
+    for claim in measured:
         by_seed = " ".join(f"{value:.6g}" for value in claim["by_seed"])
         head = [claim[name] for name in ("name", "verdict", "effect")]
         lines.append([*head, *claim["interval"], claim["rule"], claim["bound"], by_seed])
@@ -102,7 +102,7 @@ def _variants(study: Study) -> list[tuple[int, str]]:
 
 
 def _pass_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
-    """Verified pass@k over k, one figure a range, one line a variant."""
+    """Verified pass@k over k, one figure per range, one line per variant."""
     figures = []
     for name in study.ranges:
         series, table = [], []
@@ -110,10 +110,10 @@ def _pass_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
             points, intervals = [], []
             for k in study.variants[variant].evaluate.k:
                 if by_seed := scores.by_seed(variant, name, "verified", k):
-                    found = level(by_seed, resamples=500)
-                    points.append((float(k), found.effect))
-                    intervals.append(found.interval)
-                    table.append([variant, k, found.effect, *found.interval, len(by_seed)])
+                    estimate = level(by_seed, resamples=500)
+                    points.append((float(k), estimate.effect))
+                    intervals.append(estimate.interval)
+                    table.append([variant, k, estimate.effect, *estimate.interval, len(by_seed)])
             if points:
                 series.append(Series(variant, points, style, intervals=intervals))
         chart = line_chart(
@@ -164,7 +164,7 @@ def mean_share(counts: Sequence[int], samples: int) -> float:
 
 
 def _level_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
-    """Right answers against verified and sound samples at k = 1, one figure a range."""
+    """Right answers, verified and sound samples at k = 1, one figure per range."""
     figures = []
     for name in study.ranges:
         rows, table = [], []
@@ -174,10 +174,10 @@ def _level_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
                 {"answer": "right answer", "verified": "verified", "sound": "sound"}.items()
             ):
                 if by_seed := scores.by_seed(variant, name, metric, 1):
-                    found = level(by_seed, resamples=500)
-                    low, high = found.interval
-                    values.append((what, 100 * found.effect, 100 * low, 100 * high, style))
-                    table.append([variant, metric, found.effect, *found.interval])
+                    estimate = level(by_seed, resamples=500)
+                    low, high = estimate.interval
+                    values.append((what, 100 * estimate.effect, 100 * low, 100 * high, style))
+                    table.append([variant, metric, estimate.effect, *estimate.interval])
             if values:
                 rows.append(Row(variant, values))
         chart = interval_chart(
@@ -189,11 +189,11 @@ def _level_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
 
 
 def _failure_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
-    """Shares of kinds of failure among all samples of a range, where the evaluation tells them."""
+    """Shares of failure kinds among all samples of a range, if the evaluation has them."""
     figures = []
     for name, parts in study.ranges.items():
         if any(part.themes for part in parts):
-            continue  # kinds are told by op alone
+            continue  # failure kinds are known by op only
         rows, table = [], []
         for _, variant in _variants(study):
             entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
@@ -202,13 +202,13 @@ def _failure_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
                 rows.append((variant, list(shares.items())))
                 table += [[variant, kind, share] for kind, share in shares.items()]
         if rows:
-            chart = share_chart(rows, title=f"Kinds of failure, {name}", width=_WIDTH)
+            chart = share_chart(rows, title=f"Failure kinds, {name}", width=_WIDTH)
             figures.append(_figure(name, chart, f"failures-{_file(name)}", ["variant", "kind", "share"], table))
     return figures
 
 
 def _failures(by_seed: Sequence[Mapping[str, Any]], parts: Sequence[RangePart]) -> dict[str, float]:
-    """Share of each kind; the kind without a failure is left out, so that bars end where success begins."""
+    """The share of each kind, without NONE, so that a bar ends where success begins."""
     shares: dict[str, float] = {}
     total = sum(part.weight for part in parts)
     for ops in by_seed:
@@ -223,13 +223,13 @@ def _failures(by_seed: Sequence[Mapping[str, Any]], parts: Sequence[RangePart]) 
 
 
 def _curve_figures(study: Study, results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Reward, silent groups and verified samples over the steps of RL; losses over tokens."""
+    """Reward, zero-advantage groups and verified samples by RL step; losses by tokens."""
     wanted = [
         ("rl", "reward", "Reward", "mean reward"),
-        ("rl", "silent_groups", "Silent groups: all samples fare alike", "share of groups"),
+        ("rl", "silent_groups", "Zero-advantage groups", "share of groups"),
         ("rl", "verified", "Verified samples in training", "share of samples"),
-        ("pretrain", "loss", "Loss of pre-training", "nats a token"),
-        ("midtrain", "loss", "Loss of mid-training", "nats a token"),
+        ("pretrain", "loss", "Loss of pre-training", "nats per token"),
+        ("midtrain", "loss", "Loss of mid-training", "nats per token"),
     ]
     return [
         figure
@@ -241,7 +241,7 @@ def _curve_figures(study: Study, results: Mapping[str, Any]) -> list[dict[str, s
 def _curves(
     study: Study, results: Mapping[str, Any], stage: str, column: str, title: str, label: str
 ) -> dict[str, str] | None:
-    """One figure: the mean over seeds, a line for each variant whose stage is not that of one before it."""
+    """One figure of means over seeds, with a line for each variant whose stage is not shared with an earlier one."""
     series, table, shown = [], [], set()
     for style, variant in _variants(study):
         keys = [keys[stage]["unit"] for keys in results["variants"][variant]["runs"].values() if stage in keys]
@@ -261,7 +261,7 @@ def _curves(
     chart = line_chart(
         series,
         title=title,
-        x_label="step" if stage == "rl" else "million tokens of the stage",
+        x_label="step" if stage == "rl" else "million tokens",
         y_label=label,
         y_range=(0.0, 1.0) if stage == "rl" else None,
         width=_WIDTH,
@@ -273,7 +273,7 @@ def _curves(
 
 
 def _account(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the stages took, by kind."""
+    """The cost of the stages, by kind."""
     rows = []
     for kind, name in {**STAGE_NAMES, "evaluate": "evaluation"}.items():
         units = [unit for unit in results["units"].values() if unit["kind"] == kind]
@@ -286,7 +286,7 @@ def _account(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _saved(results: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds that the runs took together, and would have taken each on its own."""
+    """Seconds that the runs took, and would have taken without sharing stages."""
     keys = [
         key
         for v in results["variants"].values()
@@ -299,7 +299,7 @@ def _saved(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _traces(study: Study, scores: StudyScores, most: int = 4) -> list[dict[str, Any]]:
-    """Samples of the first finished seed, of every variant one that failed or, else, its hardest that is right."""
+    """Samples of the first finished seed: of every variant a failure or, if there is none, the hardest success."""
     chosen: list[dict[str, Any]] = []
     for variant in study.variants:
         entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]

@@ -77,6 +77,7 @@ class RolloutOutput:
 
     @property
     def num_new_tokens(self) -> int:
+        """Total number of new tokens."""
         return int(self.lengths.sum())
 
     @property

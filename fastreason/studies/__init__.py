@@ -1,1 +1,1 @@
-"""Recipes, their variants and seeds, and the units of work that they share."""
+"""Recipes, their variants and seeds, and the units of work they share."""

@@ -1,10 +1,9 @@
-"""What a run or a study would take: stages, tokens, FLOP, time and disk, before anything of it is done.
+"""Estimates the cost of a run or study before it starts: stages, tokens, FLOP, time and disk space.
 
-FLOP follow `fastreason.training.budget`, for documents as long as the first that each stage would draw and samples as
-long as
-gold solutions, and with no silent group, whose training costs nothing: reinforcement learning is an upper bound. Time
-is FLOP over the rates that this model reaches on this machine, measured here in some seconds on small batches; larger
-batches are faster, other work on the machine slower.
+FLOP are computed as in `fastreason.model.flop`, for documents as long as the first that each stage would draw, samples
+as long as gold solutions, and no zero-advantage groups, which would cost nothing to train: the estimate for
+reinforcement learning is an upper bound. Time is FLOP divided by the rates of this model on this machine, measured in a
+few seconds on small batches; larger batches are faster, a busy machine is slower.
 """
 
 from __future__ import annotations
@@ -43,50 +42,50 @@ from .run_study import parse_shard, part_of
 from .study import Study
 from .work_units import Unit, distinct_units, mixtures_of, study_runs
 
-# documents that lengths are taken from
+# number of documents from which lengths are estimated
 _DRAWN = 2048
-# problems that numbers of graphs are estimated from, and ways to draw one that are gone through: a second for all ops
+# number of problems from which graphs are counted, and limit of an exact enumeration: about a second for all ops
 _DRAWN_GRAPHS = 20_000
 _WAYS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine does with this model."""
+    """The speed of this model on this machine."""
 
     peak: float
-    """FLOP/s of its fastest matrix product."""
+    """FLOP/s of the fastest matrix product."""
     train: float
     """FLOP/s of forward and backward passes."""
     sample_s: float
-    """Seconds a sampled token, behind the prompt."""
+    """Seconds per sampled token, excluding the prompt."""
     sequences: int
-    """How many sequences were sampled at once."""
+    """Number of sequences sampled together."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one unit."""
+    """The cost of one unit of work."""
 
     what: str
-    """Its length in words."""
+    """Its length, as text."""
     tokens: float
-    """Trained on, or sampled."""
+    """Tokens trained on or sampled."""
     flop: float
     seconds: float
     disk_bytes: float
-    """That stay."""
+    """Bytes that remain on disk."""
     steps: int
-    """Updates; 0 of an evaluation."""
+    """Number of updates; 0 for an evaluation."""
     samples: float
-    """Documents trained on, or samples drawn."""
+    """Number of documents trained on, or samples drawn."""
     problems: Mapping[Cell, float] = field(default_factory=dict)
-    """Documents or prompts of each cell; none of an evaluation."""
+    """Expected number of documents or prompts by cell; empty for an evaluation."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Units that differ by their seed alone."""
+    """Units that differ only in their seed."""
 
     kind: str
     used_by: list[str]
@@ -95,7 +94,7 @@ class Line:
 
     @cached_property
     def graphs(self) -> list[tuple[int, Kinds, float]]:
-        """Of each op: the nameless graphs that there are, and how many problems the stage draws."""
+        """For each op: its nameless graphs, and the number of problems that the stage draws."""
         problems = self.cost.problems
         return [
             (op, graphs_of(Mixture(of_op), _DRAWN_GRAPHS, _WAYS), sum(of_op.values()))
@@ -106,7 +105,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study or a run."""
+    """The estimated cost of a study or run."""
 
     title: str
     parameters: int
@@ -125,13 +124,13 @@ class Plan:
 
     @property
     def disk_bytes(self) -> float:
-        """What stays, and two moments of every weight in each process that trains."""
+        """Disk space of the results, plus two moments per weight for each training process."""
         kept = sum(line.units * line.cost.disk_bytes for line in self.lines)
         return kept + self.jobs * (8.0 + 4.0) * self.parameters
 
 
 def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: Rates | None = None) -> Plan:
-    """The units of a study, or of a shard of it; with `rates` nothing is measured."""
+    """Plans a study or a shard of it; with `rates` given, nothing is measured."""
     preflight(study.variants, study.seeds)
     runs = part_of(study_runs(study), *parse_shard(shard))
     users: dict[str, list[str]] = {}
@@ -150,7 +149,7 @@ def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: 
 
 
 def plan_recipe(recipe: Recipe) -> Plan:
-    """The stages of a run."""
+    """Plans the stages of a run."""
     study = Study(name=recipe.name, seeds=[recipe.seed], variants={"run": recipe})
     return plan_study(study)
 
@@ -175,13 +174,13 @@ def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: 
 
 
 def mixture_dict(unit: Unit) -> list[dict[str, Any]]:
-    """The last mixture of a unit, as a recipe has it."""
+    """The last mixture of a unit, in the form of a recipe."""
     settings = unit.settings
     return settings.phases[-1].mixture if isinstance(settings, SupervisedSettings) else settings.mixture
 
 
 def unit_cost(unit: Unit, rates: Rates, parameters: int) -> Cost:
-    """See the head of this module."""
+    """The cost of a unit; see the module docstring."""
     if isinstance(unit.settings, SupervisedSettings):
         return _supervised(unit, unit.settings, rates, parameters)
     if isinstance(unit.settings, PolicySettings):
@@ -190,7 +189,7 @@ def unit_cost(unit: Unit, rates: Rates, parameters: int) -> Cost:
 
 
 def _lengths(unit: Unit, mixture: Mixture, split: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of prompts and of solutions, the token behind included, of the first problems of a stream."""
+    """Tokens of the prompts and solutions, including the end token, of the first problems of a stream."""
     stream = TaskStream(mixture, seed=unit.seed, split=split)
     _, cu_seqlens, prompts = stream.encoded(0, _DRAWN, unit.tokenizer)
     return prompts.astype(np.int64), np.diff(cu_seqlens) - prompts
@@ -231,7 +230,7 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
     sample_flop = forward_flop(unit.model, solutions, before=prompts) / len(prompts)
     passes = 3.0 * settings.epochs + (1.0 if settings.kl_coef else 0.0)
-    # of one prompt and its samples
+    # for one prompt and its samples
     training = passes * (prompt_flop + group * sample_flop)
     sampled = group * float(solutions.mean())
     sampling_s = prompt_flop / rates.train + sampled * rates.sample_s
@@ -271,14 +270,14 @@ def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
 def measured_rates(
     config: ModelConfig, tokenizer: Tokenizer, mixture: Mixture, device: torch.device | str = "cpu"
 ) -> Rates:
-    """The rates of a model of this shape on this machine; on CPU at torch's present number of threads."""
+    """Measures a model of this shape on this machine; on CPU with torch's current number of threads."""
     model = Decoder(config)
     model.reset_parameters(0)
     model.to(device)
     stream = TaskStream(mixture, seed=0)
     _, cu_seqlens, _ = stream.encoded(0, _DRAWN, tokenizer)
     longest = int(np.diff(cu_seqlens).max())
-    # half a second at 1e11 FLOP/s, but a whole document at least
+    # half a second at 1e11 FLOP/s, but at least one document
     tokens = int(max(longest, min(3072, 5e10 / train_flop_per_token(config))))
     batch = stream.packed(0, 1, tokens, tokenizer, threads=1)
     flop = train_flop(config, batch.lengths, count_targets(batch, "solution"))
@@ -299,7 +298,7 @@ def measured_rates(
 
     seconds = [_fastest(lambda limit=limit: sample(limit), 3 if small else 1) for limit in (short, long)]
     sequences = n * len(problems)
-    # a machine that others use may make the longer one look free
+    # on a busy machine the longer one may appear to take no time
     sample_s = max(seconds[1] - seconds[0], 0.1 * seconds[1]) / (sequences * (long - short))
     return Rates(matmul_peak(device), train, sample_s, sequences)
 
@@ -314,7 +313,7 @@ def _fastest(work: Any, times: int) -> float:
 
 
 def format_plan(plan: Plan) -> str:
-    """The plan as a table, with what it rests on below."""
+    """The plan as a table, followed by its assumptions."""
     lines = [
         f"{plan.title}: a decoder of {plan.parameters:,} parameters",
         "",
@@ -330,12 +329,12 @@ def format_plan(plan: Plan) -> str:
     lines += _format_graphs(plan.lines)
     rates, jobs = plan.rates, ""
     if plan.jobs > 1:
-        jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes on cores of their own"
+        jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes with a core each"
     lines += [
         "",
-        f"together: {plan.flop:.2e} FLOP, {_time(plan.seconds)} in one process{jobs}, {_bytes(plan.disk_bytes)} disk",
-        "Columns are of one unit, `times` is how many there are; stages that variants share run once. Samples are",
-        "taken to be as long as gold solutions and no group to be silent: RL is an upper bound.",
+        f"total: {plan.flop:.2e} FLOP, {_time(plan.seconds)} in one process{jobs}, {_bytes(plan.disk_bytes)} disk",
+        "Columns are per unit, `times` is the number of units; stages that variants share run once. Samples are",
+        "assumed to be as long as gold solutions, and no group to have zero advantage: RL is an upper bound.",
         f"Time: measured now, on {plan.threads} thread{'s' * (plan.threads > 1)}: {rates.train / 1e9:.1f} GFLOP/s in "
         f"training, {100 * rates.train / rates.peak:.0f} % of a matrix product's {rates.peak / 1e9:.0f},",
         f"and {1 / rates.sample_s:,.0f} sampled tokens/s in {rates.sequences} sequences at once.",
@@ -344,14 +343,14 @@ def format_plan(plan: Plan) -> str:
 
 
 def _format_graphs(lines: Sequence[Line]) -> list[str]:
-    """What each stage shows of the graphs that its problems can have."""
+    """A table of the graphs that the problems of each stage can have, and how many of them it shows."""
     text = ["", f"{'stage':9} {'op':>4}{'graphs':>12}  " + SHOWN_HEADER]
     for line in lines:
         for op, graphs, problems in line.graphs:
             number = f"{graphs.number:,.0f}" + ("" if is_exact(graphs) else "+")
             text.append(f"{line.kind:9} {op:>4}{number:>12}  {format_shown(graphs, problems)}")
         text += warn_often(line.graphs)
-    what = "graphs: of the quantities that an answer needs, without names and numbers; +: at least about so many"
+    what = "graphs: of the quantities that an answer depends on, without names and numbers; +: estimated lower bound"
     return [*text, what]
 
 

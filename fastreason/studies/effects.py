@@ -1,15 +1,15 @@
-"""Whether a claim of a study holds: the difference of two variants with its 95 % interval.
+"""Whether a claim of a study holds: the difference between two variants with its 95 % interval.
 
     d = mean over seeds s, and over the problems p of a range, of  a[s, p] - b[s, p]
 
-Variants of one seed share their earlier stages, and all are scored on the same problems, so differences are taken seed
-by seed and problem by problem (paired). The interval resamples both: problems within each op, the same draw for every
-seed, and seeds. A few seeds drawn from a few say too little about seeds to come, so the seeds' part is widened by
+Variants with the same seed share their earlier stages, and all are scored on the same problems, so differences are
+paired by seed and problem. The interval resamples both: problems within each op, with the same draw for every seed, and
+seeds. Resampling a few seeds underestimates the variation between seeds, so the seed component is widened by
 
     sqrt(S / (S - 1)) t(S - 1) / 1.96
 
-to what S normal seeds need (t: the 97.5 % quantile of Student's distribution); that is 9.2, 2.7 and 1.9 for 2, 3 and 4
-seeds. With one seed the interval is over problems alone, and says nothing about other seeds.
+as S normally distributed seeds require (t: the 97.5 % quantile of Student's distribution): 9.2, 2.7 and 1.9 for 2, 3
+and 4 seeds. With one seed the interval covers problems only, and says nothing about other seeds.
 
 Letters: S seeds, P problems of an op, R resamples.
 Source: Efron and Tibshirani 1993, chapters 6 and 12 (paired bootstrap; its small-sample bias).
@@ -33,12 +33,12 @@ _RESAMPLES = 4000
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 Cells = list[tuple[float, np.ndarray]]
-"""A weight and the values [P] of its problems, for each op of a range."""
+"""The weight and the values [P] of the problems of each op of a range."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference, in the unit of the metric (shares: 0.01 is a point)."""
+    """A difference, in the unit of the metric (for shares, 0.01 is one point)."""
 
     effect: float
     interval: tuple[float, float]
@@ -52,16 +52,16 @@ def cells_of(
     k: int,
     samples: int,
 ) -> Cells:
-    """What a metric gives for each problem of a range.
+    """The values of a metric for each problem of a range.
 
     Args:
-        problems: by op, as `evaluate.by_problem` gives them.
-        parts: of the range; weights are scaled to a sum of 1 and shared evenly by the ops of a part.
+        problems: by op, from `evaluate.by_problem`.
+        parts: of the range; weights are normalized to sum to 1, and the ops of a part have equal weights.
         metric: verified, sound, answer, gap or process_accuracy.
         k: of pass@k.
-        samples: of each problem.
+        samples: per problem.
     Raises:
-        ValueError: an op, or a theme of it, has no problem.
+        ValueError: an op, or a theme of it, has no problems.
     """
     total = sum(part.weight for part in parts)
     cells = []
@@ -98,11 +98,11 @@ def level(by_seed: Sequence[Cells], resamples: int = _RESAMPLES) -> Effect:
 def difference(
     variant: Sequence[Cells], others: Sequence[Sequence[Cells]], *, seed: int = 0, resamples: int = _RESAMPLES
 ) -> Effect:
-    """How much higher a variant scores than the best of others.
+    """How much higher a variant scores than the best of the others.
 
     Args:
-        variant: by seed.
-        others: by other variant and seed, the same seeds and problems.
+        variant: its cells by seed.
+        others: the cells of each other variant by seed, with the same seeds and problems.
         seed, resamples: of the resampling.
     """
     rng = np.random.default_rng(seed)
@@ -111,7 +111,7 @@ def difference(
     seed_draws = rng.integers(num_seeds, size=(resamples, num_seeds))
     effects, resampled, by_seed = [], [], []
     for other in others:
-        # [S] and, with every seed's problems drawn alike, [R]
+        # [S], and [R] with the same draw of problems for every seed
         of_seed = np.array([mean_of(a) - mean_of(b) for a, b in zip(variant, other, strict=True)])
         of_problems = np.zeros(resamples)
         for c, (weight, _) in enumerate(variant[0]):
@@ -126,7 +126,7 @@ def difference(
 
 
 def widening(num_seeds: int) -> float:
-    """Factor of the seeds' part of the interval; 0 for one seed, whose spread is not known.
+    """The factor on the seed component of the interval; 0 for a single seed, whose spread is unknown.
 
     >>> [round(widening(n), 2) for n in (1, 2, 3, 4, 100)]
     [0.0, 9.17, 2.69, 1.87, 1.02]

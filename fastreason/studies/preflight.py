@@ -1,9 +1,9 @@
-"""What can be found out before the first step of a run or a study, so that nothing fails late that could fail at once.
+"""Checks before the first step of a run or study, so that nothing fails late that could fail immediately.
 
-Every optimizer, stream, reward, source of prompts and sampler is built once, the packages of trackers and writers are
-looked for, and the lengths of prompts and documents are held to the model's positions and to the rows of a step.
-Lengths are those of the very problems that a stage will draw, up to MOST of each mixture; beyond it, and for a
-curriculum that chooses as it goes, they are a sample.
+Every optimizer, stream, reward, prompt source and sampler is built once, the packages of trackers and writers are
+looked up, and the lengths of prompts and documents are compared with the model's positions and the rows of a step.
+Lengths are those of the problems that a stage will draw, up to MOST per mixture; beyond that, and for adaptive
+curricula, they are a sample.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from ..training.supervised_settings import SupervisedSettings
 from .recipe import Recipe
 
 MOST = 16_384
-"""Problems of a mixture whose lengths are looked at."""
+"""Number of problems per mixture whose lengths are checked."""
 _BLOCK = 1024
 
 
 def preflight(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
-    """Plans runs of all variants with all seeds to their end.
+    """Checks the runs of all variants with all seeds.
 
     Raises:
-        ValueError: what would fail later; the message names the stage and the setting.
-        ModuleNotFoundError: a package that would be missed later.
+        ValueError: something would fail later; the message names the stage and setting.
+        ModuleNotFoundError: a package is not installed that would be needed later.
     """
     tokenizer = Tokenizer.for_mixtures([mixture for recipe in variants.values() for mixture in recipe.mixtures()])
-    seen: list[Any] = []  # settings hold lists, so they have no hash
+    seen: list[Any] = []  # settings contain lists, so they are not hashable
     for recipe in variants.values():
         distributed.chosen_device(recipe.device)
         for tracker in recipe.metrics:
             require_tracker(tracker)
         config = recipe.model.config(len(tokenizer))
-        with torch.device("meta"):  # no memory, however large it is
+        with torch.device("meta"):  # needs no memory, however large the model
             model = Decoder(config)
         for stage in (*recipe.stages, "evaluate"):
             settings = getattr(recipe, stage)
@@ -103,7 +103,7 @@ def _check_supervised(
             what = f"problem {first + worst} of split {stream.split} has a document of {sizes[worst]} tokens"
             if sizes[worst] > length:
                 raise ValueError(
-                    f"{what}, and a row only {length} (batch_tokens = {settings.batch_tokens} in {rows} rows)"
+                    f"{what}, but a row has only {length} (batch_tokens = {settings.batch_tokens} in {rows} rows)"
                 )
             if sizes[worst] > positions:
                 raise ValueError(
@@ -112,7 +112,7 @@ def _check_supervised(
 
 
 def _documents(settings: SupervisedSettings, share: float) -> Callable[[int, int], bool]:
-    """Whether a phase draws no more than so many documents and tokens."""
+    """Returns a test whether a phase draws at most so many documents and tokens."""
     limit = settings.limit
 
     def is_enough(documents: int, tokens: int) -> bool:
@@ -126,7 +126,7 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
     stage_reward(settings)
     stage_prompts(settings, seed)
     mixture, positions = Mixture.from_dict(settings.mixture), model.config.max_position_embeddings
-    if settings.curriculum != "fixed":  # it may come to ask for one cell alone
+    if settings.curriculum != "fixed":  # it may end up drawing from a single cell
         mixture = Mixture(dict.fromkeys(mixture.weights, 1.0))
     most = MOST
     if settings.limit.unit == "samples":
@@ -139,12 +139,12 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
             raise ValueError(
                 f"the prompt of problem {first + worst} (op {cell.op}, theme {cell.theme}, mode {cell.mode}, depth "
                 f"{cell.depth}) has {prompts[worst]} tokens, but the model has only {positions} positions "
-                "(model.max_position_embeddings); choose smaller problems, as by max_sentences, or more positions"
+                "(model.max_position_embeddings); use smaller problems, as with max_sentences, or more positions"
             )
 
 
 def _lengths(stream: TaskStream, tokenizer: Tokenizer, is_enough: Callable[[int, int], bool]) -> Any:
-    """(first problem, tokens of the documents, tokens of their prompts), block after block, until it is enough."""
+    """Yields (first problem, tokens of the documents, tokens of their prompts) by block, until `is_enough`."""
     documents, tokens = 0, 0
     while documents < MOST and not is_enough(documents, tokens):
         _, cu_seqlens, prompts = stream.encoded(documents, _BLOCK, tokenizer)

@@ -1,7 +1,7 @@
 """A recipe: everything a run depends on, as one frozen dataclass tree read from TOML.
 
-Fields may be overridden by their dotted names (`rl.steps`); a run saves the resolved recipe. An unknown field or a
-value out of range is an error that names it, before anything is built.
+Fields can be overridden by their dotted names (`rl.steps`); a run saves the resolved recipe. Unknown fields and values
+out of range are errors that name the field, before anything is built.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ STAGES = ("pretrain", "midtrain", "rl")
 @explain_fields
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which decoder: a preset, and fields that differ from it. The vocabulary follows from the mixtures."""
+    """The decoder: a preset, and fields that override it. The vocabulary follows from the mixtures."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     preset: str = "tiny"
-    """tiny, 10m or 100m."""
+    """Base shape: tiny, 10m or 100m."""
     hidden_size: int | None = None
     """Width of the residual stream."""
     num_hidden_layers: int | None = None
@@ -50,7 +50,7 @@ class ModelSettings:
     num_attention_heads: int | None = None
     """Number of query heads."""
     num_key_value_heads: int | None = None
-    """Key-value heads."""
+    """Number of key-value heads; must divide num_attention_heads."""
     intermediate_size: int | None = None
     """Width of the feed-forward layer."""
     rope_theta: float | None = None
@@ -69,51 +69,52 @@ class ModelSettings:
 @explain_fields
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """Stages in order, each optional, and how their results are evaluated."""
+    """Everything a run depends on: the model, optional stages in order, and the evaluation after each."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str
-    """Shown in the report."""
+    """Name shown in the report; the default directory is runs/NAME."""
     model: ModelSettings
     """The decoder."""
     evaluate: EvaluateSettings
-    """What every stage's result is scored on."""
+    """The evaluation after every stage."""
     pretrain: SupervisedSettings | None = None
-    """First stage, from random weights."""
+    """Pre-training, from random weights."""
     midtrain: SupervisedSettings | None = None
-    """Second stage: supervised again, on another mixture."""
+    """Mid-training: a second supervised stage on another mixture."""
     rl: PolicySettings | None = None
-    """Third stage: reinforcement learning."""
+    """Reinforcement learning."""
     seed: int = 0
-    """Of weights, problems and samples."""
+    """Seed of initial weights, problems and samples."""
     threads: int = 0
-    """Threads of torch on CPU; 0: all cores."""
+    """Number of torch threads on CPU; 0: all cores."""
     device: Device = "auto"
-    """Where models lie: cpu, cuda, or auto for a GPU where there is one; under torchrun each rank's own."""
+    """Device of the model: cpu, cuda, or auto for a GPU if there is one (under torchrun, one per rank)."""
     metrics: list[TrackerName] = field(default_factory=list)
-    """Trackers beside metrics.jsonl: tensorboard, trackio, wandb; their packages must be installed."""
+    """Trackers in addition to metrics.jsonl: tensorboard, trackio, wandb; their packages must be installed."""
     in_distribution: list[int] = field(default_factory=list)
-    """Ops that the report calls in-distribution."""
+    """Ops that reports call in-distribution."""
     edge: list[int] = field(default_factory=list)
-    """Ops that the report calls the edge of competence."""
+    """Ops that reports call the edge of competence."""
 
     def __repr__(self) -> str:
         return f"Recipe({self.name!r}: {', '.join(self.stages)}; model {self.model.preset}, seed {self.seed})"
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise ValueError("recipe: needs at least one of pretrain, midtrain, rl")
+            raise ValueError("recipe: must have at least one of pretrain, midtrain, rl")
         check_name("recipe: name", self.name)
         check_ranges("recipe", self, {"seed": SEED, "threads": COUNT_OR_ZERO})
         self.mixtures()
 
     @property
     def stages(self) -> tuple[str, ...]:
+        """The names of the stages in order: pretrain, midtrain, rl, as far as present."""
         return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
 
     def mixtures(self) -> list[Mixture]:
-        """Every mixture of every stage and of the evaluation."""
+        """All mixtures of all stages and of the evaluation."""
         mixtures = [Mixture.from_dict(self.evaluate.mixture)]
         for stage in (self.pretrain, self.midtrain):
             if stage is not None:
@@ -123,29 +124,30 @@ class Recipe:
         return mixtures
 
     def evaluation_ranges(self) -> dict[str, dict[str, float]]:
-        """Those of `evaluate`, or else `in_distribution` and `edge`, as far as they are evaluated, all ops alike."""
+        """The ranges of `evaluate`; by default `in_distribution` and `edge`, if evaluated, with equal weights."""
         named = {"in-distribution": self.in_distribution, "edge": self.edge}
         ranges = {name: {",".join(map(str, ops)): 1.0} for name, ops in named.items() if ops}
         return self.evaluate.ranges or covered(ranges, Mixture.from_dict(self.evaluate.mixture).ops)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; fields that are None are left out."""
+        """The recipe as plain values, without fields that are None."""
         return without_none(asdict(self))
 
     def save(self, path: Path) -> None:
+        """Writes the fully resolved recipe as TOML."""
         path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
 
 
 def check_name(what: str, name: str) -> None:
-    """Raises ValueError for a name that cannot be that of one folder: the default run directory is runs/NAME."""
+    """Raises ValueError for a name that is not usable as a folder name, as in the default run directory runs/NAME."""
     if not re.fullmatch(r"[\w.+ -]{1,100}", name) or name.startswith((".", " ")):
         raise ValueError(
-            f"{what} must be of letters, digits, spaces and . + - _, at most 100, the first no dot, got {name!r}"
+            f"{what} must be at most 100 letters, digits, spaces and . + - _, not starting with a dot, got {name!r}"
         )
 
 
 def available_recipes() -> tuple[str, ...]:
-    """Names of the recipes that ship."""
+    """The names of the recipes that ship."""
     folder = resources.files("fastreason.studies").joinpath("recipes")
     return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
 
@@ -153,27 +155,27 @@ def available_recipes() -> tuple[str, ...]:
 def load_recipe(
     name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, *, size: str | None = None
 ) -> Recipe:
-    """A recipe that ships or a TOML file, with some fields replaced.
+    """Loads a recipe that ships or a TOML file, with fields overridden.
 
     Args:
-        name_or_path: one of `available_recipes()` or a path that ends in .toml.
+        name_or_path: the name of a recipe that ships, or a path that ends in .toml.
         overrides: values by dotted name, for example {"rl.steps": 10, "pretrain.budget": "600 seconds"}; the length of
             a stage in one unit replaces that in another.
         size: one of the recipe's `sizes`, if it has any.
     Raises:
-        ValueError: no such recipe, an unknown field, or a value of the wrong type or range; the message names it. A
-            recipe with variants is a study (`fastreason.studies.study.load_study`).
+        ValueError: there is no such recipe, a field is unknown, or a value has the wrong type or range; the message
+            names it. A recipe with variants is a study (`fastreason.studies.study.load_study`).
     """
     values = read_recipe(name_or_path, overrides, size)
     if "variants" in values:
-        raise ValueError(f"recipe {name_or_path}: it has variants; load_study reads it, and run runs it")
+        raise ValueError(f"recipe {name_or_path}: it has variants; load it with load_study, or run it with run")
     return recipe_from_dict(values, source=str(name_or_path))
 
 
 def read_recipe(
     name_or_path: str | Path, overrides: Mapping[str, Any] | None = None, size: str | None = None
 ) -> dict[str, Any]:
-    """The values of a recipe's file: those of the size over the common ones, overrides over both, mixtures spelt out.
+    """The values of a recipe's file, overridden by those of the size, then by overrides, with mixtures spelled out.
 
     Raises:
         ValueError: see `load_recipe`.
@@ -182,9 +184,9 @@ def read_recipe(
     values = _with_base(source)
     sizes = values.pop("sizes", {})
     if sizes and size is None:
-        raise ValueError(f"recipe {source}: comes in sizes; give size (--size) as one of {', '.join(sizes)}")
+        raise ValueError(f"recipe {source}: has sizes; set size (--size) to one of {', '.join(sizes)}")
     if size is not None and size not in sizes:
-        known = f"one of {', '.join(sizes)}" if sizes else "left out, as it comes in one size"
+        known = f"one of {', '.join(sizes)}" if sizes else "omitted, because it has only one"
         raise ValueError(f"recipe {source}: size must be {known}, got {size!r}")
     values = merge(merge(values, sizes.get(size, {})), nested(overrides or {}))
     mixtures = values.pop("mixtures", {})
@@ -215,7 +217,7 @@ def _recipe_text(source: str) -> str:
     if source.endswith(".toml"):
         if not Path(source).is_file():
             raise ValueError(f"recipe: no file {source!r}")
-        import_from(Path(source).resolve().parent)  # a reward "module:function" may stand beside its recipe
+        import_from(Path(source).resolve().parent)  # a reward "module:function" may be next to its recipe
         return Path(source).read_text(encoding="utf-8")
     if source in available_recipes():
         return resources.files("fastreason.studies").joinpath("recipes", source + ".toml").read_text(encoding="utf-8")
@@ -223,7 +225,7 @@ def _recipe_text(source: str) -> str:
 
 
 def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables from dotted names.
+    """Nested tables from dotted names.
 
     >>> nested({"rl.steps": 3, "rl.optim.lr": 0.1, "seed": 1})
     {'rl': {'steps': 3, 'optim': {'lr': 0.1}}, 'seed': 1}
@@ -239,9 +241,9 @@ def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `values`: tables field by field, lists of named tables name by name, all else replaced.
+    """Merges `changes` into `values`: tables by field, lists of named tables by name; everything else is replaced.
 
-    A stage has one length: a new one takes the place of the one that was there in another unit.
+    A stage has one length: a new one replaces an existing one in another unit.
 
     >>> merge({"rl": {"steps": 3, "prompts": 8}}, {"rl": {"budget": "1 samples"}})
     {'rl': {'prompts': 8, 'budget': '1 samples'}}
@@ -271,7 +273,7 @@ def _merge_named(values: list[Any], changes: list[Any]) -> list[Any]:
 
 
 def _spell_mixtures(value: Any, mixtures: Mapping[str, Any]) -> Any:
-    """Replaces every `mixture = NAME` by the parts of that mixture, of the recipe's own or of `Mixture.preset`."""
+    """Replaces every `mixture = NAME` by the parts of that mixture, from the recipe or from `Mixture.preset`."""
     if isinstance(value, list):
         return [_spell_mixtures(item, mixtures) for item in value]
     if not isinstance(value, Mapping):
@@ -287,7 +289,7 @@ def _mixture_named(name: str, mixtures: Mapping[str, Any]) -> Any:
     if name not in known:
         raise ValueError(f"mixture must be a list of parts or one of {', '.join(known)}, got {name!r}")
     parts = mixtures.get(name)
-    # a name of the recipe may stand for one of the library
+    # a mixture of the recipe may refer to a preset
     return Mixture.preset_parts(name if parts is None else parts) if parts is None or isinstance(parts, str) else parts
 
 
@@ -296,7 +298,7 @@ def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
 
 
 def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
-    """An object of a settings class; what does not fit is a ValueError that names the fields."""
+    """Builds an object of a settings class; a ValueError names invalid fields."""
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -308,7 +310,7 @@ def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
 
 
 def without_none(value: Any) -> Any:
-    """Tables without the fields that are None, which TOML cannot write; tuples as lists."""
+    """Removes fields that are None, which TOML cannot represent, and turns tuples into lists."""
     if isinstance(value, dict):
         return {key: without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

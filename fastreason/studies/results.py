@@ -1,4 +1,4 @@
-"""What a study gave: results.json, from its finished units."""
+"""The results of a study: results.json, from its finished units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .work_units import Run, code_version, distinct_units
 
 
 def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
-    """Means of at most `most` runs of neighbouring points; a value that is no number is no point."""
+    """Means over at most `most` runs of consecutive points; NaN values are skipped."""
     points = [point for point in points if math.isfinite(point[1])]
     size = max(1, -(-len(points) // most))
     runs = [points[i : i + size] for i in range(0, len(points), size)]
@@ -31,7 +31,7 @@ _CURVES = {
 
 
 def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
-    """The content of results.json: everything the report says, from units that are finished.
+    """The content of results.json: everything in the report, from finished units.
 
     Returns:
         {"study": name, "size", "seeds", "code", "machine", "finished": bool,
@@ -63,7 +63,7 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
 
 
 def _curve(path: Path, kind: str) -> dict[str, list[float]]:
-    """Columns of metrics.jsonl, each the means of 60 runs of lines."""
+    """Columns of metrics.jsonl, smoothed to 60 points."""
     lines, x = MetricsLog(path).read(), "step" if kind == "rl" else "tokens"
     columns: dict[str, list[float]] = {}
     for name in _CURVES[kind]:
@@ -73,14 +73,14 @@ def _curve(path: Path, kind: str) -> dict[str, list[float]]:
 
 
 def _claim(claim: Claim, study: Study, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The verdict of a claim, over the seeds whose runs are finished for all of its variants."""
+    """The verdict on a claim, over the seeds with finished runs of all its variants."""
     table = StudyScores(study, results)
     scored: dict[int, list[Cells]] = {}
     for seed in study.seeds:
         wanted = [(claim.variant, claim.stage), *((other, claim.against_stage) for other in claim.others)]
-        found = [table.cells(name, seed, claim.range, claim.metric, claim.k, stage) for name, stage in wanted]
-        if all(cells is not None for cells in found):
-            scored[seed] = [cells for cells in found if cells is not None]
+        sides = [table.cells(name, seed, claim.range, claim.metric, claim.k, stage) for name, stage in wanted]
+        if all(cells is not None for cells in sides):
+            scored[seed] = [cells for cells in sides if cells is not None]
     entry: dict[str, Any] = {"name": claim.name, "text": claim.text, "verdict": UNFINISHED, "effect": None}
     entry |= {"of": _compared(claim)}
     entry |= {"bound": claim.at_least if claim.at_least is not None else claim.at_most, "seeds": list(scored)}
@@ -111,13 +111,13 @@ class StudyScores:
         self.study, self.results = study, results
 
     def entry(self, variant: str, seed: int, stage: str | None = None) -> dict[str, Any] | None:
-        """What `evaluate` returned after a stage (None: the last), if it is finished."""
+        """The result of `evaluate` after a stage (None: the last), if finished."""
         keys = self.results["variants"][variant]["runs"][str(seed)]
         key = keys[stage if stage is not None else list(keys)[-1]]["evaluation"]
         return self.results["scores"].get(key)
 
     def cells(self, variant: str, seed: int, name: str, metric: str, k: int, stage: str | None = None) -> Cells | None:
-        """Values of the problems of a range, as `cells_of` gives them; None where they are not finished."""
+        """The values of the problems of a range, from `cells_of`; None if not finished."""
         scores = self.entry(variant, seed, stage)
         if scores is None:
             return None
@@ -125,6 +125,6 @@ class StudyScores:
         return cells_of(scores["problems"], self.study.ranges[name], metric, k, samples)
 
     def by_seed(self, variant: str, name: str, metric: str, k: int, stage: str | None = None) -> list[Cells]:
-        """`cells` of the seeds that are finished."""
-        found = [self.cells(variant, seed, name, metric, k, stage) for seed in self.study.seeds]
-        return [cells for cells in found if cells is not None]
+        """`cells` for all finished seeds."""
+        by_seed = [self.cells(variant, seed, name, metric, k, stage) for seed in self.study.seeds]
+        return [cells for cells in by_seed if cells is not None]

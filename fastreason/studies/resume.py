@@ -1,6 +1,6 @@
-"""What may differ when a run or a study goes on: settings that change no result, and stages that have not begun.
+"""What may change when a run or study is resumed: settings that do not affect results, and stages that have not begun.
 
-Every difference that is let through is printed with its old and its new value; the first that is not is an error.
+Every accepted change is printed with its old and new value; the first that is not accepted is an error.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from .recipe import STAGES, Recipe
 from .study import Study
 
 CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep", "metrics"}
-"""Last part of the names of settings that any run may go on with another value of."""
+"""The last part of the names of settings that may change in any run."""
 _EVALUATED = ("evaluate", "in_distribution", "edge")
 _NOTHING = "nothing"
 
 
 def check_run(folder: Path, before: Recipe, now: Recipe) -> None:
-    """Lets a run go on in `folder` with the recipe `now`, or refuses it.
+    """Checks that the run in `folder` can be resumed with the recipe `now`.
 
     Raises:
-        ValueError: a stage that has begun, or what it rests on, would differ.
+        ValueError: a stage that has begun, or something it depends on, would change.
     """
     begun = [stage for stage in STAGES if _has_begun(folder / "checkpoints" / stage)]
     if (folder / "results.json").exists():
@@ -41,7 +41,7 @@ def check_study(folder: Path, before: Study, now: Study, begun: Mapping[str, lis
         part, _, rest = name.partition(".")
         if part != "variants":
             return False
-        # a name may hold dots
+        # a name may contain dots
         variant = max((v for v in begun if rest.startswith(v + ".")), key=len, default=None)
         return variant is not None and _may_change(rest[len(variant) + 1 :], begun[variant])
 
@@ -55,13 +55,13 @@ def _has_begun(checkpoint: Path) -> bool:
 
 
 def _may_change(name: str, begun: list[str]) -> bool:
-    """Whether a field of a recipe may have another value, once these stages have begun."""
+    """Whether a field of a recipe may change after these stages have begun."""
     first, last = name.split(".")[0], name.split(".")[-1]
     if last in CHANGES_NO_RESULT or not begun:
         return True
     if first in _EVALUATED:
         return "evaluate" not in begun
-    # what comes behind a stage rests on it
+    # later stages depend on a stage
     return first in STAGES and not set(STAGES[STAGES.index(first) :]) & set(begun)
 
 
@@ -82,12 +82,12 @@ def _check_vocabulary(folder: Path, before: Tokenizer, now: Tokenizer) -> None:
         changed = sorted({*before.words} ^ {*now.words})
         raise ValueError(
             f"run: {folder} was started with another vocabulary: the mixtures differ in "
-            f"{', '.join(map(repr, changed[:3])) or 'the order of words'}, and the model has learnt the old one"
+            f"{', '.join(map(repr, changed[:3])) or 'the order of words'}, and the model was trained with the old one"
         )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Dotted name, old and new value of every field that differs.
+    """Yields the dotted name, old value and new value of every field that differs.
 
     >>> list(differences({"rl": {"steps": 1}, "seed": 0}, {"rl": {"steps": 2, "prompts": 3}, "seed": 0}))
     [('rl.steps', '1', '2'), ('rl.prompts', 'nothing', '3')]

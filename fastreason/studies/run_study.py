@@ -1,12 +1,12 @@
-"""Runs a study: any number of processes, on one machine or many, that share out its units of work.
+"""Runs a study: its units of work are divided among any number of processes, on one or several machines.
 
-    OUT/study.toml    the resolved recipe of every variant, seeds, claims
+    OUT/study.toml    the fully resolved recipe of every variant, seeds, claims
     OUT/stages/       units of work, see fastreason.studies.work_units; several studies may share another folder
-    OUT/results.json  scores by variant and seed, and the verdicts of the claims, once all is done
+    OUT/results.json  scores by variant and seed, and the verdicts on claims, once all is done
 
-A process looks for a unit whose predecessor is finished and whose lock is free, does it, and looks again, until nothing
-is left. So `--jobs 4`, the same command on several machines with a shared folder, and a restart after a crash are all
-one thing: more processes that look.
+Each process repeatedly takes a unit whose predecessor is finished and whose lock is free, until none is left. So
+`--jobs 4`, the same command on several machines with a shared folder, and a restart after a crash are the same thing:
+additional processes.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ def run_study(
     shard: str | None = None,
     stages: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Runs what is not finished of a study, and returns what results.json holds.
+    """Runs the unfinished part of a study, and returns the content of results.json.
 
     Args:
         study: see `load_study`.
-        out: the run directory; default runs/NAME. New or empty, or that of this study: with `resume`, or with `shard`,
-            whose other parts may have made it.
-        resume: go on with what is in the directory.
-        jobs: processes on this machine.
-        shard: "I/N": only runs of part I of N (0 .. N - 1), which other machines complete. What runs of several parts
-            share is done by whoever comes first; the others wait for it.
-        stages: where finished units are looked for and left; default OUT/stages.
+        out: the run directory; default runs/NAME. It must be new, empty or, with `resume` or `shard`, that of this
+            study.
+        resume: continue the study in the directory.
+        jobs: number of processes on this machine.
+        shard: "I/N": only the runs of part I of N (0 .. N - 1); other machines do the rest. Units shared by several
+            parts are done by the first to reach them, while the others wait.
+        stages: folder of finished units; default OUT/stages.
     Raises:
-        ValueError: an argument, or a directory that does not fit.
+        ValueError: an argument is invalid, or the directory belongs to another study.
         Interrupted, Terminated, KeyboardInterrupt, OSError, FloatingPointError: as in `fastreason.run`.
         RuntimeError: one of several processes failed; its message is on stderr.
     """
@@ -112,12 +112,12 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
 
 
 def part_of(runs: list[Run], first: int, count: int) -> list[Run]:
-    """Part `first` of `count`: neighbours, which share most, stay together."""
+    """Part `first` of `count`; consecutive runs, which share the most, stay together."""
     return runs[first * len(runs) // count : (first + 1) * len(runs) // count]
 
 
 def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None) -> None:
-    """Makes the directory, or checks that it belongs to this study and this code."""
+    """Creates the directory, or checks that it belongs to this study and this code."""
     saved, code = folder / "study.toml", folder / "code.json"
     if saved.exists():
         if not resume:
@@ -127,19 +127,19 @@ def prepare(folder: Path, study: Study, resume: bool, stages: Path | None = None
         before = read_whole(code)["code"]
         if before != code_version():
             raise ValueError(
-                f"run: {folder} was started with other code ({before}, this is {code_version()}), whose results these "
-                "would not compare with; go on with that code, or give another out (--out)"
+                f"run: {folder} was started with other code ({before}, this is {code_version()}), so results "
+                "would not be comparable; continue with that code, or choose another out (--out)"
             )
         started = Study.load(saved)
         check_study(folder, started, study, begun_stages(started, folder / "stages" if stages is None else stages))
         if study.to_dict() != started.to_dict():
             _save(study, saved)
         return
-    mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or be made by other shards
+    mine = ("study.new", "code.json", "code.json.new", "stages")  # may be left by a crash or created by other shards
     if folder.exists() and any(not path.name.startswith(mine) for path in folder.iterdir()):
         raise ValueError(f"run: {folder} is not empty and not a run; choose another out (--out)")
     folder.mkdir(parents=True, exist_ok=True)
-    # several shards may start at once: each writes the same, under a name of its own
+    # several shards may start at once: each writes the same content under its own temporary name
     temporary = folder / f"study.new-{os.getpid()}"
     temporary.write_text(to_json({"code": code_version()}) + "\n", encoding="utf-8")
     temporary.replace(code)
@@ -153,17 +153,17 @@ def _save(study: Study, path: Path) -> None:
 
 
 def _forget_cut(runs: list[Run], stages: Path) -> None:
-    """Removes what a power cut left of done.json: the unit is done again, from its checkpoint."""
+    """Removes a done.json truncated by a power failure; the unit is redone from its checkpoint."""
     for unit in distinct_units(runs):
         try:
             unit.outcome(stages)
         except ValueError as error:
-            print(f"run: {error}; this stage is finished again", file=sys.stderr)
+            print(f"run: {error}; this stage is redone from its checkpoint", file=sys.stderr)
             (stages / unit.key / "done.json").unlink(missing_ok=True)
 
 
 def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
-    """The stages of each variant that have begun, with any seed."""
+    """The stages of each variant that have begun with any seed."""
     begun: dict[str, list[str]] = {name: [] for name in study.variants}
     for run in study_runs(study):
         for stage, (unit, evaluation) in run.stages.items():
@@ -175,7 +175,7 @@ def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
 
 
 def work_through(study: Study, units: Sequence[Unit], stages: Path, stop: StopRequest) -> None:
-    """Does units until all are finished, here or elsewhere.
+    """Works on units until all are finished, here or elsewhere.
 
     Raises:
         Interrupted: `stop` was requested.
@@ -199,7 +199,7 @@ def _finished(unit: Unit, stages: Path) -> bool:
 
 
 def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> bool:
-    """Does a unit if it can be done now; whether it did."""
+    """Does a unit if it is ready and not locked; returns whether it did."""
     if unit.before is not None and not _finished(unit.before, stages):
         return False
 
@@ -209,7 +209,7 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
     lock = Lock.acquire(stages / unit.key, on_lost=stop_work)
     if lock is None:
         return False
-    if _finished(unit, stages):  # somebody finished it just before the lock was ours
+    if _finished(unit, stages):  # another process finished it just before we got the lock
         lock.withdraw()
         return True
     try:
@@ -222,23 +222,23 @@ def _try(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> boo
 
 
 def conclude(study: Study, runs: Sequence[Run], folder: Path, stages: Path) -> dict[str, Any]:
-    """Writes results.json of what is finished, and returns it."""
+    """Writes results.json from finished units, and returns its content."""
     results = collect(study, runs, stages)
     write_text(folder / "results.json", to_json(results) + "\n")
     return results
 
 
 def _start_workers(folder: Path, stages: Path, jobs: int, shard: str | None) -> None:
-    """Starts processes that work through the study and waits for them; signals are theirs too."""
+    """Starts worker processes and waits for them, forwarding signals."""
     command = [sys.executable, "-m", "fastreason.studies.run_study", str(folder), str(stages), shard or "0/1"]
     command.append(str(os.getpid()))
-    # they import rewards from where this process does
+    # they import rewards from the same folders as this process
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     workers: list[subprocess.Popen[bytes]] = []
     with StopRequest.watch() as stop:
         try:
             for _ in range(jobs):
-                # a group of their own: Ctrl-C reaches them once, through us
+                # in their own process group, so that Ctrl-C reaches them once, through us
                 workers.append(subprocess.Popen(command, env=environment, process_group=0))
             _wait(workers, stop)
         finally:
@@ -267,7 +267,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None
 
 
 def _worker(arguments: Sequence[str] | None = None) -> int:
-    """A process of `_start_workers`: not for people."""
+    """Entry point of a process started by `_start_workers`."""
     parser = argparse.ArgumentParser(prog="python -m fastreason.studies.run_study")
     for name in ("folder", "stages"):
         parser.add_argument(name, type=Path)
@@ -277,7 +277,7 @@ def _worker(arguments: Sequence[str] | None = None) -> int:
     study = Study.load(options.folder / "study.toml")
     units = distinct_units(part_of(study_runs(study), *parse_shard(options.shard)))
     with StopRequest.watch() as stop:
-        if os.getppid() != options.parent:  # it was killed while we were importing
+        if os.getppid() != options.parent:  # the parent was killed while we were importing
             return 128 + signal.SIGTERM
         threading.Thread(target=_stop_when_orphaned, args=(stop, options.parent), daemon=True).start()
         try:
@@ -291,14 +291,14 @@ def _worker(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stop_when_orphaned(stop: StopRequest, parent: int) -> None:
-    """A worker ends, with a checkpoint, when the process that started it was killed."""
+    """Stops a worker, with a checkpoint, when its parent process is gone."""
     while os.getppid() == parent:
         time.sleep(_POLL_S)
     stop.requested = True
 
 
 def format_verdicts(results: Mapping[str, Any]) -> str:
-    """One line a claim: verdict, effect with its interval, text."""
+    """One line per claim: verdict, effect with its interval, text."""
     lines = []
     for claim in results["claims"]:
         effect = ""

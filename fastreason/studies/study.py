@@ -1,15 +1,15 @@
-"""A study: one recipe in variants and seeds, and the claims that it puts to the test.
+"""A study: variants of a recipe, seeds, and the claims it tests.
 
     name = "mine"
     seeds = [0, 1, 2]
-    [[variants]]                     # each is the recipe with some fields replaced
+    [[variants]]                     # the recipe with fields replaced
     name = "edge"
     rl.mixture = "edge"
     [[variants]]
     name = "none"
-    remove = ["rl"]                  # a stage that this variant leaves out
+    remove = ["rl"]                  # stages that this variant omits
     [ranges]
-    edge = [{ op = [6] }]            # what scores are averaged over
+    edge = [{ op = [6] }]            # problems that scores are averaged over
     [[claims]]
     name = "edge-rises"
     text = "RL at the edge raises pass@32 there"
@@ -19,8 +19,8 @@
     against = ["none"]
     at_least = 0.05
 
-With `compute = "1e6 tokens"`, a variant's `beta` shares that out between mid-training and RL (`budget.split`). `k = 32`
-is of the claims that give none.
+With `compute = "1e6 tokens"`, a variant's `beta` splits that between mid-training and RL (`budget.split`). A top-level
+`k = 32` is the default for claims.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
 from .recipe import STAGES, Recipe, check_name, merge, read_recipe, validated, without_none
 
-# of a study, not of the recipe that its variants start from
+# fields of the study, not of the recipe that its variants start from
 _STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
 
 
 @dataclass(frozen=True)
 class RangePart:
-    """Some ops, alike, as a part of a range."""
+    """A part of a range: some ops with equal weights."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     op: list[int]
-    """Operations; each counts the same."""
+    """Numbers of operations, with equal weights."""
     weight: float = 1.0
-    """Of the part, all of its ops together, in the range's mean."""
+    """Weight of the part, over all its ops, in the mean of the range."""
     themes: list[str] | None = None
     """Only problems of these themes; default: all."""
 
@@ -62,12 +62,12 @@ class RangePart:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is expected of the difference between a variant and others."""
+    """A prediction about the difference between a variant and others."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str
-    """Short, unique in the study."""
+    """A short name, unique in the study."""
     text: str
     """The claim in words."""
     range: str
@@ -75,27 +75,27 @@ class Claim:
     variant: str
     """The variant that the claim is about."""
     against: list[str] = field(default_factory=list)
-    """The variants it is compared with; of several, with the one that scores highest. Default: itself, at the stage
+    """The variants it is compared with; of several, the one that scores highest. Default: itself, at stage
     `against_stage`."""
     metric: Literal["verified", "answer", "sound", "gap", "process_accuracy"] = "verified"
-    """What is scored. gap: answer minus verified, the share of right answers with a wrong step."""
+    """The score. gap: answer minus verified, the share of right answers with a wrong step."""
     k: int = 1
-    """pass@k; process_accuracy has none."""
+    """k of pass@k; not used by process_accuracy."""
     stage: Literal["pretrain", "midtrain", "rl"] | None = None
-    """After which stage the variant is scored; default: its last."""
+    """The stage after which the variant is scored; default: its last."""
     against_stage: Literal["pretrain", "midtrain", "rl"] | None = None
-    """After which stage the others are scored; default: their last."""
+    """The stage after which the others are scored; default: their last."""
     at_least: float | None = None
-    """The claim holds if the whole 95 % interval of the difference is at or above this, fails if it is below."""
+    """The claim holds if the whole 95 % interval of the difference is at or above this, and fails if all is below."""
     at_most: float | None = None
-    """The other way round."""
+    """The claim holds if the whole interval is at or below this, and fails if all is above."""
 
     def __post_init__(self) -> None:
         check_ranges(f"claims: {self.name}", self, {"k": COUNT, "at_least": Range(), "at_most": Range()})
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError(f"claims: {self.name} needs exactly one of at_least and at_most")
+            raise ValueError(f"claims: {self.name} must have exactly one of at_least and at_most")
         if not self.against and self.against_stage is None:
-            raise ValueError(f"claims: {self.name} needs against or against_stage")
+            raise ValueError(f"claims: {self.name} must have against or against_stage")
 
     @property
     def others(self) -> list[str]:
@@ -104,26 +104,27 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """Recipes by variant, all run with each seed."""
+    """Recipes by variant, each run with every seed, and claims about them."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str
-    """Shown in the report."""
+    """Name shown in the report; the default directory is runs/NAME."""
     seeds: list[int]
-    """Each gives every variant a run with its own weights, problems and samples; evaluation problems are the same."""
+    """Each seed gives every variant a run with its own weights, problems and samples; evaluation problems are
+    shared."""
     variants: dict[str, Recipe]
-    """The resolved recipe of each variant, in the order of the report."""
+    """The fully resolved recipe of each variant, in report order."""
     ranges: dict[str, list[RangePart]] = field(default_factory=dict)
-    """What scores are averaged over."""
+    """Sets of problems that scores are averaged over."""
     claims: list[Claim] = field(default_factory=list)
-    """What is tested."""
+    """The claims to test."""
     about: str = ""
     """The question, in a few sentences."""
     notes: dict[str, str] = field(default_factory=dict)
-    """A line on each variant."""
+    """A one-line note on each variant."""
     size: str | None = None
-    """Which size of the recipe this is."""
+    """The size of the recipe."""
 
     def __post_init__(self) -> None:
         check_name("study: name", self.name)
@@ -131,14 +132,14 @@ class Study:
             check_name("study: size", self.size)
         check_ranges("study", self, {"seeds": SEED})
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"study: seeds must be different numbers, at least one, got {self.seeds}")
+            raise ValueError(f"study: seeds must be distinct numbers, at least one, got {self.seeds}")
         if not self.variants:
-            raise ValueError("study: needs at least one of variants")
+            raise ValueError("study: must have at least one variant")
         for name in self.variants:
             if not re.fullmatch(r"[\w.+-]+", name):
-                raise ValueError(f"study: the name of a variant is of letters, digits and . + - _, got {name!r}")
+                raise ValueError(f"study: the name of a variant must be of letters, digits and . + - _, got {name!r}")
         if len({claim.name for claim in self.claims}) < len(self.claims):
-            raise ValueError(f"study: claims need different names, got {[claim.name for claim in self.claims]}")
+            raise ValueError(f"study: claims must have distinct names, got {[claim.name for claim in self.claims]}")
         for claim in self.claims:
             self._check(claim)
 
@@ -160,11 +161,11 @@ class Study:
                 raise ValueError(f"claims: {claim.name}: op {missing[0]} of {claim.range!r} is not evaluated")
 
     def mixtures(self) -> list[Mixture]:
-        """Every mixture of every variant: they share one vocabulary, so that stages can be shared."""
+        """All mixtures of all variants, which share one vocabulary so that stages can be shared."""
         return [mixture for recipe in self.variants.values() for mixture in recipe.mixtures()]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; fields that are None are left out."""
+        """The recipe as plain values, without fields that are None."""
         return without_none(asdict(self))
 
     def save(self, path: Path) -> None:
@@ -172,7 +173,7 @@ class Study:
 
     @classmethod
     def load(cls, path: Path) -> Study:
-        """What `save` wrote."""
+        """Loads a file written by `save`."""
         return validated(cls, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
 
 
@@ -188,19 +189,19 @@ def load_study(
     size: str | None = None,
     seeds: list[int] | None = None,
 ) -> Study:
-    """A study from a recipe with variants.
+    """Loads a study from a recipe with variants.
 
     Args:
         name_or_path: one of `available_recipes()` or a path that ends in .toml.
-        overrides: values by dotted name, of the recipe that all variants start from; what a variant sets itself stays.
+        overrides: values by dotted name for the recipe that all variants start from; variants take precedence.
         size: one of the recipe's `sizes`, if it has any.
-        seeds: instead of the recipe's.
+        seeds: replace those of the recipe.
     Raises:
-        ValueError: no such recipe, one without variants, or a field that is unknown, of the wrong type or range.
+        ValueError: there is no such recipe, it has no variants, or a field is unknown or has the wrong type or range.
     """
     values, source = read_recipe(name_or_path, overrides, size), str(name_or_path)
     if "variants" not in values:
-        raise ValueError(f"recipe {source}: it has no variants; load_recipe reads it")
+        raise ValueError(f"recipe {source}: it has no variants; load it with load_recipe")
     variants = values["variants"]
     if not isinstance(variants, list) or not all(isinstance(v, Mapping) and "name" in v for v in variants):
         raise ValueError(f"recipe {source}: variants must be tables with a name, as in [[variants]]")
@@ -226,7 +227,7 @@ def _base(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variant(base: Mapping[str, Any], variant: Mapping[str, Any], compute: str | None) -> dict[str, Any]:
-    """The values of one variant's recipe."""
+    """The values of a variant's recipe."""
     changes = {name: value for name, value in variant.items() if name not in ("name", "note", "remove", "beta")}
     removed = list(variant.get("remove", []))
     if unknown := set(removed) - set(STAGES):
@@ -235,7 +236,9 @@ def _variant(base: Mapping[str, Any], variant: Mapping[str, Any], compute: str |
         )
     if "beta" in variant:
         if compute is None:
-            raise ValueError(f"variants: {variant['name']} has a beta, so the recipe needs compute, as '1e6 tokens'")
+            raise ValueError(
+                f"variants: {variant['name']} has a beta, so the recipe must have compute, for example '1e6 tokens'"
+            )
         parts = dict(zip(("midtrain", "rl"), split(Budget.parse(compute), variant["beta"]), strict=True))
         removed += [stage for stage, part in parts.items() if part is None]
         changes = merge(changes, {stage: {"budget": str(part)} for stage, part in parts.items() if part is not None})

@@ -1,11 +1,11 @@
-"""The stages of a study as units of work, each named by a hash of everything that determines what it gives.
+"""The stages of a study as units of work, each named by a hash of everything that determines its result.
 
     STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, done.json, owner-0001/
     STAGES/evaluate-77ab01c9d2ee/   unit.json, done.json, owner-0001/
 
-The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the unit
-before it, and the code that computes. So variants, and studies that are given one folder, share what they have in
-common, and nothing is shared that differs. How often checkpoints are written, and on how many threads, is left out.
+The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the
+preceding unit, and the code. So variants, and studies with a common folder, share identical units and nothing else. The
+frequency of checkpoints and the number of threads are not included.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from ..training.supervised_settings import SupervisedSettings
 from .seen_graphs import seen_by, stage_graphs
 from .study import Study
 
-# settings that change what is kept and shown, never what is computed
+# settings that affect what is kept and shown, but not what is computed
 _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
-# rooms and modules that show, choose or start; all others may change a result
+# subpackages and modules that only show, select or start; all others may affect results
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
     *(
@@ -60,26 +60,26 @@ _NOT_COMPUTING = (
 
 @dataclass(frozen=True)
 class Unit:
-    """A stage of some runs of a study, or the evaluation behind one."""
+    """A stage of some runs of a study, or the evaluation after one."""
 
     kind: str
     """pretrain, midtrain, rl or evaluate."""
     settings: SupervisedSettings | PolicySettings | EvaluateSettings
-    """Of the stage."""
+    """Settings of the stage."""
     model: ModelConfig
-    """Of the decoder."""
+    """Shape of the decoder."""
     seed: int
-    """Of the run."""
+    """Seed of the run."""
     tokenizer: Tokenizer
-    """Of the study."""
+    """Tokenizer of the study."""
     before: Unit | None
-    """Whose weights it starts from; None: new ones."""
+    """The unit whose weights it starts from; None: new weights."""
     device: distributed.Device = "auto"
-    """Where it is done, as the recipe says. What auto finds is left out of the name, so that machines may share."""
+    """Device, as in the recipe. The device that auto selects is not part of the name, so that machines can share."""
 
     @cached_property
     def determined_by(self) -> dict[str, Any]:
-        """What the name is the hash of."""
+        """The data that the name is a hash of."""
         settings = {name: value for name, value in asdict(self.settings).items() if name not in _ASIDE}
         return {
             "kind": self.kind,
@@ -99,14 +99,14 @@ class Unit:
         return f"{self.kind}-{_digest(to_json(self.determined_by, sort_keys=True))}"
 
     def outcome(self, stages: Path) -> dict[str, Any] | None:
-        """What done.json holds, if the unit is finished."""
+        """The content of done.json, if the unit is finished."""
         path = stages / self.key / "done.json"
         return read_whole(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A variant with a seed: its stages in order, each with the evaluation behind it."""
+    """A variant with a seed: its stages in order, each followed by its evaluation."""
 
     variant: str
     seed: int
@@ -120,7 +120,7 @@ class Run:
 
 
 def study_runs(study: Study) -> list[Run]:
-    """All runs, seed by seed; units that are the same are equal by `key`."""
+    """All runs, by seed; identical units have equal `key`s."""
     tokenizer = Tokenizer.for_mixtures(study.mixtures())
     return [_run(study, name, seed, tokenizer) for seed in study.seeds for name in study.variants]
 
@@ -137,10 +137,10 @@ def _run(study: Study, variant: str, seed: int, tokenizer: Tokenizer) -> Run:
 
 
 def check_ranges(study: Study) -> None:
-    """Draws the problems of every evaluation and looks whether each range has some of each of its ops and themes.
+    """Checks that the problems of every evaluation include each op and theme of each range.
 
     Raises:
-        ValueError: names what is missing; better now than after days of training.
+        ValueError: something is missing; the message names it, before days of training.
     """
     seen: list[EvaluateSettings] = []
     for name, recipe in study.variants.items():
@@ -163,15 +163,15 @@ def evaluated_themes(settings: EvaluateSettings) -> dict[int, set[str]]:
 
 
 def distinct_units(runs: list[Run]) -> list[Unit]:
-    """Every unit once, in an order in which what comes before a unit stands before it."""
+    """All distinct units, each after its predecessor."""
     return list({unit.key: unit for run in runs for unit in run.units}.values())
 
 
 def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> None:
-    """Does a unit, from its last checkpoint if it was begun, and leaves `done.json` behind.
+    """Completes a unit, from its last checkpoint if there is one, and writes `done.json`.
 
     Raises:
-        Interrupted, KeyboardInterrupt: `stop` was requested; a later call goes on from here.
+        Interrupted, KeyboardInterrupt: `stop` was requested; a later call continues.
         FloatingPointError, OSError: see `supervised.train`.
     """
     folder = stages / unit.key
@@ -225,7 +225,7 @@ def mixtures_of(settings: SupervisedSettings | PolicySettings | EvaluateSettings
 
 
 def problems_drawn(settings: SupervisedSettings | PolicySettings | EvaluateSettings, seed: int) -> str:
-    """A hash of the first problems of each mixture: it changes when the law of drawing does, compiled or not."""
+    """A hash of the first problems of each mixture, which changes when the distribution does, even in compiled code."""
     text = []
     for mixture in mixtures_of(settings):
         text += TaskStream(mixture, seed=seed, split="train")[0:16].documents
@@ -234,9 +234,9 @@ def problems_drawn(settings: SupervisedSettings | PolicySettings | EvaluateSetti
 
 @lru_cache
 def code_version() -> str:
-    """The package's version and a hash of its modules that compute, as they are installed."""
+    """The version of the package, and a hash of its installed modules that can affect results."""
     package, kernels_folder = Path(fastreason.__file__).parent, Path(kernels.__file__).parent
-    # kernels/ stands inside the package or, installed in place, beside it
+    # kernels/ is inside the package or, in an editable installation, next to it
     files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     files |= {f"kernels/{path.relative_to(kernels_folder).as_posix()}": path for path in kernels_folder.rglob("*.py")}
     digest = hashlib.sha256()

@@ -238,10 +238,12 @@ class Mixture:
 
     @property
     def themes(self) -> tuple[str, ...]:
+        """The themes of all cells, without repetition."""
         return tuple(dict.fromkeys(cell.theme for cell in self.weights))
 
     @property
     def ops(self) -> tuple[int, ...]:
+        """The ops of all cells, increasing."""
         return tuple(sorted({cell.op for cell in self.weights}))
 
     @property

@@ -252,10 +252,12 @@ class ProblemBatch:
 
     @cached_property
     def problems(self) -> list[str]:
+        """The sentences of each problem, without the question."""
         return self.core.problems()
 
     @cached_property
     def questions(self) -> list[str]:
+        """The question of each problem."""
         return self.core.questions()
 
     @cached_property
@@ -291,6 +293,7 @@ class ProblemBatch:
 
     @property
     def cells(self) -> list[Cell]:
+        """The settings each problem was drawn with."""
         return [self.stream.cells[i] for i in self.core.cells()]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -359,6 +362,7 @@ class Problem:
 
     @property
     def answer(self) -> int:
+        """The gold answer."""
         return int(self.batch.answers[self.place])
 
     @property

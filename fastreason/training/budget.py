@@ -89,10 +89,12 @@ class Budget:
 
     @property
     def unit(self) -> str:
+        """flop, tokens, seconds or samples."""
         return next(unit for unit in UNITS if getattr(self, unit) is not None)
 
     @property
     def amount(self) -> float:
+        """The length in `unit`."""
         return float(getattr(self, self.unit))
 
     def share_done(self, progress: Mapping[str, Any]) -> float:

@@ -88,6 +88,7 @@ class SupervisedSettings:
 
     @property
     def mixtures(self) -> list[Mixture]:
+        """The mixture of each phase."""
         return [Mixture.from_dict(phase.mixture) for phase in self.phases]
 
 

@@ -154,7 +154,6 @@ def evaluate_case() -> dict[str, Any]:
 
 
 def everything(folder: str) -> dict[str, Any]:
-    torch.set_num_threads(1)
     cases = dict.fromkeys(CASES, supervised_case) | dict.fromkeys(RL, rl_case)
     found = {}
     for name, run in cases.items():

@@ -66,7 +66,7 @@ def test_the_page_has_the_figures_of_every_run(tmp_path):
     assert ["b", "pass@1", "-10.0", "+0.0", "+10.0"] in rows
     assert ["a", "pass@8", "+0.0", "+0.0", "+20.0"] in rows
     assert "2 of 3 runs end well. Not run yet: seed-0, seed-1," in page
-    assert "1.5 to 1.5 CPU-minutes a run" in page
+    assert "1.5 to 1.5 CPU-minutes per run" in page
 
 
 def test_runs_that_are_there_are_not_made_again(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def test_every_question_is_another_and_ours_comes_first(suite, quick):
 
 @natively
 @pytest.mark.parametrize("suite", IN_PROCESS)
-def test_contestants_do_their_work(suite, one_thread):
+def test_contestants_do_their_work(suite):
     answers = {}
     for question in import_module(suite_module(suite)).questions(Settings(quick=True)):
         for provider, contestant in question.contestants.items():
@@ -60,7 +60,7 @@ def test_contestants_do_their_work(suite, one_thread):
 
 
 @natively
-def test_what_all_sample_is_as_much(one_thread):
+def test_what_all_sample_is_as_much():
     """Nobody ends early, so rates of tokens are of the same tokens."""
     question = next(import_module("bench.suites.rollout").questions(Settings(quick=True)))
     counted = set()
@@ -77,7 +77,7 @@ def test_shapes_of_reinforcement_learning_are_those_of_its_workers():
 
 
 @natively
-def test_our_step_of_reinforcement_learning_reports_its_parts(one_thread):
+def test_our_step_of_reinforcement_learning_reports_its_parts():
     report = rl_worker.Report()
     step = rl_worker.our_step(rl_worker.SIZES["quick"], kl_coef=0.04, threads=1)
     step(report)
@@ -92,7 +92,7 @@ def test_our_step_of_reinforcement_learning_reports_its_parts(one_thread):
 
 
 @natively
-def test_contestants_of_training_take_the_same_documents(one_thread):
+def test_contestants_of_training_take_the_same_documents():
     setting = train_worker.Setting.of("tiny")
     report = train_worker.Report()
     train_worker.fastreason_step(setting)(report)

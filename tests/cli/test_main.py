@@ -22,7 +22,7 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "run RECIPE" in out
     assert "report DIR" in out
     assert main(["run", "--help"]) == 0
-    assert "quickstart, smoke" in capsys.readouterr().out
+    assert "finding-4-process, quickstart, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
@@ -73,7 +73,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
             ["fly"],
             "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, themes, bench, info",
         ),
-        (["run", "nothing"], "finding-4-process, quickstart, smoke"),
+        (["run", "nothing"], "finding-4-process, quickstart, "),
         (["report", "/nonexistent"], "recipe.toml does not exist"),
     ],
 )
@@ -255,7 +255,7 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
         (["--op", "1-2"], "op must be an integer in 2 .. 40, got 1"),
         (["--themes", "zoo"], "does not know every word of theme zoo"),
         (["--threads", "-1"], "--threads and --seed must be at least 0"),
-        (["--recipe", "nothing"], "finding-4-process, quickstart, smoke"),
+        (["--recipe", "nothing"], "finding-4-process, quickstart, "),
         (["--temperature", "-1"], "temperature must be 0 or at least 1e-06"),
     ],
 )

@@ -1,11 +1,8 @@
 """What an evaluation returns, whoever does it and however often it is stopped."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +22,8 @@ from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.recipe import load_recipe, recipe_from_dict
 
 from ..model.test_decoder import random_model
-from ..ranks import ROOT, run_on_ranks
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from ..processes import Command, wait_until
+from ..ranks import run_on_ranks
 
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99}
 RANGES = {"both": {"2": 0.25, "3": 0.75}}
@@ -339,21 +335,13 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path, capsys):
     flags = ["--op", "2-3", "--themes", "symbolic", "--max-value", "99", "--problems", "160", "--samples", "64"]
     command = ["eval", checkpoint, *flags, "--max-new-tokens", "8", "--threads", "1"]
     out = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for wanted in (1, 3):
         resume = ["--resume"] if (out / "evaluation.json").exists() else []
-        with subprocess.Popen(
-            [sys.executable, "-m", "fastreason", *command, "--out", str(out), *resume],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            deadline = time.monotonic() + 240
-            while len(list(out.glob("samples/*.parquet"))) < wanted and process.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            assert process.poll() is None
-            process.send_signal(signal.SIGKILL)
+        process = Command(*command, "--out", str(out), *resume)
+        wait_until(lambda: len(list(out.glob("samples/*.parquet"))) >= wanted, process)  # noqa: B023
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
     assert not (out / "results.json").exists()
     (out / "samples" / "op-03-0000.parquet.new").write_bytes(b"half")  # as a kill within a write leaves it
     assert main([*command, "--out", str(out), "--resume"]) == 0
@@ -377,7 +365,6 @@ def on_ranks(out: str) -> dict:
     import fastreason.evaluation.evaluate
 
     fastreason.evaluation.evaluate._PART_SAMPLES = 8
-    torch.set_num_threads(1)
     model, tokenizer = untrained()
     memory = evaluate(model, tokenizer, SETTINGS, seed=1)
     settings = replace(SETTINGS, problems=3)
@@ -407,7 +394,7 @@ def test_problems_with_unknown_words_are_refused_before_the_work():
     with pytest.raises(ValueError, match=r"does not know every word of theme zoo with max_value 1000 \(op 2"):
         evaluate(model, tokenizer, EvaluateSettings(mixture=[{"op": [2]}], problems=1, samples=1, k=[1]))
     short = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), max_position_embeddings=8))
-    with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, the model has only 8 positions"):
+    with pytest.raises(ValueError, match=r"a prompt has \d+ tokens, but the model has only 8 positions"):
         evaluate(short, tokenizer, SETTINGS)
 
 

@@ -18,7 +18,6 @@ from ..byte_tokenizer import byte_tokenizer
 from ..model.test_decoder import random_model
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 MIXTURE = fr.Mixture.uniform(op=[2, 3], themes=["symbolic"], max_value=99)
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)

@@ -11,7 +11,6 @@ from .test_evaluate import PART, Oracle, untrained
 
 MIX = fr.Mixture.from_dict(PART)
 RANGES = {"both": {"2": 0.25, "3": 0.75}}
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

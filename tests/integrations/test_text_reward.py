@@ -31,9 +31,7 @@ def test_settings_columns_and_pickles():
     assert 0 < accuracy[0] < 1
     with pytest.raises(ValueError, match="the dataset has no column 'gold'; there are solution"):
         blended(batch.prompts, texts, solution=batch.solutions)
-    with pytest.raises(
-        ValueError, match="kind must be a function or one of outcome, blended, strict, steps, got 'best'"
-    ):
+    with pytest.raises(ValueError, match=r"kind must be a function or one of outcome, blended, .*, got 'best'"):
         reward("best")
     with pytest.raises(ValueError, match=r"strict cannot take {'outcome_weight': 0.2}"):
         reward("strict", outcome_weight=0.2)
@@ -63,9 +61,7 @@ def test_where_verl_has_the_gold_solution_is_looked_for():
         assert compute_score("any", TEXTS[0], truth, extra)["score"] == 1.0
     with pytest.raises(ValueError, match=r"ground_truth must be the gold solution or a mapping .* got {'answer': '1'}"):
         compute_score("any", TEXTS[0], {"answer": "1"})
-    with pytest.raises(
-        ValueError, match="kind must be a function or one of outcome, blended, strict, steps, got 'best'"
-    ):
+    with pytest.raises(ValueError, match=r"kind must be a function or one of outcome, blended, .*, got 'best'"):
         compute_score("any", TEXTS[0], gold, kind="best")
 
 

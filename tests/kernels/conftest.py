@@ -12,6 +12,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+# neither kernels nor what runs where they do: the same under the interpreter as without it
+WITHOUT = ["test_audit.py", "test_cpu_kernels.py", "test_sample.py", "test_triton_support.py"]
+collect_ignore = WITHOUT if INTERPRETED else []
+
+
 needs_triton = pytest.mark.skipif(
     not INTERPRETED and not torch.cuda.is_available(), reason="needs TRITON_INTERPRET=1 or a GPU"
 )

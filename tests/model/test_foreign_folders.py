@@ -20,8 +20,6 @@ from ..qwen2_oracle import deviation
 from ..torture.folders import byte_pair_tokenizer, damaged, good_folders, laid_out, outcome, put
 from .test_hugging_face import logits_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def good():

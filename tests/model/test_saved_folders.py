@@ -15,7 +15,6 @@ from ..qwen2_oracle import drawn_model
 from ..torture.folders import byte_pair_tokenizer
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 # every style of prompt: symbolic, published in both modes and in two depths
 WORDS = fr.Mixture.uniform(op=[2, 3, 5], themes=["zoo"], depths=[2, 3], modes=["forward", "reverse"])

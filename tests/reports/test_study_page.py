@@ -77,7 +77,7 @@ def test_a_small_effect_is_left_undecided(tmp_path):
 
 def test_one_seed_is_said_to_be_one(tmp_path):
     study_of(tmp_path / "run", TRUTH, seeds=[4])
-    assert "here one seed" in (tmp_path / "run" / "report.html").read_text()
+    assert "with one seed, the interval is over problems" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_an_unfinished_study_says_so_and_counts_the_seeds_it_has(tmp_path):

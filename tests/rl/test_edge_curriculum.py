@@ -134,7 +134,6 @@ def test_no_problem_of_the_test_split_and_none_twice():
     assert len(np.unique(hashes)) == len(hashes)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_reinforcement_learning_with_it_resumes_to_the_bit(tmp_path):
     mixture = [{"op": [2, 3, 4], "themes": ["symbolic"], "max_value": 99, "max_sentences": 4}]
     tokenizer = fr.Tokenizer.for_mixtures([fr.Mixture.from_dict(mixture)])

@@ -1,4 +1,4 @@
-"""Reinforcement learning: the group layout, silent groups, a bandit that must be solved, and resuming."""
+"""Reinforcement learning: the group layout, zero-advantage groups, a bandit that must be solved, and resuming."""
 
 import numpy as np
 import pytest

@@ -21,7 +21,8 @@ from ..ranks import run_on_ranks
 
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99, "max_sentences": 4}
 # an odd number of prompts, so that the ranks have different shares; what differs between ranks and must not matter:
-# normalisers by token and by sequence, statistics of the batch, silent groups, parts of a batch, KL, samples that leave
+# normalisers by token and by sequence, statistics of the batch, zero-advantage groups, parts of a batch, KL, samples
+# that leave
 # the loss
 RUNS: dict[str, dict[str, Any]] = {
     "grpo": {"prompts": 3},
@@ -38,7 +39,6 @@ def reward(problems, samples, verdicts) -> np.ndarray:
 
 def train_all() -> dict[str, Any]:
     """Lines of metrics and weights of every run, as this rank sees them."""
-    torch.set_num_threads(1)
     found = {}
     mixture = fr.Mixture.from_dict([PART])
     tokenizer = fr.Tokenizer.for_mixtures([mixture])

@@ -1,9 +1,8 @@
 """kill -9 at random moments of reinforcement learning: the run goes on as if never stopped, to the last bit.
 
-10 kills by default; FASTREASON_KILLS asks for another number.
+6 kills by default; FASTREASON_KILLS asks for another number.
 """
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -24,8 +23,9 @@ from fastreason.training import checkpoint
 from fastreason.training.optimizer import OptimSettings
 
 from ..kills import kill_at_flush
+from ..processes import forked
 
-KILLS = int(os.environ.get("FASTREASON_KILLS", "10"))
+KILLS = int(os.environ.get("FASTREASON_KILLS", "6"))
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 # every step is saved; the reference, a source of prompts that learns, dynamic sampling and several updates take part
 SETTINGS = PolicySettings(
@@ -95,15 +95,10 @@ def outcome(folder: Path) -> tuple[list[dict], list[dict], list[bytes]]:
     return lines, counters, weights
 
 
-def test_reinforcement_learning_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # a server that has imported torch once forks a fresh process for every attempt
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fastreason.rl.loop"])
+def test_reinforcement_learning_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path):
     (tmp_path / "whole").mkdir()
-    whole = context.Process(target=run, args=(tmp_path / "whole", 0))
     started = time.monotonic()
-    whole.start()
+    whole = forked(run, tmp_path / "whole", 0)
     whole.join()
     whole_s = time.monotonic() - started
     assert whole.exitcode == 0
@@ -117,8 +112,7 @@ def test_reinforcement_learning_that_is_killed_at_random_moments_is_the_unbroken
         # by turns: somewhere in the flushes of a save, anywhere at all, and, when enough were killed, not
         more = killed < KILLS
         by_flush = more and killed % 2 == 0
-        process = context.Process(target=run, args=(folder, chance.randint(1, 60) if by_flush else 0))
-        process.start()
+        process = forked(run, folder, chance.randint(1, 60) if by_flush else 0)
         if more and not by_flush:
             process.join(chance.uniform(0.0, whole_s / 2))
             process.kill()

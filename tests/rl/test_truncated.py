@@ -130,7 +130,6 @@ def test_a_masked_step_is_the_update_of_the_samples_that_ended(tmp_path, tokeniz
     assert line["trained_groups"] == nonzero.sum() > 0
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("truncated", ["zero", "mask"])
 def test_a_stop_in_the_middle_changes_no_bit(tmp_path, tokenizer, monkeypatch, truncated):
     changes = {"steps": 3, "loss": "dapo", "kl_coef": 0.05, "count_silent": True, "minibatches": 2}
@@ -148,7 +147,7 @@ def test_a_stop_in_the_middle_changes_no_bit(tmp_path, tokenizer, monkeypatch, t
 
 
 def test_groups_of_which_nothing_is_in_the_loss_have_no_kl_either(tmp_path, tokenizer, monkeypatch):
-    """A KL acts on silent groups that count; there is nothing for it to act on."""
+    """A KL acts on zero-advantage groups that count; there is nothing for it to act on."""
     say_which_ended(monkeypatch, [False])
     model = small_model(tokenizer)
     before = flat(model).clone()

@@ -16,7 +16,6 @@ from fastreason.sampling.cpp_backend import CoreDecoder
 
 from ..model.test_decoder import random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SYMBOLIC = fr.Mixture.uniform(op=[2], themes=["symbolic"], max_value=99)
 SLOW = fr.TaskStream(fr.Mixture.uniform(op=[16], max_value=20, themes=["symbolic"]))  # 5,000 problems a second and core
 TOKENIZER = fr.Tokenizer.for_mixtures([SYMBOLIC])

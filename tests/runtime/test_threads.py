@@ -12,7 +12,6 @@ from fastreason.sampling.cpp_backend import CoreDecoder
 
 from ..model.test_decoder import random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MIX = fr.Mixture.uniform(op=[2, 3], themes=["symbolic"], max_value=99)
 STREAM = fr.TaskStream(MIX, seed=1)
 

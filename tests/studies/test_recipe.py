@@ -1,20 +1,19 @@
 """Recipes: those that ship, overrides, and errors that name the field."""
 
+from pathlib import Path
+
 import pytest
 
+from fastreason.studies import recipe as recipes
 from fastreason.studies.recipe import available_recipes, load_recipe, merge, recipe_from_dict
 from fastreason.studies.study import Study, load_study, study_base
 
 
 def test_what_ships():
-    assert available_recipes() == (
-        "finding-1-edge",
-        "finding-2-context",
-        "finding-3-midtrain",
-        "finding-4-process",
-        "quickstart",
-        "smoke",
-    )
+    files = Path(recipes.__file__).with_name("recipes").glob("*.toml")
+    assert available_recipes() == tuple(sorted(file.stem for file in files))
+    findings = {"finding-1-edge", "finding-2-context", "finding-3-midtrain", "finding-4-process"}
+    assert findings | {"quickstart", "smoke"} <= set(available_recipes())
 
 
 @pytest.mark.parametrize("name", ["quickstart", "smoke"])
@@ -81,7 +80,7 @@ def test_sizes_and_mixtures_by_name(tmp_path):
     assert len(small.evaluate.mixture[0]["op"]) == 19
     assert large.evaluate.mixture == [{"op": [7, 8, 9, 10], "themes": ["zoo", "school", "festival"]}]
     assert load_recipe(path, {"rl.steps": 9}, size="large").rl.steps == 9
-    with pytest.raises(ValueError, match="comes in sizes"):
+    with pytest.raises(ValueError, match="has sizes"):
         load_recipe(path)
     with pytest.raises(ValueError, match="size must be one of small, large, got 'tiny'"):
         load_recipe(path, size="tiny")
@@ -136,7 +135,7 @@ def test_stages_are_optional():
         ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 40, got 1"),
         (
             {"rl.mixture": [{"op": [3], "themes": ["nowhere"]}]},
-            "theme: must be one of festival, school, symbolic, symbolic-b, zoo",
+            "theme: must be one of festival, .*zoo",
         ),
         ({"pretrain.phases": []}, "phases must end at increasing shares"),
         ({"metrics": ["mlflow"]}, r"metrics\.0: Input should be 'tensorboard', 'trackio' or 'wandb'"),
@@ -152,7 +151,7 @@ def test_errors_name_the_field(overrides, message):
 
 def test_errors_of_files(tmp_path):
     with pytest.raises(
-        ValueError, match=r"must be one of finding-1-edge, .*quickstart, smoke or a \.toml file, got 'nothing'"
+        ValueError, match=r"must be one of finding-1-edge, .*quickstart, .*smoke or a \.toml file, got 'nothing'"
     ):
         load_recipe("nothing")
     with pytest.raises(ValueError, match=r"no file '.*absent\.toml'"):

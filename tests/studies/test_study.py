@@ -21,6 +21,8 @@ from fastreason.studies.recipe import load_recipe
 from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import code_version, distinct_units, study_runs
 
+from ..processes import Command, wait_until
+
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
 
@@ -90,28 +92,28 @@ def test_errors_name_what_is_wrong(tmp_path):
         ('mixture = "easy"', 'mixture = "hard"', "mixture must be a list of parts or one of easy, both, pretrain, "),
         ('against = ["none", "all-rl"]', 'against = ["nine"]', "rises: no variant 'nine'; there are none, half, "),
         ('range = "easy"', 'range = "edge"', "rises: range must be one of .*easy.*, got 'edge'"),
-        ("at_least = 0.05", "", "rises needs exactly one of at_least and at_most"),
+        ("at_least = 0.05", "", "rises must have exactly one of at_least and at_most"),
         ("k = 4\n", "k = 5\n", r"k must be in 1 \.\. samples = 4, got 5"),
         ("beta = 0.5", "beta = 1.5", r"beta must be in 0 \.\. 1, got 1.5"),
-        ('compute = "4000 tokens"', "", "half has a beta, so the recipe needs compute"),
+        ('compute = "4000 tokens"', "", "half has a beta, so the recipe must have compute"),
         ('remove = ["midtrain", "rl"]', 'remove = ["sft"]', "remove must be of pretrain, midtrain, rl, got 'sft'"),
-        ("seeds = [0, 1]", "seeds = [0, 0]", "seeds must be different numbers"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "seeds must be distinct numbers"),
         ('easy = [{ op = [2] }]', 'easy = [{ op = [5] }]', "op 5 of 'easy' is not evaluated"),
         ('against_stage = "pretrain"', 'against_stage = "midtrain"', "variant all-rl has no stage 'midtrain'"),
-        ('name = "half"', 'name = "a/b"', "the name of a variant is of letters"),
+        ('name = "half"', 'name = "a/b"', "the name of a variant must be of letters"),
         ("beta = 0.5", "rl.stepz = 3", r"variants\.half\.rl\.stepz"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             changed(old, new)
-    with pytest.raises(ValueError, match=r"comes in sizes; give size \(--size\) as one of small, large"):
+    with pytest.raises(ValueError, match=r"has sizes; set size \(--size\) to one of small, large"):
         load_study(TINY)
     with pytest.raises(ValueError, match="size must be one of small, large, got 'huge'"):
         load_study(TINY, size="huge")
-    with pytest.raises(ValueError, match="it has variants; load_study reads it"):
+    with pytest.raises(ValueError, match="it has variants; load it with load_study"):
         load_recipe(TINY, size="small")
-    with pytest.raises(ValueError, match="has no variants; load_recipe reads it"):
+    with pytest.raises(ValueError, match="has no variants; load it with load_recipe"):
         load_study("smoke")
-    with pytest.raises(ValueError, match="size must be left out, as it comes in one size, got 'laptop'"):
+    with pytest.raises(ValueError, match="size must be omitted, because it has only one, got 'laptop'"):
         load_study("smoke", size="laptop")
 
 
@@ -234,8 +236,7 @@ def assert_each_was_done_once(folder):
 
 
 def start(folder, *flags):
-    command = [sys.executable, "-m", "fastreason", "run", TINY, "--size", "small", "--out", str(folder), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Command("run", TINY, "--size", "small", "--out", str(folder), *flags)
 
 
 def test_shards_on_one_folder_give_what_one_process_gives(finished, tmp_path):
@@ -264,11 +265,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
     """kill -9 as soon as some units are done and others begun; with several processes, of one that others outlive."""
     folder, results = finished
     process = start(tmp_path / "run", "--jobs", jobs)
-    for _ in range(2400):
-        if len(list(tmp_path.glob("run/stages/*/done.json"))) >= 3:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    wait_until(lambda: len(list(tmp_path.glob("run/stages/*/done.json"))) >= 3, process)
     process.kill()
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("run/stages/*/done.json")}
@@ -282,11 +279,7 @@ def test_a_study_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, jobs
 
 def test_sigterm_stops_all_processes_with_143(tmp_path):
     process = start(tmp_path / "run", "--jobs", "2", "--pretrain.tokens", "100000000")
-    for _ in range(1200):
-        if len(list(tmp_path.glob("run/stages/*/metrics.jsonl"))) == 2:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: len(list(tmp_path.glob("run/stages/*/metrics.jsonl"))) == 2, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
@@ -339,7 +332,7 @@ def test_the_command_line_of_studies(capsys):
     assert "9 k tokens in 18 steps of 512" in plan
     assert "in 2 processes on cores of their own" in plan
     for arguments, message in [
-        (["run", TINY], "comes in sizes; give size (--size) as one of small, large"),
+        (["run", TINY], "has sizes; set size (--size) to one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
         (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke does not have"),

@@ -1,9 +1,6 @@
 """Folders of Parquet files and of token ids: the stream's problems, whole after a stop at any moment."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +11,8 @@ import pytest
 import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.tasks.export import read_tokens, write_jsonl, write_parquet, write_tokens
+
+from ..processes import forked
 
 MIXTURE = fr.Mixture.uniform(op=[2, 3], themes=["symbolic", "zoo"])
 STREAM = fr.TaskStream(MIXTURE, seed=3)
@@ -115,13 +114,9 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch, cap
     assert "pip install 'fastreason[parquet]'" in capsys.readouterr().err
 
 
-# what a killed process was doing when it was killed is left to chance; the parts are small, so that it was writing
-KILLED = """
-import sys
-from pathlib import Path
-from tests.tasks.test_export import WRITERS
-WRITERS[sys.argv[1]](Path(sys.argv[2]), 20000, part=100)
-"""
+def write(format, path):
+    """What a killed process was doing is left to chance; the parts are small, so that it was writing."""
+    WRITERS[format](path, 8000, part=100)
 
 
 @pytest.mark.parametrize("format", list(WRITERS))
@@ -130,16 +125,16 @@ def test_what_was_killed_goes_on(tmp_path, format):
     path = tmp_path / ("a.jsonl" if format == "jsonl" else "a")
     sizes = [0]
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, format, str(path)], stderr=subprocess.DEVNULL)
+        process = forked(write, format, path)
         deadline = time.monotonic() + 120
-        while process.poll() is None and size_of(path) <= sizes[-1] and time.monotonic() < deadline:
+        while process.is_alive() and size_of(path) <= sizes[-1] and time.monotonic() < deadline:
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         sizes.append(size_of(path))
     assert sizes[-1] > sizes[1] > 0
-    WRITERS[format](path, 20000, part=100)
-    WRITERS[format](tmp_path / f"b{path.suffix}", 20000, part=100)
+    write(format, path)
+    write(format, tmp_path / f"b{path.suffix}")
     whole, again = content(tmp_path / f"b{path.suffix}"), content(path)
     assert list(whole.values()) == list(again.values())
 
@@ -160,5 +155,5 @@ def test_the_command_line_writes_every_format(tmp_path, capsys):
     tokens = ["--format", "tokens", "--tokenizer", str(tmp_path / "tokens")]
     assert main(["generate", "--out", str(folder), *tokens, *common]) == 0
     assert content(folder) == content(tmp_path / "tokens")
-    assert main(["generate", "--out", str(folder), "--tokenizer", str(folder)]) == 2
+    assert main(["generate", "--out", str(tmp_path / "b.jsonl"), "--tokenizer", str(folder)]) == 2
     assert "--tokenizer is only for --format tokens" in capsys.readouterr().err

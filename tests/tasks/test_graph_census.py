@@ -113,7 +113,7 @@ def test_the_command(capsys):
     [
         (["--mixture", "nothing"], "preset must be one of"),
         (["--mixture", '[{"op": [2]'], "--mixture is no JSON"),
-        (["--mixture", "[]"], "needs at least one part"),
+        (["--mixture", "[]"], "must have at least one part"),
         (["--mixture", "pretrain", "--tokens", "0"], "--tokens must be a number > 0, got 0"),
         (["--mixture", "pretrain", "--draws", "1"], "--draws must be at least 2, got 1"),
         (["--mixture", "pretrain", "--threads", "-1"], "threads must be an integer in 0"),

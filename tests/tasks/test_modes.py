@@ -17,7 +17,7 @@ def stream(mode, depth, op=OPS, seed=0, theme="zoo", **settings):
 @pytest.mark.parametrize("theme", ["zoo", "school", "festival"])
 @pytest.mark.parametrize("mode, depth", KINDS)
 def test_every_solution_follows_from_its_problem(mode, depth, theme):
-    batch = stream(mode, depth, seed=3, theme=theme)[0:600]
+    batch = stream(mode, depth, seed=3, theme=theme)[0:250]
     for i in range(len(batch)):
         steps, answer, known = published.read_solution(batch.solutions[i])
         problem = published.read_problem(batch.problems[i], batch.questions[i])
@@ -116,7 +116,7 @@ def test_bytes_do_not_depend_on_threads(mode, depth):
         ({"modes": ["sideways"]}, "mode must be one of forward, reverse, got 'sideways'"),
         ({"depths": [4]}, "depth must be an integer in 2 .. 3, got 4"),
         ({"modes": ["reverse"], "themes": ["symbolic"]}, "symbolic style, which supports only mode 'forward'"),
-        ({"depths": [3], "themes": ["symbolic"]}, "symbolic style, which needs"),
+        ({"depths": [3], "themes": ["symbolic"]}, "symbolic style, which supports only"),
     ],
 )
 def test_impossible_cells_are_refused(arguments, message):

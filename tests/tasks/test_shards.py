@@ -79,8 +79,15 @@ def ids_of(rows):
 
 # torch warns of a thread pool in a forked process; ours are joined at the end of every call
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("batch_size, stop", [(4, 42), (None, 11)])
+@pytest.mark.parametrize(
+    "method, batch_size, stop",
+    [
+        ("fork", 4, 42),
+        ("fork", None, 11),
+        ("spawn", 4, 42),
+        pytest.param("spawn", None, 11, marks=pytest.mark.slow),  # each worker loads torch
+    ],
+)
 def test_two_workers_leave_no_gap_and_no_overlap(method, batch_size, stop):
     dataset = fr.StreamDataset(STREAM, start=3, stop=stop, block=batch_size or 1)
     loader = DataLoader(

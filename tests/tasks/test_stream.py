@@ -280,7 +280,7 @@ def test_any_mixture_keeps_its_limits(op, theme, max_value, max_sentences, numbe
         (lambda: uniform("zoo", context=-1), "context must be an integer in 0 .. 10000000, got -1"),
         (
             lambda: uniform("nowhere"),
-            "theme: must be one of festival, school, symbolic, symbolic-b, zoo or a .toml file, got 'nowhere'",
+            "theme: must be one of festival, .*zoo or a .toml file, got 'nowhere'",
         ),
         (lambda: uniform("missing.toml"), "theme: no file 'missing.toml'"),
         (lambda: uniform("zoo", number_range=2), "number_range must be an integer in 3 .. 100, got 2"),

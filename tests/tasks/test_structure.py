@@ -503,7 +503,7 @@ def distances() -> dict[str, list[float]]:
     found = defaultdict(list)
     for (mode, depth, op), theirs in MEASURED.items():
         mixture = fr.Mixture.uniform(op=[op], themes=["zoo"], modes=[mode], depths=[depth])
-        batch = fr.TaskStream(mixture, seed=5)[0:1200]
+        batch = fr.TaskStream(mixture, seed=5)[0:600]
         pairs = np.array([figures(batch.graph(i), batch.solutions[i]) for i in range(len(batch))], dtype=float)
         sample = 150 if (mode, depth) == ("reverse", 3) else 300
         for name, wanted, (num, den) in zip(FIGURES, theirs, pairs.transpose(1, 2, 0), strict=True):

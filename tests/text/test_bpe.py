@@ -83,12 +83,13 @@ def test_ids_of_documents_are_those_of_tokenizers(name, loaded):
     assert disagreements(*loaded(name), documents(300, 800)) == []
 
 
+@pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["our own", "released"])
-def test_ids_of_many_documents_are_those_of_tokenizers(name, loaded):
-    """20,000 of both: `python -m bench.checks.tokenizer_agreement` does a million."""
+def test_ids_of_many_documents_are_those_of_tokenizers(name, count, loaded):
+    """`python -m bench.checks.tokenizer_agreement` does a million."""
     ours = fr.Tokenizer.build(["zoo", "school", "festival", "symbolic"]) if name == "our own" else loaded(name)[0]
     judge = judge_of(ours)
-    for start in range(0, 20_000, 2000):
+    for start in range(0, count, 2000):
         assert disagreements(ours, judge, documents(start, start + 2000)) == []
 
 

@@ -82,7 +82,8 @@ def test_supervised_loss_and_its_gradient(model, tokenizer):
     assert all(parameter.grad.is_meta for parameter in model.parameters())
 
 
-# gspo keeps sequences whole; dapo leaves out silent groups; a KL reads the reference's log-probabilities or logits
+# gspo keeps sequences whole; dapo leaves out zero-advantage groups; a KL reads the reference's log-probabilities or
+# logits
 @pytest.mark.parametrize(
     "change",
     [{}, {"loss": "gspo"}, {"loss": "dapo"}, {"kl_coef": 0.1}, {"kl_coef": 0.1, "kl": "exact"}, {"minibatches": 2}],

@@ -48,12 +48,12 @@ def stage(folder: str, stop_at: int = -1, seed: int = 0, **changes: Any) -> list
     settings = SupervisedSettings(
         **{
             "phases": [Phase(0.5, [PART]), Phase(1.0, [PART | {"op": [3]}])],
-            "budget": "850 samples",
+            "budget": "520 samples",
             "batch_tokens": 512,
             "rows": 2,
             "accumulate": 2,
             "optim": OPTIM[changes.pop("optimizer", "muon")],
-            "validate_every": 20,
+            "validate_every": 12,
             "validation_tokens": 1500,
             **changes,
         }
@@ -80,15 +80,14 @@ def stage(folder: str, stop_at: int = -1, seed: int = 0, **changes: Any) -> list
 
 def all_at_once(folder: str) -> dict[str, list[float]]:
     """Every case that needs two ranks, in one start of them."""
-    torch.set_num_threads(1)
     place = Path(folder)
     return {
         "ddp": stage(place / "ddp"),
         "fsdp": stage(place / "fsdp", parallel="fsdp"),
         "fsdp adamw": stage(place / "fsdp-adamw", parallel="fsdp", optimizer="adamw"),
         # each way to share the work stopped and continued by another seed's weights, so that all come from the file
-        "ddp in parts": stage(place / "ddp-parts", 23) + stage(place / "ddp-parts", seed=1),
-        "fsdp in parts": stage(place / "fsdp-parts", 23, parallel="fsdp")
+        "ddp in parts": stage(place / "ddp-parts", 13) + stage(place / "ddp-parts", seed=1),
+        "fsdp in parts": stage(place / "fsdp-parts", 13, parallel="fsdp")
         + stage(place / "fsdp-parts", seed=1, parallel="fsdp"),
         # begun by one process, before
         "one then ddp": stage(place / "one-ddp", seed=1),
@@ -98,8 +97,8 @@ def all_at_once(folder: str) -> dict[str, list[float]]:
         # every rank must end at the same step
         "seconds": stage(place / "seconds", budget="0.5 seconds"),
         # to be continued by one process, behind
-        "ddp then one": stage(place / "ddp-one", 31),
-        "fsdp then one": stage(place / "fsdp-one", 31, parallel="fsdp"),
+        "ddp then one": stage(place / "ddp-one", 16),
+        "fsdp then one": stage(place / "fsdp-one", 16, parallel="fsdp"),
     }
 
 
@@ -113,7 +112,7 @@ def losses(tmp_path_factory) -> tuple[Path, dict[str, list[float]]]:
         (folder / name).mkdir()
     one = {"one uneven": stage(folder / "one-uneven", budget="50 samples")}
     one |= {"one": stage(folder / "one"), "one adamw": stage(folder / "one-adamw", optimizer="adamw")}
-    begun = {"one then ddp": stage(folder / "one-ddp", 31), "one then fsdp": stage(folder / "one-fsdp", 31)}
+    begun = {"one then ddp": stage(folder / "one-ddp", 16), "one then fsdp": stage(folder / "one-fsdp", 16)}
     first, second = run_on_ranks(2, __name__, "all_at_once", str(folder), out=folder / "out")
     assert first == second
     for name, before in begun.items():
@@ -129,7 +128,7 @@ def losses(tmp_path_factory) -> tuple[Path, dict[str, list[float]]]:
 def test_two_ranks_give_the_losses_of_one_process(losses, case):
     want = losses[1]["one adamw" if "adamw" in case else "one"]
     got = losses[1][case]
-    assert len(got) == len(want) >= 50
+    assert len(got) == len(want) >= 30
     assert want[-1] < 0.7 * want[0]
     worst = max(abs(a - b) for a, b in zip(got, want, strict=True))
     assert worst < 1e-5
@@ -155,10 +154,9 @@ def test_a_stop_and_a_resume_on_as_many_ranks_change_no_bit(losses, kind):
 
 
 def four_ranks(folder: str) -> list[list[float]]:
-    torch.set_num_threads(1)
     whole, parts = str(Path(folder) / "whole"), str(Path(folder) / "parts")
-    short = {"rows": 4, "budget": "400 samples", "validate_every": 0}
-    return [stage(whole, **short), stage(parts, 7, **short) + stage(parts, seed=1, **short)]
+    short = {"rows": 4, "budget": "200 samples", "validate_every": 0}
+    return [stage(whole, **short), stage(parts, 4, **short) + stage(parts, seed=1, **short)]
 
 
 def test_sums_over_more_than_two_ranks_round_alike_before_and_behind_a_stop(tmp_path):
@@ -166,7 +164,7 @@ def test_sums_over_more_than_two_ranks_round_alike_before_and_behind_a_stop(tmp_
         (tmp_path / name).mkdir()
     whole, parts = run_on_ranks(4, __name__, "four_ranks", str(tmp_path), out=tmp_path)[0]
     assert whole == parts
-    assert len(whole) > 15
+    assert len(whole) > 7
 
 
 def test_what_is_written_does_not_tell_how_many_ranks_wrote_it(losses):
@@ -191,7 +189,6 @@ def test_what_is_written_does_not_tell_how_many_ranks_wrote_it(losses):
 
 def failures(folder: str) -> dict[str, str]:
     """What goes wrong on one rank, and what each rank hears of it."""
-    torch.set_num_threads(1)
     place, heard = Path(folder), {}
 
     def hear(name: str, **changes: Any) -> None:

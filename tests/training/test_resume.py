@@ -1,10 +1,9 @@
 """kill -9 at random moments, saving included: the run goes on as if it had never been stopped, to the last bit, with or
 without a thread that draws batches ahead.
 
-25 kills by default; FASTREASON_KILLS asks for another number.
+12 kills by default; FASTREASON_KILLS asks for another number.
 """
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,8 +21,9 @@ from fastreason.training.supervised import train
 from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
 from ..kills import kill_at_flush
+from ..processes import forked
 
-KILLS = int(os.environ.get("FASTREASON_KILLS", "25"))
+KILLS = int(os.environ.get("FASTREASON_KILLS", "12"))
 PART = {"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 # every step is saved, so that most moments lie inside a save; phases, validation and older checkpoints take part
 SETTINGS = SupervisedSettings(
@@ -63,15 +63,10 @@ def outcome(folder: Path) -> tuple[list[dict], list[dict], list[bytes]]:
     return lines, [{"folder": place.name, **c} for place, c in zip(places, counters, strict=True)], weights
 
 
-def test_a_run_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # a server that has imported torch once forks a fresh process for every attempt
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fastreason.training.supervised"])
+def test_a_run_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path):
     (tmp_path / "whole").mkdir()
-    whole = context.Process(target=run, args=(tmp_path / "whole", 0, 2))
     started = time.monotonic()
-    whole.start()
+    whole = forked(run, tmp_path / "whole", 0, 2)
     whole.join()
     whole_s = time.monotonic() - started
     assert whole.exitcode == 0
@@ -87,8 +82,7 @@ def test_a_run_that_is_killed_at_random_moments_is_the_unbroken_run(tmp_path, mo
         by_flush = more and killed % 2 == 0
         # whether a thread draws ahead, and how far, changes nothing
         prefetch = chance.choice([0, 1, 3])
-        process = context.Process(target=run, args=(folder, chance.randint(1, 60) if by_flush else 0, prefetch))
-        process.start()
+        process = forked(run, folder, chance.randint(1, 60) if by_flush else 0, prefetch)
         if more and not by_flush:
             process.join(chance.uniform(0.0, whole_s / 2))
             process.kill()
