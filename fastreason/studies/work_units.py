@@ -186,8 +186,10 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     started = time.perf_counter()
     if isinstance(unit.settings, EvaluateSettings):
         files = folder / "samples" if unit.settings.files else None
-        how = {"seed": unit.seed, "name": unit.key, "stop": stop, "out": files, "seen": _seen(unit, stages)}
-        scores = evaluate(model, unit.tokenizer, unit.settings, **how)
+        seen = _seen(unit, stages)
+        scores = evaluate(
+            model, unit.tokenizer, unit.settings, seed=unit.seed, name=unit.key, stop=stop, out=files, seen=seen
+        )
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
     else:
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.key)) as log:
