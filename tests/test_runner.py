@@ -95,6 +95,17 @@ def test_a_run_is_a_study_of_one_variant(finished):
     assert Study.of(load_recipe("smoke", {"edge": [], "in_distribution": []})).ranges.keys() == {"all ops"}
 
 
+def test_scores_are_told_apart_by_seen_and_unseen_graphs(finished):
+    folder, results = finished
+    assert len(list(folder.glob("stages/*/graphs.npz"))) == len(STAGES)
+    for stage, scores in results["stages"].items():
+        assert scores["graphs"].keys() == ({"training", "rl"} if stage == "rl" else {"training"})
+        ops = scores["graphs"]["training"]["ops"]
+        # op 2 and 3 have three graphs; op 4 was not trained on
+        assert [list(ops[op]) for op in ("2", "3", "4")] == [["seen"], ["seen"], ["unseen"]]
+        assert ops["4"]["unseen"]["verified"] == pytest.approx(scores["ops"]["4"]["verified"])
+
+
 def test_pretraining_learns(finished):
     _, results = finished
     assert results["stages"]["pretrain"]["ops"]["2"]["verified"]["1"] > 0.1

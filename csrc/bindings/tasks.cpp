@@ -5,6 +5,7 @@
 
 #include "bindings/bindings.h"
 #include "tasks/biased_choice.h"
+#include "tasks/graph_census.h"
 #include "tasks/stream.h"
 
 namespace fastreason {
@@ -84,6 +85,20 @@ py::dict count_attempts(const Cell& cell, std::int64_t attempts, std::uint64_t s
   out["with_op"] = with_op;
   out["accepted"] = accepted;
   return out;
+}
+
+// (hashes, probabilities), or None where it is too much work.
+py::object graph_law_of(const Cell& cell, std::int64_t max_paths) {
+  const auto law = without_gil([&] { return graph_law(cell.spec, max_paths); });
+  if (!law) return py::none();
+  py::array_t<std::uint64_t> hashes(static_cast<py::ssize_t>(law->size()));
+  py::array_t<double> probabilities(static_cast<py::ssize_t>(law->size()));
+  std::size_t i = 0;
+  for (const auto& [hash, probability] : *law) {
+    hashes.mutable_data()[i] = hash;
+    probabilities.mutable_data()[i++] = probability;
+  }
+  return py::make_tuple(hashes, probabilities);
 }
 
 const char* type_name(NodeId node) {
@@ -187,6 +202,11 @@ void bind_tasks(py::module_& m) {
   m.def("count_attempts", &count_attempts, py::arg("cell"), py::arg("attempts"), py::arg("seed") = 0,
         "How attempts at a cell's problems end: mass, with_op, accepted. For tests of the law.");
 
+  m.def("graph_law", &graph_law_of, py::arg("cell"), py::arg("max_paths"),
+        "The nameless graphs of a cell's problems: (uint64 [G] hashes, float64 [G] probabilities), in no order; None "
+        "where "
+        "there are more than max_paths ways to draw them.");
+
   m.def(
       "bias_probabilities",
       [](const std::array<int, 3>& counts) {
@@ -219,7 +239,18 @@ void bind_tasks(py::module_& m) {
             });
           },
           py::arg("indices"), py::kw_only(), py::arg("threads") = 0,
-          "The problems at these indices. The same bytes for any `threads` (0: all cores).");
+          "The problems at these indices. The same bytes for any `threads` (0: all cores).")
+      .def(
+          "graph_hashes",
+          [](const TaskStream& stream, std::int64_t first, std::int64_t step, std::int64_t count, int threads) {
+            if (first < 0 || step < 1 || count < 0)
+              throw py::value_error("first, step and count must be >= 0, 1 and 0, got " + std::to_string(first) + ", " +
+                                    std::to_string(step) + " and " + std::to_string(count));
+            const auto hashes = without_gil([&] { return graph_hashes(stream, first, step, count, threads); });
+            return py::array_t<std::uint64_t>(static_cast<py::ssize_t>(hashes.size()), hashes.data());
+          },
+          py::arg("first"), py::kw_only(), py::arg("step") = 1, py::arg("count"), py::arg("threads") = 0,
+          "uint64 [count]: the nameless graphs of problems first, first + step, ..., without their texts.");
 
   py::class_<ProblemBatch, std::shared_ptr<ProblemBatch>>(m, "ProblemBatch", "Texts and facts of some problems.")
       .def("__len__", &ProblemBatch::size)

@@ -65,7 +65,6 @@ Beginnings::Beginnings(const ProblemSpec& spec) : size_(schedule_size(spec.op)) 
       add_depth2(i, probabilities[i], spec);
   }
   if (!weights_.empty()) table_ = AliasTable(weights_);
-  weights_ = {};
 }
 
 void Beginnings::add(const Beginning& beginning, double probability) {

@@ -6,6 +6,7 @@
 
 #include "common/alias_table.h"
 #include "common/philox.h"
+#include "tasks/choice_tree.h"
 #include "tasks/problem.h"
 #include "tasks/structure_law.h"
 
@@ -40,6 +41,9 @@ class Beginnings {
   int size() const { return size_; }  // s
   bool empty() const { return beginnings_.empty(); }
   const Beginning& draw(Rng& rng) const { return beginnings_[table_.draw(rng)]; }
+  const Beginning& draw(ChoiceTree& tree) const {
+    return beginnings_[static_cast<std::size_t>(tree.weighted(weights_, mass_))];
+  }
   // Share of the original's attempts that begin in one of these ways.
   double mass() const { return mass_; }
 

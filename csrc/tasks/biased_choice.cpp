@@ -114,4 +114,18 @@ int draw_bias(Rng& rng, const std::array<int, 3>& counts) {
   return u < chance[0] + chance[1] || counts[2] == 0 ? 1 : 2;
 }
 
+int draw_bias(ChoiceTree& tree, const std::array<int, 3>& counts) {
+  const Probabilities chance = bias_probabilities(counts);
+  std::array<double, 3> weights{};  // of the biases that there are
+  std::array<int, 3> biases{};
+  std::size_t size = 0;
+  double total = 0.0;
+  for (std::size_t bias = 0; bias < 3; ++bias)
+    if (counts[bias] > 0) {
+      total += weights[size] = chance[bias];
+      biases[size++] = static_cast<int>(bias);
+    }
+  return biases[static_cast<std::size_t>(tree.weighted({weights.data(), size}, total))];
+}
+
 }  // namespace fastreason

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "common/philox.h"
+#include "tasks/choice_tree.h"
 
 namespace fastreason {
 
@@ -17,6 +18,8 @@ inline constexpr int kMaxTabulated = 24;
 
 // The bias drawn for counts[b] candidates of bias b; their sum is >= 1.
 int draw_bias(Rng& rng, const std::array<int, 3>& counts);
+// Their sum is at most kMaxTabulated.
+int draw_bias(ChoiceTree& tree, const std::array<int, 3>& counts);
 
 // Probability of each bias, to about 1e-12; the sum of counts is in 1 .. kMaxTabulated.
 std::array<double, 3> bias_probabilities(const std::array<int, 3>& counts);

@@ -47,31 +47,77 @@ std::uint64_t canonical_hash(const Theme& theme, const Problem& problem) {
   return combine(sentences, combine(theme.name_hash(problem, asked), reverse ? kReverseQuestion : kForwardQuestion));
 }
 
+namespace {
+
+using Hashes = Table<std::uint64_t, kMaxMembers>;  // by member
+
+// What a member is, apart from what it follows from.
+std::uint64_t sort_of(const Draft& draft, int member) {
+  const NodeId id = draft.node[member];
+  const auto type = static_cast<std::uint64_t>(id == kNoNode ? NodeType::kCount : type_of(id));
+  const Formula& formula = draft.instance[member].formula;
+  return type << 2 | (!draft.is_abstract(member) && formula.has_constant ? (formula.times ? 2u : 1u) : 0u);
+}
+
+bool is_alias(const Draft& draft, int member) {
+  return draft.node[member] != kNoNode && is_special(draft.node[member]);
+}
+
+// Calls body(operand, role) for each quantity that a member follows from; `role` tells apart how, and of a product
+// depends on the other factor.
+template <class Body>
+void for_each_operand(const Draft& draft, int member, const Hashes& hashes, Body&& body) {
+  if (!draft.is_abstract(member)) {
+    const auto& [parents, forced, formula] = draft.instance[member];
+    for (int j = 0; j < parents.size(); ++j) body(parents[j], formula.minus && j == 1 ? kDifference : kSum);
+  } else if (type_of(draft.node[member]) == NodeType::kAverageTotal) {
+    draft.for_each_product(member, [&](int count, int average) {
+      body(count, hashes[average]);
+      body(average, hashes[count]);
+    });
+  } else {
+    for_each_member(draft.parts[member], [&](int part) { body(part, kSum); });
+  }
+}
+
+}  // namespace
+
+// Colour refinement: down from the leaves, up from the target, and down again. The first pass takes alike what has the
+// same history, the second sees that one of them is used elsewhere, the third carries this on.
 std::uint64_t graph_hash(const Draft& draft) {
-  Table<std::uint64_t, kMaxMembers> hashes;  // of a node and all that it follows from
-  std::uint64_t nodes = 0;                   // tells a node that is used twice from two that are alike
-  for (int i = 0; i < draft.size; ++i) {
+  Hashes hashes, label, used;
+  const auto down = [&] {
+    for (int i = 0; i < draft.size; ++i) {
+      const int member = draft.topo[i];
+      if (is_alias(draft, member)) {
+        hashes[member] = hashes[nth_member(draft.parts[member], 0)];
+        continue;
+      }
+      std::uint64_t base = 0;
+      for_each_operand(draft, member, hashes,
+                       [&](int operand, std::uint64_t role) { base += mix64(combine(hashes[operand], role)); });
+      hashes[member] = combine(label[member], base);
+    }
+  };
+  for (int member = 0; member < draft.size; ++member) {
+    label[member] = sort_of(draft, member);
+    used[member] = 0;
+  }
+  down();
+  for (int i = draft.size - 1; i >= 0; --i) {
     const int member = draft.topo[i];
-    const NodeId id = draft.node[member];
-    if (id != kNoNode && is_special(id)) {  // another name of its average
-      hashes[member] = hashes[nth_member(draft.parts[member], 0)];
+    if (is_alias(draft, member)) {
+      used[nth_member(draft.parts[member], 0)] += used[member];
       continue;
     }
-    std::uint64_t base = 0, form = 0;
-    if (draft.is_abstract(member)) {
-      for_each_member(draft.parts[member], [&](int part) { base += mix64(hashes[part]); });
-    } else {
-      const auto& [parents, forced, formula] = draft.instance[member];
-      for (int j = 0; j < parents.size(); ++j) {
-        const std::uint64_t operand = mix64(hashes[parents[j]]);
-        base += formula.minus && j == 1 ? combine(operand, kDifference) : operand;
-      }
-      form = formula.has_constant ? (formula.times ? 2u : 1u) : 0u;
-    }
-    const auto type = static_cast<std::uint64_t>(id == kNoNode ? NodeType::kCount : type_of(id));
-    hashes[member] = combine(type << 2 | form, base);
-    nodes += mix64(hashes[member]);
+    label[member] = combine(hashes[member], used[member]);
+    for_each_operand(draft, member, hashes,
+                     [&](int operand, std::uint64_t role) { used[operand] += mix64(combine(label[member], role)); });
   }
+  down();
+  std::uint64_t nodes = 0;
+  for (int member = 0; member < draft.size; ++member)
+    if (!is_alias(draft, member)) nodes += mix64(hashes[member]);
   return combine(hashes[draft.topo[draft.size - 1]], nodes);
 }
 

@@ -25,7 +25,8 @@ inline int nth_member(Mask mask, int rank) {
   return std::countr_zero(mask);
 }
 
-inline int uniform_member(Rng& rng, Mask mask) {
+template <class Random>
+int uniform_member(Random& rng, Mask mask) {
   const int size = std::popcount(mask);
   return nth_member(mask, size == 1 ? 0 : rng.below(size));
 }

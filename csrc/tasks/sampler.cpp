@@ -3,10 +3,32 @@
 #include <algorithm>
 
 #include "tasks/biased_choice.h"
+#include "tasks/choice_tree.h"
 
 namespace fastreason {
 
-bool ProblemSampler::attempt_graph(const ProblemSpec& spec, const Beginnings& beginnings, Rng& rng) {
+namespace {
+
+// Uniform below n among what is not taken yet.
+template <class Taken>
+int below_but(Rng& rng, int n, const Taken& taken) {
+  int pick = rng.below(n);
+  while (taken.contains(static_cast<std::uint8_t>(pick))) pick = rng.below(n);
+  return pick;
+}
+
+template <class Taken>
+int below_but(ChoiceTree& tree, int n, const Taken& taken) {
+  int pick = 0;
+  for (int rank = tree.below(n - taken.size()); rank > 0 || taken.contains(static_cast<std::uint8_t>(pick)); ++pick)
+    if (!taken.contains(static_cast<std::uint8_t>(pick))) --rank;
+  return pick;
+}
+
+}  // namespace
+
+template <class Random>
+bool ProblemSampler::attempt_graph(const ProblemSpec& spec, const Beginnings& beginnings, Random& rng) {
   spec_ = &spec;
   size_ = beginnings.size();
   beginning_ = beginnings.draw(rng);
@@ -34,7 +56,8 @@ void ProblemSampler::begin_depth2(const Beginning& beginning) {
   for (int i = 0; i < beginning.extras; ++i) draft_.add_instance(kNoNode);
 }
 
-bool ProblemSampler::begin_depth3(Rng& rng) {
+template <class Random>
+bool ProblemSampler::begin_depth3(Random& rng) {
   const int budget_n = std::max(rng.between(1, size_), rng.between(1, size_));
   const int budget_m = rng.between(budget_n, size_);
   level1_.clear();
@@ -116,7 +139,8 @@ bool ProblemSampler::begin_depth3(Rng& rng) {
 
 // --- stage 2: order, and edges that keep the graph connected -------------------------------------------------------
 
-bool ProblemSampler::order_members(Rng& rng) {
+template <class Random>
+bool ProblemSampler::order_members(Random& rng) {
   Mask open = draft_.all();  // not yet in topo, which is found from the target towards the leaves
   Mask wanted = 0;           // parents of something in topo
   Mask needed_by_open = 0;   // parents of something open
@@ -149,7 +173,8 @@ bool ProblemSampler::order_members(Rng& rng) {
 
 // Forward: any. Reverse: the original prefers the first average total, else the first total, in order of insertion; at
 // depth 2 that order is random and all totals are free.
-int ProblemSampler::first_target(Rng& rng, Mask free) const {
+template <class Random>
+int ProblemSampler::first_target(Random& rng, Mask free) const {
   if (spec_->mode == Mode::kReverse && (free & draft_.abstracts) != 0) {
     if (spec_->depth == 2) return uniform_member(rng, free & draft_.abstracts);
     for (const NodeType type : {NodeType::kAverageTotal, NodeType::kTotal})
@@ -159,7 +184,8 @@ int ProblemSampler::first_target(Rng& rng, Mask free) const {
   return uniform_member(rng, free);
 }
 
-int ProblemSampler::choose_biased(Rng& rng, Mask candidates, Mask wanted) const {
+template <class Random>
+int ProblemSampler::choose_biased(Random& rng, Mask candidates, Mask wanted) const {
   const Mask abstract = candidates & draft_.abstracts, near = candidates & wanted;
   const Mask by_bias[3] = {candidates & ~(abstract | near), abstract ^ near, abstract & near};
   const int bias = draw_bias(rng, {std::popcount(by_bias[0]), std::popcount(by_bias[1]), std::popcount(by_bias[2])});
@@ -167,7 +193,8 @@ int ProblemSampler::choose_biased(Rng& rng, Mask candidates, Mask wanted) const 
 }
 
 // A chain of two nodes gets, half of the time, the first unused instance before or after it.
-void ProblemSampler::extend_pair(Rng& rng) {
+template <class Random>
+void ProblemSampler::extend_pair(Random& rng) {
   const int instances = structure_->num_edges * (spec_->depth - 1);
   if (draft_.size != 2 || !rng.coin() || draft_.num_instances() == instances) return;
   NodeId node = kNoNode;
@@ -200,7 +227,8 @@ void ProblemSampler::extend_pair(Rng& rng) {
 // --- stage 3: parents of the instances -----------------------------------------------------------------------------
 
 // In-degrees grow at random until their sum is s. Gives up where op is out of reach already.
-bool ProblemSampler::draw_degrees(Rng& rng) {
+template <class Random>
+bool ProblemSampler::draw_degrees(Random& rng) {
   SmallVector<std::uint8_t, kMaxMembers> growable;
   int total = draft_.abstract_edges, room = 0, forced = 0;
   for (int i = 0; i < draft_.size; ++i) {
@@ -223,7 +251,8 @@ bool ProblemSampler::draw_degrees(Rng& rng) {
   return true;
 }
 
-bool ProblemSampler::draw_parents(Rng& rng) {
+template <class Random>
+bool ProblemSampler::draw_parents(Random& rng) {
   // op so far, and what the instances still to come can add: each 1 to in-degree + 1
   draft_.op = draft_.abstract_edges - draft_.num_specials;
   int least = 0, most = 0;
@@ -245,7 +274,8 @@ bool ProblemSampler::draw_parents(Rng& rng) {
   return draft_.op == spec_->op;
 }
 
-void ProblemSampler::draw_parents_of(Rng& rng, int member, int position) {
+template <class Random>
+void ProblemSampler::draw_parents_of(Random& rng, int member, int position) {
   Draft::Instance& instance = draft_.instance[member];
   auto& parents = instance.parents;
   const int degree = in_degree_[position];
@@ -271,8 +301,7 @@ void ProblemSampler::draw_parents_of(Rng& rng, int member, int position) {
     }
     SmallVector<std::uint8_t, 4> picks;  // positions, without replacement
     while (picks.size() < wanted) {
-      const auto pick = static_cast<std::uint8_t>(rng.below(pool - 1));
-      if (picks.contains(pick)) continue;
+      const auto pick = static_cast<std::uint8_t>(below_but(rng, pool - 1, picks));
       picks.push_back(pick);
       add(draft_.topo[pick]);
     }
@@ -292,7 +321,8 @@ void ProblemSampler::draw_parents_of(Rng& rng, int member, int position) {
 
 // --- numbers ---------------------------------------------------------------------------------------------------------
 
-void draw_formula(Rng& rng, const ProblemSpec& spec, int num_parents, Formula& formula) {
+template <class Random>
+void draw_formula(Random& rng, const ProblemSpec& spec, int num_parents, Formula& formula) {
   if (formula.has_constant) {
     formula.times = rng.coin();
     formula.constant = rng.between(formula.times ? 2 : 1, spec.number_range - 1);
@@ -304,7 +334,8 @@ void draw_formula(Rng& rng, const ProblemSpec& spec, int num_parents, Formula& f
   formula.minus = num_parents == 2 && rng.coin();
 }
 
-bool ProblemSampler::assign_values(Rng& rng) {
+template <class Random>
+bool ProblemSampler::assign_values(Random& rng) {
   auto& value = draft_.value;
   draft_.unknown = -1;
   for (int i = 0; i < draft_.size; ++i) {
@@ -330,5 +361,11 @@ bool ProblemSampler::assign_values(Rng& rng) {
   }
   return spec_->mode == Mode::kForward || draft_.target_is_linear();
 }
+
+template void draw_formula(Rng&, const ProblemSpec&, int, Formula&);
+template bool ProblemSampler::attempt_graph(const ProblemSpec&, const Beginnings&, Rng&);
+template bool ProblemSampler::assign_values(Rng&);
+template bool ProblemSampler::attempt_graph(const ProblemSpec&, const Beginnings&, ChoiceTree&);
+template bool ProblemSampler::assign_values(ChoiceTree&);
 
 }  // namespace fastreason

@@ -18,34 +18,49 @@
 
 namespace fastreason {
 
-// Draws operator and constant of an instance whose formula says whether it has a constant.
-void draw_formula(Rng& rng, const ProblemSpec& spec, int num_parents, Formula& formula);
+// Draws operator and constant of an instance whose formula says whether it has a constant. Random, here and below: an
+// Rng, or a ChoiceTree, which goes through all outcomes.
+template <class Random>
+void draw_formula(Random& rng, const ProblemSpec& spec, int num_parents, Formula& formula);
 
 class ProblemSampler {
  public:
   // One attempt at a problem of `spec`, whose `beginnings` are not empty. False if it is rejected.
-  bool attempt(const ProblemSpec& spec, const Beginnings& beginnings, Rng& rng) {
+  template <class Random>
+  bool attempt(const ProblemSpec& spec, const Beginnings& beginnings, Random& rng) {
     return attempt_graph(spec, beginnings, rng) && assign_values(rng);
   }
   // Its two parts: a graph of the wanted op, and admissible numbers for it.
-  bool attempt_graph(const ProblemSpec& spec, const Beginnings& beginnings, Rng& rng);
-  bool assign_values(Rng& rng);
+  template <class Random>
+  bool attempt_graph(const ProblemSpec& spec, const Beginnings& beginnings, Random& rng);
+  template <class Random>
+  bool assign_values(Random& rng);
 
   // Completes an accepted attempt: kinds, distractors and their formulas, and the order of the sentences.
   void finish(Rng& rng, Problem& problem);
 
   const Draft& draft() const { return draft_; }
+  // Goes back to the graph of an earlier attempt of the same spec, for assign_values alone.
+  void restore(const Draft& draft) { draft_ = draft; }
 
  private:
   void begin_depth2(const Beginning& beginning);
-  bool begin_depth3(Rng& rng);
-  bool order_members(Rng& rng);
-  int first_target(Rng& rng, Mask free) const;
-  int choose_biased(Rng& rng, Mask candidates, Mask wanted) const;
-  void extend_pair(Rng& rng);
-  bool draw_degrees(Rng& rng);
-  bool draw_parents(Rng& rng);
-  void draw_parents_of(Rng& rng, int member, int position);
+  template <class Random>
+  bool begin_depth3(Random& rng);
+  template <class Random>
+  bool order_members(Random& rng);
+  template <class Random>
+  int first_target(Random& rng, Mask free) const;
+  template <class Random>
+  int choose_biased(Random& rng, Mask candidates, Mask wanted) const;
+  template <class Random>
+  void extend_pair(Random& rng);
+  template <class Random>
+  bool draw_degrees(Random& rng);
+  template <class Random>
+  bool draw_parents(Random& rng);
+  template <class Random>
+  void draw_parents_of(Random& rng, int member, int position);
 
   // distractors.cpp
   // What a distractor may be explained by: the first of abstracts_, then a set of instances, then a list.

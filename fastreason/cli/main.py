@@ -35,7 +35,9 @@ commands:
                  list the built-in themes, or extract those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
                  benchmark against peers on the same work, in a checkout (bench --list names the suites)
-  info           this machine and the versions of everything that results depend on
+  info [--mixture NAME|JSON [--tokens N]]
+                 this machine and the versions of everything that results depend on; with --mixture the ops, document
+                 lengths and numbers of graphs of a mixture, and the share of graphs that N training tokens show
 
 `fastreason COMMAND --help` has details; `fastreason --version` prints the version.
 """
@@ -145,6 +147,10 @@ def _bench(arguments: list[str]) -> int:
 def _info(arguments: list[str]) -> int:
     from ..runtime.machine import describe_machine
 
+    if arguments:
+        from .info import info_command
+
+        return info_command(arguments)
     for name, value in describe_machine().items():
         print(f"{name:12} {value if value is not None else '-'}")
     return 0

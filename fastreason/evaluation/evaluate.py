@@ -35,6 +35,7 @@ from .pass_at_k import bootstrap_interval, pass_at_k
 from .pass_table import SCORES, scores_of, summarise
 from .sample_files import DrawnSamples, EvaluationFolder
 from .samplers import RolloutSampler, Sampler, Samples, Sampling, SamplingInterrupted
+from .seen_unseen import SeenGraphs, split_scores
 
 __all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "evaluate_sampler", "pass_at_k"]
 
@@ -141,6 +142,7 @@ def evaluate(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     out: str | Path | None = None,
+    seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
     """Scores a decoder on every op of the mixture; `fr.evaluate` is the public function.
 
@@ -152,6 +154,7 @@ def evaluate(
         stop: a signal interrupts sampling immediately, any other request before the next part.
         out: folder for a Parquet file per part; parts left there by an evaluation with the same settings are reused.
             The model must be the same, which is not checked here.
+        seen: sets of nameless graphs by name; adds "graphs", the scores of problems in each set and outside it.
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
         same by name, "problems": {OP: see `by_problem`}, "traces": [...], "samples": n, "tokens": n}, with every p in
@@ -162,7 +165,7 @@ def evaluate(
     """
     sampler = RolloutSampler(model, tokenizer, settings.sampling)
     folder = open_folder(out, settings, seed, resume=True) if out is not None else None
-    return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder)
+    return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder, seen=seen)
 
 
 @contextmanager
@@ -222,6 +225,7 @@ def evaluate_sampler(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     folder: EvaluationFolder | None = None,
+    seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for any `Sampler`; `folder` must belong to the same settings, seed and model."""
     mixture, parts = Mixture.from_dict(settings.mixture), parts_of(settings)
@@ -239,11 +243,15 @@ def evaluate_sampler(
             scores.append(scores_of(drawn.columns, settings.samples))
             traces.append({"op": part.op, "first": part.first, "traces": drawn.traces})
             bar.update(part.count * settings.samples)
-    return _results(scores, traces, settings, mixture)
+    return _results(scores, traces, settings, mixture, seen or {})
 
 
 def _results(
-    scores: list[np.ndarray], traces: list[dict[str, Any]], settings: EvaluateSettings, mixture: Mixture
+    scores: list[np.ndarray],
+    traces: list[dict[str, Any]],
+    settings: EvaluateSettings,
+    mixture: Mixture,
+    seen: Mapping[str, SeenGraphs],
 ) -> dict[str, Any]:
     """The results from the parts of all ranks."""
     own = np.concatenate([np.zeros(0, dtype=SCORES), *scores])
@@ -254,6 +262,8 @@ def _results(
     ks = sorted({1, *settings.k})  # reports use pass@1
     result: dict[str, Any] = {**summarise(everyone, mixture.themes, MODES, ks, settings.ranges)}
     result["problems"] = by_problem(everyone, mixture.themes)
+    if seen:
+        result["graphs"] = split_scores(everyone, streams_of(mixture), seen, ks, settings.ranges)
     result["traces"] = [trace for part in parts for trace in part["traces"]]
     result["samples"], result["tokens"] = int(everyone["samples"].sum()), int(everyone["tokens"].sum())
     return result

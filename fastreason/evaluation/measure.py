@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..model.decoder import Decoder
 from ..runtime.distributed import Device
 from ..tasks.mixture import Mixture
@@ -16,6 +18,7 @@ from .load_sampler import Engine, load_sampler
 from .sample_files import model_identity
 from .samplers import RolloutSampler, Sampler, Sampling
 from .scores import Edge, Scores
+from .seen_unseen import sets_of
 
 Model = Decoder | str | Path | Sampler
 """Our decoder, a Hugging Face folder, or any `Sampler`."""
@@ -40,6 +43,7 @@ def evaluate(
     engine: Engine = "auto",
     device: Device = "auto",
     out: str | Path | None = None,
+    seen: np.ndarray | Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
     """Process-verified pass@k of a model, on problems of split `test`.
 
@@ -61,6 +65,8 @@ def evaluate(
         device: for a folder: "cpu", "cuda", or "auto" for a GPU if there is one.
         out: a folder for results.json and the verdict of every sample as Parquet (needs pyarrow); a later call with the
             same model and settings continues from it. One process at a time.
+        seen: hashes of the nameless graphs that the model was trained on, uint64 [N] from `TaskStream.graph_hashes`, or
+            several such sets by name; `scores.graphs` then separates problems with these graphs from the others.
     Returns:
         Scores, which print as a table; `scores.verified[6].at(8)` is pass@8 at op 6 with its interval.
     Raises:
@@ -84,12 +90,13 @@ def evaluate(
         traces=traces,
         ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
     )
+    sets = sets_of(seen)
     sampler = _sampler("evaluate", model, tokenizer, settings.sampling, engine, device)
     if out is None:
-        return Scores(evaluate_sampler(sampler, settings, seed=seed))
+        return Scores(evaluate_sampler(sampler, settings, seed=seed, seen=sets))
     identity = model_identity(model) if isinstance(model, str | Path) else {}
     with own_folder(out, settings, seed, resume=True, model=identity) as folder:
-        result = evaluate_sampler(sampler, settings, seed=seed, folder=folder)
+        result = evaluate_sampler(sampler, settings, seed=seed, folder=folder, seen=sets)
         folder.finish(result)
     return Scores(result)
 

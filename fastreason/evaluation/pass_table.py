@@ -86,9 +86,9 @@ def summarise(
     scores = scores[np.lexsort((scores["problem"], scores["op"]))]
     weights = {name: op_weights(parts, name) for name, parts in ranges.items()}
     tables: dict[str, dict[str, Entry]] = {"ops": {}, "ranges": {}, "themes": {}, "modes": {}}
-    totals: dict[str, _Group] = {}
+    totals: dict[str, Group] = {}
     for op in np.unique(scores["op"]).tolist():
-        group = _Group.of(scores[scores["op"] == op], ks, [seed, 0, op + 1])
+        group = Group.of(scores[scores["op"] == op], ks, [seed, 0, op + 1])
         tables["ops"][str(op)] = group.entry(ks)
         for name, weight_of in weights.items():
             if op in weight_of:
@@ -99,12 +99,12 @@ def summarise(
         column = scores[what.removesuffix("s")]
         for i, name in enumerate(names):
             if (column == i).any():
-                tables[what][name] = _Group.of(scores[column == i], ks, [seed, 1 + (what == "modes"), i]).entry(ks)
+                tables[what][name] = Group.of(scores[column == i], ks, [seed, 1 + (what == "modes"), i]).entry(ks)
     return tables
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class Group:
     """Means over a group of problems, and the same means over resampled problems."""
 
     problems: int
@@ -114,7 +114,7 @@ class _Group:
     facts: np.ndarray  # shares of failure kinds, mean length, share of samples that ended before the limit
 
     @classmethod
-    def of(cls, scores: np.ndarray, ks: Sequence[int], seed: Sequence[int]) -> _Group:
+    def of(cls, scores: np.ndarray, ks: Sequence[int], seed: Sequence[int]) -> Group:
         levels = [pass_at_ks(scores[name], scores["samples"], ks) for name in LEVELS]
         values_PM = np.column_stack([*levels, scores["process_accuracy"]])
         of_samples = np.column_stack([scores["failures"], scores["tokens"], scores["stopped"]])
@@ -122,12 +122,12 @@ class _Group:
         resampled = bootstrap_means(values_PM, seed)
         return cls(len(scores), int(scores["samples"].sum()), values_PM.mean(axis=0), resampled, facts)
 
-    def scaled(self, weight: float) -> _Group:
+    def scaled(self, weight: float) -> Group:
         means = (weight * self.mean_M, weight * self.resampled_RM, weight * self.facts)
-        return _Group(self.problems, self.samples, *means)
+        return Group(self.problems, self.samples, *means)
 
-    def plus(self, other: _Group) -> _Group:
-        return _Group(
+    def plus(self, other: Group) -> Group:
+        return Group(
             self.problems + other.problems,
             self.samples + other.samples,
             self.mean_M + other.mean_M,

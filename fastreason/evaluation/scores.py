@@ -13,6 +13,7 @@ from ..runtime.field_docs import explain_fields
 from ..tasks.mixture import Mixture
 from .find_edge import EdgeCell, Label, edge_mixture, edge_table
 from .pass_table import failure_table, table
+from .seen_unseen import PARTS
 
 
 @explain_fields
@@ -125,6 +126,24 @@ class Scores:
     def failures(self) -> dict[int | str, dict[str, float]]:
         """Shares of samples by failure kind; NONE are the sound ones."""
         return {key: dict(entry["failures"]) for key, entry in self._entries.items()}
+
+    @property
+    def graphs(self) -> dict[str, dict[str, Level]]:
+        """Verified pass@k of the problems whose graph is in a set of `seen`, and of the others, by op and range.
+
+        scores.graphs["training"]["unseen"][9].at(8)      op 9, on graphs that training has not shown
+        """
+        return {
+            name: {
+                part: Level(
+                    {int(op): both[part] for op, both in found["ops"].items() if part in both}
+                    | {title: both[part] for title, both in found["ranges"].items() if part in both},
+                    "verified",
+                )
+                for part in PARTS
+            }
+            for name, found in self.result.get("graphs", {}).items()
+        }
 
     @property
     def ops(self) -> tuple[int, ...]:

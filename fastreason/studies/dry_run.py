@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from ..rl.loop import PolicySettings
 from ..runtime.distributed import chosen_device
 from ..runtime.progress import wait_for
 from ..sampling.rollout import Rollout
-from ..tasks.mixture import Mixture
+from ..tasks.capture_recapture import Kinds
+from ..tasks.graph_census import SHOWN_HEADER, format_shown, graphs_of, is_exact, warn_often
+from ..tasks.mixture import Cell, Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
 from ..training.budget import matmul_peak
@@ -40,6 +43,9 @@ from .work_units import Unit, distinct_units, mixtures_of, study_runs
 
 # number of documents from which lengths are estimated
 _DRAWN = 2048
+# number of problems from which graphs are counted, and limit of an exact enumeration: about a second for all ops
+_DRAWN_GRAPHS = 20_000
+_WAYS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Cost:
     """Number of updates; 0 for an evaluation."""
     samples: float
     """Number of documents trained on, or samples drawn."""
+    problems: Mapping[Cell, float] = field(default_factory=dict)
+    """Expected number of documents or prompts by cell; empty for an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,16 @@ class Line:
     used_by: list[str]
     units: int
     cost: Cost
+
+    @cached_property
+    def graphs(self) -> list[tuple[int, Kinds, float]]:
+        """For each op: its nameless graphs, and the number of problems that the stage draws."""
+        problems = self.cost.problems
+        return [
+            (op, graphs_of(Mixture(of_op), _DRAWN_GRAPHS, _WAYS), sum(of_op.values()))
+            for op in sorted({cell.op for cell in problems})
+            if (of_op := {cell: number for cell, number in problems.items() if cell.op == op})
+        ]
 
 
 @dataclass(frozen=True)
@@ -172,6 +190,7 @@ def _lengths(unit: Unit, mixture: Mixture, split: Any) -> tuple[np.ndarray, np.n
 
 def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, parameters: int) -> Cost:
     per_token, document, before = 0.0, 0.0, 0.0
+    problems: dict[Cell, float] = {}  # of each cell, a token
     for phase, mixture in zip(settings.phases, mixtures_of(settings), strict=True):
         prompts, solutions = _lengths(unit, mixture, "train")
         lengths = prompts + solutions
@@ -179,13 +198,22 @@ def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, paramete
         share, before = phase.until - before, phase.until
         per_token += share * train_flop(unit.model, lengths, int(targets)) / lengths.sum()
         document += share * lengths.mean()
+        for cell, number in _by_cell(mixture, share / lengths.mean()).items():
+            problems[cell] = problems.get(cell, 0.0) + number
     limit = settings.limit
     of_unit = {"tokens": 1.0, "flop": 1.0 / per_token, "samples": document, "seconds": rates.train / per_token}
     tokens = limit.amount * of_unit[limit.unit]
     steps = math.ceil(tokens / settings.batch_tokens)
     what = f"{_count(tokens)} tokens in {steps:,} steps of {settings.batch_tokens:,}"
     flop = tokens * per_token
-    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document)
+    problems = {cell: tokens * number for cell, number in problems.items()}
+    return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document, problems)
+
+
+def _by_cell(mixture: Mixture, problems: float) -> dict[Cell, float]:
+    """So many problems of a mixture."""
+    total = sum(mixture.weights.values())
+    return {cell: problems * weight / total for cell, weight in mixture.weights.items()}
 
 
 def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int) -> Cost:
@@ -211,7 +239,8 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     what = f"{steps:,} steps x {settings.prompts:,} prompts x {group:,} samples, reward {settings.reward}"
     seconds = num_prompts * (sampling_s + training / rates.train)
     flop = num_prompts * (training + prompt_flop + group * sample_flop)
-    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group)
+    problems = _by_cell(Mixture.from_dict(settings.mixture), num_prompts)
+    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group, problems)
 
 
 def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
@@ -290,6 +319,7 @@ def format_plan(plan: Plan) -> str:
             f"{_bytes(cost.disk_bytes):>8}  {cost.what}"
         )
         lines.append(f"{'':54} of {', '.join(line.used_by)}")
+    lines += _format_graphs(plan.lines)
     rates, jobs = plan.rates, ""
     if plan.jobs > 1:
         jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes with a core each"
@@ -303,6 +333,18 @@ def format_plan(plan: Plan) -> str:
         f"and {1 / rates.sample_s:,.0f} sampled tokens/s in {rates.sequences} sequences at once.",
     ]
     return "\n".join(lines)
+
+
+def _format_graphs(lines: Sequence[Line]) -> list[str]:
+    """A table of the graphs that the problems of each stage can have, and how many of them it shows."""
+    text = ["", f"{'stage':9} {'op':>4}{'graphs':>12}  " + SHOWN_HEADER]
+    for line in lines:
+        for op, graphs, problems in line.graphs:
+            number = f"{graphs.number:,.0f}" + ("" if is_exact(graphs) else "+")
+            text.append(f"{line.kind:9} {op:>4}{number:>12}  {format_shown(graphs, problems)}")
+        text += warn_often(line.graphs)
+    what = "graphs: of the quantities that an answer depends on, without names and numbers; +: estimated lower bound"
+    return [*text, what]
 
 
 def _count(number: float) -> str:

@@ -416,4 +416,22 @@ def _format_stages(results: Mapping[str, Any]) -> str:
         for k in next(iter(ops.values()))["verified"]:
             shares = [sum(scores["ops"][op]["verified"][k] for scores in by_seed) / len(by_seed) for op in ops]
             lines.append(f"{stage:12} @{k:<6}" + "".join(f"{100 * share:7.1f}" for share in shares))
-    return "\n".join(lines) or "nothing is finished"
+    return "\n".join(lines + _unseen_lines(results)) or "nothing is finished"
+
+
+def _unseen_lines(results: Mapping[str, Any]) -> list[str]:
+    """The same for the problems of one run whose graph training has not shown, and their number."""
+    lines = []
+    for stage, scores in results.get("stages", {}).items():
+        by_op = scores.get("graphs", {}).get("training", {"ops": {}})["ops"]
+        unseen = {op: parts["unseen"] for op, parts in by_op.items() if "unseen" in parts}
+        if not unseen:
+            continue
+        counts = [unseen[op]["problems"] if op in unseen else 0 for op in scores["ops"]]
+        lines.append(f"{stage:12} {'n':7}" + "".join(f"{count:7}" for count in counts))
+        for k in next(iter(unseen.values()))["verified"]:
+            shares = [
+                f"{100 * unseen[op]['verified'][k]:7.1f}" if op in unseen else f"{'-':>7}" for op in scores["ops"]
+            ]
+            lines.append(f"{stage:12} @{k:<6}{''.join(shares)}")
+    return ["", "on the n problems whose graph training has not shown", *lines] if lines else []

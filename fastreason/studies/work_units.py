@@ -23,6 +23,7 @@ import fastreason
 
 from .. import kernels
 from ..evaluation.evaluate import EvaluateSettings, evaluate, streams_of
+from ..evaluation.seen_unseen import SeenGraphs
 from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..rl.loop import PolicySettings, reinforce
@@ -35,9 +36,10 @@ from ..runtime.stop_request import StopRequest
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
-from ..training.checkpoint import load_model
+from ..training.checkpoint import load_model, load_progress
 from ..training.supervised import train
 from ..training.supervised_settings import SupervisedSettings
+from .seen_graphs import seen_by, stage_graphs
 from .study import Study
 
 # settings that affect what is kept and shown, but not what is computed
@@ -45,6 +47,7 @@ _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # subpackages and modules that only show, select or start; all others may affect results
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
+    *("tasks/capture_recapture.py", "tasks/graph_census.py"),
     *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/processes.py"),
     "runtime/trackers.py",
 )
@@ -192,7 +195,10 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     if isinstance(unit.settings, EvaluateSettings):
         files = folder / "samples" if unit.settings.files else None
         name = f"eval {unit.before.kind}" if unit.before is not None else "eval"
-        scores = evaluate(model, unit.tokenizer, unit.settings, seed=unit.seed, name=name, stop=stop, out=files)
+        seen = _seen(unit, stages)
+        scores = evaluate(
+            model, unit.tokenizer, unit.settings, seed=unit.seed, name=name, stop=stop, out=files, seen=seen
+        )
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
     else:
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.run)) as log:
@@ -208,6 +214,19 @@ def _write(path: Path, text: str) -> None:
         if distributed.is_main():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
+
+
+def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
+    """The graphs of the stages that the model of an evaluation went through."""
+    found: list[tuple[str, SeenGraphs | None]] = []
+    before = unit.before
+    while before is not None:
+        assert not isinstance(before.settings, EvaluateSettings)
+        place = stages / before.key
+        progress = load_progress(place / "checkpoint")
+        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, place / "graphs.npz")))
+        before = before.before
+    return seen_by(found)
 
 
 def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:

@@ -94,6 +94,12 @@ class TaskStream:
         wanted = integers("TaskStream: indices", indices, 0)
         return ProblemBatch(self, self._core.batch(wanted, threads=check_threads(threads)))
 
+    def graph_hashes(self, first: int, count: int, *, step: int = 1, threads: int = 0) -> np.ndarray:
+        """uint64 [count]: the nameless graphs of problems first, first + step, ..., drawn without their texts."""
+        first, step = integer("graph_hashes: first", first, 0), integer("graph_hashes: step", step, 1)
+        count = integer("graph_hashes: count", count, 0)
+        return self._core.graph_hashes(first, step=step, count=count, threads=check_threads(threads))
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yields rows in the published schema, endlessly."""
         index = 0

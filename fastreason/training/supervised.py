@@ -69,8 +69,8 @@ def train(
         log: a file (metrics.jsonl) to which every few steps append a line of JSON, or an open MetricsLog; None: no log.
         stop: a request to stop after the current step, with a checkpoint; None: runs to the end or to Ctrl-C.
     Returns:
-        The counters in the checkpoint: step, tokens, samples, flop, seconds, next_index (of every row), best_loss,
-        finished.
+        The counters in the checkpoint: step, tokens, samples, flop, seconds, next_index (of every row), phase_starts
+        (next_index at the start of each phase), best_loss, finished.
     Raises:
         Interrupted: `stop` was requested on any rank; the checkpoint continues from here.
         FloatingPointError: the loss or the gradient is not finite. The last checkpoint is kept, and `replay` repeats
@@ -87,6 +87,8 @@ def train(
         progress |= checkpoint.restore(saved, model)
         if progress["finished"]:
             return progress
+    else:
+        progress["phase_starts"] = []  # what an earlier version began does not know them, and goes on without
     check_rows(len(progress["next_index"]), settings.rows, name)
     replica = Replica(model, settings.parallel)
     optimizer = Optimizer(replica.trained, settings.optim)
@@ -112,6 +114,7 @@ def train(
         while not progress["finished"]:
             done = limit.share_done(progress)
             phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
+            _note_phase(progress, phase)
             batch, next_rows = rows.draw(phase, progress["next_index"])
             total = StepTotals.over_ranks(model.config, batch, next_rows, settings.loss_on)
             if not total.targets:
@@ -293,6 +296,12 @@ def _failure(
 
 def _postfix(loss: float, rates: Mapping[str, float]) -> str:
     return f"loss {loss:.3f}, {rates['tokens_per_s']:,.0f} tokens/s, {rates['peak_percent']:.0f} % of peak"
+
+
+def _note_phase(progress: dict[str, Any], phase: int) -> None:
+    """Where the rows stand as a phase begins, and those before it that were passed over."""
+    starts = progress.get("phase_starts", [None] * (phase + 1))
+    starts += [list(progress["next_index"])] * (phase + 1 - len(starts))
 
 
 def _counters(progress: Mapping[str, Any]) -> dict[str, Any]:
