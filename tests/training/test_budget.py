@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import Segments
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model import flop
 from fastreason.model.flop import forward_flop, train_flop
 from fastreason.training import budget as budgets
