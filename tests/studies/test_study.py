@@ -225,7 +225,7 @@ def test_the_study_directory_keeps_its_contract(finished):
     assert set(results["units"]) == {unit.key for unit in units}
     for unit in units:
         names = {path.name for path in (folder / "stages" / unit.key).iterdir()}
-        more = set() if unit.kind == "evaluate" else {"checkpoint", "metrics.jsonl"}
+        more = set() if unit.kind == "evaluate" else {"checkpoint", "graphs.npz", "metrics.jsonl"}
         assert names == {"unit.json", "done.json", "owner-0001"} | more
     assert [claim["verdict"] for claim in results["claims"]].count("not finished") == 0
 
@@ -383,7 +383,7 @@ def test_the_command_line_of_studies(capsys):
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
         (["run", "smoke", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["run", "smoke", "--seeds", "1,1"], "seeds must be distinct numbers"),
-        (["run", "smoke", "--size", "laptop"], "size must be left out"),
+        (["run", "smoke", "--size", "laptop"], "size must be omitted"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
