@@ -17,7 +17,7 @@ import jinja2
 from ..runtime.files import read_whole, write_text
 from ..studies.effects import difference, level
 from ..studies.recipe import STAGE_NAMES
-from ..studies.results import StudyScores
+from ..studies.results import StudyScores, graph_parts
 from ..studies.study import RangePart, Study
 from .charts import Row, Series, interval_chart, line_chart, share_chart
 
@@ -62,6 +62,7 @@ def write_report(folder: str | Path) -> Path:
         curve_figures=_curve_figures(study, results),
         account=_account(results),
         saved=_saved(results),
+        graph_rows=_graph_rows(results) if len(study.variants) == 1 else [],
         traces=_traces(study, scores),
         recipe_text=(folder / "study.toml").read_text(encoding="utf-8"),
         stage_names=STAGE_NAMES,
@@ -140,6 +141,25 @@ def _gains(study: Study, scores: StudyScores) -> list[dict[str, Any]]:
         if cells:
             rows.append({"stage": STAGE_NAMES[stage], "cells": cells})
     return rows
+
+
+def _graph_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of an only variant: verified pass@largest k and the number of problems by op, for seen and for unseen graphs, of
+    the stages and kinds that have both."""
+    rows = graph_parts(results)
+    both = {(row["stage"], row["kind"]) for row in rows if row["part"] == "seen" and row["ops"]}
+    both &= {(row["stage"], row["kind"]) for row in rows if row["part"] == "unseen" and row["ops"]}
+    rows = [row for row in rows if (row["stage"], row["kind"]) in both]
+    ops = sorted({op for row in rows for op in row["ops"]}, key=int)
+    return [{**row, "cells": {op: _largest_k(row["ops"].get(op)) for op in ops}} for row in rows]
+
+
+def _largest_k(found: tuple[int, dict[str, float]] | None) -> tuple[str, float, int] | None:
+    """(k, share, problems)"""
+    if found is None:
+        return None
+    k = max(found[1], key=int)
+    return k, found[1][k], found[0]
 
 
 def _warnings(results: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -96,6 +96,35 @@ def scores_by_stage(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]
     return found
 
 
+def graph_parts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Verified pass@k of problems with seen and with unseen graphs for the first variant.
+
+    Returns:
+        One {"stage", "kind": training or rl, "part": seen or unseen, "bound", "ops": {OP: (problems, {K: share})}} per
+        stage, kind and part. Shares are means over the problems of all finished seeds; an op without any is left out.
+    """
+    rows = []
+    for stage, by_seed in scores_by_stage(results).items():
+        for kind in ("training", "rl"):
+            splits = [scores["graphs"][kind] for scores in by_seed if kind in scores.get("graphs", {})]
+            for part in ("seen", "unseen") if splits else ():
+                ops = {}
+                for op in splits[0]["ops"]:
+                    entries = [split["ops"][op][part] for split in splits if part in split["ops"][op]]
+                    if problems := sum(entry["problems"] for entry in entries):
+                        ops[op] = (problems, _pooled(entries, problems))
+                bounds = {split["bound"] for split in splits}
+                bound = bounds.pop() if len(bounds) == 1 else "about"
+                rows.append({"stage": stage, "kind": kind, "part": part, "bound": bound, "ops": ops})
+    return rows
+
+
+def _pooled(entries: Sequence[Mapping[str, Any]], problems: int) -> dict[str, float]:
+    """Verified pass@k over the problems of all entries, `problems` in total."""
+    shares = entries[0]["verified"]
+    return {k: sum(entry["problems"] * entry["verified"][k] for entry in entries) / problems for k in shares}
+
+
 def _scores(results: Mapping[str, Any], stage: str, keys: Mapping[str, str]) -> dict[str, Any] | None:
     scores: dict[str, Any] | None
     scores = results["stages"].get(stage) if "stages" in results else results["scores"].get(keys["evaluation"])

@@ -39,7 +39,7 @@ from ..runtime.json_files import to_json
 from ..runtime.progress import tell
 from ..runtime.stop_request import Interrupted, StopRequest, Terminated
 from .preflight import preflight
-from .results import collect, scores_by_stage
+from .results import collect, graph_parts, scores_by_stage
 from .resume import check_study
 from .study import Study
 from .work_units import (
@@ -416,22 +416,19 @@ def _format_stages(results: Mapping[str, Any]) -> str:
         for k in next(iter(ops.values()))["verified"]:
             shares = [sum(scores["ops"][op]["verified"][k] for scores in by_seed) / len(by_seed) for op in ops]
             lines.append(f"{stage:12} @{k:<6}" + "".join(f"{100 * share:7.1f}" for share in shares))
-    return "\n".join(lines + _unseen_lines(results)) or "nothing is finished"
+    return "\n".join(lines + _format_unseen(results)) or "nothing is finished"
 
 
-def _unseen_lines(results: Mapping[str, Any]) -> list[str]:
-    """The same for the problems of one run whose graph training has not shown, and their number."""
-    lines = []
-    for stage, scores in results.get("stages", {}).items():
-        by_op = scores.get("graphs", {}).get("training", {"ops": {}})["ops"]
-        unseen = {op: parts["unseen"] for op, parts in by_op.items() if "unseen" in parts}
-        if not unseen:
+def _format_unseen(results: Mapping[str, Any]) -> list[str]:
+    """The same for the n problems whose graph did not occur in training; no line if there are none."""
+    lines: list[str] = []
+    for row in graph_parts(results):
+        if (row["kind"], row["part"]) != ("training", "unseen") or not row["ops"]:
             continue
-        counts = [unseen[op]["problems"] if op in unseen else 0 for op in scores["ops"]]
-        lines.append(f"{stage:12} {'n':7}" + "".join(f"{count:7}" for count in counts))
-        for k in next(iter(unseen.values()))["verified"]:
-            shares = [
-                f"{100 * unseen[op]['verified'][k]:7.1f}" if op in unseen else f"{'-':>7}" for op in scores["ops"]
-            ]
-            lines.append(f"{stage:12} @{k:<6}{''.join(shares)}")
-    return ["", "on the n problems whose graph training has not shown", *lines] if lines else []
+        ops, unseen = next(scores["ops"] for scores in scores_by_stage(results)[row["stage"]]), row["ops"]
+        lines = lines or ["", "problems whose graph did not occur in training"]
+        lines.append(f"{row['stage']:12} {'n':7}" + "".join(f"{unseen[op][0] if op in unseen else 0:7}" for op in ops))
+        for k in next(iter(unseen.values()))[1]:
+            values = [f"{100 * unseen[op][1][k]:7.1f}" if op in unseen else f"{'-':>7}" for op in ops]
+            lines.append(f"{row['stage']:12} @{k:<6}" + "".join(values))
+    return lines

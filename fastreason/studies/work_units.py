@@ -1,6 +1,6 @@
 """The stages of a study as units of work, each named by a hash of everything that determines its result.
 
-    STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, done.json, owner-0001/
+    STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, graphs.npz, done.json, owner-0001/
     STAGES/evaluate-77ab01c9d2ee/   unit.json, samples/ if they are kept, done.json, owner-0001/
 
 The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the
@@ -47,8 +47,8 @@ _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # subpackages and modules that only show, select or start; all others may affect results
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
-    *("tasks/capture_recapture.py", "tasks/graph_census.py"),
-    *("tasks/graph_svg.py", "runtime/folder_lock.py", "runtime/machine.py", "runtime/processes.py"),
+    *("tasks/graph_census.py", "tasks/capture_recapture.py", "tasks/graph_svg.py"),
+    *("runtime/folder_lock.py", "runtime/machine.py", "runtime/processes.py"),
     "runtime/trackers.py",
 )
 
@@ -224,7 +224,8 @@ def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
         assert not isinstance(before.settings, EvaluateSettings)
         place = stages / before.key
         progress = load_progress(place / "checkpoint")
-        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, place / "graphs.npz")))
+        cache = place / "graphs.npz" if distributed.is_main() else None
+        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, cache)))
         before = before.before
     return seen_by(found)
 
