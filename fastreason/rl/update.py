@@ -241,7 +241,7 @@ def _accumulate(
     """Adds this rank's part of an update to the gradient; returns statistics over all ranks, None without gradient."""
     nonzero = has_advantage(groups, advantages)
     trained = np.nonzero(has_loss(groups) if settings.trains_zero_advantage else nonzero)[0]
-    counted = np.arange(len(groups)) if settings.count_silent else trained
+    counted = np.arange(len(groups)) if settings.count_zero_advantage else trained
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
         return None
