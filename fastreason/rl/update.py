@@ -219,7 +219,7 @@ def update(
     history, advantages = [], advantages.cpu()
     for _ in range(settings.epochs):
         for number in range(settings.minibatches):
-            mine = np.nonzero(groups.place % settings.minibatches == number)[0]
+            mine = np.nonzero(groups.position % settings.minibatches == number)[0]
             statistics = _accumulate(model, *_part(groups, advantages, mine), settings, reference)
             if statistics is not None:
                 _sum_gradients(model)

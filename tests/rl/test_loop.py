@@ -125,7 +125,7 @@ def test_dynamic_sampling_trains_on_the_first_groups_that_speak(tmp_path, tokeni
     tokens, offsets = tokenizer.core.encode_prompts(want.core)
     np.testing.assert_array_equal(seen[0].prompt_tokens, tokens)
     np.testing.assert_array_equal(seen[0].prompt_offsets, offsets)
-    assert seen[0].place.tolist() == [0, 1, 2]
+    assert seen[0].position.tolist() == [0, 1, 2]
     assert seen[0].rewards.tolist() == [0, 1, 1, 0, 0, 1]
 
 
