@@ -1,6 +1,6 @@
 """The stages of a study as units of work, each named by a hash of everything that determines its result.
 
-    STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, done.json, owner-0001/
+    STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, graphs.npz, done.json, owner-0001/
     STAGES/evaluate-77ab01c9d2ee/   unit.json, done.json, owner-0001/
 
 The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the

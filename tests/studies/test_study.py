@@ -192,7 +192,7 @@ def test_the_study_directory_keeps_its_contract(finished):
     assert set(results["units"]) == {unit.key for unit in units}
     for unit in units:
         names = {path.name for path in (folder / "stages" / unit.key).iterdir()}
-        more = set() if unit.kind == "evaluate" else {"checkpoint", "metrics.jsonl"}
+        more = set() if unit.kind == "evaluate" else {"checkpoint", "graphs.npz", "metrics.jsonl"}
         assert names == {"unit.json", "done.json", "owner-0001"} | more
     assert [claim["verdict"] for claim in results["claims"]].count("not finished") == 0
 
