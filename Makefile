@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz
+.PHONY: help setup quickstart test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -57,7 +57,7 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
-	$(BIN)/python -m pytest -q tests/reports/test_study_page.py tests/reports/test_run_page.py
+	$(BIN)/python -m pytest -q tests/reports
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
 # compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
@@ -102,7 +102,7 @@ bench-docs: $(VENV)/.peers  ## scaling plots measured anew, and docs/benchmarks.
 # A .pth file takes in the packages of .venv but not its editable installation, which would shadow this one.
 sanitize: setup  ## the core's tests, long comparisons and memory apart, under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PYTHON) -m venv build/sanitize/venv
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	$(BIN)/python -c "import sys; print(*(p for p in sys.path if p.endswith('site-packages')), sep='\n')" \
 	    > $$(build/sanitize/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tools.pth
 	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation \
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .
@@ -123,6 +123,11 @@ endef
 sanitize-threads: setup  ## the core in many threads, without Python, under ThreadSanitizer, then under the two of `make sanitize`
 	$(call run_core_threads,THREADS)
 	$(call run_core_threads,ON)
+
+# make torture TORTURE="--seconds 60 --parts kills"; --docs updates the last run in docs/reliability.md
+TORTURE ?=
+torture: $(VENV)/.tools  ## ten minutes of kills, truncated files, random recipes, damaged folders, threads and signals
+	$(BIN)/python -m tests.torture $(TORTURE)
 
 # clang++ brings libFuzzer; where it is missing Debian's is installed
 FUZZ_SECONDS ?= 600

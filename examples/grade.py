@@ -1,4 +1,4 @@
-"""Grade completions of your own: which answers are right, which reasoning is, and what is wrong with each step.
+"""Grade your own completions: which answers are right, which reasoning is sound, and what is wrong with each step.
 
 python examples/grade.py --problems 100
 """
@@ -12,12 +12,12 @@ import fastreason as fr
 
 
 def complete(problems: fr.ProblemBatch) -> list[str]:
-    """Stands for your model: it continues `problems.prompts`. Here it copies the solution, and errs now and then."""
+    """Replace this by your model, which continues `problems.prompts`. Here: the solution, with occasional errors."""
     rng = np.random.default_rng(0)
     completions = []
     for problem in problems:
         text = problem.solution
-        if rng.random() < 0.3:  # a slip: the last number before the answer is one too large
+        if rng.random() < 0.3:  # an error: the last number before the answer is off by one
             steps, answer = text.rsplit(" Answer: ", 1)
             text = steps.rstrip(".").rsplit(" ", 1)[0] + f" {problem.answer + 1}. Answer: {answer}"
         completions.append(text)
@@ -42,7 +42,7 @@ def main() -> None:
     for name in ("outcome", "blended", "strict", "steps"):
         print(f"mean reward {name}: {getattr(fr.rewards, name)(verdicts).mean():.3f}")
 
-    # texts from elsewhere, in the published format, need no stream
+    # texts in the published format can be graded without a stream
     gold = "Define red kite in Alder Field as q; so q = 2. Answer: 2."
     print(fr.grade_texts([gold], [gold.replace("q = 2", "q = 3")]))
 

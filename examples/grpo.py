@@ -1,4 +1,4 @@
-"""GRPO from its parts: task stream, rollout, verifier, advantages, policy loss. Everything runs in this process.
+"""GRPO from its parts: task stream, sampling, verifier, advantages, policy loss, all in one process.
 
 python examples/grpo.py --steps 50
 """
@@ -13,10 +13,10 @@ import fastreason as fr
 
 
 def loss_of(model: fr.Decoder, samples: fr.RolloutOutput, advantages_PG: torch.Tensor) -> torch.Tensor:
-    """The clipped loss, mean over sampled tokens. Each prompt goes through the model once, its samples share it."""
+    """The clipped loss, averaged over sampled tokens. Each prompt is computed once for all its samples."""
     offsets, group = samples.prompt_offsets, advantages_PG.shape[1]
     pieces: list[np.ndarray] = []  # prompt 0, its samples, prompt 1, its samples, ...
-    source: list[int] = []  # where the hidden state stands that predicts each sampled token
+    source: list[int] = []  # position of the hidden state that predicts each sampled token
     place = 0
     for p in range(len(offsets) - 1):
         prompt = samples.prompt_tokens[offsets[p] : offsets[p + 1]]
@@ -44,9 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--samples", type=int, default=16, help="of each prompt")
+    parser.add_argument("--samples", type=int, default=16, help="samples per prompt")
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--pretrain-tokens", type=int, default=500_000, help="without any, no sample is ever right")
+    parser.add_argument("--pretrain-tokens", type=int, default=500_000, help="an untrained model never gets a reward")
     options = parser.parse_args()
 
     mixture = fr.Mixture.uniform(op=[2, 3, 4], themes=["symbolic"], max_value=99)

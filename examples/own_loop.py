@@ -1,4 +1,4 @@
-"""Supervised training in a loop of your own: packed batches of the task stream, our decoder and kernels, any optimizer.
+"""Supervised training in your own loop: packed batches of the task stream, our decoder and kernels, any optimizer.
 
 python examples/own_loop.py --steps 200 --out trained
 """
@@ -12,7 +12,7 @@ import fastreason as fr
 
 
 def loss_of(model: fr.Decoder, batch: fr.PackedBatch) -> torch.Tensor:
-    """Mean cross entropy of the solution's tokens; documents of a row do not see each other."""
+    """Mean cross entropy of the solution tokens; documents in a row do not attend to each other."""
     tokens = torch.from_numpy(batch.tokens).long()
     segments = fr.kernels.Segments.from_cu_seqlens(torch.from_numpy(batch.cu_seqlens))
     hidden = model(tokens, segments)
@@ -25,9 +25,9 @@ def loss_of(model: fr.Decoder, batch: fr.PackedBatch) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rows", type=int, default=4, help="of a batch")
-    parser.add_argument("--length", type=int, default=512, help="tokens of a row")
-    parser.add_argument("--out", type=Path, help="a folder that transformers, too, can read")
+    parser.add_argument("--rows", type=int, default=4, help="rows per batch")
+    parser.add_argument("--length", type=int, default=512, help="tokens per row")
+    parser.add_argument("--out", type=Path, help="Hugging Face folder to write")
     options = parser.parse_args()
 
     mixture = fr.Mixture.uniform(op=range(2, 6), themes=["symbolic"], max_value=99)
@@ -36,7 +36,7 @@ def main() -> None:
     model.reset_parameters(seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
 
-    # a thread draws batches ahead; `next_index` of the last one is all that a resumed loop needs to know
+    # a thread draws batches ahead; to resume, start at the `next_index` of the last one
     with stream.batches(0, options.rows, options.length, tokenizer) as batches:
         for step, batch in zip(range(options.steps), batches, strict=False):
             loss = loss_of(model, batch)

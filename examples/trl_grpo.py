@@ -15,8 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a Hugging Face folder or name")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=32, help="samples of a step on a device")
-    parser.add_argument("--samples", type=int, default=8, help="of each prompt")
+    parser.add_argument("--batch", type=int, default=32, help="samples per step and device")
+    parser.add_argument("--samples", type=int, default=8, help="samples per prompt")
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--theme", default="zoo")
     parser.add_argument("--cpu", action="store_true")
@@ -38,7 +38,7 @@ def main() -> None:
         save_strategy="no",
         logging_steps=1,
     )
-    # strict: 1 where the answer and every step are right. TRL logs answer_correct and verified beside it.
+    # strict: 1 if the answer and every step are correct; TRL also logs answer_correct and verified
     trainer = GRPOTrainer(options.model, reward("strict"), settings, prompts(stream, stop=count))
     trainer.train()
     trainer.save_model(options.out)

@@ -1,7 +1,7 @@
-"""Operations of the decoder and its losses, one a file: definition in torch, Triton kernels, checked wrapper."""
+"""Operations of the decoder and its losses, one per file: definition in torch, Triton kernels, checked wrapper."""
 
-# In a checkout this folder is also importable as `kernels`, a name that transformers tries. That copy stays empty: it
-# would register every operator a second time, which leaves the first copy with operators that no longer exist.
+# In a checkout this folder can also be imported as `kernels`, a name that transformers tries. That copy stays empty,
+# because registering every operator a second time would invalidate the operators of the first copy.
 if __name__ == "fastreason.kernels":
     from .attention import attention
     from .cross_entropy import cross_entropy

@@ -1,9 +1,9 @@
-"""Causal attention over segments, grouped queries, prefixes shared without a copy per member.
+"""Causal attention over segments with grouped queries and shared prefixes that are not copied.
 
     o[t, h] = sum_u w[t, h, u] v[u, h // g],    w[t, h, u] = exp(scale * q[t, h] . k[u, h // g] - lse[t, h])
     lse[t, h] = log sum_u exp(scale * q[t, h] . k[u, h // g])
 
-over the tokens u of t's prefix and of t's own segment up to t itself; g = H / K query heads use one KV head. Backward
+where u runs over t's prefix and t's own segment up to t itself; g = H / K query heads use one KV head. Backward
 is in attention_backward.py.
 
 Letters:    T tokens, H query heads, K key-value heads, D head dim, g = H / K; rectangles of B segments of L padded
@@ -56,17 +56,17 @@ __all__ = ["attention", "attention_ref"]
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
     """Attention of every token to its prefix and to its own segment up to itself.
 
-    Triton on CUDA (and under TRITON_INTERPRET=1), csrc/cpu for float32 on CPU, else the definition.
+    Runs Triton on CUDA (and under TRITON_INTERPRET=1), csrc/cpu for float32 on CPU, otherwise the definition.
 
     Args:
         q_THD, k_TKD, v_TKD: floating point, one dtype and device; H a multiple of K. For the kernels D is a multiple
             of 8 up to 128; views whose last dimension is contiguous are read in place.
-        segments: the layout; T must be segments.num_tokens.
-        scale: of the scores; default D ** -0.5.
+        segments: the layout, with segments.num_tokens = T.
+        scale: factor on the scores; default D ** -0.5.
     Returns:
         [T, H, D], the dtype of q; zeros for tokens outside every segment.
     Raises:
-        ValueError: shapes, dtypes or devices do not fit together.
+        ValueError: shapes, dtypes or devices do not match.
     """
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale

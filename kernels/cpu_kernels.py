@@ -1,8 +1,8 @@
-"""The CPU's own kernels (csrc/cpu) as differentiable functions: one pass over memory where torch takes several.
+"""The CPU kernels (csrc/cpu) as differentiable functions: one pass over memory where torch takes several.
 
-Each computes what the definition of the same name does, in float32, with products, sums and exponentials in another
-order. They run where the widths are multiples of 16, as `suits` and the wrappers that ask it say; elsewhere, for other
-dtypes and while a compiler traces, the definitions do. Threads are torch's; the bits do not depend on their number.
+Each computes the definition of the same name in float32, with products, sums and exponentials in a different order.
+They run if widths are multiples of 16 (see `suits`); otherwise, for other dtypes and during compiler tracing, the
+definitions run. They use torch's number of threads, on which results do not depend.
 
 Letters: T tokens, N rows, D width, H query heads, K key-value heads, V vocabulary.
 """
@@ -20,7 +20,7 @@ from .triton_support import runs_triton
 
 try:
     from fastreason._core import cpu as _kernels
-except ImportError:  # the folder alone, without the compiled core
+except ImportError:  # this folder on its own, without the compiled core
     _kernels = None
 
 __all__ = ["attention", "cross_entropy", "rms_norm", "rope", "suits", "swiglu"]
@@ -29,7 +29,7 @@ _LANES = 16  # floats of the widest vector
 
 
 def suits(*tensors: Tensor, widths: tuple[int, ...] = ()) -> bool:
-    """Whether the kernels take these: plain float32 tensors on CPU, widths multiples of 16."""
+    """Whether the kernels support these: plain float32 tensors on CPU, with widths that are multiples of 16."""
     return (
         _kernels is not None
         and not torch.compiler.is_compiling()
@@ -169,7 +169,7 @@ class _Rope(torch.autograd.Function):
 
 
 def cross_entropy(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
-    """The sum of the rows' losses by their shares."""
+    """The sum of the rows' losses, weighted by their shares."""
     outside = (labels_N < 0) | (labels_N >= logits_NV.shape[1])
     if (outside & (shares_N != 0)).any():
         raise IndexError(f"cross_entropy: labels must be in 0 .. {logits_NV.shape[1] - 1} or ignore_index")

@@ -57,20 +57,20 @@ def cross_entropy(
     ignore_index: int = -100,
     z_loss: float = 0.0,
 ) -> Tensor:
-    """The weighted mean loss of the module's head.
+    """The weighted mean cross entropy, as in the module docstring.
 
     Args:
         logits_NV: floating point.
-        labels_N: int64 in [0, V), or `ignore_index`. On CUDA another label makes the loss infinite.
-        weights_N: floating point, no gradient; None: all 1. A row of weight 0 gets gradient 0, and on CUDA its logits
+        labels_N: int64 in [0, V), or `ignore_index`. On CUDA any other label makes the loss infinite.
+        weights_N: floating point, no gradient; None: all 1. A row with weight 0 has gradient 0, and on CUDA its logits
             are not read.
-        ignore_index: rows with this label weigh 0.
+        ignore_index: rows with this label have weight 0.
         z_loss: coefficient of the squared log-partition, >= 0.
     Returns:
-        Scalar in float32 (float64 for float64 logits); 0 where all weights are 0.
+        Scalar in float32 (float64 for float64 logits); 0 if all weights are 0.
     Raises:
-        ValueError: shapes, dtypes, devices or z_loss do not fit.
-        RuntimeError: backward a second time through one loss that was computed in one pass.
+        ValueError: shapes, dtypes or devices do not match, or z_loss is negative.
+        RuntimeError: a second backward through a loss that was computed in one pass.
     """
     _check(logits_NV, labels_N, weights_N, z_loss)
     if cpu_kernels.suits(logits_NV):

@@ -1,4 +1,4 @@
-"""Attention of one new token a sequence, its group's shared prefix read once for all members.
+"""Attention for one new token per sequence, reading a group's shared prefix once for all its members.
 
     o[n, h] = softmax_u(scale * q[n, h] . k[u]) v[u]   over the tokens u of n's prefix and n's own tokens so far
 
@@ -50,23 +50,23 @@ def decode_attention(
     own_length_N: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """One new token for each of N = P * G sequences: its group's shared prefix, and its own tokens so far.
+    """Attention for one new token of each of N = P * G sequences, to its group's prefix and its own tokens so far.
 
-    Triton on CUDA (and under TRITON_INTERPRET=1), the definition elsewhere and for float64. No gradient.
+    Runs Triton on CUDA (and under TRITON_INTERPRET=1), otherwise and for float64 the definition. No gradient.
 
     Args:
-        q_NHD: queries, the G sequences of a prefix next to each other.
+        q_NHD: queries; the G sequences of a prefix are adjacent.
         prefix_k_PKLD, prefix_v_PKLD: keys and values of the prefixes, read once for all members of a group.
-        prefix_padding_PL: bool, True where a prefix has no token; None if there is none, or lengths say it.
-        own_k_NKLD, own_v_NKLD: keys and values of each sequence, its new token included; views of a longer cache are
+        prefix_padding_PL: bool, True where a prefix has no token; None without padding, or if lengths are given.
+        own_k_NKLD, own_v_NKLD: keys and values of each sequence, including its new token; views of a longer cache are
             read in place.
-        prefix_length_P, own_length_N: integers on the device, own ones at least 1: tokens from there on are not read.
-            None: all of them. A step that was recorded once can be replayed as lengths on the device grow.
-        scale: of the scores; default D ** -0.5.
+        prefix_length_P, own_length_N: integers on the device, own lengths at least 1: later tokens are not read. None:
+            all tokens. A captured step can be replayed while the lengths on the device grow.
+        scale: factor on the scores; default D ** -0.5.
     Returns:
         [N, H, D], the dtype of q.
     Raises:
-        ValueError: shapes, dtypes or devices do not fit together.
+        ValueError: shapes, dtypes or devices do not match.
     """
     _check(q_NHD, prefix_k_PKLD, prefix_v_PKLD, own_k_NKLD, own_v_NKLD)
     _check_lengths(q_NHD, prefix_k_PKLD, prefix_padding_PL, prefix_length_P, own_length_N)

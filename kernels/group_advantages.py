@@ -1,4 +1,4 @@
-"""What comes before the policy loss: advantages within groups, and how much each token counts.
+"""Inputs of the policy loss: advantages within groups, and weights of tokens.
 
 Letters:    P prompts, G completions of each, S sequences, N tokens of all of them.
 """
@@ -14,7 +14,7 @@ __all__ = ["group_advantages", "token_weights"]
 
 
 def group_advantages(rewards_PG: Tensor, *, scale: Literal["std", "none"] = "std", eps: float = 1e-6) -> Tensor:
-    """How much better each completion did than the others of its prompt.
+    """How much better each completion is than the others for its prompt.
 
         adv[p, g] = (r[p, g] - mean_g r[p, g]) / (std_g r[p, g] + eps)
 
@@ -51,21 +51,22 @@ def group_advantages(rewards_PG: Tensor, *, scale: Literal["std", "none"] = "std
 def token_weights(
     lengths_S: Tensor, aggregation: Literal["token", "sequence", "constant"] = "token", *, length: int | None = None
 ) -> Tensor:
-    """How much each token of S sequences counts in the policy loss, a sum of weighted terms.
+    """The weight of each token of S sequences in the policy loss, which is a weighted sum of terms.
 
-        "token"     1 / N                  every token the same (DAPO)
-        "sequence"  1 / (S length[s])      every sequence the same (GRPO as published, GSPO)
-        "constant"  1 / (S length)         a sum over tokens over a length that does not depend on them (Dr. GRPO)
+        "token"     1 / N                  all tokens equal (DAPO)
+        "sequence"  1 / (S length[s])      all sequences equal (GRPO as published, GSPO)
+        "constant"  1 / (S length)         a sum over tokens divided by a constant length (Dr. GRPO)
 
-    For a batch in parts, multiply those of a part by its share of the tokens (of the sequences).
+    For a batch in parts, multiply the weights of a part by its share of the tokens or sequences.
 
     Args:
-        lengths_S: int64, tokens of each sequence, none 0; the tokens lie one sequence after the other.
-        length: for "constant", the limit of a response.
+        lengths_S: int64, tokens of each sequence, at least 1; tokens are ordered by sequence.
+        aggregation: one of the three above.
+        length: for "constant", the maximum length of a response.
     Returns:
         float32 [N], same device.
     Raises:
-        ValueError: lengths are not integers [S], aggregation is none of the three, or length does not go with it.
+        ValueError: lengths are not integers [S], aggregation is unknown, or length is given without "constant".
 
     >>> token_weights(torch.tensor([1, 2]), "sequence")
     tensor([0.5000, 0.2500, 0.2500])
@@ -77,7 +78,7 @@ def token_weights(
             f"token_weights: aggregation must be 'token', 'sequence' or 'constant', got {aggregation!r}"
         )  # fmt: skip
     if (aggregation == "constant") != (length is not None and length > 0):
-        raise ValueError(f"token_weights: length > 0 goes with 'constant' alone, got {length} with {aggregation!r}")
+        raise ValueError(f"token_weights: length > 0 is only for 'constant', got {length} with {aggregation!r}")
     if aggregation == "token":
         each_S = torch.ones_like(lengths_S) / lengths_S.sum()
     elif aggregation == "sequence":

@@ -1,4 +1,4 @@
-"""A linear layer whose matrix products go to the faster of torch's two CPU libraries.
+"""A linear layer that uses the faster of torch's two CPU libraries for matrix products.
 
     y = x w^T + b;   dx = dy w,   dw = dy^T x,   db = sum_n dy[n]
 
@@ -32,9 +32,9 @@ def linear_ref(x_NK: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) ->
 
 
 def linear(x_NK: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
-    """x w^T + b: torch's linear, or on CPU the same by oneDNN where that is faster.
+    """x w^T + b by torch's linear or, where it is faster, by oneDNN.
 
-    That is for float32 in training, rows in multiples of `ROW_MULTIPLE`, on a CPU with AVX-512.
+    oneDNN is used for float32 in training, with rows in multiples of `ROW_MULTIPLE`, on a CPU with AVX-512.
 
     Args:
         x_NK: floating point [N, K].

@@ -1,4 +1,4 @@
-"""What the losses share: how a row of logits is cut into tiles, sums over rows in a fixed order, and late scaling.
+"""Shared by the losses: dividing a row of logits into tiles, sums over rows in a fixed order, and late scaling.
 
 Letters:    N rows, V columns, K quantities a row.
 """

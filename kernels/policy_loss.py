@@ -80,7 +80,7 @@ class PolicyLoss:
 
     @property
     def kl(self) -> Tensor:
-        """Mean KL to the reference as the loss counts it; 0 without a reference."""
+        """Mean KL to the reference model as in the loss; 0 without a reference."""
         return self._mean("kl")
 
     @property
@@ -154,15 +154,15 @@ def policy_loss(
     kl_coef: float = 0.0,
     entropy_coef: float = 0.0,
 ) -> PolicyLoss:
-    """The loss of the module's head over N sampled tokens. No number among the settings leads to a recompilation.
+    """The policy loss of N sampled tokens, as in the module docstring. Changing a numeric setting never recompiles.
 
     Args:
         logits_NV: floating point, of the policy, before the temperature.
-        tokens_N: int64 in [0, V), the sampled tokens. On CUDA another one makes the loss infinite.
+        tokens_N: int64 in [0, V), the sampled tokens. On CUDA any other value makes the loss infinite.
         advantages_N: float, per token.
-        weights_N: float >= 0, how much each token counts, normalised by the caller (`token_weights`); None: 1 / N. A
-            token of weight 0 gets gradient 0, and on CUDA its logits are not read.
-        old_logprobs_N: float, when sampled, at the same temperature; None: on policy, every ratio is 1.
+        weights_N: float >= 0, weights normalized by the caller (`token_weights`); None: 1 / N. A token with weight 0
+            has gradient 0, and on CUDA its logits are not read.
+        old_logprobs_N: float, recorded during sampling at the same temperature; None: on-policy, every ratio is 1.
         importance_N: float, factors of the terms (not of KL and entropy), such as a truncated ratio of the trained
             to the sampling engine.
         reference_logprobs_N: float, for the KL estimators, at the same temperature.
@@ -170,13 +170,13 @@ def policy_loss(
         sequence_offsets_S: int64 [S + 1], for gspo: sequence s is rows offsets[s] .. offsets[s + 1] - 1.
         kind: the term.
         temperature: > 0.
-        clip_low, clip_high: >= 0; how far the ratio may pull below and above 1.
-        clip_dual: > 1; from which ratio on a negative advantage pulls no more.
-        kl: the estimator where reference log-probabilities are given.
-        kl_coef, entropy_coef: of KL and entropy in the loss.
+        clip_low, clip_high: >= 0; the ratio is clipped to 1 - clip_low .. 1 + clip_high.
+        clip_dual: > 1; the ratio above which negative advantages have no gradient.
+        kl: the estimator used with reference log-probabilities.
+        kl_coef, entropy_coef: weights of KL and entropy in the loss.
     Raises:
-        ValueError: arguments do not fit together, or a setting is out of range.
-        RuntimeError: backward a second time through one loss that was computed in one pass.
+        ValueError: arguments do not match, or a setting is out of range.
+        RuntimeError: a second backward through a loss that was computed in one pass.
     """
     vectors = {
         "advantages": advantages_N,
@@ -353,14 +353,16 @@ def _check_tensors(
         raise ValueError(f"policy_loss: all tensors must be on the device of the logits, {logits.device}")
     if reference_logits is not None:
         if vectors["reference_logprobs"] is not None:
-            raise ValueError("policy_loss: give reference logits (exact KL) or reference log-probabilities, not both")
+            raise ValueError(
+                "policy_loss: reference logits (exact KL) and reference log-probabilities are mutually exclusive"
+            )
         if reference_logits.shape != logits.shape or reference_logits.dtype != logits.dtype:
             raise ValueError(
                 f"policy_loss: reference logits must be like the logits, {logits.dtype} {tuple(logits.shape)}, "
                 f"got {reference_logits.dtype} {tuple(reference_logits.shape)}"
             )
     if (kind == "gspo") != (offsets is not None):
-        raise ValueError("policy_loss: sequence offsets go with kind 'gspo', and with it alone")
+        raise ValueError("policy_loss: sequence offsets must be given with kind 'gspo' and only with it")
     if offsets is not None and (offsets.ndim != 1 or len(offsets) < 2 or offsets.dtype != torch.int64):
         raise ValueError(
             f"policy_loss: sequence offsets must be int64 [S + 1], got {offsets.dtype} {tuple(offsets.shape)}"

@@ -11,6 +11,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # a thread that waits sleeps, in this process and in those that tests start
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# what a test starts is no worker of these tests: pytest-benchmark times nothing in one
+os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 import pytest
 import torch

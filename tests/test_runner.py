@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,11 @@ import fastreason as fr
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies.recipe import load_recipe
+from fastreason.studies.study import Study
 from fastreason.training import checkpoint
 
 from .processes import Command, wait_until
+from .reports.test_study_page import read
 
 STAGES = ["pretrain", "midtrain", "rl"]
 # the smoke recipe: long enough to learn something, and shorter still
@@ -56,11 +57,12 @@ def test_the_run_directory_keeps_its_contract(finished):
     folder, results = finished
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints",
-        "graphs",
+        "code.json",
         "metrics.jsonl",
-        "recipe.toml",
         "report.html",
         "results.json",
+        "stages",
+        "study.toml",
     ]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == sorted(STAGES)
     assert json.loads((folder / "results.json").read_text()) == results
@@ -73,16 +75,28 @@ def test_the_run_directory_keeps_its_contract(finished):
             assert all(0.0 <= value <= 1.0 for value in values)
             assert entry["verified"]["1"] <= entry["verified"]["8"]
             assert entry["verified"]["1"] <= entry["answer"]["1"] + 1e-12
-    for table in ("seconds", "tokens"):
+    for table in ("seconds", "tokens", "evaluation_seconds"):
         assert list(results[table]) == STAGES
         assert all(value > 0 for value in results[table].values())
     assert results["machine"]["cores"] == os.cpu_count()
-    assert load_recipe(folder / "recipe.toml") == load_recipe("smoke", LEARNS)
+    assert (results["recipe"], results["seed"]) == ("smoke", 0)
+    assert results["ranges"] == {"in-distribution": [2], "edge": [3]}
+    assert Study.load(folder / "study.toml") == Study.of(load_recipe("smoke", LEARNS))
+
+
+def test_a_run_is_a_study_of_one_variant(finished):
+    """What a reader of studies looks for."""
+    folder, results = finished
+    assert (results["study"], results["seeds"], results["finished"]) == ("smoke", [0], True)
+    keys = results["variants"]["smoke"]["runs"]["0"]
+    for stage in STAGES:
+        assert (folder / "checkpoints" / stage).resolve() == folder / "stages" / keys[stage]["unit"] / "checkpoint"
+        assert results["units"][keys[stage]["unit"]]["tokens"] == results["tokens"][stage]
+    assert Study.of(load_recipe("smoke", {"edge": [], "in_distribution": []})).ranges.keys() == {"all ops"}
 
 
 def test_scores_are_told_apart_by_seen_and_unseen_graphs(finished):
-    folder, results = finished
-    assert sorted(path.name for path in (folder / "graphs").iterdir()) == [f"{stage}.npz" for stage in sorted(STAGES)]
+    _, results = finished
     for stage, scores in results["stages"].items():
         assert scores["graphs"].keys() == ({"training", "rl"} if stage == "rl" else {"training"})
         ops = scores["graphs"]["training"]["ops"]
@@ -120,55 +134,31 @@ def test_metrics_tell_the_whole_story(finished):
     assert max(line.get("max_logprob_difference", 0.0) for line in rl) < 1e-3
 
 
-class _Page(HTMLParser):
-    """Collects what a page refers to, and checks that its elements nest."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links, self.text = [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        if tag != "meta":
-            self.open.append(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href")]
-
-    def handle_startendtag(self, tag, attributes):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
 def test_the_report_is_one_whole_page(finished):
     folder, results = finished
-    page = _Page()
-    page.feed((folder / "report.html").read_text())
-    assert page.open == []
-    assert page.links == []
+    page = read(folder)
+    assert all(link.startswith("data:text/csv") for link in page.links.values())
     text = " ".join(" ".join(page.text).split())
-    for heading in (
-        "In short",
-        "Verified pass@k by op and stage",
-        "Reward",
-        "Throughput",
-        "Traces after the last stage",
-    ):
+    for heading in ("What each stage added", "Verified pass@k by range", "Reward", "Throughput", "Traces"):
         assert heading in text
-    value = results["stages"]["rl"]["ops"]["2"]["verified"]["1"]
-    assert f"{value:.3f}" in text
-    assert f"{100 * value:.1f} %" in text
-    assert (folder / "report.html").read_text().count('class="trace"') == 3
+    assert f"{100 * results['stages']['rl']['ops']['2']['verified']['1']:.1f} %" in text
+    assert (folder / "report.html").read_text().count('class="trace"') >= 3
 
 
 def test_a_finished_run_is_not_done_again(finished):
     folder, results = finished
-    times = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*") if path.is_file()}
+    times = {path: path.stat().st_mtime_ns for path in (folder / "stages").rglob("*") if path.is_file()}
+    assert len(times) > 20
     # settings that change no result may change
     assert fr.run("smoke", folder, resume=True, overrides=LEARNS | {"pretrain.prefetch": 0, "rl.keep": 2}) == results
     assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_a_missing_report_of_a_finished_run_is_written_again(finished):
+    folder, results = finished
+    (folder / "report.html").unlink()
+    assert fr.run("smoke", folder, resume=True, overrides=LEARNS) == results
+    assert (folder / "report.html").exists()
 
 
 def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
@@ -182,10 +172,13 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path):
         fr.run("smoke", tmp_path)
     with pytest.raises(ValueError, match="overrides require a recipe by name"):
         fr.run(load_recipe("smoke"), tmp_path / "x", overrides={"seed": 1})
+    load_recipe("smoke").save(tmp_path / "recipe.toml")
+    with pytest.raises(ValueError, match=r"holds a run of an earlier version .* finish it with that version"):
+        fr.run("smoke", tmp_path, resume=True)
 
 
 def test_stopping_at_every_step_changes_nothing(short, tmp_path, monkeypatch):
-    recipe = tmp_path / "parts" / "recipe.toml"
+    begun = tmp_path / "parts" / "study.toml"
     stops = looks = 0
 
     def requested(self):
@@ -196,13 +189,17 @@ def test_stopping_at_every_step_changes_nothing(short, tmp_path, monkeypatch):
     monkeypatch.setattr(StopRequest, "requested", property(requested, lambda self, value: None), raising=False)
     while True:
         try:
-            fr.run("smoke", tmp_path / "parts", resume=recipe.exists(), overrides=SHORT)
+            fr.run("smoke", tmp_path / "parts", resume=begun.exists(), overrides=SHORT)
             break
         except (Interrupted, KeyboardInterrupt):
             stops += 1
             assert stops < 200
     assert stops >= 5
     assert_unbroken(tmp_path / "parts", short)
+
+
+def is_training(folder):
+    return any(path.stat().st_size for path in folder.glob("stages/pretrain-*/metrics.jsonl"))
 
 
 def start(folder, **more):
@@ -233,9 +230,8 @@ def test_a_run_that_is_killed_again_and_again_is_the_unbroken_one(short, tmp_pat
 def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent, status):
     folder = tmp_path / "run"
     process = start(folder, **{"pretrain.tokens": 100_000_000, "pretrain.save-every-s": 1e9})
-    metrics = folder / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.stat().st_size, process)
-    assert not (folder / "checkpoints").exists()
+    wait_until(lambda: is_training(folder), process)
+    assert not (folder / "checkpoints" / "pretrain").exists()
     process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status
@@ -243,14 +239,14 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_its_status(tmp_path, sent,
     place = folder / "checkpoints" / "pretrain"
     assert checkpoint.find_checkpoint(place) == place
     assert checkpoint.load_progress(place)["step"] >= 10
+    assert (folder / "metrics.jsonl").read_text() == next(folder.glob("stages/*/metrics.jsonl")).read_text()
 
 
 def test_sigterm_ends_a_script_with_143(tmp_path):
     overrides = {"threads": 1, "pretrain.tokens": 10**9}
     code = f"import fastreason as fr; fr.run('smoke', {str(tmp_path / 'run')!r}, overrides={overrides})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.stat().st_size, process)
+    wait_until(lambda: is_training(tmp_path / "run"), process)
     process.terminate()
     assert process.wait(timeout=120) == 143
 
@@ -258,6 +254,6 @@ def test_sigterm_ends_a_script_with_143(tmp_path):
 def test_a_crash_before_the_recipe_is_written_can_be_resumed(short, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "recipe.new").write_text("half a re")
+    (folder / "study.toml.new-1").write_text("half a stu")
     fr.run("smoke", folder, resume=True, overrides=SHORT)
     assert_unbroken(folder, short)

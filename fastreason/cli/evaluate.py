@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, open_folder
+from ..evaluation.evaluate import PRESETS, EvaluateSettings, evaluate_sampler, own_folder
 from ..evaluation.find_edge import EdgeSettings, edge_mixture, edge_table, find_edge
 from ..evaluation.load_sampler import DEVICES, ENGINES, load_sampler
 from ..evaluation.op_ranges import covered, parse_range
@@ -21,11 +21,11 @@ from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..runtime import distributed
 from ..runtime.files import write_json
-from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
 from ..runtime.stop_request import StopRequest
-from ..studies.recipe import available_recipes, load_recipe
+from ..studies.recipe import Recipe, available_recipes, load_recipe
+from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
@@ -61,12 +61,8 @@ def evaluate_command(arguments: list[str]) -> int:
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
         if options.out is not None:
-            with distributed.together():
-                if distributed.is_main():
-                    stack.enter_context(held(options.out / ".lock", f"eval: {options.out}", stop.request))
-            model = model_identity(options.checkpoint)
-            how = {"resume": options.resume, "texts": options.texts}
-            folder = open_folder(options.out, settings, options.seed, model=model, **how)
+            how = {"resume": options.resume, "texts": options.texts, "model": model_identity(options.checkpoint)}
+            folder = stack.enter_context(own_folder(options.out, settings, options.seed, stop=stop, **how))
         started = time.perf_counter()
         try:
             result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)
@@ -225,15 +221,19 @@ def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict
     if getattr(options, "preset", None):
         return PRESETS[options.preset], PRESETS[options.preset].ranges
     name = getattr(options, "recipe", None)
-    beside = options.checkpoint.resolve().parent.parent / "recipe.toml"
-    if name is None and beside.is_file():
-        name = str(beside)
-        if distributed.is_main():
-            print(f"settings of {name}", file=sys.stderr)
-    if name is None:
-        return _DEFAULT, {}
-    recipe = load_recipe(name)
-    return recipe.evaluate, recipe.evaluation_ranges()
+    recipe = load_recipe(name) if name is not None else _recipe_of(options.checkpoint)
+    return (_DEFAULT, {}) if recipe is None else (recipe.evaluate, recipe.evaluation_ranges())
+
+
+def _recipe_of(checkpoint: Path) -> Recipe | None:
+    """That of the run that the checkpoint is of: RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint."""
+    for folder in (*checkpoint.absolute().parents[1:2], *checkpoint.resolve().parents[2:3]):
+        file = folder / "study.toml"
+        if file.is_file() and len(variants := Study.load(file).variants) == 1:
+            if distributed.is_main():
+                print(f"settings of {file}", file=sys.stderr)
+            return next(iter(variants.values()))
+    return None
 
 
 def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..evaluation.op_ranges import parse_range
-from ..runtime.folder_lock import held
 from ..tasks.export import FORMATS, show, write, write_graph
 from ..tasks.mixture import DEPTHS, MODES, Mixture, available_mixtures
 from ..tasks.stream import SPLITS, TaskStream
@@ -125,27 +122,13 @@ def _write(stream: TaskStream, options: argparse.Namespace) -> None:
     shard, _, num_shards = options.shard.partition("/")
     if not (shard.isdigit() and num_shards.isdigit()):
         raise ValueError(f"--shard must have the form I/N, got {options.shard!r}")
-    with _alone(options.out, format, f"{shard}-of-{num_shards}"):
-        written = write(
-            stream,
-            options.out,
-            options.count,
-            format,
-            shard=int(shard),
-            num_shards=int(num_shards),
-            tokenizer=options.tokenizer,
-        )
+    written = write(
+        stream,
+        options.out,
+        options.count,
+        format,
+        shard=int(shard),
+        num_shards=int(num_shards),
+        tokenizer=options.tokenizer,
+    )
     print(f"{options.out}: {written} problems")
-
-
-@contextmanager
-def _alone(out: Path, format: str, shard: str) -> Iterator[None]:
-    """Locks the output so that no other process writes the same shard; the lock is inside a folder or next to a
-    file."""
-    is_new_or_file = not out.exists() or out.is_file()
-    if format == "jsonl" and not (is_new_or_file and out.parent.is_dir()):
-        yield  # a device, or not writable
-        return
-    place = out.with_name(f".{out.name}.lock") if format == "jsonl" else out / f".lock-{shard}"
-    with held(place, f"generate: {out}"):
-        yield

@@ -76,12 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"fastreason {command}: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
 
 def _report(arguments: list[str]) -> int:
-    from ..reports.run_page import write_report
+    from ..reports.study_page import write_report
 
     parser = argparse.ArgumentParser(prog="fastreason report", description="Rebuilds DIR/report.html.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the directory of a run or study")

@@ -35,6 +35,8 @@ from ..grading.verdicts import grade_texts
 _FACTS = ("id", "op", "template", "mode", "d")
 TEXT_FIELDS = ("completion", "response", "output", "text", "gen_solution_answer")
 _CHUNK_TEXTS, _CHUNK_CHARACTERS = 8192, 1 << 24
+# a compressed file of a few kB may hold a line that no memory does
+_LONGEST_LINE = 1 << 28
 _ANSWER = re.compile(r"Answer:\s*(.*?)\.?\s*$", re.S)
 
 
@@ -296,9 +298,13 @@ def _lines(path: Path, report: Report, kind: Skip) -> Iterator[tuple[int, bytes,
             file = gzip.GzipFile(fileobj=raw)
         raw.seek(0)
         try:
-            for line in file:
+            while line := file.readline(_LONGEST_LINE):
                 number += 1
-                if not line.isspace():
+                if len(line) == _LONGEST_LINE:
+                    report(path, number, f"a line of {_LONGEST_LINE:,} bytes or more", kind)
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(_LONGEST_LINE)
+                elif not line.isspace():
                     yield number, line, raw.tell()
         except (EOFError, OSError, zlib.error) as error:
             report(path, number + 1, f"the file cannot be read further: {error}", kind)

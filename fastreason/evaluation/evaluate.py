@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
 from ..runtime import distributed
 from ..runtime.field_docs import explain_fields
+from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
@@ -31,8 +33,8 @@ from ..text.tokenizer import Tokenizer
 from .op_ranges import PAPER_RANGES, op_weights
 from .pass_at_k import bootstrap_interval, pass_at_k
 from .pass_table import SCORES, scores_of, summarise
-from .sample_files import EvaluationFolder
-from .samplers import RolloutSampler, Sampler, Samples, Sampling
+from .sample_files import DrawnSamples, EvaluationFolder
+from .samplers import RolloutSampler, Sampler, Samples, Sampling, SamplingInterrupted
 from .seen_unseen import SeenGraphs, split_scores
 
 __all__ = ["PRESETS", "EvaluateSettings", "bootstrap_interval", "evaluate", "evaluate_sampler", "pass_at_k"]
@@ -149,7 +151,7 @@ def evaluate(
         settings: of the evaluation.
         seed: of the sampling; the problems are the same for every seed, so that runs are compared on the same work.
         name: shown in the progress bar.
-        stop: a request to stop between two parts.
+        stop: a signal interrupts sampling immediately, any other request before the next part.
         out: folder for a Parquet file per part; parts left there by an evaluation with the same settings are reused.
             The model must be the same, which is not checked here.
         seen: sets of nameless graphs by name; adds "graphs", the scores of problems in each set and outside it.
@@ -159,11 +161,39 @@ def evaluate(
         [0, 1]; docs/evaluation.md describes it. The same on every rank.
     Raises:
         ValueError: the tokenizer does not know all words of the problems, or a prompt is too long for the model.
-        KeyboardInterrupt: `stop` was requested.
+        KeyboardInterrupt: `stop` was requested, or Ctrl-C; the samples of finished problems are in `out`.
     """
     sampler = RolloutSampler(model, tokenizer, settings.sampling)
     folder = open_folder(out, settings, seed, resume=True) if out is not None else None
     return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder, seen=seen)
+
+
+@contextmanager
+def own_folder(
+    out: str | Path,
+    settings: EvaluateSettings,
+    seed: int,
+    *,
+    stop: StopRequest | None = None,
+    **how: Any,
+) -> Iterator[EvaluationFolder]:
+    """`open_folder` for this process, or the processes of this group, alone.
+
+    Args:
+        stop: is requested if another process takes over.
+    Raises:
+        ValueError: another process works there, or as in `open_folder`.
+    """
+    with ExitStack() as stack:
+        with distributed.together():
+            if distributed.is_main():
+                on_lost = stop.request if stop is not None else _nothing
+                stack.enter_context(held(Path(out) / ".lock", f"eval: {out}", on_lost))
+        yield open_folder(out, settings, seed, **how)
+
+
+def _nothing() -> None:
+    pass
 
 
 def open_folder(
@@ -209,9 +239,9 @@ def evaluate_sampler(
         for part in mine:
             if stop is not None and stop.requested:
                 raise KeyboardInterrupt
-            columns, notes = _do(part, streams[part.op], sampler, settings, mixture.themes, seed, folder)
-            scores.append(scores_of(columns, settings.samples))
-            traces.append({"op": part.op, "first": part.first, "traces": notes["traces"]})
+            drawn = _do(part, streams[part.op], sampler, settings, mixture.themes, seed, folder, stop)
+            scores.append(scores_of(drawn.columns, settings.samples))
+            traces.append({"op": part.op, "first": part.first, "traces": drawn.traces})
             bar.update(part.count * settings.samples)
     return _results(scores, traces, settings, mixture, seen or {})
 
@@ -259,23 +289,49 @@ def _do(
     themes: Sequence[str],
     seed: int,
     folder: EvaluationFolder | None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The columns and traces of a part, either sampled and graded or read from disk."""
+    stop: StopRequest | None,
+) -> DrawnSamples:
+    """The samples of a part, drawn and graded or read from disk; on Ctrl-C those of finished problems are saved."""
     if folder is not None and folder.has(part.op, part.first):
         return folder.read(part.op, part.first)
+    before = folder.read_begun(part.op, part.first) if folder is not None else None
+    indices = np.arange(part.first, part.first + part.count)
+    if before is not None:
+        indices = np.setdiff1d(indices, before.columns["problem"])
     started = time.perf_counter()
-    problems = stream[part.first : part.first + part.count]
-    samples = sampler.sample(problems, settings.samples, seed)
-    columns = _columns(problems, samples, settings.samples, themes)
-    shown = max(0, min(part.count, settings.traces - part.first))
-    notes = {
-        "traces": [_trace(problems, samples, p, p * settings.samples) for p in range(shown)],
-        "seconds": round(time.perf_counter() - started, 3),
-    }
+
+    def drawn(problems: ProblemBatch, samples: Samples) -> DrawnSamples:
+        texts = None
+        if folder is not None and folder.keeps_texts:
+            texts = [samples.text(row) for row in range(len(samples.lengths))]
+        found = DrawnSamples(
+            _columns(problems, samples, settings.samples, themes),
+            [_trace(problems, samples, p, p * settings.samples) for p in _shown(problems, settings)],
+            round(time.perf_counter() - started, 3),
+            texts,
+        )
+        return found if before is None else before.joined(found)
+
+    if before is not None and len(indices) == 0:
+        whole = before
+    else:
+        problems = stream[indices]
+        try:
+            with nullcontext() if stop is None else stop.at_once():
+                samples = sampler.sample(problems, settings.samples, seed)
+        except SamplingInterrupted as stopped:
+            if folder is not None:
+                folder.write_begun(part.op, part.first, drawn(problems[stopped.places], stopped.samples))
+            raise
+        whole = drawn(problems, samples)
     if folder is not None:
-        texts = [samples.text(row) for row in range(len(samples.lengths))] if folder.keeps_texts else None
-        folder.write(part.op, part.first, columns, notes, texts)
-    return columns, notes
+        folder.write(part.op, part.first, whole)
+    return whole
+
+
+def _shown(problems: ProblemBatch, settings: EvaluateSettings) -> list[int]:
+    """Places of the problems that the report shows a sample of."""
+    return [p for p, problem in enumerate(problems.indices.tolist()) if problem < settings.traces]
 
 
 def _columns(problems: ProblemBatch, samples: Samples, n: int, themes: Sequence[str]) -> dict[str, np.ndarray]:

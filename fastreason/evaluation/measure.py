@@ -13,7 +13,7 @@ from ..runtime.distributed import Device
 from ..tasks.mixture import Mixture
 from ..text.tokenizer import Tokenizer
 from . import find_edge as edge
-from .evaluate import EvaluateSettings, evaluate_sampler, open_folder
+from .evaluate import EvaluateSettings, evaluate_sampler, own_folder
 from .load_sampler import Engine, load_sampler
 from .sample_files import model_identity
 from .samplers import RolloutSampler, Sampler, Sampling
@@ -64,13 +64,15 @@ def evaluate(
         engine: for a folder: "fastreason", "transformers", or "auto" for our decoder if it supports the model.
         device: for a folder: "cpu", "cuda", or "auto" for a GPU if there is one.
         out: a folder for results.json and the verdict of every sample as Parquet (needs pyarrow); a later call with the
-            same model and settings continues from it.
+            same model and settings continues from it. One process at a time.
         seen: hashes of the nameless graphs that the model was trained on, uint64 [N] from `TaskStream.graph_hashes`, or
             several such sets by name; `scores.graphs` then separates problems with these graphs from the others.
     Returns:
         Scores, which print as a table; `scores.verified[6].at(8)` is pass@8 at op 6 with its interval.
     Raises:
-        ValueError: a setting is out of range, the model cannot be read, or its tokenizer does not know all words.
+        ValueError: a setting is out of range, the model cannot be read, its tokenizer does not know all words, or `out`
+            holds something else or is in use by another process.
+        KeyboardInterrupt: Ctrl-C; the samples of finished problems are in `out`.
     Source:
         Chen et al. 2021, arXiv:2107.03374, equation 1.
     """
@@ -90,12 +92,11 @@ def evaluate(
     )
     sets = sets_of(seen)
     sampler = _sampler("evaluate", model, tokenizer, settings.sampling, engine, device)
-    folder = None
-    if out is not None:
-        identity = model_identity(model) if isinstance(model, str | Path) else {}
-        folder = open_folder(out, settings, seed, resume=True, model=identity)
-    result = evaluate_sampler(sampler, settings, seed=seed, folder=folder, seen=sets)
-    if folder is not None:
+    if out is None:
+        return Scores(evaluate_sampler(sampler, settings, seed=seed, seen=sets))
+    identity = model_identity(model) if isinstance(model, str | Path) else {}
+    with own_folder(out, settings, seed, resume=True, model=identity) as folder:
+        result = evaluate_sampler(sampler, settings, seed=seed, folder=folder, seen=sets)
         folder.finish(result)
     return Scores(result)
 

@@ -2,10 +2,11 @@
 
     evaluation.json          what is evaluated: settings, seed, model; other folders are rejected
     samples/op-07-0032.parquet   one row per sample of some problems: op 7, problems from 32 on
+    samples/op-07-0032.parquet.begun   those that were finished when Ctrl-C came; removed once all are
     results.json             the scores, once all problems are done
 
-A file gets its final name when complete, so a kill loses at most the problems in progress. Each process writes its own
-files; any number of processes may continue.
+A file gets its final name when complete, so a kill loses at most the problems in progress, and Ctrl-C the unfinished
+ones. Each process writes its own files; any number of processes may continue.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
-from ..runtime.files import write_json, write_whole
+from ..runtime.files import read_whole, write_json, write_whole
 from ..runtime.json_files import to_json
 
 COLUMNS = {
@@ -41,6 +43,39 @@ COLUMNS = {
 """The columns of samples in memory: names are indices into lists, `stopped` means finish reason "stop"."""
 
 _NOTES = b"fastreason"
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSamples:
+    """Samples of some problems of an op, graded."""
+
+    columns: dict[str, np.ndarray]
+    """COLUMNS, a row for each sample, by problem and number of the sample."""
+    traces: list[Any]
+    """What is shown of the first problems, one entry each."""
+    seconds: float
+    """What sampling and grading took."""
+    texts: list[str] | None = None
+    """The completions, where they are kept."""
+
+    def joined(self, other: DrawnSamples) -> DrawnSamples:
+        """With samples of other problems; both or neither have texts."""
+        columns = {name: np.concatenate([values, other.columns[name]]) for name, values in self.columns.items()}
+        order = np.lexsort((columns["sample"], columns["problem"]))
+        traces = dict([*self._shown(), *other._shown()])
+        texts = None
+        if self.texts is not None and other.texts is not None:
+            both = self.texts + other.texts
+            texts = [both[row] for row in order]
+        return DrawnSamples(
+            {name: values[order] for name, values in columns.items()},
+            [traces[problem] for problem in sorted(traces)],
+            self.seconds + other.seconds,
+            texts,
+        )
+
+    def _shown(self) -> list[tuple[int, Any]]:
+        return list(zip(np.unique(self.columns["problem"]).tolist(), self.traces, strict=False))
 
 
 def require_pyarrow(what: str) -> Any:
@@ -91,6 +126,9 @@ class EvaluationFolder:
             self.samples.mkdir(parents=True, exist_ok=True)
             for left in self.samples.glob("*.new*"):
                 left.unlink()
+            for begun in self.samples.glob("*.begun"):
+                if begun.with_suffix("").exists():  # killed between writing one and removing the other
+                    begun.unlink()
             write_json(self.path / "evaluation.json", identity)
         distributed.barrier()
 
@@ -108,7 +146,7 @@ class EvaluationFolder:
             raise ValueError(
                 f"eval: {self.path} holds an evaluation; continue it with --resume, or choose another --out"
             )
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_whole(file)
         for name in sorted(before.keys() | identity.keys()):
             if before.get(name) != identity.get(name):
                 raise ValueError(
@@ -119,20 +157,30 @@ class EvaluationFolder:
     def _part(self, op: int, first: int) -> Path:
         return self.samples / f"op-{op:02}-{first:04}.parquet"
 
+    def _begun(self, op: int, first: int) -> Path:
+        return self.samples / f"{self._part(op, first).name}.begun"
+
     def has(self, op: int, first: int) -> bool:
         return self._part(op, first).exists()
 
-    def write(
-        self, op: int, first: int, columns: Mapping[str, np.ndarray], notes: Any, texts: Sequence[str] | None = None
-    ) -> None:
-        """Writes some problems of an op: COLUMNS, extra data as JSON, and the completions."""
+    def write(self, op: int, first: int, drawn: DrawnSamples) -> None:
+        """The samples of all problems of a part."""
+        self._write(self._part(op, first), drawn)
+        self._begun(op, first).unlink(missing_ok=True)
+
+    def write_begun(self, op: int, first: int, drawn: DrawnSamples) -> None:
+        """The samples of some problems of a part."""
+        self._write(self._begun(op, first), drawn)
+
+    def _write(self, path: Path, drawn: DrawnSamples) -> None:
         pa = self.pa
-        arrays = {name: self._named(name, columns[name]) for name in COLUMNS}
+        arrays = {name: self._named(name, drawn.columns[name]) for name in COLUMNS}
         arrays["finish_reason"] = arrays.pop("stopped")
-        if texts is not None:
-            arrays["completion"] = pa.array(texts, pa.string())
+        if self.keeps_texts:
+            arrays["completion"] = pa.array(drawn.texts, pa.string())
+        notes = {"traces": drawn.traces, "seconds": drawn.seconds}
         table = pa.table(arrays).replace_schema_metadata({_NOTES: to_json(notes)})
-        write_whole(self._part(op, first), lambda file: pa.parquet.write_table(table, file, compression="zstd"))
+        write_whole(path, lambda file: pa.parquet.write_table(table, file, compression="zstd"))
 
     def _named(self, name: str, values: np.ndarray) -> Any:
         """An Arrow array, with names in place of indices."""
@@ -141,15 +189,19 @@ class EvaluationFolder:
         numbers = self.pa.array(values.astype(np.int32))
         return self.pa.DictionaryArray.from_arrays(numbers, self.pa.array(self.names[name]))
 
-    def read(self, op: int, first: int) -> tuple[dict[str, np.ndarray], Any]:
-        """The data given to `write`, except completions.
+    def read(self, op: int, first: int) -> DrawnSamples:
+        """What `write` was given; ValueError if the file is damaged."""
+        return self._read(self._part(op, first))
 
-        Raises:
-            ValueError: the file is damaged.
-        """
-        path = self._part(op, first)
+    def read_begun(self, op: int, first: int) -> DrawnSamples | None:
+        """What `write_begun` was given, if it was."""
+        path = self._begun(op, first)
+        return self._read(path) if path.exists() else None
+
+    def _read(self, path: Path) -> DrawnSamples:
         try:
-            table = self.pa.parquet.read_table(path)
+            # from memory: a name that ends in something else is no Parquet for pyarrow
+            table = self.pa.parquet.read_table(self.pa.BufferReader(path.read_bytes()))
             columns = {}
             for name, dtype in COLUMNS.items():
                 column = table.column("finish_reason" if name == "stopped" else name).combine_chunks()
@@ -158,8 +210,10 @@ class EvaluationFolder:
                     columns[name] = np.array(number_of)[column.indices.to_numpy()].astype(dtype)
                 else:
                     columns[name] = column.to_numpy(zero_copy_only=False).astype(dtype)
-            return columns, json.loads(table.schema.metadata[_NOTES])
-        except (OSError, KeyError, ValueError, self.pa.ArrowException) as error:
+            notes = json.loads(table.schema.metadata[_NOTES])
+            texts = table.column("completion").to_pylist() if self.keeps_texts else None
+            return DrawnSamples(columns, notes["traces"], notes["seconds"], texts)
+        except (OSError, KeyError, TypeError, ValueError, self.pa.ArrowException) as error:
             raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume will redo it") from error
 
     def seconds(self) -> float:

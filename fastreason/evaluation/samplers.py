@@ -5,7 +5,7 @@ Evaluation and the search for the edge obtain graded samples from a `Sampler`, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
-from ..sampling.rollout import Rollout
+from ..sampling.rollout import Rollout, RolloutOutput
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from ..text.tokenizer_json import SPECIALS
@@ -62,13 +62,27 @@ class Samples:
     text: Callable[[int], str]
 
 
+class SamplingInterrupted(KeyboardInterrupt):
+    """Ctrl-C while samples were drawn, and what was finished by then.
+
+    Args:
+        places: of the finished problems in the batch that was asked for.
+        samples: of those.
+    """
+
+    def __init__(self, places: Sequence[int], samples: Samples) -> None:
+        self.places, self.samples = list(places), samples
+
+
 class Sampler(Protocol):
     """Draws and grades samples. The samples of a problem are determined by the seed, its op and its index."""
 
     def check(self, problems: ProblemBatch) -> None:
         """Raises ValueError for problems that the model cannot be sampled on."""
 
-    def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples: ...
+    def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples:
+        """n samples of each problem; SamplingInterrupted, or any other KeyboardInterrupt, ends it early."""
+        ...
 
 
 class RolloutSampler:
@@ -87,6 +101,7 @@ class RolloutSampler:
         longest, positions = int(np.diff(offsets).max()), self.engine.model.config.max_position_embeddings
         if longest >= positions:
             raise ValueError(f"evaluate: a prompt has {longest} tokens, but the model has only {positions} positions")
+        self.engine.check_memory(longest, self.sampling.max_new_tokens)
         if SPECIALS[0] not in self.tokenizer.words:
             return
         unknown = np.flatnonzero(tokens == self.tokenizer.id_of(SPECIALS[0]))
@@ -100,25 +115,45 @@ class RolloutSampler:
             )
 
     def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples:
-        drawn = self.engine.generate(
-            problems,
-            n,
-            temperature=self.sampling.temperature,
-            top_k=self.sampling.top_k,
-            top_p=self.sampling.top_p,
-            min_p=self.sampling.min_p,
-            stop=self.stop,
-            max_new_tokens=self.sampling.max_new_tokens,
-            seed=seed,
-            prompt_ids=sample_ids(problems),
-        )
+        drawn: dict[int, RolloutOutput] = {}
+        try:
+            for place, output in self.engine.stream(
+                problems,
+                n,
+                temperature=self.sampling.temperature,
+                top_k=self.sampling.top_k,
+                top_p=self.sampling.top_p,
+                min_p=self.sampling.min_p,
+                stop=self.stop,
+                max_new_tokens=self.sampling.max_new_tokens,
+                seed=seed,
+                prompt_ids=sample_ids(problems),
+            ):
+                drawn[place] = output
+        except KeyboardInterrupt:
+            if not drawn:
+                raise
+            places = sorted(drawn)
+            finished = self._graded(problems[places], [drawn[place] for place in places])
+            raise SamplingInterrupted(places, finished) from None
+        return self._graded(problems, [drawn[place] for place in range(len(problems))])
+
+    def _graded(self, problems: ProblemBatch, drawn: Sequence[RolloutOutput]) -> Samples:
+        """Of the output of each problem."""
+        lengths = np.concatenate([output.lengths for output in drawn])
+        ended = np.concatenate([output.finished for output in drawn])
+        tokens = np.full((len(lengths), int(lengths.max())), self.tokenizer.pad_id, dtype=np.int32)
+        row = 0
+        for output in drawn:
+            tokens[row : row + len(output), : output.tokens.shape[1]] = output.tokens
+            row += len(output)
 
         def text(row: int) -> str:
-            tokens = drawn.tokens[row, : drawn.lengths[row]]
-            return self.tokenizer.decode(tokens[:-1] if tokens[-1] == self.tokenizer.eos_id else tokens)
+            own = tokens[row, : lengths[row]]
+            return self.tokenizer.decode(own[:-1] if own[-1] == self.tokenizer.eos_id else own)
 
-        verdicts = grade(problems, drawn.tokens, tokenizer=self.tokenizer, finished=drawn.finished)
-        return Samples(verdicts, drawn.lengths, drawn.finished, text)
+        verdicts = grade(problems, tokens, tokenizer=self.tokenizer, finished=ended)
+        return Samples(verdicts, lengths, ended, text)
 
 
 def _stop(tokenizer: Tokenizer) -> list[int | str]:

@@ -18,7 +18,7 @@ from ..grading.verdicts import grade
 from ..runtime.json_files import MAX_MB, read_regular
 from ..runtime.tensor_files import read_tensors
 from ..tasks.stream import ProblemBatch
-from .samplers import Samples, Sampling, sample_ids
+from .samplers import Samples, Sampling, SamplingInterrupted, sample_ids
 
 STOP = "</answer>"
 _TAIL = 16  # tokens, more than any tokenizer needs for STOP
@@ -76,10 +76,23 @@ class TransformersSampler:
         """Accepts all problems, since any text can be a prompt."""
 
     def sample(self, problems: ProblemBatch, n: int, seed: int) -> Samples:
-        rows: list[np.ndarray] = []
-        for prompt, sample_id in zip(problems.prompts, sample_ids(problems).tolist(), strict=True):
-            for first in range(0, n, MAX_SEQUENCES):
-                rows.extend(self._generate(prompt, min(MAX_SEQUENCES, n - first), (seed, sample_id, first)))
+        drawn: list[list[np.ndarray]] = []
+        try:
+            for prompt, sample_id in zip(problems.prompts, sample_ids(problems).tolist(), strict=True):
+                rows: list[np.ndarray] = []
+                for first in range(0, n, MAX_SEQUENCES):
+                    rows.extend(self._generate(prompt, min(MAX_SEQUENCES, n - first), (seed, sample_id, first)))
+                drawn.append(rows)
+        except KeyboardInterrupt:
+            if not drawn:
+                raise
+            places = range(len(drawn))
+            raise SamplingInterrupted(places, self._graded(problems[: len(drawn)], drawn)) from None
+        return self._graded(problems, drawn)
+
+    def _graded(self, problems: ProblemBatch, drawn: list[list[np.ndarray]]) -> Samples:
+        """Of the rows of each problem."""
+        rows = [row for of_problem in drawn for row in of_problem]
         ends = [self._end(row) for row in rows]
         # the end token is not part of the text, a stop string is
         kept = [row[:end] for row, (end, _) in zip(rows, ends, strict=True)]

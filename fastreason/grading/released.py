@@ -1,11 +1,11 @@
-"""The scorer as released with arXiv 2512.07783, defects included: the scores of its evaluation and of its reward.
+"""The scorer released with arXiv 2512.07783, bugs included: the scores of its evaluation and of its reward.
 
-It is for statements about published numbers: fields of `Verdicts` that are computed when they are read, a few thousand
-completions a second. It reads the published style alone. docs/grading.md compares it with the verifier.
+For comparison with published numbers: fields of `Verdicts` that are computed on first access, at a few thousand
+completions per second. It parses only the published style. docs/grading.md compares it with the verifier.
 
-It differs where the released program could be harmed, and there a step's value is the last number written: powers,
-integers of 2**1024 and more, and expressions of more than 1,000 characters are refused. Bytes that are no UTF-8 read as
-U+FFFD. The time is linear in the text.
+It differs only on input that could harm the released program: powers, integers of 2**1024 and more, and expressions of
+more than 1,000 characters are rejected, and the value of such a step is the last number written. Bytes that are not
+UTF-8 are decoded as U+FFFD. The time is linear in the text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _AS = re.compile(r"(?<=\s)(?:as|a)(?=\s)", re.IGNORECASE)
 
 
 class Header(NamedTuple):
-    """A header and where it stands: "Define NAME as V;", from `begin` to `end`."""
+    """A header, "Define NAME as V;", and its span `begin` to `end`."""
 
     begin: int
     end: int
@@ -48,7 +48,7 @@ class Header(NamedTuple):
 
 @dataclass
 class Step:
-    """A step as it is read; of several with one name the last counts."""
+    """A parsed step; of several with the same name the last counts."""
 
     letter: str
     value: float | None = None
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read in a text: its steps in order, each with its name, and its answer as a number."""
+    """A parsed text: its steps in order, by name, and its answer as a number."""
 
     steps: list[tuple[str, Step]]
     answer: float | None
@@ -66,7 +66,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Score:
-    """What the released scorer says of one completion; the lists hold names of steps."""
+    """The released scorer's result for one completion; the lists contain names of steps."""
 
     missing: list[str]
     extra: list[str]
@@ -77,7 +77,7 @@ class Score:
     answer: float | None
     answer_mismatch: bool
     outcome: float
-    """1 where the texts of the answers are equal."""
+    """1 if the texts of the answers are equal."""
     has_gold: bool
     """Whether there is any gold text."""
 
@@ -159,11 +159,11 @@ def _as_text(text: str | bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- parsing --------------------------------------------------------------------------------------------------------
 
 
 def read(text: str | bytes) -> Reading:
-    """The steps and the answer of one text."""
+    """Parses the steps and the answer of a text."""
     text = _as_text(text)
     untagged = _without_tags(text).strip()
     found = list(headers(untagged))
@@ -185,7 +185,8 @@ def read(text: str | bytes) -> Reading:
 
 
 def headers(text: str) -> Iterator[Header]:
-    """The headers of a text: each the first behind the one before, with the shortest name that has a letter behind."""
+    """Yields the headers of a text: each the first after the previous one, with the shortest name followed by a
+    letter."""
     tails = list(_tails(text))
     ends = [blanks_end for _, blanks_end, _ in tails]
     at = 0
@@ -195,7 +196,7 @@ def headers(text: str) -> Iterator[Header]:
             blanks, _, letter = tails[i]
             name_end = max(blanks, name_begin)
         elif ends and ends[-1] == name_begin and text[name_begin - 2].isspace():
-            # no tail behind the blanks, but they end in one: the last of them is its blank, and the name is empty
+            # no tail after the spaces, but they end in one: the last of them is its space, and the name is empty
             name_begin = name_end = name_begin - 1
             letter = tails[-1][2]
         else:
@@ -205,12 +206,12 @@ def headers(text: str) -> Iterator[Header]:
 
 
 def _tails(text: str) -> Iterator[tuple[int, int, int]]:
-    """Of every "as" or "a" from which words of letters alone lead to one letter and a semicolon: where the blanks
-    before it begin and end, and where the letter stands."""
+    """For every "as" or "a" that only words of letters separate from one letter and a semicolon: begin and end of the
+    spaces before it, and the position of the letter."""
     for last in _LAST_LETTER.finditer(text):
         letter = last.start() + 1
         begin = text.rfind(";", 0, letter) + 1
-        words = _WORDS.match(text[begin:letter][::-1])  # backwards from the letter, to the first that is no word
+        words = _WORDS.match(text[begin:letter][::-1])  # backwards from the letter, up to the first non-word
         begin = letter - (words.end() if words else 0)
         for word in _AS.finditer(text, begin, letter):
             blanks = word.start() - 1
@@ -220,7 +221,7 @@ def _tails(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_body(step: Step, body: str, name_of: dict[str, str], values: dict[str, float]) -> None:
-    inner: dict[str, set[str]] = {}  # parents of the intermediates of this step
+    inner: dict[str, set[str]] = {}  # parents of the intermediate results of this step
     for assignment in _ASSIGNMENT.finditer(body):
         target, expression = assignment[1], assignment[2]
         final_part = expression.split("=")[-1].strip()
@@ -246,7 +247,7 @@ def _read_body(step: Step, body: str, name_of: dict[str, str], values: dict[str,
 
 
 def _without_tags(text: str) -> str:
-    """Without all from "<" to ">", whatever is between; "<>" stays. Behind the last ">" there is no tag to look for."""
+    """Removes everything from "<" to ">", except "<>". There can be no tag after the last ">"."""
     end = text.rfind(">") + 1
     return re.sub("<[^>]+>", "", text[:end]) + text[end:]
 
@@ -270,7 +271,7 @@ def _tagged_answer(text: str) -> str | None:
     begin = re.search("<answer>", text, re.IGNORECASE)
     if begin and (end := re.compile("</answer>", re.IGNORECASE).search(text, begin.end())):
         return text[begin.end() : end.start()].strip()
-    # the place is found in the text in lower case and used in the text: they differ behind U+0130
+    # the position is found in the lower-case text and used in the original; they differ after U+0130
     at = text.lower().rfind("<answer>")
     return None if at < 0 else re.split("[<\n]", text[at + len("<answer>") :], maxsplit=1)[0].strip()
 
@@ -292,7 +293,7 @@ def _last_number(text: str) -> float | None:
 
 
 def evaluate(expression: str, values: dict[str, float]) -> float | None:
-    """Python's value of an expression once its stand-alone letters are replaced by the digits of their values."""
+    """The value in Python of an expression whose stand-alone letters are replaced by the digits of their values."""
     if _PLAIN.fullmatch(expression):  # most are
         return float(expression)
     if len(expression) > _LONGEST_EXPRESSION:
@@ -309,7 +310,7 @@ def evaluate(expression: str, values: dict[str, float]) -> float | None:
 def _number_of(tree: ast.expr) -> int | float:
     """Its value; ValueError for a power, a call, a tuple or a huge integer."""
     values: dict[ast.AST, int | float] = {}
-    for node in reversed(list(ast.walk(tree))):  # operands before what is made of them
+    for node in reversed(list(ast.walk(tree))):  # operands before the expressions that use them
         match node:
             case ast.Constant(value=int() | float() as number):
                 values[node] = number

@@ -1,4 +1,7 @@
-"""The report of a study: one self-contained HTML page from study.toml and results.json."""
+"""The report: one self-contained HTML page from study.toml and results.json, without network or scripts.
+
+Its lines are the variants of a study after their last stage; a study of one variant has its stages as lines.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,27 @@ from urllib.parse import quote
 import jinja2
 
 from ..runtime.files import read_whole, write_text
-from ..studies.effects import level
+from ..studies.effects import difference, level
 from ..studies.recipe import STAGE_NAMES
-from ..studies.results import StudyScores
+from ..studies.results import StudyScores, graph_parts
 from ..studies.study import RangePart, Study
-from .charts import STYLES, Row, Series, interval_chart, line_chart, share_chart
-from .page_parts import trace_parts
+from .charts import Row, Series, interval_chart, line_chart, share_chart
 
 _WIDTH, _HEIGHT = 460, 290
 
 
-def write_study_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path) -> Path:
     """Writes `report.html` from study.toml and results.json, and returns its path.
 
     Raises:
-        ValueError: one of them does not exist.
+        ValueError: one of them does not exist, or the directory is of an earlier version.
     """
     folder = Path(folder)
+    if (folder / "recipe.toml").is_file() and not (folder / "study.toml").is_file():
+        raise ValueError(
+            f"report: {folder} holds a run of an earlier version (recipe.toml without study.toml); only that version "
+            "can write its page again"
+        )
     for name in ("study.toml", "results.json"):
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
@@ -43,8 +50,10 @@ def write_study_report(folder: str | Path) -> Path:
     page = environment.get_template("study.html").render(
         results=results,
         study=study,
+        one=len(study.variants) == 1,
         ranges={name: _range_text(parts) for name, parts in study.ranges.items()},
-        styles=STYLES,
+        warnings=_warnings(results),
+        gains=_gains(study, scores) if len(study.variants) == 1 else [],
         claims=_claims_figure(results),
         pass_figures=_pass_figures(study, scores),
         op_figure=_op_figure(study, scores),
@@ -53,6 +62,7 @@ def write_study_report(folder: str | Path) -> Path:
         curve_figures=_curve_figures(study, results),
         account=_account(results),
         saved=_saved(results),
+        graph_rows=_graph_rows(results) if len(study.variants) == 1 else [],
         traces=_traces(study, scores),
         recipe_text=(folder / "study.toml").read_text(encoding="utf-8"),
         stage_names=STAGE_NAMES,
@@ -97,25 +107,87 @@ def _claims_figure(results: Mapping[str, Any]) -> dict[str, str]:
     return _figure("Effects", chart, "claims", header, lines)
 
 
-def _variants(study: Study) -> list[tuple[int, str]]:
-    return list(enumerate(study.variants))
+def _lines(study: Study) -> list[tuple[int, str, str, str | None]]:
+    """(style, name, variant, stage) of each line of a figure; stage None: the variant's last."""
+    if len(study.variants) > 1:
+        return [(style, name, name, None) for style, name in enumerate(study.variants)]
+    ((variant, recipe),) = study.variants.items()
+    return [(style, STAGE_NAMES[stage], variant, stage) for style, stage in enumerate(recipe.stages)]
+
+
+def _gains(study: Study, scores: StudyScores) -> list[dict[str, Any]]:
+    """After each stage of an only variant: verified pass@k of each range, and what the stage added, at k = 1 and the
+    largest k."""
+    ((variant, recipe),) = study.variants.items()
+    rows: list[dict[str, Any]] = []
+    for before, stage in zip((None, *recipe.stages), recipe.stages, strict=False):
+        cells = []
+        for name in study.ranges:
+            for k in sorted({1, max(recipe.evaluate.k)}):
+                by_seed = {
+                    seed: [scores.cells(variant, seed, name, "verified", k, s) for s in (stage, before or stage)]
+                    for seed in study.seeds
+                }
+                pairs = [(after, was) for after, was in by_seed.values() if after is not None and was is not None]
+                if not pairs:
+                    continue
+                after, was = (list(side) for side in zip(*pairs, strict=True))
+                cell = {"range": name, "k": k, "level": level(after, resamples=500)}
+                if before is not None:
+                    added = difference(after, [was])
+                    low, high = added.interval
+                    cell |= {"added": added, "word": "raised" if low > 0 else "lowered" if high < 0 else "undecided"}
+                cells.append(cell)
+        if cells:
+            rows.append({"stage": STAGE_NAMES[stage], "cells": cells})
+    return rows
+
+
+def _graph_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of an only variant: verified pass@largest k and the number of problems by op, for seen and for unseen graphs, of
+    the stages and kinds that have both."""
+    rows = graph_parts(results)
+    both = {(row["stage"], row["kind"]) for row in rows if row["part"] == "seen" and row["ops"]}
+    both &= {(row["stage"], row["kind"]) for row in rows if row["part"] == "unseen" and row["ops"]}
+    rows = [row for row in rows if (row["stage"], row["kind"]) in both]
+    ops = sorted({op for row in rows for op in row["ops"]}, key=int)
+    return [{**row, "cells": {op: _largest_k(row["ops"].get(op)) for op in ops}} for row in rows]
+
+
+def _largest_k(found: tuple[int, dict[str, float]] | None) -> tuple[str, float, int] | None:
+    """(k, share, problems)"""
+    if found is None:
+        return None
+    k = max(found[1], key=int)
+    return k, found[1][k], found[0]
+
+
+def _warnings(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the watch of reinforcement learning said, run by run in the order of the steps."""
+    return [
+        {"variant": name, "seed": seed, **warning}
+        for name, variant in results["variants"].items()
+        for seed, run in variant["runs"].items()
+        if "rl" in run
+        for warning in results["units"].get(run["rl"]["unit"], {}).get("warnings", ())
+    ]
 
 
 def _pass_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
-    """Verified pass@k over k, one figure per range, one line per variant."""
+    """Verified pass@k over k, one figure per range, one line per variant or stage."""
     figures = []
     for name in study.ranges:
         series, table = [], []
-        for style, variant in _variants(study):
+        for style, line, variant, stage in _lines(study):
             points, intervals = [], []
             for k in study.variants[variant].evaluate.k:
-                if by_seed := scores.by_seed(variant, name, "verified", k):
-                    estimate = level(by_seed, resamples=500)
-                    points.append((float(k), estimate.effect))
-                    intervals.append(estimate.interval)
-                    table.append([variant, k, estimate.effect, *estimate.interval, len(by_seed)])
+                if by_seed := scores.by_seed(variant, name, "verified", k, stage):
+                    found = level(by_seed, resamples=500)
+                    points.append((float(k), found.effect))
+                    intervals.append(found.interval)
+                    table.append([line, k, found.effect, *found.interval, len(by_seed)])
             if points:
-                series.append(Series(variant, points, style, intervals=intervals))
+                series.append(Series(line, points, style, intervals=intervals))
         chart = line_chart(
             series,
             title=f"Verified pass@k over k, {name}",
@@ -126,7 +198,7 @@ def _pass_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
             width=_WIDTH,
             height=_HEIGHT,
         )
-        header = ["variant", "k", "verified", "low", "high", "seeds"]
+        header = [_what(study), "k", "verified", "low", "high", "seeds"]
         title = f"{name} ({_range_text(study.ranges[name])})"
         figures.append(_figure(title, chart, f"pass-at-k-{_file(name)}", header, table))
     return figures
@@ -135,16 +207,16 @@ def _pass_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
 def _op_figure(study: Study, scores: StudyScores) -> dict[str, str]:
     """Verified pass@1 by op: the mean over seeds."""
     series, table = [], []
-    for style, variant in _variants(study):
-        entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
+    for style, line, variant, stage in _lines(study):
+        entries = scores.entries(variant, stage)
         points = []
         for op in sorted(entries[0]["problems"], key=int) if entries else []:
             samples = study.variants[variant].evaluate.samples
             values = [mean_share(entry["problems"][op]["verified"], samples) for entry in entries]
             points.append((float(op), sum(values) / len(values)))
-            table.append([variant, int(op), points[-1][1], min(values), max(values)])
+            table.append([line, int(op), points[-1][1], min(values), max(values)])
         if points:
-            series.append(Series(variant, points, style))
+            series.append(Series(line, points, style))
     chart = line_chart(
         series,
         title="Verified pass@1 by number of operations",
@@ -155,7 +227,13 @@ def _op_figure(study: Study, scores: StudyScores) -> dict[str, str]:
         width=_WIDTH,
         height=_HEIGHT,
     )
-    return _figure("pass@1 by op", chart, "pass-at-1-by-op", ["variant", "op", "verified", "least", "most"], table)
+    header = [_what(study), "op", "verified", "least", "most"]
+    return _figure("pass@1 by op", chart, "pass-at-1-by-op", header, table)
+
+
+def _what(study: Study) -> str:
+    """What the lines of a figure stand for."""
+    return "variant" if len(study.variants) > 1 else "stage"
 
 
 def mean_share(counts: Sequence[int], samples: int) -> float:
@@ -168,22 +246,22 @@ def _level_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
     figures = []
     for name in study.ranges:
         rows, table = [], []
-        for _, variant in _variants(study):
+        for _, line, variant, stage in _lines(study):
             values = []
             for style, (metric, what) in enumerate(
                 {"answer": "right answer", "verified": "verified", "sound": "sound"}.items()
             ):
-                if by_seed := scores.by_seed(variant, name, metric, 1):
-                    estimate = level(by_seed, resamples=500)
-                    low, high = estimate.interval
-                    values.append((what, 100 * estimate.effect, 100 * low, 100 * high, style))
-                    table.append([variant, metric, estimate.effect, *estimate.interval])
+                if by_seed := scores.by_seed(variant, name, metric, 1, stage):
+                    found = level(by_seed, resamples=500)
+                    low, high = found.interval
+                    values.append((what, 100 * found.effect, 100 * low, 100 * high, style))
+                    table.append([line, metric, found.effect, *found.interval])
             if values:
-                rows.append(Row(variant, values))
+                rows.append(Row(line, values))
         chart = interval_chart(
             rows, title=f"Right answers, verified and sound samples, {name}", x_label="%", width=_WIDTH
         )
-        header = ["variant", "level", "share", "low", "high"]
+        header = [_what(study), "level", "share", "low", "high"]
         figures.append(_figure(name, chart, f"levels-{_file(name)}", header, table))
     return figures
 
@@ -195,15 +273,14 @@ def _failure_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
         if any(part.themes for part in parts):
             continue  # failure kinds are known by op only
         rows, table = [], []
-        for _, variant in _variants(study):
-            entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
-            shares = _failures([entry["ops"] for entry in entries], parts)
+        for _, line, variant, stage in _lines(study):
+            shares = _failures([entry["ops"] for entry in scores.entries(variant, stage)], parts)
             if shares:
-                rows.append((variant, list(shares.items())))
-                table += [[variant, kind, share] for kind, share in shares.items()]
+                rows.append((line, list(shares.items())))
+                table += [[line, kind, share] for kind, share in shares.items()]
         if rows:
             chart = share_chart(rows, title=f"Failure kinds, {name}", width=_WIDTH)
-            figures.append(_figure(name, chart, f"failures-{_file(name)}", ["variant", "kind", "share"], table))
+            figures.append(_figure(name, chart, f"failures-{_file(name)}", [_what(study), "kind", "share"], table))
     return figures
 
 
@@ -223,11 +300,13 @@ def _failures(by_seed: Sequence[Mapping[str, Any]], parts: Sequence[RangePart]) 
 
 
 def _curve_figures(study: Study, results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Reward, zero-advantage groups and verified samples by RL step; losses by tokens."""
+    """Rewards and shares by RL step; losses by tokens."""
     wanted = [
         ("rl", "reward", "Reward", "mean reward"),
         ("rl", "silent_groups", "Zero-advantage groups", "share of groups"),
+        ("rl", "answer_correct", "Right answers in training", "share of samples"),
         ("rl", "verified", "Verified samples in training", "share of samples"),
+        ("rl", "finished", "Samples that ended by themselves", "share of samples"),
         ("pretrain", "loss", "Loss of pre-training", "nats per token"),
         ("midtrain", "loss", "Loss of mid-training", "nats per token"),
     ]
@@ -243,7 +322,7 @@ def _curves(
 ) -> dict[str, str] | None:
     """One figure of means over seeds, with a line for each variant whose stage is not shared with an earlier one."""
     series, table, shown = [], [], set()
-    for style, variant in _variants(study):
+    for style, variant in enumerate(study.variants):
         keys = [keys[stage]["unit"] for keys in results["variants"][variant]["runs"].values() if stage in keys]
         curves = [results["units"][key]["curve"] for key in keys if key in results["units"]]
         if not curves or keys[0] in shown or not all(curve.get(column) for curve in curves):
@@ -299,16 +378,30 @@ def _saved(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _traces(study: Study, scores: StudyScores, most: int = 4) -> list[dict[str, Any]]:
-    """Samples of the first finished seed: of every variant a failure or, if there is none, the hardest success."""
+    """Samples of the first finished seed after the last stage, failures and the hardest successes in turn: one per
+    variant, or several of the only one."""
     chosen: list[dict[str, Any]] = []
     for variant in study.variants:
-        entries = [entry for seed in study.seeds if (entry := scores.entry(variant, seed)) is not None]
+        entries = scores.entries(variant)
         traces = [trace for trace in entries[0]["traces"] if trace["steps"]] if entries else []
         wrong = [trace for trace in traces if not trace["verified"]]
         right = sorted((trace for trace in traces if trace["verified"]), key=lambda trace: -trace["op"])
-        order = (right[:1] + wrong) if len(chosen) % 2 else (wrong[:1] + right)
-        chosen += [{**trace, "variant": variant, "parts": trace_parts(trace)} for trace in order[:1]]
+        first, second = (right, wrong) if len(chosen) % 2 else (wrong, right)
+        order = first[:1] + second[:1] + first[1:] + second[1:]
+        count = 1 if len(study.variants) > 1 else most
+        chosen += [{**trace, "variant": variant, "parts": trace_parts(trace)} for trace in order[:count]]
     return chosen[:most]
+
+
+def trace_parts(trace: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+    """(status or None, text); offsets of steps count bytes."""
+    data, parts, at = trace["completion"].encode(), [], 0
+    for step in trace["steps"]:
+        parts.append((None, data[at : step["begin"]].decode(errors="replace")))
+        parts.append((step["status"], data[step["begin"] : step["end"]].decode(errors="replace")))
+        at = step["end"]
+    parts.append((None, data[at:].decode(errors="replace")))
+    return [(status, text) for status, text in parts if text]
 
 
 def _range_text(parts: Sequence[RangePart]) -> str:

@@ -19,7 +19,7 @@ def explain_fields(cls: type[T]) -> type[T]:
 
     >>> from fastreason import Cell
     >>> Cell.__doc__.splitlines()[2:4]
-    ['Attributes:', '    op (int): Arithmetic operations, the exact difficulty.']
+    ['Attributes:', '    op (int): Number of arithmetic operations, the exact difficulty.']
     """
     sentences = _sentences(cls)
     lines = [textwrap.dedent(f"    {cls.__doc__}").strip(), "", "Attributes:"]

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import json
 import os
+import tomllib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .json_files import to_json
+from .processes import process_start, this_process
+
+# names here refer to what a process has open, which may be a regular file
+_STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes to a temporary file, flushes it and renames it, so that the path never holds a partial file.
 
-    The temporary name, NAME.new-PROCESS-RANDOM, is unique to this call; it is removed on failure.
+    The temporary name, NAME.new-MACHINE-PROCESS-START-RANDOM, is unique to this call; it is removed on failure, and
+    those of killed processes of this machine are removed by the next call. A symlink stays: its target is replaced.
+    Devices and pipes cannot be replaced and are written to directly.
     """
-    temporary = path.with_name(f"{path.name}.new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    if (path.exists() and not path.is_file() and not path.is_dir()) or path.parent in _STREAMS:
+        write(path)
+        return
+    path = Path(os.path.realpath(path))
+    prefix = f"{path.name}.new-{_machine()}-"
+    _forget_dead(path.parent, prefix)
+    process = f"{os.getpid()}-{process_start(os.getpid())}"
+    temporary = path.with_name(f"{prefix}{process}-{uuid.uuid4().hex[:8]}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         write(temporary)
@@ -27,6 +44,23 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+@functools.cache
+def _machine() -> str:
+    """Identifies the machine or container that process ids refer to."""
+    here = this_process()
+    return hashlib.sha256(f"{here['host']} {here['namespace']}".encode()).hexdigest()[:6]
+
+
+def _forget_dead(folder: Path, prefix: str) -> None:
+    """Removes the files with this prefix whose process, named behind it, is no longer running."""
+    with contextlib.suppress(FileNotFoundError):  # no such folder, or another process was faster
+        for entry in os.scandir(folder):
+            if entry.name.startswith(prefix):
+                pid, start, _ = entry.name[len(prefix) :].split("-")
+                if process_start(int(pid)) != start:
+                    os.unlink(entry)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,6 +85,18 @@ def read_whole(path: Path) -> Any:
         raise ValueError(f"{path}, line {error.lineno}: incomplete ({error.msg})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        ValueError: it is not TOML, or not UTF-8; the message names the file.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def flush(path: Path) -> None:

@@ -12,8 +12,6 @@ machines are never compared.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import threading
 import time
@@ -25,6 +23,7 @@ from typing import Any
 
 from .files import flush
 from .json_files import to_json
+from .processes import process_start, this_process
 
 BEAT_S = 5.0
 STALE_S = 120.0
@@ -57,7 +56,7 @@ class Lock:
         target = place / f"owner-{number:04d}"
         try:
             temporary.mkdir()
-            (temporary / "owner.json").write_text(to_json(_this_process()), encoding="utf-8")
+            (temporary / "owner.json").write_text(to_json(this_process()), encoding="utf-8")
             flush(temporary / "owner.json")  # so that no power failure leaves an unidentified owner
             flush(temporary)
         except FileNotFoundError:  # the previous owner has just removed the folder
@@ -92,7 +91,7 @@ class Lock:
             shutil.rmtree(trash, ignore_errors=True)
 
     def _is_ours(self) -> bool:
-        return _last_owner(self.folder.parent) == self.folder and _owner(self.folder) == _this_process()
+        return _last_owner(self.folder.parent) == self.folder and _owner(self.folder) == this_process()
 
     def _beat(self) -> None:
         count = 0
@@ -145,12 +144,12 @@ def _owner(lock: Path) -> dict[str, Any] | None:
         owner = json.loads((lock / "owner.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(owner, dict) and _this_process().keys() <= owner.keys()
+    known = isinstance(owner, dict) and this_process().keys() <= owner.keys()
     return owner if known else None
 
 
 def _is_here(owner: dict[str, Any]) -> bool:
-    here = _this_process()
+    here = this_process()
     return all(owner.get(key) == here[key] for key in ("host", "boot", "namespace"))
 
 
@@ -169,10 +168,10 @@ def _is_free(lock: Path) -> bool:
     """Whether the owner has released the lock or is dead."""
     if (lock / "released").exists():
         return True
-    owner, here = _owner(lock), _this_process()
+    owner, here = _owner(lock), this_process()
     if owner is not None:
         if _is_here(owner):
-            return _process_start(owner["pid"]) is None or _process_start(owner["pid"]) != owner["start"]
+            return process_start(owner["pid"]) is None or process_start(owner["pid"]) != owner["start"]
         if all(owner[key] == here[key] for key in ("host", "namespace")) and owner["boot"] and here["boot"]:
             return True  # this machine has been rebooted since
     # the owner is elsewhere or cannot be read
@@ -180,35 +179,3 @@ def _is_free(lock: Path) -> bool:
     if lock not in _seen or _seen[lock][0] != beat:
         _seen[lock] = (beat, now)
     return now - _seen[lock][1] > STALE_S
-
-
-def _this_process() -> dict[str, Any]:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")  # two containers may share a host name and process ids
-    return {
-        "host": platform.node(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "namespace": os.readlink(namespace) if namespace.exists() else "",
-        "pid": os.getpid(),
-        "start": _process_start(os.getpid()),
-    }
-
-
-def _process_start(pid: int) -> str | None:
-    """Distinguishes a process from a later one with the same id; None if it is not running (or a zombie)."""
-    try:
-        # the name, in parentheses, may contain anything; the state is field 3 and the start time field 22
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-    except (ProcessLookupError, PermissionError):
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"

@@ -33,10 +33,20 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self.terminated = False
+        self._raises = False
 
     def request(self) -> None:
         """Requests a stop, as Ctrl-C does."""
         self.requested = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A context in which a signal raises KeyboardInterrupt immediately: for work that can be abandoned anywhere."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
 
     def on_any_rank(self) -> bool:
         """Whether a stop was requested on any rank; all ranks must call this and get the same answer."""
@@ -47,13 +57,13 @@ class StopRequest:
         return bool(requested)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested, True
+        self.terminated = self.terminated or signum == signal.SIGTERM
+        if self._raises or (again and signum == signal.SIGINT):
+            raise KeyboardInterrupt
         if signum == signal.SIGTERM:
-            self.requested = self.terminated = True
             print("\nterminated: stopping at the next step", file=sys.stderr)
             return
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
         print("\nstopping at the next step; press Ctrl-C again to stop immediately", file=sys.stderr)
 
     @classmethod

@@ -10,10 +10,11 @@ Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
@@ -130,6 +131,23 @@ class Rollout:
 
     def __repr__(self) -> str:
         return f"Rollout({self.model!r}, {self.tokenizer!r}, backend={self.backend!r})"
+
+    def check_memory(self, prompt: int, max_new_tokens: int, n: float = math.inf) -> None:
+        """Checks that `kv_memory_mb` holds at least one of n samples of a prompt of so many tokens, without computing.
+
+        Raises:
+            ValueError: it does not.
+        """
+        capacity = min(max_new_tokens, self.model.config.max_position_embeddings - prompt)
+        of_slot, of_prompt = (TorchDecoding.kv_bytes(self.model, tokens) for tokens in (capacity, prompt))
+        if of_slot + of_prompt + of_prompt / n > self.kv_memory_mb * 1e6:
+            self._refuse_memory(prompt, capacity, of_slot + 2 * of_prompt)
+
+    def _refuse_memory(self, prompt: int, capacity: int, wanted_bytes: float) -> NoReturn:
+        raise ValueError(
+            f"generate: kv_memory_mb = {self.kv_memory_mb:g} is not enough for one prompt of {prompt} tokens and "
+            f"{capacity} new ones, which need {wanted_bytes / 1e6:.3g}"
+        )
 
     def generate(
         self,
@@ -268,10 +286,7 @@ class Rollout:
         group = max(1, min(group, slots))
         slots -= slots % group
         if slots < 1:
-            raise ValueError(
-                f"generate: kv_memory_mb = {self.kv_memory_mb:g} is not enough for one prompt of {longest} tokens and "
-                f"{capacity} new ones, which need {(of_slot + 2 * of_prompt) / 1e6:.3g}"
-            )
+            self._refuse_memory(longest, capacity, of_slot + 2 * of_prompt)
         memory = PromptMemory(budget - slots * of_slot, kv_bytes)
         if in_core:
             assert self._core is not None

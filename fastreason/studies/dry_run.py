@@ -37,7 +37,6 @@ from ..training.row_batches import count_targets
 from ..training.supervised import supervised_loss
 from ..training.supervised_settings import SupervisedSettings
 from .preflight import preflight
-from .recipe import Recipe
 from .run_study import parse_shard, part_of
 from .study import Study
 from .work_units import Unit, distinct_units, mixtures_of, study_runs
@@ -146,12 +145,6 @@ def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: 
         return _plan(title, distinct_units(runs), users, jobs, rates)
     finally:
         torch.set_num_threads(threads_before)
-
-
-def plan_recipe(recipe: Recipe) -> Plan:
-    """Plans the stages of a run."""
-    study = Study(name=recipe.name, seeds=[recipe.seed], variants={"run": recipe})
-    return plan_study(study)
 
 
 def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int, rates: Rates | None) -> Plan:

@@ -1,14 +1,17 @@
 """Checks before the first step of a run or study, so that nothing fails late that could fail immediately.
 
 Every optimizer, stream, reward, prompt source and sampler is built once, the packages of trackers and writers are
-looked up, and the lengths of prompts and documents are compared with the model's positions and the rows of a step.
-Lengths are those of the problems that a stage will draw, up to MOST per mixture; beyond that, and for adaptive
-curricula, they are a sample.
+looked up, and the lengths of prompts and documents are compared with the model's positions, the rows of a step and the
+memory for keys and values.
+
+Lengths are exact: they are those of every problem that a stage may draw, however its rows are packed, up to MOST per
+mixture. This costs some thousandths of the stage: drawing makes 17 to 40 million tokens/s per core. Where it is unknown
+what a stage will draw (a limit in seconds, an adaptive curriculum), a SAMPLE is checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,12 @@ from ..evaluation.evaluate import EvaluateSettings, streams_of
 from ..evaluation.sample_files import require_pyarrow
 from ..evaluation.samplers import RolloutSampler
 from ..model.decoder import Decoder
+from ..model.flop import block_weights
 from ..rl.loop import PolicySettings, stage_reward
 from ..rl.prompts import stage_prompts
 from ..runtime import distributed
 from ..runtime.trackers import require_tracker
+from ..sampling.rollout import Rollout
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
@@ -30,8 +35,10 @@ from ..training.row_batches import check_rows
 from ..training.supervised_settings import SupervisedSettings
 from .recipe import Recipe
 
-MOST = 16_384
+MOST = 1 << 20
 """Number of problems per mixture whose lengths are checked."""
+SAMPLE = 1 << 14
+"""The same where the number of problems that a stage draws is unknown."""
 _BLOCK = 1024
 
 
@@ -89,16 +96,20 @@ def _check_supervised(
     rows = settings.rows or distributed.world_size()
     check_rows(rows, settings.rows, stage)
     length, positions = settings.batch_tokens // rows, model.config.max_position_embeddings
-    share_before = 0.0
-    streams = []
-    for phase, mixture in zip(settings.phases, settings.mixtures, strict=True):
-        share, share_before = phase.until - share_before, phase.until
-        streams.append((TaskStream(mixture, seed=seed, split="train"), _documents(settings, share)))
+    tokens = _most_tokens(settings, model)
+    begin, streams = 0, []
+    for share, mixture in zip(_shares(settings), settings.mixtures, strict=True):
+        row_tokens = None if tokens is None else share * tokens / rows + settings.accumulate * length
+        # of a limit in samples: no row has twice as many as another
+        most = 2 * int(share * settings.limit.amount) if settings.limit.unit == "samples" else SAMPLE
+        streams.append((TaskStream(mixture, seed=seed, split="train"), rows, row_tokens, most))
     if settings.validate_every:
         validation = TaskStream(settings.mixtures[-1], seed=0, split="val")
-        streams.append((validation, lambda documents, tokens: tokens >= settings.validation_tokens))
-    for stream, is_enough in streams:
-        for first, sizes, _ in _lengths(stream, tokenizer, is_enough):
+        streams.append((validation, 1, float(settings.validation_tokens), SAMPLE))
+    for stream, in_rows, row_tokens, most in streams:
+        if stream.split == "val":
+            begin = 0
+        for first, sizes in _documents(stream, tokenizer, begin, in_rows, row_tokens, most):
             worst = int(sizes.argmax())
             what = f"problem {first + worst} of split {stream.split} has a document of {sizes[worst]} tokens"
             if sizes[worst] > length:
@@ -109,17 +120,43 @@ def _check_supervised(
                 raise ValueError(
                     f"{what}, but the model has only {positions} positions (model.max_position_embeddings)"
                 )
+        begin = first + len(sizes)
 
 
-def _documents(settings: SupervisedSettings, share: float) -> Callable[[int, int], bool]:
-    """Returns a test whether a phase draws at most so many documents and tokens."""
+def _shares(settings: SupervisedSettings) -> list[float]:
+    """The share of each phase in the stage."""
+    untils = [phase.until for phase in settings.phases]
+    return [until - before for before, until in zip([0.0, *untils], untils, strict=False)]
+
+
+def _most_tokens(settings: SupervisedSettings, model: Decoder) -> float | None:
+    """Upper bound of the tokens a stage trains on, None if unbounded; a token costs at least the FLOP of the blocks."""
     limit = settings.limit
+    if limit.unit == "flop":
+        return limit.amount / (6.0 * block_weights(model.config))
+    return limit.amount if limit.unit == "tokens" else None
 
-    def is_enough(documents: int, tokens: int) -> bool:
-        used = {"tokens": tokens, "samples": documents}.get(limit.unit, 0)
-        return used >= share * limit.amount
 
-    return is_enough
+def _documents(
+    stream: TaskStream, tokenizer: Tokenizer, begin: int, rows: int, row_tokens: float | None, most: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (first problem, tokens of the documents) by block, for all problems that any row may reach.
+
+    Row r reads problems r, r + rows, ... and continues from there in the next phase. So no row passes the problem at
+    which every row has `row_tokens` tokens since `begin`, the last problem that any row can start the phase with;
+    without a number of tokens, `most` problems from there are checked.
+    """
+    found, first = np.zeros(rows), 0
+    while first < MOST:
+        _, cu_seqlens, _ = stream.encoded(first, _BLOCK, tokenizer)
+        sizes = np.diff(cu_seqlens)
+        yield first, sizes
+        index = np.arange(first, first + _BLOCK)
+        behind = index >= begin
+        np.add.at(found, index[behind] % rows, sizes[behind])
+        first += _BLOCK
+        if first >= begin + most if row_tokens is None else found.min() >= row_tokens:
+            return
 
 
 def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer, seed: int) -> None:
@@ -128,11 +165,13 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
     mixture, positions = Mixture.from_dict(settings.mixture), model.config.max_position_embeddings
     if settings.curriculum != "fixed":  # it may end up drawing from a single cell
         mixture = Mixture(dict.fromkeys(mixture.weights, 1.0))
-    most = MOST
-    if settings.limit.unit == "samples":
+    most = SAMPLE
+    if settings.limit.unit == "samples" and settings.curriculum == "fixed":
         most = settings.parts.max_draws * max(1, int(settings.limit.amount // settings.samples)) + settings.prompts
     stream = TaskStream(mixture, seed=seed, split="rl")
-    for first, _, prompts in _lengths(stream, tokenizer, lambda documents, _: documents >= most):
+    engine, longest = Rollout(model, tokenizer), 0
+    for first in range(0, min(most, MOST), _BLOCK):
+        _, _, prompts = stream.encoded(first, _BLOCK, tokenizer)
         worst = int(prompts.argmax())
         if prompts[worst] >= positions:
             cell = stream[first + worst].cells[0]
@@ -141,13 +180,5 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
                 f"{cell.depth}) has {prompts[worst]} tokens, but the model has only {positions} positions "
                 "(model.max_position_embeddings); use smaller problems, as with max_sentences, or more positions"
             )
-
-
-def _lengths(stream: TaskStream, tokenizer: Tokenizer, is_enough: Callable[[int, int], bool]) -> Any:
-    """Yields (first problem, tokens of the documents, tokens of their prompts) by block, until `is_enough`."""
-    documents, tokens = 0, 0
-    while documents < MOST and not is_enough(documents, tokens):
-        _, cu_seqlens, prompts = stream.encoded(documents, _BLOCK, tokenizer)
-        sizes = np.diff(cu_seqlens)
-        yield documents, sizes, prompts
-        documents, tokens = documents + _BLOCK, tokens + int(sizes.sum())
+        longest = max(longest, int(prompts[worst]))
+    engine.check_memory(longest, settings.max_new_tokens, settings.samples)

@@ -200,7 +200,7 @@ def _with_base(source: str, *above: str) -> dict[str, Any]:
     """A recipe's file over its base, of which all is taken but what a study asks: variants, claims and `about`."""
     try:
         values = tomllib.loads(_recipe_text(source))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {source}: {error}") from None
     base = values.pop("base", None)
     if base is None:

@@ -24,7 +24,7 @@ def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[
 
 
 _CURVES = {
-    "rl": ("reward", "silent_groups", "answer_correct", "verified"),
+    "rl": ("reward", "silent_groups", "answer_correct", "verified", "finished"),
     "pretrain": ("loss",),
     "midtrain": ("loss",),
 }
@@ -36,7 +36,11 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
     Returns:
         {"study": name, "size", "seeds", "code", "machine", "finished": bool,
         "variants": {NAME: {"note", "samples", "runs": {SEED: {STAGE: {"unit": key, "evaluation": key}}}}},
-        "units": {KEY: what the unit took, and its curve}, "scores": {KEY: what `evaluate` returned}, "claims": [...]}
+        "units": {KEY: what the unit took, its curve and warnings}, "scores": {KEY: what `evaluate` returned},
+        "claims": [...]}
+
+        Of a single run, instead of "scores", {"recipe": name, "seed", "ranges": {"in-distribution", "edge": ops},
+        "stages": {STAGE: what `evaluate` returned}, "seconds", "tokens", "evaluation_seconds": {STAGE: number}}
     """
     results: dict[str, Any] = {"study": study.name, "size": study.size, "seeds": study.seeds, "about": study.about}
     results |= {"code": code_version(), "machine": describe_machine(), "variants": {}, "units": {}, "scores": {}}
@@ -56,19 +60,84 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
         done["machine"] = {name: done["machine"].get(name) for name in ("cpu", "gpu", "threads")}
         results["units"][unit.key] = {"kind": unit.kind, "seed": unit.seed, **done}
         if unit.kind in _CURVES:
-            results["units"][unit.key]["curve"] = _curve(stages / unit.key / "metrics.jsonl", unit.kind)
+            lines = MetricsLog(stages / unit.key / "metrics.jsonl").read()
+            warnings = [{"step": line["step"], "text": text} for line in lines for text in line.get("warnings", ())]
+            results["units"][unit.key] |= {"curve": _curve(lines, unit.kind), "warnings": warnings}
     results["finished"] = len(results["units"]) == len(units)
     results["claims"] = [_claim(claim, study, results) for claim in study.claims]
-    return results
+    return results | _by_stage(study, results) if study.is_run else results
 
 
-def _curve(path: Path, kind: str) -> dict[str, list[float]]:
+def _by_stage(study: Study, results: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a single run by stage; takes the scores out of `results`."""
+    ((name, recipe),), (seed,) = study.variants.items(), study.seeds
+    units, scores = results["units"], results.pop("scores")
+    keys = results["variants"][name]["runs"][str(seed)]
+    done = {stage: (key["unit"], key["evaluation"]) for stage, key in keys.items() if key["evaluation"] in scores}
+    return {
+        "recipe": recipe.name,
+        "seed": seed,
+        "ranges": {"in-distribution": recipe.in_distribution, "edge": recipe.edge},
+        "stages": {stage: scores[evaluation] for stage, (_, evaluation) in done.items()},
+        "seconds": {stage: round(units[unit]["seconds"], 3) for stage, (unit, _) in done.items()},
+        "tokens": {stage: units[unit]["tokens"] for stage, (unit, _) in done.items()},
+        "evaluation_seconds": {stage: units[evaluation]["seconds"] for stage, (_, evaluation) in done.items()},
+    }
+
+
+def scores_by_stage(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The results of `evaluate` for the first variant, by stage and finished seed."""
+    runs = next(iter(results["variants"].values()))["runs"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for keys in runs.values():
+        for stage, key in keys.items():
+            scores = _scores(results, stage, key)
+            found.setdefault(stage, []).extend([] if scores is None else [scores])
+    return found
+
+
+def graph_parts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Verified pass@k of problems with seen and with unseen graphs for the first variant.
+
+    Returns:
+        One {"stage", "kind": training or rl, "part": seen or unseen, "bound", "ops": {OP: (problems, {K: share})}} per
+        stage, kind and part. Shares are means over the problems of all finished seeds; an op without any is left out.
+    """
+    rows = []
+    for stage, by_seed in scores_by_stage(results).items():
+        for kind in ("training", "rl"):
+            splits = [scores["graphs"][kind] for scores in by_seed if kind in scores.get("graphs", {})]
+            for part in ("seen", "unseen") if splits else ():
+                ops = {}
+                for op in splits[0]["ops"]:
+                    entries = [split["ops"][op][part] for split in splits if part in split["ops"][op]]
+                    if problems := sum(entry["problems"] for entry in entries):
+                        ops[op] = (problems, _pooled(entries, problems))
+                bounds = {split["bound"] for split in splits}
+                bound = bounds.pop() if len(bounds) == 1 else "about"
+                rows.append({"stage": stage, "kind": kind, "part": part, "bound": bound, "ops": ops})
+    return rows
+
+
+def _pooled(entries: Sequence[Mapping[str, Any]], problems: int) -> dict[str, float]:
+    """Verified pass@k over the problems of all entries, `problems` in total."""
+    shares = entries[0]["verified"]
+    return {k: sum(entry["problems"] * entry["verified"][k] for entry in entries) / problems for k in shares}
+
+
+def _scores(results: Mapping[str, Any], stage: str, keys: Mapping[str, str]) -> dict[str, Any] | None:
+    scores: dict[str, Any] | None
+    scores = results["stages"].get(stage) if "stages" in results else results["scores"].get(keys["evaluation"])
+    return scores
+
+
+def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, list[float]]:
     """Columns of metrics.jsonl, smoothed to 60 points."""
-    lines, x = MetricsLog(path).read(), "step" if kind == "rl" else "tokens"
+    x = "step" if kind == "rl" else "tokens"
     columns: dict[str, list[float]] = {}
     for name in _CURVES[kind]:
-        points = smooth([(line[x], line[name]) for line in lines if name in line])
-        columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.4g}") for _, y in points]}
+        if points := smooth([(line[x], line[name]) for line in lines if name in line]):
+            columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.4g}") for _, y in points]}
     return columns
 
 
@@ -113,8 +182,13 @@ class StudyScores:
     def entry(self, variant: str, seed: int, stage: str | None = None) -> dict[str, Any] | None:
         """The result of `evaluate` after a stage (None: the last), if finished."""
         keys = self.results["variants"][variant]["runs"][str(seed)]
-        key = keys[stage if stage is not None else list(keys)[-1]]["evaluation"]
-        return self.results["scores"].get(key)
+        stage = stage if stage is not None else list(keys)[-1]
+        return _scores(self.results, stage, keys[stage])
+
+    def entries(self, variant: str, stage: str | None = None) -> list[dict[str, Any]]:
+        """`entry` of the seeds that are finished."""
+        found = [self.entry(variant, seed, stage) for seed in self.study.seeds]
+        return [entry for entry in found if entry is not None]
 
     def cells(self, variant: str, seed: int, name: str, metric: str, k: int, stage: str | None = None) -> Cells | None:
         """The values of the problems of a range, from `cells_of`; None if not finished."""

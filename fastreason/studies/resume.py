@@ -1,4 +1,4 @@
-"""What may change when a run or study is resumed: settings that do not affect results, and stages that have not begun.
+"""What may change when a study is resumed: settings that do not affect results, and stages that have not begun.
 
 Every accepted change is printed with its old and new value; the first that is not accepted is an error.
 """
@@ -6,12 +6,12 @@ Every accepted change is printed with its old and new value; the first that is n
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..text.tokenizer import Tokenizer
-from .recipe import STAGES, Recipe
+from .recipe import STAGES
 from .study import Study
 
 CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep", "metrics"}
@@ -20,42 +20,44 @@ _EVALUATED = ("evaluate", "in_distribution", "edge")
 _NOTHING = "nothing"
 
 
-def check_run(folder: Path, before: Recipe, now: Recipe) -> None:
-    """Checks that the run in `folder` can be resumed with the recipe `now`.
+def check_study(folder: Path, before: Study, now: Study, begun: Mapping[str, list[str]]) -> None:
+    """Checks that the study in `folder` can be resumed as it is `now`.
 
+    Args:
+        begun: the stages of each variant that have begun with any seed, and "evaluate" if one was evaluated.
     Raises:
         ValueError: a stage that has begun, or something it depends on, would change.
     """
-    begun = [stage for stage in STAGES if _has_begun(folder / "checkpoints" / stage)]
-    if (folder / "results.json").exists():
-        begun.append("evaluate")
-    _check(folder, before.to_dict(), now.to_dict(), lambda name: _may_change(name, begun))
-    if begun:
-        _check_vocabulary(folder, Tokenizer.for_mixtures(before.mixtures()), Tokenizer.for_mixtures(now.mixtures()))
-
-
-def check_study(folder: Path, before: Study, now: Study, begun: Mapping[str, list[str]]) -> None:
-    """The same for a study; `begun`: the stages of each variant that have begun with any seed."""
-
-    def may_change(name: str) -> bool:
-        part, _, rest = name.partition(".")
-        if part != "variants":
-            return False
-        # a name may contain dots
-        variant = max((v for v in begun if rest.startswith(v + ".")), key=len, default=None)
-        return variant is not None and _may_change(rest[len(variant) + 1 :], begun[variant])
-
-    _check(folder, before.to_dict(), now.to_dict(), may_change)
+    # the fields of a single variant are named as in its recipe
+    prefix = f"variants.{next(iter(before.variants))}." if len(before.variants) == 1 else ""
+    found = differences(before.to_dict(), now.to_dict())
+    changes = [(name.removeprefix(prefix), name, old, new) for name, old, new in found]
+    changes.sort(key=lambda change: (change[0] != "name", change[0]))
+    for shown, name, old, new in changes:
+        if any(begun.values()) and not _may_change(name, begun):
+            raise ValueError(
+                f"run: {folder} was started with another recipe; the first field that differs is {shown}: it was "
+                f"{old}, now it is {new}"
+            )
+    for shown, _, old, new in changes:
+        print(f"run: {shown} was {old}, now it is {new}", file=sys.stderr)
     if any(begun.values()):
         _check_vocabulary(folder, Tokenizer.for_mixtures(before.mixtures()), Tokenizer.for_mixtures(now.mixtures()))
 
 
-def _has_begun(checkpoint: Path) -> bool:
-    return checkpoint.exists() or checkpoint.with_name(checkpoint.name + ".old").exists()
+def _may_change(name: str, begun: Mapping[str, list[str]]) -> bool:
+    """Whether a field of a study may change after these stages of its variants have begun."""
+    part, _, rest = name.partition(".")
+    if part == "ranges":
+        return not any("evaluate" in stages for stages in begun.values())
+    # a name may contain dots
+    variant = max((v for v in begun if rest.startswith(v + ".")), key=len, default=None)
+    if part != "variants" or variant is None:
+        return False
+    return _may_change_in_recipe(rest[len(variant) + 1 :], begun[variant])
 
 
-def _may_change(name: str, begun: list[str]) -> bool:
-    """Whether a field of a recipe may change after these stages have begun."""
+def _may_change_in_recipe(name: str, begun: list[str]) -> bool:
     first, last = name.split(".")[0], name.split(".")[-1]
     if last in CHANGES_NO_RESULT or not begun:
         return True
@@ -63,18 +65,6 @@ def _may_change(name: str, begun: list[str]) -> bool:
         return "evaluate" not in begun
     # later stages depend on a stage
     return first in STAGES and not set(STAGES[STAGES.index(first) :]) & set(begun)
-
-
-def _check(folder: Path, before: dict[str, Any], now: dict[str, Any], may_change: Callable[[str], bool]) -> None:
-    changes = sorted(differences(before, now))
-    for name, old, new in changes:
-        if not may_change(name):
-            raise ValueError(
-                f"run: {folder} was started with another recipe; the first field that differs is {name}: it was "
-                f"{old}, now it is {new}"
-            )
-    for name, old, new in changes:
-        print(f"run: {name} was {old}, now it is {new}", file=sys.stderr)
 
 
 def _check_vocabulary(folder: Path, before: Tokenizer, now: Tokenizer) -> None:

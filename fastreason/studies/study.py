@@ -1,5 +1,7 @@
 """A study: variants of a recipe, seeds, and the claims it tests.
 
+A recipe without variants is a study of one variant, itself, with its own seed; one variant with one seed is a run.
+
     name = "mine"
     seeds = [0, 1, 2]
     [[variants]]                     # the recipe with fields replaced
@@ -26,18 +28,19 @@ With `compute = "1e6 tokens"`, a variant's `beta` splits that between mid-traini
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 
+from ..evaluation.op_ranges import parse_range
+from ..runtime.files import read_toml
 from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
-from .recipe import STAGES, Recipe, check_name, merge, read_recipe, validated, without_none
+from .recipe import STAGES, Recipe, check_name, merge, read_recipe, recipe_from_dict, validated, without_none
 
 # fields of the study, not of the recipe that its variants start from
 _STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
@@ -136,8 +139,10 @@ class Study:
         if not self.variants:
             raise ValueError("study: must have at least one variant")
         for name in self.variants:
-            if not re.fullmatch(r"[\w.+-]+", name):
-                raise ValueError(f"study: the name of a variant must be of letters, digits and . + - _, got {name!r}")
+            if not re.fullmatch(r"[\w.+ -]+", name):
+                raise ValueError(
+                    f"study: the name of a variant must be of letters, digits, spaces and . + - _, got {name!r}"
+                )
         if len({claim.name for claim in self.claims}) < len(self.claims):
             raise ValueError(f"study: claims must have distinct names, got {[claim.name for claim in self.claims]}")
         for claim in self.claims:
@@ -160,6 +165,16 @@ class Study:
             if missing := sorted({op for part in self.ranges[claim.range] for op in part.op} - evaluated):
                 raise ValueError(f"claims: {claim.name}: op {missing[0]} of {claim.range!r} is not evaluated")
 
+    @classmethod
+    def of(cls, recipe: Recipe) -> Study:
+        """The study whose only variant is this recipe, with its own seed and the ranges of its evaluation."""
+        return cls(recipe.name, [recipe.seed], {recipe.name: recipe}, ranges=_ranges_of(recipe))
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is one run: one variant with one seed."""
+        return len(self.variants) == len(self.seeds) == 1
+
     def mixtures(self) -> list[Mixture]:
         """All mixtures of all variants, which share one vocabulary so that stages can be shared."""
         return [mixture for recipe in self.variants.values() for mixture in recipe.mixtures()]
@@ -174,12 +189,16 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> Study:
         """Loads a file written by `save`."""
-        return validated(cls, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return validated(cls, read_toml(path), str(path))
 
 
-def is_study(name_or_path: str | Path, size: str | None = None) -> bool:
-    """Whether a recipe has variants."""
-    return "variants" in read_recipe(name_or_path, size=size)
+def _ranges_of(recipe: Recipe) -> dict[str, list[RangePart]]:
+    """What the recipe calls in-distribution, edge or otherwise, or else all ops that it evaluates."""
+    ops = Mixture.from_dict(recipe.evaluate.mixture).ops
+    named = recipe.evaluation_ranges() or {"all ops": {",".join(map(str, ops)): 1.0}}
+    return {
+        name: [RangePart(parse_range(text), weight) for text, weight in parts.items()] for name, parts in named.items()
+    }
 
 
 def load_study(
@@ -188,42 +207,45 @@ def load_study(
     *,
     size: str | None = None,
     seeds: list[int] | None = None,
+    change: Callable[[Recipe], Recipe] | None = None,
 ) -> Study:
-    """Loads a study from a recipe with variants.
+    """Loads a study from a recipe that ships or a TOML file.
 
     Args:
         name_or_path: one of `available_recipes()` or a path that ends in .toml.
         overrides: values by dotted name for the recipe that all variants start from; variants take precedence.
         size: one of the recipe's `sizes`, if it has any.
         seeds: replace those of the recipe.
+        change: applied to the recipe that all variants start from.
     Raises:
-        ValueError: there is no such recipe, it has no variants, or a field is unknown or has the wrong type or range.
+        ValueError: there is no such recipe, or a field is unknown or has the wrong type or range.
     """
     values, source = read_recipe(name_or_path, overrides, size), str(name_or_path)
-    if "variants" not in values:
-        raise ValueError(f"recipe {source}: it has no variants; load it with load_recipe")
-    variants = values["variants"]
-    if not isinstance(variants, list) or not all(isinstance(v, Mapping) and "name" in v for v in variants):
-        raise ValueError(f"recipe {source}: variants must be tables with a name, as in [[variants]]")
-    base = _base(values)
+    base = {name: value for name, value in values.items() if name not in _STUDY_ONLY}
     study: dict[str, Any] = {name: values[name] for name in ("name", "about", "ranges") if name in values}
     study["claims"] = [{"k": values["k"], **claim} if "k" in values else claim for claim in values.get("claims", [])]
-    study |= {"seeds": seeds if seeds is not None else values.get("seeds", [0]), "size": size}
-    study["notes"] = {variant["name"]: variant.get("note", "") for variant in variants}
-    try:
-        study["variants"] = {v["name"]: _variant(base, v, values.get("compute")) for v in variants}
-    except ValueError as error:
-        raise ValueError(f"recipe {source}: {error}") from None
+    if change is not None or "variants" not in values:
+        recipe = recipe_from_dict(base, source)
+        recipe = recipe if change is None else change(recipe)
+        base = recipe.to_dict()
+    if "variants" in values:
+        study |= _variants(values, base, source)
+    else:
+        study = {"ranges": _ranges_of(recipe), **study, "name": recipe.name, "variants": {recipe.name: recipe}}
+    study |= {"seeds": values.get("seeds", [base.get("seed", 0)]) if seeds is None else seeds, "size": size}
     return validated(Study, study, source)
 
 
-def study_base(name_or_path: str | Path, size: str | None = None) -> dict[str, Any]:
-    """The values of the recipe that all variants start from."""
-    return _base(read_recipe(name_or_path, size=size))
-
-
-def _base(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in _STUDY_ONLY}
+def _variants(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Variants and notes of a recipe that has variants."""
+    variants = values["variants"]
+    if not isinstance(variants, list) or not all(isinstance(v, Mapping) and "name" in v for v in variants):
+        raise ValueError(f"recipe {source}: variants must be tables with a name, as in [[variants]]")
+    try:
+        recipes = {v["name"]: _variant(base, v, values.get("compute")) for v in variants}
+    except ValueError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+    return {"variants": recipes, "notes": {variant["name"]: variant.get("note", "") for variant in variants}}
 
 
 def _variant(base: Mapping[str, Any], variant: Mapping[str, Any], compute: str | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The stages of a study as units of work, each named by a hash of everything that determines its result.
 
     STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, graphs.npz, done.json, owner-0001/
-    STAGES/evaluate-77ab01c9d2ee/   unit.json, done.json, owner-0001/
+    STAGES/evaluate-77ab01c9d2ee/   unit.json, samples/ if they are kept, done.json, owner-0001/
 
 The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the
 preceding unit, and the code. So variants, and studies with a common folder, share identical units and nothing else. The
@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,9 @@ _ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel"}
 # subpackages and modules that only show, select or start; all others may affect results
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),
-    *(
-        "tasks/graph_census.py",
-        "tasks/capture_recapture.py",
-        "tasks/graph_svg.py",
-        "runtime/folder_lock.py",
-        "runtime/machine.py",
-        "runtime/trackers.py",
-    ),
+    *("tasks/graph_census.py", "tasks/capture_recapture.py", "tasks/graph_svg.py"),
+    *("runtime/folder_lock.py", "runtime/machine.py", "runtime/processes.py"),
+    "runtime/trackers.py",
 )
 
 
@@ -76,6 +71,14 @@ class Unit:
     """The unit whose weights it starts from; None: new weights."""
     device: distributed.Device = "auto"
     """Device, as in the recipe. The device that auto selects is not part of the name, so that machines can share."""
+    run: str = ""
+    """Name of the first run that includes it, used by trackers."""
+
+    @property
+    def title(self) -> str:
+        """Name for progress messages."""
+        what = self.kind if self.before is None or self.kind != "evaluate" else f"evaluation after {self.before.kind}"
+        return f"{self.run}: {what}"
 
     @cached_property
     def determined_by(self) -> dict[str, Any]:
@@ -128,11 +131,13 @@ def study_runs(study: Study) -> list[Run]:
 def _run(study: Study, variant: str, seed: int, tokenizer: Tokenizer) -> Run:
     recipe = study.variants[variant]
     model = recipe.model.config(len(tokenizer))
+    title = study.name if study.is_run else f"{study.name}, {variant}, seed {seed}"
+    scored = replace(recipe.evaluate, ranges=recipe.evaluation_ranges())
     stages: dict[str, tuple[Unit, Unit]] = {}
     before = None
     for name in recipe.stages:
-        before = Unit(name, getattr(recipe, name), model, seed, tokenizer, before, recipe.device)
-        stages[name] = (before, Unit("evaluate", recipe.evaluate, model, seed, tokenizer, before, recipe.device))
+        before = Unit(name, getattr(recipe, name), model, seed, tokenizer, before, recipe.device, title)
+        stages[name] = (before, Unit("evaluate", scored, model, seed, tokenizer, before, recipe.device, title))
     return Run(variant, seed, stages)
 
 
@@ -164,19 +169,22 @@ def evaluated_themes(settings: EvaluateSettings) -> dict[int, set[str]]:
 
 def distinct_units(runs: list[Run]) -> list[Unit]:
     """All distinct units, each after its predecessor."""
-    return list({unit.key: unit for run in runs for unit in run.units}.values())
+    units: dict[str, Unit] = {}
+    for run in runs:
+        for unit in run.units:
+            units.setdefault(unit.key, unit)
+    return list(units.values())
 
 
 def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> None:
-    """Completes a unit, from its last checkpoint if there is one, and writes `done.json`.
+    """Completes a unit, from its last checkpoint if there is one, and writes `done.json`. All ranks call it.
 
     Raises:
         Interrupted, KeyboardInterrupt: `stop` was requested; a later call continues.
         FloatingPointError, OSError: see `supervised.train`.
     """
     folder = stages / unit.key
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
+    _write(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
     model = Decoder(unit.model)
     if unit.before is None:
         model.reset_parameters(unit.seed)
@@ -186,17 +194,26 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     started = time.perf_counter()
     if isinstance(unit.settings, EvaluateSettings):
         files = folder / "samples" if unit.settings.files else None
+        name = f"eval {unit.before.kind}" if unit.before is not None else "eval"
         seen = _seen(unit, stages)
         scores = evaluate(
-            model, unit.tokenizer, unit.settings, seed=unit.seed, name=unit.key, stop=stop, out=files, seen=seen
+            model, unit.tokenizer, unit.settings, seed=unit.seed, name=name, stop=stop, out=files, seen=seen
         )
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
     else:
-        with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.key)) as log:
+        with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.run)) as log:
             progress = _train(unit, model, folder / "checkpoint", log, stop)
         done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
     done["machine"] = describe_machine()
-    write_text(folder / "done.json", to_json(done) + "\n")
+    _write(folder / "done.json", to_json(done) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """By rank 0; the others wait until it stands."""
+    with distributed.together():
+        if distributed.is_main():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
 
 
 def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
@@ -207,7 +224,8 @@ def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
         assert not isinstance(before.settings, EvaluateSettings)
         place = stages / before.key
         progress = load_progress(place / "checkpoint")
-        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, place / "graphs.npz")))
+        cache = place / "graphs.npz" if distributed.is_main() else None
+        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, cache)))
         before = before.before
     return seen_by(found)
 

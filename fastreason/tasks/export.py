@@ -17,7 +17,6 @@ a shard describes their content; a folder with something else is rejected.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import textwrap
 from abc import ABC, abstractmethod
@@ -28,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.files import write_whole
+from ..runtime.files import read_whole, write_whole
+from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
 from ..text.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ def read_tokens(header: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     Returns:
         tokens [N], cu_seqlens int64 [documents + 1], prompt_lengths int32 [documents].
     """
-    facts = json.loads(Path(header).read_text(encoding="utf-8"))
+    facts = read_whole(Path(header))
     tokens = np.load(Path(header).with_suffix(".npy"), mmap_mode="r")
     return tokens, np.array(facts["cu_seqlens"]), np.array(facts["prompt_lengths"], dtype=np.int32)
 
@@ -106,7 +106,7 @@ class _Export(ABC):
 
     @abstractmethod
     def size_of(self, place: Path) -> int:
-        """The number of problems in a complete part."""
+        """The number of problems in a part; 0 if it is damaged, so that it is written again."""
 
     def write(self, count: int) -> int:
         if count < 1:
@@ -114,6 +114,11 @@ class _Export(ABC):
         # problems of this shard
         size = max(0, -(-(count - self.problems.rank) // self.problems.world_size))
         self.folder.mkdir(parents=True, exist_ok=True)
+        with held(self.folder / f".lock-{self.name}", f"generate: shard {self.name} of {self.folder}"):
+            self._write(size)
+        return size
+
+    def _write(self, size: int) -> None:
         self._claim()
         begins = range(0, size, self.part)
         self._refuse_longer(len(begins), size)
@@ -124,7 +129,6 @@ class _Export(ABC):
                 end = min(begin + self.part, size)
                 self.write_part(self._place(begin // self.part), begin, end)
                 bar.update(end - begin)
-        return size
 
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common to write to the same folder; the first rows stand for the problems."""
@@ -148,7 +152,7 @@ class _Export(ABC):
             if others := sorted(self.folder.glob(f"{self.name}-*")):
                 raise ValueError(f"generate: {others[0]} exists without {path.name}; use an empty folder")
             write_whole(path, lambda file: file.write_text(to_json(identity, indent=1) + "\n", encoding="utf-8"))
-        elif json.loads(path.read_text(encoding="utf-8")) != identity:
+        elif read_whole(path) != identity:
             raise ValueError(f"generate: {path} belongs to another mixture, seed, split, format or tokenizer")
 
     def _place(self, number: int) -> Path:
@@ -192,7 +196,10 @@ class _Parquet(_Export):
         write_whole(place.with_suffix(".parquet"), lambda file: self.parquet.write_table(table, file))
 
     def size_of(self, place: Path) -> int:
-        return self.parquet.read_metadata(place.with_suffix(".parquet")).num_rows
+        try:
+            return self.parquet.read_metadata(place.with_suffix(".parquet")).num_rows
+        except (ValueError, OSError):  # damaged
+            return 0
 
 
 class _Tokens(_Export):
@@ -236,7 +243,12 @@ class _Tokens(_Export):
         write_whole(place.with_suffix(".json"), lambda file: file.write_text(to_json(facts), encoding="utf-8"))
 
     def size_of(self, place: Path) -> int:
-        return len(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["prompt_lengths"])
+        try:
+            tokens, _, prompt_lengths = read_tokens(place.with_suffix(".json"))
+            facts = read_whole(place.with_suffix(".json"))
+        except (ValueError, OSError, EOFError, KeyError, TypeError):  # damaged
+            return 0
+        return len(prompt_lengths) if len(tokens) == facts["num_tokens"] else 0
 
 
 FORMATS = ("jsonl", "parquet", "tokens")
@@ -286,13 +298,25 @@ def write_jsonl(stream: TaskStream, path: str | Path, count: int, *, shard: int 
             f"generate: must have count >= 1 and 0 <= shard < num_shards, got {count}, {shard} and {num_shards}"
         )
     path, indices = Path(path), np.arange(shard, count, num_shards)
-    done = _whole_lines(path, stream, indices)
+    real = Path(os.path.realpath(path))
+    # devices and pipes cannot be continued and need no lock; a missing folder is the error of opening the file
+    if (path.exists() and not path.is_file()) or not real.parent.is_dir():
+        _append(stream, path, indices, 0)
+        return len(indices)
+    with held(real.with_name(f".{real.name}.lock"), f"generate: {path}"):
+        _append(stream, path, indices, _whole_lines(path, stream, indices))
+    return len(indices)
+
+
+def _append(stream: TaskStream, path: Path, indices: np.ndarray, done: int) -> None:
     with path.open("a", encoding="utf-8") as file, progress_bar("generate", len(indices), done, unit="row") as bar:
         for begin in range(done, len(indices), _CHUNK):
             rows = stream[indices[begin : begin + _CHUNK]].rows()
             file.write("".join(map(_line, rows)))
             bar.update(len(rows))
-    return len(indices)
+        file.flush()
+        if path.is_file():
+            os.fsync(file.fileno())
 
 
 def show(stream: TaskStream, count: int, width: int = 100) -> str:

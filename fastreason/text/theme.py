@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
+from ..runtime.files import read_toml
 
 # words that separate the parts of a sentence or step
 _RESERVED = frozenset(
@@ -131,15 +132,17 @@ class Theme:
             path, name = Path(name_or_path), Path(name_or_path).stem
             if not path.is_file():
                 raise ValueError(f"theme: no file {name_or_path!r}")
-            text = path.read_text(encoding="utf-8")
-        else:
-            if name_or_path not in available_themes():
-                raise ValueError(
-                    f"theme: must be one of {', '.join(available_themes())} or a .toml file, got {name_or_path!r}"
-                )
-            name = name_or_path
-            text = resources.files("fastreason.text").joinpath("themes", name + ".toml").read_text(encoding="utf-8")
-        return cls._from_toml(name, tomllib.loads(text))
+            values = read_toml(path)
+            try:
+                return cls._from_toml(name, values)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}: {error}") from None
+        if name_or_path not in available_themes():
+            raise ValueError(
+                f"theme: must be one of {', '.join(available_themes())} or a .toml file, got {name_or_path!r}"
+            )
+        shipped = resources.files("fastreason.text").joinpath("themes", name_or_path + ".toml")
+        return cls._from_toml(name_or_path, tomllib.loads(shipped.read_text(encoding="utf-8")))
 
     @classmethod
     def _from_toml(cls, name: str, values: dict[str, Any]) -> Theme:

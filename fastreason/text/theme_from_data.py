@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from ..runtime.files import write_text
 from .theme import Theme
 
 _COUNT = re.compile(r"The number of (.+) in (.+?)(?: equals .+| exists, and its number is greater than 0)")
@@ -80,6 +81,9 @@ def learn_themes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Theme]:
     for i, row in enumerate(rows):
         if missing := {"problem", "solution", "template"} - set(row):
             raise ValueError(f"learn_themes: row {i} has no {sorted(missing)[0]!r}")
+        for field in ("problem", "solution", "template"):
+            if not isinstance(row[field], str):
+                raise ValueError(f"learn_themes: row {i}: {field} must be a text, got {row[field]!r:.50}")
         words[row["template"]].add(row)
     themes = {name: rows.theme(name) for name, rows in words.items()}
     for theme in themes.values():
@@ -89,16 +93,32 @@ def learn_themes(rows: Iterable[Mapping[str, Any]]) -> dict[str, Theme]:
 
 def learn_file(path: str | Path, out: str | Path) -> list[Path]:
     """Extracts the themes of a JSONL file and writes each as OUT/TEMPLATE.toml."""
-    with Path(path).open(encoding="utf-8") as file:
-        themes = learn_themes(json.loads(line) for line in file)
+    rows = list(_rows(Path(path)))
+    try:
+        themes = learn_themes(rows)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
     for name, theme in sorted(themes.items()):
         target = Path(out) / f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.toml"
         fields = ("style", "total", "average", "average_total", "places", "kinds")
-        target.write_text(tomli_w.dumps({field: getattr(theme, field) for field in fields}), encoding="utf-8")
+        write_text(target, tomli_w.dumps({field: getattr(theme, field) for field in fields}))
         written.append(target)
     return written
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file; ValueError with file and line for anything else."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: must be an object, got {type(row).__name__}")
+            yield row
 
 
 def _components(sets: Iterable[set[str]]) -> tuple[tuple[str, ...], ...]:

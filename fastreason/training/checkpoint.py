@@ -14,7 +14,6 @@ and renamed, so NAME is never an incomplete checkpoint. Nothing is pickled.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from ..model.config import ModelConfig
 from ..model.decoder import Decoder, load_model, model_from_hf, model_to_hf, save_model
 from ..model.hugging_face import write_json as _write_json
 from ..runtime import distributed
+from ..runtime.files import flush
 from ..runtime.json_files import read_json as _read_json
 from ..runtime.tensor_files import read_tensors as _read_tensors
 from ..runtime.tensor_files import write_tensors
@@ -95,7 +95,7 @@ def save_checkpoint(
         _retire(old, folder, keep)  # exists after a crash right after the renames
         folder.rename(old)
     new.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
     _retire(old, folder, keep)
 
 
@@ -115,7 +115,7 @@ def _write_checkpoint(
     files = sorted(path for path in new.rglob("*") if path.is_file() and path.name != "README.md")
     _write_json(new / "state" / "checksums.json", {path.relative_to(new).as_posix(): _sha256(path) for path in files})
     for path in [*new.rglob("*"), new]:
-        _flush(path)
+        flush(path)
 
 
 def _retire(old: Path, folder: Path, keep: int) -> None:
@@ -223,12 +223,3 @@ def load_optimizer(folder: str | Path, optimizer: Optimizer) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Asks the system to put a file or folder on disk, so that a rename behind it never overtakes its content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -52,9 +52,9 @@ class RowBatches:
             self.close()
             self._phase, self._drawn = phase, self._draw_all(self.streams[phase], next_index[mine], len(next_index))
         rows = [next(self._drawn) for _ in next_index[mine]]
-        behind = [0] * len(next_index)
-        behind[mine] = [row.next_index for row in rows]
-        return join(rows), behind
+        next_rows = [0] * len(next_index)
+        next_rows[mine] = [row.next_index for row in rows]
+        return join(rows), next_rows
 
     def _draw_all(self, stream: TaskStream, starts: Sequence[int], step: int) -> Iterator[PackedBatch]:
         """Yields the rows of each step in turn."""
@@ -141,10 +141,10 @@ class StepTotals(NamedTuple):
     next_index: list[int]
 
     @classmethod
-    def over_ranks(cls, config: ModelConfig, batch: PackedBatch, behind: Sequence[int], loss_on: str) -> StepTotals:
+    def over_ranks(cls, config: ModelConfig, batch: PackedBatch, next_rows: Sequence[int], loss_on: str) -> StepTotals:
         """Computed from this rank's batch and the positions of its rows after it; all ranks must call it."""
         targets, tokens = count_targets(batch, loss_on), int(batch.lengths.sum())
         flop = train_flop(config, batch.lengths, targets)
-        counts = torch.tensor([targets, tokens, len(batch.lengths), flop, *behind], dtype=torch.float64)
+        counts = torch.tensor([targets, tokens, len(batch.lengths), flop, *next_rows], dtype=torch.float64)
         whole = sum_over_ranks(counts).tolist()  # exact: integers below 2**53
         return cls(int(whole[0]), int(whole[1]), int(whole[2]), whole[3], [int(index) for index in whole[4:]])

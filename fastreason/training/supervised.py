@@ -115,8 +115,8 @@ def train(
             done = limit.share_done(progress)
             phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
             _note_phase(progress, phase)
-            batch, behind = rows.draw(phase, progress["next_index"])
-            total = StepTotals.over_ranks(model.config, batch, behind, settings.loss_on)
+            batch, next_rows = rows.draw(phase, progress["next_index"])
+            total = StepTotals.over_ranks(model.config, batch, next_rows, settings.loss_on)
             if not total.targets:
                 first = min(progress["next_index"])
                 raise ValueError(f"{name}: rows of {length} tokens (batch_tokens) are too short for problem {first}")

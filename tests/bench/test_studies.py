@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench.pages import study_pages
-from fastreason.reports.study_page import write_study_report
+from fastreason.reports.study_page import write_report
 from fastreason.studies.run_study import conclude, prepare
 from fastreason.studies.study import load_study
 from fastreason.studies.work_units import study_runs
@@ -57,7 +57,7 @@ def test_every_variant_is_scored_once(written):
 
 def test_the_report_is_made_again_from_what_is_kept(written):
     place = written[0] / "out" / "finding-1-edge"
-    report = write_study_report(place).read_text()
+    report = write_report(place).read_text()
     assert "does not hold" in report or "holds" in report
     assert sorted(file.name for file in place.iterdir()) == ["report.html", "results.json", "study.toml"]
 

@@ -64,7 +64,7 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
 
 
 def test_without_a_checkout_it_says_what_it_needs(tmp_path):
-    with pytest.raises(ValueError, match="needs a checkout of the repository, whose bench/ is not installed"):
+    with pytest.raises(ValueError, match="needs a checkout of the repository; bench/ is not installed"):
         bench_command([], package=tmp_path / "fastreason")
 
 

@@ -27,14 +27,14 @@ def write(folder, content):
 
 
 def test_a_run_shows_its_stages_and_marks_wrong_steps(tmp_path, capsys):
-    folder = write(
-        tmp_path, {"stages": {"pretrain": {"traces": [trace(3, True)]}, "rl": {"traces": [trace(6, False)]}}}
-    )
+    runs = {"0": {"pretrain": {"unit": "pretrain-0", "evaluation": "evaluate-0"}}}
+    stages = {"pretrain": {"traces": [trace(3, True)]}, "rl": {"traces": [trace(6, False)]}}
+    folder = write(tmp_path, {"stages": stages, "variants": {"mine": {"runs": runs}}})
     assert main(["look", folder]) == 0
     out = capsys.readouterr().out
     assert "pretrain: op 3, verified" in out and "rl: op 6, right answer, not verified" in out
     assert out.count("<- arithmetic slip") == 1 and "\033" not in out
-    assert "2 of 2 samples" in out
+    assert "2 of 2 matching samples" in out
 
 
 @pytest.mark.parametrize("flags", [["--op", "6"], ["--failures"], ["--stage", "rl"], ["--op", "4-9", "--failures"]])

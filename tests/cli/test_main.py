@@ -12,7 +12,6 @@ import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
-from fastreason.cli.run import format_results
 from fastreason.runtime.stop_request import StopRequest
 
 
@@ -56,14 +55,17 @@ def test_a_budget_takes_the_place_of_tokens(capsys, monkeypatch):
     assert values["metrics"] == ["tensorboard"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "disk full"), FloatingPointError("the loss is nan")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "disk full"), FloatingPointError("the loss is nan"), MemoryError(), MemoryError("4 GB")]
+)
 def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch, error):
     def fail(*arguments, **named):
         raise error
 
     monkeypatch.setattr("fastreason.runner.run", fail)
     assert main(["run", "smoke"]) == 1
-    assert capsys.readouterr().err == f"fastreason run: {error}\n"
+    told = str(error) if not isinstance(error, MemoryError) else "out of memory" + (": 4 GB" if str(error) else "")
+    assert capsys.readouterr().err == f"fastreason run: {told}\n"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
             "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, themes, bench, info",
         ),
         (["run", "nothing"], "finding-4-process, quickstart, "),
-        (["report", "/nonexistent"], "recipe.toml does not exist"),
+        (["report", "/nonexistent"], "study.toml does not exist"),
     ],
 )
 def test_bad_input_is_status_2_and_one_line(capsys, arguments, message):
@@ -171,14 +173,6 @@ def test_python_m_fastreason():
     assert done.stdout.startswith("usage: fastreason COMMAND")
 
 
-def test_the_table_has_a_line_for_each_stage_and_k():
-    ops = {"2": {"verified": {"1": 0.5, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}
-    lines = format_results({"stages": {"rl": {"ops": ops}}}).splitlines()
-    assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
-    assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
-    assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
-
-
 # --- eval and edge ---
 
 SYMBOLIC = ["--themes", "symbolic", "--max-value", "99", "--max-new-tokens", "6", "--threads", "1"]
@@ -189,10 +183,11 @@ def checkpoint(tmp_path_factory):
     """An untrained model in a run directory, whose recipe says what it is evaluated on."""
     from fastreason import Decoder, ModelConfig, Tokenizer
     from fastreason.studies.recipe import load_recipe
+    from fastreason.studies.study import Study
 
     run = tmp_path_factory.mktemp("run")
     recipe = load_recipe("smoke", {"evaluate.problems": 3, "evaluate.samples": 4, "evaluate.k": [1, 4]})
-    recipe.save(run / "recipe.toml")
+    Study.of(recipe).save(run / "study.toml")
     tokenizer = Tokenizer.for_mixtures(recipe.mixtures())
     model = Decoder(ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=1))
     model.reset_parameters(0)
@@ -203,7 +198,7 @@ def checkpoint(tmp_path_factory):
 def test_eval_takes_the_settings_of_the_run(capsys, checkpoint, tmp_path):
     assert main(["eval", str(checkpoint), "--max-new-tokens", "6", "--out", str(tmp_path / "e")]) == 0
     out, error = capsys.readouterr()
-    assert "recipe.toml" in error
+    assert "study.toml" in error
     assert [line.split()[:2] for line in out.splitlines()[1:4]] == [["op", "2"], ["op", "3"], ["op", "4"]]
     assert "36 samples" in out
     results = json.loads((tmp_path / "e" / "results.json").read_text())
@@ -241,7 +236,7 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
     assert results["seed"] == 5
     capsys.readouterr()
     assert main(["eval", str(checkpoint), "--preset", "paper", *flags]) == 2
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "continue it with --resume" in capsys.readouterr().err
     assert main(["eval", str(checkpoint), "--preset", "paper", *flags, "--resume"]) == 0
     assert main(["eval", str(checkpoint), "--preset", "paper", *flags, "--resume", "--samples", "4"]) == 2
     assert "samples was 3, now it is 4" in capsys.readouterr().err

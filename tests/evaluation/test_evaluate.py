@@ -1,8 +1,11 @@
 """What an evaluation returns, whoever does it and however often it is stopped."""
 
 import json
+import os
 import signal
 import sys
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 import fastreason as fr
+from fastreason.cli.main import main
 from fastreason.evaluation.evaluate import PRESETS, EvaluateSettings, evaluate, evaluate_sampler, open_folder, parts_of
 from fastreason.evaluation.op_ranges import covered, op_weights, parse_range
 from fastreason.evaluation.pass_at_k import pass_at_ks
@@ -18,6 +22,7 @@ from fastreason.evaluation.pass_table import SCORES, failure_table, shown_ks, su
 from fastreason.evaluation.sample_files import COLUMNS
 from fastreason.evaluation.samplers import RolloutSampler, Samples
 from fastreason.grading.failure_kinds import FailureKind
+from fastreason.runtime.folder_lock import held
 from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.recipe import load_recipe, recipe_from_dict
 
@@ -297,6 +302,92 @@ def test_a_stop_request_ends_between_two_parts(tmp_path, monkeypatch):
     assert len(list((tmp_path / "samples").iterdir())) == 2
 
 
+def interrupted_behind(monkeypatch, places: int) -> None:
+    """Ctrl-C as soon as so many problems of a batch are drawn."""
+    stream = fr.Rollout.stream
+
+    def interrupted(self, *arguments, **how):
+        for count, drawn in enumerate(stream(self, *arguments, **how)):
+            if count == places:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(30)  # ended by the signal
+            yield drawn
+
+    monkeypatch.setattr(fr.Rollout, "stream", interrupted)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("places", [0, 2, 3])
+def test_ctrl_c_keeps_what_is_finished(places, watched, tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    model, tokenizer = untrained()
+    sampler = RolloutSampler(model, tokenizer, SETTINGS.sampling)
+    how = {"seed": 3, "folder": open_folder(tmp_path / "whole", SETTINGS, 3, resume=False, texts=True)}
+    whole = evaluate_sampler(sampler, SETTINGS, **how)
+    with monkeypatch.context() as patches:
+        interrupted_behind(patches, places)
+        folder = open_folder(tmp_path / "e", SETTINGS, 3, resume=False, texts=True)
+        with pytest.raises(KeyboardInterrupt), StopRequest.watch() if watched else nullcontext() as stop:
+            evaluate_sampler(sampler, SETTINGS, seed=3, stop=stop, folder=folder)
+    begun = list((tmp_path / "e" / "samples").iterdir())
+    assert [path.name for path in begun] == (["op-02-0000.parquet.begun"] if places else [])
+    assert not begun or len(folder.read_begun(2, 0).columns["problem"]) == places * SETTINGS.samples
+    asked, sample = [], sampler.sample
+
+    def counted(problems, *rest):
+        asked.append(len(problems))
+        return sample(problems, *rest)
+
+    monkeypatch.setattr(sampler, "sample", counted)
+    folder = open_folder(tmp_path / "e", SETTINGS, 3, resume=True, texts=True)
+    assert evaluate_sampler(sampler, SETTINGS, seed=3, folder=folder) == whole
+    assert asked == [5 - places, 5]
+    tables = [pq.read_table(tmp_path / name / "samples") for name in ("e", "whole")]
+    assert tables[0].equals(tables[1])
+    assert len(list((tmp_path / "e" / "samples").iterdir())) == 2
+
+
+def test_ctrl_c_in_transformers_keeps_what_is_finished(tmp_path, monkeypatch):
+    from fastreason.evaluation.transformers_sampler import TransformersSampler
+
+    settings = replace(SETTINGS, problems=3, samples=2, k=[1], max_new_tokens=3)
+    sampler = TransformersSampler(saved_model(tmp_path / "model"), settings.sampling)
+    whole = evaluate_sampler(sampler, settings, seed=3)
+    generate, asked = sampler._generate, []
+
+    def interrupted(prompt, *rest):
+        asked.append(prompt)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return generate(prompt, *rest)
+
+    monkeypatch.setattr(sampler, "_generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_sampler(sampler, settings, seed=3, folder=open_folder(tmp_path / "e", settings, 3, resume=False))
+    folder = open_folder(tmp_path / "e", settings, 3, resume=True)
+    assert evaluate_sampler(sampler, settings, seed=3, folder=folder) == whole
+    assert len(asked) == 1 + 1 + 2 + 3
+
+
+def test_one_process_evaluates_into_a_folder(tmp_path, capsys):
+    """From Python, from the command line, and from Python while the command holds it."""
+    model, tokenizer = untrained()
+    how = {"problems": 1, "samples": 1, "max_new_tokens": 2, "tokenizer": tokenizer, "out": tmp_path / "e"}
+    mixture = fr.Mixture.from_dict(PART | {"op": [2]})
+    with held(tmp_path / "e" / ".lock", "a test"):
+        with pytest.raises(ValueError, match=f"eval: .*e is in use by process {os.getpid()}"):
+            fr.evaluate(model, mixture, **how)
+        checkpoint = str(saved_model(tmp_path / "model"))
+        assert main(["eval", checkpoint, "--op", "2", "--themes", "symbolic", "--out", str(tmp_path / "e")]) == 2
+        assert f"is in use by process {os.getpid()}" in capsys.readouterr().err
+    first = fr.evaluate(model, mixture, **how)
+    (tmp_path / "e" / "results.json").write_text("")  # of a power cut
+    assert fr.evaluate(model, mixture, **how).to_dict() == first.to_dict()
+    assert json.loads((tmp_path / "e" / "results.json").read_text()) == first.to_dict()
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["evaluation.json", "results.json", "samples"]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, monkeypatch):
     open_folder(tmp_path / "e", SETTINGS, 3, resume=False)
     with pytest.raises(ValueError, match="holds an evaluation; continue it with --resume"):
@@ -329,8 +420,6 @@ def saved_model(folder: Path) -> Path:
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path, capsys):
-    from fastreason.cli.main import main
-
     checkpoint = str(saved_model(tmp_path / "model"))
     flags = ["--op", "2-3", "--themes", "symbolic", "--max-value", "99", "--problems", "160", "--samples", "64"]
     command = ["eval", checkpoint, *flags, "--max-new-tokens", "8", "--threads", "1"]

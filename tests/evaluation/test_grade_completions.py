@@ -348,6 +348,26 @@ def test_gzip_whole_and_cut_off(files, capsys):
     assert f"completions.jsonl:{len(rows) + 1}: the file cannot be read further" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("bomb", [b"0" * 10_000, b'{"row": 0, "completion": "' + b"a" * 999_999 + b'"}', b"0" * 1000])
+def test_a_line_that_fills_the_memory_is_left_out(bomb, files, capsys, monkeypatch):
+    """A few kB of gzip may be gigabytes of one line, which is read in pieces and kept nowhere."""
+    monkeypatch.setattr(completion_files, "_LONGEST_LINE", 1000)
+    rows = [{"row": i, "completion": "no idea"} for i in range(3)]
+    paths = files([rows[0], bomb, *rows[1:], bomb])
+    paths[1].write_bytes(gzip.compress(paths[1].read_bytes().removesuffix(b"\n")))
+    monkeypatch.setattr(completion_files.GoldRows, "_forget_unreadable", lambda *_: None)
+    gold = [{"solution": "short"}] * 3
+    paths[0].write_text("".join(json.dumps(row) + "\n" for row in gold))
+    found = list(completion_files.read_completions(paths[1], completion_files.GoldRows(paths[0], print), _told))
+    assert [row for chunk in found for row in chunk.rows] == [0, 1, 2]
+    told = [f"{number}: a line of 1,000 bytes or more" for number in (2, 5)]
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def _told(path, line, reason, kind):
+    print(f"{line}: {reason}")
+
+
 @given(
     lines=st.lists(
         st.one_of(

@@ -131,8 +131,8 @@ def test_token_rewards_lie_on_the_tokens_of_the_steps():
 
 def test_token_rewards_refuse_what_they_cannot_place():
     batch = fr.TaskStream(fr.Mixture.uniform(op=[4], themes=["symbolic"]), seed=0)[0:1]
-    with pytest.raises(ValueError, match="verdicts of texts"):
+    with pytest.raises(ValueError, match="texts have no token positions"):
         fr.grade(batch, batch.solutions).token_rewards()
     tokenizer = fr.Tokenizer.build(["symbolic"])
-    with pytest.raises(ValueError, match=r"must be \[3\], one for each step, got \(1,\)"):
+    with pytest.raises(ValueError, match=r"must have shape \[3\], one per step, got \(1,\)"):
         fr.grade(batch, rows_of([f" {batch.solutions[0]}"], tokenizer), tokenizer=tokenizer).token_rewards(np.ones(1))

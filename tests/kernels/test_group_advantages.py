@@ -43,7 +43,7 @@ def test_token_weights():
         (lambda: group_advantages(torch.zeros(2, 2), scale="max"), "scale must be 'std' or 'none', got 'max'"),
         (lambda: token_weights(torch.zeros(2)), r"lengths must be integers \[S\], got torch.float32 \(2,\)"),
         (lambda: token_weights(torch.ones(2, dtype=torch.int64), "mean"), "'sequence' or 'constant', got 'mean'"),
-        (lambda: token_weights(torch.ones(2, dtype=torch.int64), "constant"), "goes with 'constant' alone, got None"),
+        (lambda: token_weights(torch.ones(2, dtype=torch.int64), "constant"), "is only for 'constant', got None"),
         (lambda: token_weights(torch.ones(2, dtype=torch.int64), length=5), "got 5 with 'token'"),
     ],
 )

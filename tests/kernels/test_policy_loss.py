@@ -493,10 +493,10 @@ def test_no_batch_and_no_schedule_compiles_a_kernel_again():
         ),
         (
             {"reference_logits_NV": torch.zeros(3, 4), "reference_logprobs_N": torch.zeros(3)},
-            "reference logits .* or reference log-probabilities, not both",
+            "reference logits .* log-probabilities .*exclusive",
         ),
-        ({"kind": "gspo"}, "sequence offsets go with kind 'gspo'"),
-        ({"sequence_offsets_S": torch.tensor([0, 3])}, "and with it alone"),
+        ({"kind": "gspo"}, "sequence offsets must be given with kind 'gspo'"),
+        ({"sequence_offsets_S": torch.tensor([0, 3])}, "and only with it"),
         (
             {"kind": "gspo", "sequence_offsets_S": torch.tensor([0.0, 3.0])},
             r"int64 \[S \+ 1\], got torch.float32 \(2,\)",

@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from fastreason.reports.run_page import write_report
-from fastreason.studies.run_study import conclude, format_verdicts, prepare
-from fastreason.studies.study import load_study
+from fastreason.reports.study_page import write_report
+from fastreason.studies.recipe import load_recipe
+from fastreason.studies.run_study import conclude, format_results, prepare
+from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import distinct_units
 
 from ..studies.synthetic import write_outcomes
@@ -58,7 +59,7 @@ def test_what_the_paper_found_holds_where_it_is_true(reported):
     assert (
         rises["interval"][0] < min(rises["by_seed"]) <= rises["effect"] <= max(rises["by_seed"]) < rises["interval"][1]
     )
-    assert "holds " in format_verdicts(results)
+    assert "holds " in format_results(results)
 
 
 def test_the_opposite_world_gives_the_opposite_verdicts(tmp_path):
@@ -203,6 +204,79 @@ def test_report_of_a_study_is_written_again(reported, tmp_path):
     (tmp_path / "study.toml").write_text((folder / "study.toml").read_text())
     with pytest.raises(ValueError, match=r"results\.json does not exist"):
         write_report(tmp_path)
+    (tmp_path / "study.toml").rename(tmp_path / "recipe.toml")
+    with pytest.raises(ValueError, match="holds a run of an earlier version"):
+        write_report(tmp_path)
+
+
+# of one run
+
+
+def one_run(folder, change=lambda kind, done, lines: None, recipe=None):
+    """The page of a run of three stages, of which only the last adds anything."""
+    study = Study.of(recipe or load_recipe("smoke", {"edge": [4]}))
+    prepare(folder, study, False)
+    runs = write_outcomes(study, folder / "stages", {"smoke": {2: -4.0, 4: 9.0}})
+    for unit in distinct_units(runs):
+        place = folder / "stages" / unit.key
+        done, metrics = json.loads((place / "done.json").read_text()), place / "metrics.jsonl"
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        change(unit.kind, done, lines)
+        (place / "done.json").write_text(json.dumps(done))
+        if lines:
+            metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return study, runs, finish(study, runs, folder)
+
+
+def test_the_lines_of_one_run_are_its_stages(tmp_path):
+    _, _, results = one_run(tmp_path)
+    page = read(tmp_path)
+    said = " ".join(" ".join(page.text).split())
+    assert "What each stage added" in said and "Variants" not in said and "Warnings" not in said
+    assert "share ran once" not in said
+    rows = list(csv.DictReader(io.StringIO(unquote(page.links["pass-at-k-edge.csv"].split(",", 1)[1]))))
+    assert [row["stage"] for row in rows[::2]] == ["pre-training", "mid-training", "reinforcement learning"]
+    assert {"pass-at-1-by-op.csv", "levels-edge.csv", "rl-reward.csv", "midtrain-loss.csv"} <= set(page.links)
+    # RL lowers what is in distribution and raises the edge; mid-training does nothing
+    table = said[said.index("What each stage added") : said.index("Verified pass@k by range")]
+    middle, last = table.split("mid-training")[1].split("reinforcement learning")
+    assert middle.count("undecided") == 4
+    assert re.search(r"-\d+\.\d \[.*?\] lowered .* \+\d+\.\d \[.*?\] raised", last)
+    assert results["stages"].keys() == {"pretrain", "midtrain", "rl"}
+
+
+def test_a_run_under_way_has_a_page(tmp_path):
+    study, runs, _ = one_run(tmp_path)
+    for count, unit in enumerate(reversed(distinct_units(runs))):
+        (tmp_path / "stages" / unit.key / "done.json").unlink()
+        results = finish(study, runs, tmp_path)
+        assert len(results["stages"]) == (5 - count) // 2
+        assert read(tmp_path).text.count("not finished") == 1
+
+
+def test_what_the_watch_said_stands_at_the_top(tmp_path):
+    def warn(kind, done, lines):
+        if kind == "rl":
+            lines[1]["warnings"] = ["finished: <fewer> samples end"]
+            for line in lines:
+                line["finished"] = 0.25
+
+    one_run(tmp_path, warn)
+    page = (tmp_path / "report.html").read_text()
+    assert "reinforcement learning, step 2: finished: &lt;fewer&gt; samples end" in page
+    assert "rl-finished.csv" in page
+
+
+def test_model_output_is_text_not_markup(tmp_path):
+    def markup(kind, done, lines):
+        if kind == "evaluate":
+            done["scores"]["traces"][0] |= {"prompt": "<script>", "completion": "Ba: 3. <img src=x> <b>"}
+            done["machine"]["cpu"] = "a <cpu>"
+
+    one_run(tmp_path, markup, recipe=load_recipe("smoke", {"edge": []}))
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page and "<img" not in page
+    assert "&lt;img src=x&gt;" in page
 
 
 # in Chromium
@@ -239,3 +313,9 @@ def test_the_page_in_a_browser(reported, tmp_path, width, dark):
     # WCAG AA for text
     assert found["least"] >= 4.5
     assert (found["back"] < 0.1) == dark
+
+
+def test_the_page_of_one_run_in_a_narrow_browser(tmp_path):
+    one_run(tmp_path)
+    found = look(tmp_path, (tmp_path / "report.html").read_text(), 360, False)
+    assert found["overflow"] <= 0 and found["wide"] == [] and found["least"] >= 4.5

@@ -147,7 +147,7 @@ def test_a_sampler_that_is_not_the_policy_is_noticed(tmp_path, tokenizer, monkey
         return replace(out, logprobs=out.logprobs + np.float32(0.05))
 
     monkeypatch.setattr(fr.Rollout, "generate", off)
-    with pytest.raises(AssertionError, match=r"sampler and trainer are 0\.05.* apart"):
+    with pytest.raises(AssertionError, match=r"log-probabilities of sampler and trainer differ by 0\.05"):
         run_stage(small_model(tokenizer), tokenizer, settings(steps=1), tmp_path, reward=by_number)
     # with several updates a batch ratios move anyway: they are logged
     run_stage(small_model(tokenizer), tokenizer, settings(steps=1, epochs=2), tmp_path, reward=by_number)
@@ -369,7 +369,7 @@ def test_the_weight_of_a_blend_is_a_setting():
 @pytest.mark.parametrize(
     "reward, message",
     [
-        (lambda v: np.zeros(3), r"must return one number for each of the 16 samples, or \[16, 20\].*got shape \(3,\)"),
+        (lambda v: np.zeros(3), r"one number for each of the 16 samples, or an array \[16, 20\].*got shape \(3,\)"),
         (lambda v: np.full(len(v), np.nan), "must return finite numbers, got nan"),
         (lambda v, w: np.zeros(len(v)), r"must take the verdicts, or .*got parameters \(v, w\)"),
     ],

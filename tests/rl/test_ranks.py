@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +35,12 @@ def reward(problems, samples, verdicts) -> np.ndarray:
     return (samples.tokens[:, 0] % 3 == 0).astype(np.float32) * (problems.indices % 4 != 1).repeat(4)
 
 
-def train_all() -> dict[str, Any]:
-    """Lines of metrics and weights of every run, as this rank sees them."""
+def train_all(out: str) -> dict[str, Any]:
+    """Lines of metrics and weights of every run in the folder `out`, as this rank sees them."""
     found = {}
     mixture = fr.Mixture.from_dict([PART])
     tokenizer = fr.Tokenizer.for_mixtures([mixture])
-    folder = Path(tempfile.gettempdir()) / f"fastreason-ranks-{distributed.world_size()}"
-    if distributed.is_main():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    distributed.barrier()
+    folder = Path(out)
     for name, changes in RUNS.items():
         model = fr.Decoder(fr.ModelConfig(len(tokenizer), 32, 2, 4, 2, 32))
         model.reset_parameters(0)
@@ -60,15 +54,14 @@ def train_all() -> dict[str, Any]:
         lines = [without_times(line) for line in log.read()] if distributed.is_main() else []
         weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).tolist()
         found[name] = {"lines": lines, "weights": weights, "files": sorted(p.name for p in folder.glob(f"{name}*"))}
-    distributed.barrier()
-    if distributed.is_main():
-        shutil.rmtree(folder)
     return found
 
 
 def test_two_ranks_are_one_process(tmp_path):
-    with_two, other = run_on_ranks(2, __name__, "train_all", out=tmp_path)
-    alone = train_all()
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+    with_two, other = run_on_ranks(2, __name__, "train_all", str(tmp_path / "two"), out=tmp_path / "out")
+    alone = train_all(str(tmp_path / "one"))
     for name in RUNS:
         one, two = alone[name], with_two[name]
         assert other[name]["weights"] == two["weights"]

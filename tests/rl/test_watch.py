@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 import fastreason as fr
-from fastreason.reports.run_page import write_report
 from fastreason.rl.watch import RULES, WINDOW, Watch
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.stop_request import Interrupted, StopRequest
-from fastreason.studies.recipe import load_recipe
 
-from ..reports.test_run_page import results
 from .test_loop import small_model
 from .test_policy import MIX, run_stage, settings
 
@@ -124,18 +121,3 @@ def test_a_policy_that_forgets_to_stop_is_told_of(tmp_path, monkeypatch, capsys)
         train(tmp_path / "parts", monkeypatch, stop_after=9)
     train(tmp_path / "parts", monkeypatch, done=9)
     assert warnings_of(tmp_path / "parts") == found
-
-
-def test_the_page_shows_it(tmp_path):
-    load_recipe("smoke").save(tmp_path / "recipe.toml")
-    (tmp_path / "results.json").write_text(json.dumps(results(["pretrain", "rl"])))
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    step = {"reward": 0.5, "answer_correct": 0.5, "silent_groups": 0.1, "finished": 0.25}
-    log.write("rl", step=1, **step)
-    page = write_report(tmp_path).read_text()
-    assert "<h2>Warnings</h2>" not in page
-    assert "finished: 0.25 at 1" in page  # a line of the chart
-    log.write("rl", step=2, **step, warnings=["finished: <fewer> samples end"])
-    page = write_report(tmp_path).read_text()
-    assert "<h2>Warnings</h2>" in page
-    assert "reinforcement learning, step 2: finished: &lt;fewer&gt; samples end" in page

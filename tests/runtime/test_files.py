@@ -2,17 +2,28 @@
 
 import json
 import os
+import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
+import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.runtime import folder_lock
-from fastreason.runtime.files import read_whole, write_json, write_text, write_whole
+from fastreason.runtime.files import _machine, read_whole, write_json, write_text, write_whole
 from fastreason.runtime.folder_lock import held
 from fastreason.runtime.metrics_log import MetricsLog
+from fastreason.runtime.processes import process_start, this_process
+from fastreason.studies import run_study
+from fastreason.studies.study import load_study
+from fastreason.tasks.export import write_jsonl, write_parquet, write_tokens
+
+from ..torture.commands import is_alive
 
 OWNED = "from fastreason.runtime.folder_lock import held; from pathlib import Path; "
 
@@ -40,6 +51,78 @@ def test_what_was_placed_under_the_other_name_is_not_followed(tmp_path):
     (tmp_path / "a.new").symlink_to(tmp_path / "victim")
     write_text(tmp_path / "a", "mine")
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+KILLED = """import os, signal, sys
+from pathlib import Path
+from fastreason.runtime.files import write_whole
+write_whole(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), signal.SIGKILL))"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "a [1].json"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)])
+    (left,) = tmp_path.iterdir()
+    # of a process that runs, of one of the same number that began at another time, of another machine, of another file
+    alive = left.with_name(f"{path.name}.new-{_machine()}-{os.getpid()}-{process_start(os.getpid())}-0")
+    later = left.with_name(f"{path.name}.new-{_machine()}-{os.getpid()}-1-0")
+    elsewhere = left.with_name(left.name.replace(_machine(), "elsewhere"))
+    other = left.with_name("b" + left.name)
+    for file in (alive, later, elsewhere, other):
+        file.touch()
+    write_text(path, "whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, elsewhere, other])
+
+
+@pytest.mark.parametrize("command", [["grade"], ["generate"], ["edge"]])
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "device", "placed"])
+def test_output_goes_where_it_is_told_to(kind, command, tmp_path, monkeypatch, capsys):
+    """Every command that writes a file: grade and edge write it whole, generate goes on with it."""
+    out, target = tmp_path / "out", tmp_path / "elsewhere" / "target"
+    target.parent.mkdir()
+    if kind == "link":
+        target.touch()
+    if kind.startswith("link"):
+        out.symlink_to(target)
+    elif kind == "pipe":
+        os.mkfifo(out)
+    elif kind == "device":
+        out = Path("/dev/null")
+    else:
+        out.with_name("out.new").symlink_to(target)
+    read = []
+    if kind == "pipe":
+        reader = threading.Thread(target=lambda: read.append(out.read_bytes()), daemon=True)
+        reader.start()
+    assert main([*command, *flags_of(command[0], tmp_path), "--out", str(out)]) == 0
+    if kind == "pipe":
+        reader.join()
+        assert read[0].startswith(b"{") and stat.S_ISFIFO(out.stat().st_mode)
+    elif kind == "device":
+        assert stat.S_ISCHR(out.stat().st_mode)
+    else:
+        assert out.is_symlink() == kind.startswith("link") and out.read_text().startswith("{")
+        assert target.exists() == kind.startswith("link")
+    assert not [path for path in tmp_path.rglob("*") if "lock" in path.name or ".new-" in path.name]
+
+
+def flags_of(command, folder):
+    if command == "generate":
+        return ["--count", "2", "--op", "2"]
+    if command == "edge":
+        model = fr.Decoder(fr.ModelConfig(len(TOKENIZER), 8, 1, 1, 1, 8))
+        model.reset_parameters(0)
+        model.save_pretrained(folder / "model", TOKENIZER)
+        few = ["--samples", "2", "--first", "1", "--problems", "1", "--max-new-tokens", "2"]
+        return [str(folder / "model"), "--op", "2", "--themes", "symbolic", "--max-value", "20", *few]
+    rows = fr.TaskStream(SYMBOLIC)[0:2].rows()
+    for name, key in (("gold", "solution"), ("texts", "completion")):
+        (folder / name).write_text("".join(json.dumps({key: row["solution"]}) + "\n" for row in rows))
+    return ["--gold", str(folder / "gold"), "--completions", str(folder / "texts")]
+
+
+SYMBOLIC = fr.Mixture.uniform(op=[2], themes=["symbolic"], max_value=20)
+TOKENIZER = fr.Tokenizer.for_mixtures([SYMBOLIC])
 
 
 @pytest.mark.parametrize("content, line", [("", 1), ('{"a": 1,\n "b"', 2), ("[1,\n2,\n", 3)])
@@ -85,6 +168,28 @@ def test_a_second_process_is_refused_by_the_name_of_the_first(tmp_path, capsys):
     assert not (tmp_path / ".a.jsonl.lock").exists()
 
 
+def test_exports_from_python_have_one_owner(tmp_path):
+    stream = fr.TaskStream(SYMBOLIC)
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "rows.jsonl")
+    exports = {
+        ".rows.jsonl.lock": lambda: write_jsonl(stream, tmp_path / "rows.jsonl", 3),
+        ".rows.jsonl.lock ": lambda: write_jsonl(stream, tmp_path / "link.jsonl", 3),
+        "parquet/.lock-0001-of-0002": lambda: write_parquet(stream, tmp_path / "parquet", 3, shard=1, num_shards=2),
+        "tokens/.lock-0000-of-0001": lambda: write_tokens(stream, tmp_path / "tokens", 3, TOKENIZER),
+    }
+    for place, export in exports.items():
+        with (
+            held(tmp_path / place.strip(), "another"),
+            pytest.raises(ValueError, match=r"generate: .* is in use by proc"),
+        ):
+            export()
+        assert export() > 0
+        assert not (tmp_path / place.strip()).exists()
+    with pytest.raises(FileNotFoundError, match=r"nowhere/rows\.jsonl"):
+        write_jsonl(stream, tmp_path / "nowhere" / "rows.jsonl", 3)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_lock_that_is_held_goes_away_with_its_holder(tmp_path):
     for _ in range(3):
         with held(tmp_path / ".lock", "x"):
@@ -97,7 +202,7 @@ def test_a_lock_that_is_held_goes_away_with_its_holder(tmp_path):
 def test_an_owner_elsewhere_that_is_dead_is_waited_for(tmp_path, monkeypatch):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    (place / "owner.json").write_text(json.dumps(folder_lock._this_process() | {"host": "elsewhere", "pid": 1}))
+    (place / "owner.json").write_text(json.dumps(this_process() | {"host": "elsewhere", "pid": 1}))
     monkeypatch.setattr(folder_lock, "STALE_S", 0.5)
     with held(tmp_path, "x"):
         pass
@@ -107,10 +212,44 @@ def test_an_owner_elsewhere_that_is_dead_is_waited_for(tmp_path, monkeypatch):
         pass
 
 
-def test_a_worker_whose_parent_was_killed_ends(tmp_path):
-    from fastreason.studies import run_study
-    from fastreason.studies.study import load_study
+ORPHAN = "import sys, time; from fastreason.runtime.processes import end_with_parent as end; end(int(sys.argv[1])); "
+PARENT = """import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+input()"""
 
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, "returns"])
+def test_a_process_ends_with_its_parent_whatever_it_does(end):
+    """As one that imports: it looks at nothing and no thread of it does."""
+    works = ORPHAN + "print('works', flush=True); time.sleep(600)"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, works], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child = int(parent.stdout.readline())
+    if end == "returns":
+        parent.communicate("\n")
+    else:
+        parent.send_signal(end)
+        parent.communicate()
+    for _ in range(3000):
+        if not is_alive(child):
+            return
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it lives on")
+
+
+def test_a_process_whose_parent_is_gone_does_not_begin():
+    nobody = str(2**22 + 1)
+    done = subprocess.run([sys.executable, "-c", ORPHAN + "print('works')", nobody], capture_output=True)
+    assert (done.returncode, done.stdout) == (143, b"")
+    done = subprocess.run([sys.executable, "-c", run_study._WORKER, "a", "b", "0/1", nobody], capture_output=True)
+    assert (done.returncode, done.stderr) == (143, b"")  # long before it reads that there is no study
+
+
+def test_a_worker_whose_parent_was_killed_ends(tmp_path):
     study = load_study("tests/studies/tiny.toml", size="small")
     run_study.prepare(tmp_path, study, False)
     started = time.monotonic()

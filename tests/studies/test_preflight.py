@@ -34,7 +34,7 @@ LONG_PROMPTS = [{"op": [4, 8], "themes": ["zoo"], "modes": ["forward", "reverse"
         ({"evaluate.temperature": 1e-7}, "temperature must be 0 or at least 1e-06, got 1e-07"),
         ({"rl.kl": "k1"}, "kl has no effect without kl_coef"),
         ({"rl.optim.floor": 0.1}, "floor has no effect with schedule 'constant'"),
-        ({"midtrain.batch_tokens": 64, "midtrain.phases": ZOO}, r"midtrain: problem \d+ .* a row only 64 \(batch_tok"),
+        ({"midtrain.batch_tokens": 64, "midtrain.phases": ZOO}, r"midtrain: problem \d+ .* a row has only 64 \(batch"),
         (
             {"pretrain.rows": 16, "pretrain.phases": ZOO},
             r"pretrain: problem \d+ .* 64 \(batch_tokens = 1024 in 16",
@@ -43,6 +43,11 @@ LONG_PROMPTS = [{"op": [4, 8], "themes": ["zoo"], "modes": ["forward", "reverse"
         ({"rl.mixture": LONG_PROMPTS, "rl.curriculum": "edge"}, "rl: the prompt of problem"),
         ({"evaluate.mixture": LONG_PROMPTS}, "evaluate: a prompt has .* the model has only 512 positions"),
         ({"model.max_position_embeddings": 20}, r"pretrain: problem \d+ .* the model has only 20 positions"),
+        ({"rl.max_new_tokens": 10**8, "model.max_position_embeddings": 10**7}, r"rl: generate: kv_memory_mb = 2048 is"),
+        (
+            {"evaluate.max_new_tokens": 10**8, "model.max_position_embeddings": 10**7},
+            "evaluate: .* kv_memory_mb = 2048",
+        ),
         ({"rl.reward": "no_such_module:f"}, "rl: reward: must be one of"),
         ({"rl.curriculum": "no_such"}, "rl: curriculum must be one of fixed, edge"),
         ({"midtrain.phases": [{"until": 1.0, "mixture": [{"op": [40], "max_sentences": 3}]}]}, "midtrain: .*op 40"),
@@ -51,6 +56,40 @@ LONG_PROMPTS = [{"op": [4, 8], "themes": ["zoo"], "modes": ["forward", "reverse"
 def test_a_run_that_cannot_end_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         preflight({"run": load_recipe("smoke", change)}, [0])
+
+
+# with seed 9, problem 32,873 is the first of op 9: its document has 96 tokens, all others at most 41
+# and 28 on average; of the split rl it is problem 35,619 with seed 11, whose prompt has 48
+EASY = {"op": [2], "themes": ["symbolic"], "max_value": 99, "max_sentences": 3, "weight": 0.99998}
+RARE = [EASY, {"op": [9], "themes": ["symbolic"], "max_value": 99, "weight": 0.00002}]
+ONLY_EASY = [EASY | {"weight": 1.0}]
+
+
+def phases(*mixtures):
+    return [{"until": (i + 1) / len(mixtures), "mixture": mixture} for i, mixture in enumerate(mixtures)]
+
+
+@pytest.mark.parametrize(
+    "change, is_met",
+    [
+        ({"pretrain.phases": phases(RARE), "pretrain.tokens": 1_000_000}, True),
+        ({"pretrain.phases": phases(RARE), "pretrain.tokens": 850_000}, False),
+        ({"pretrain.phases": phases(ONLY_EASY, RARE), "pretrain.tokens": 1_000_000}, True),
+        ({"pretrain.phases": phases(RARE, ONLY_EASY), "pretrain.tokens": 1_000_000}, False),
+        ({"pretrain.phases": phases(RARE), "pretrain.budget": "40000 samples"}, True),
+        ({"rl.mixture": RARE, "rl.steps": 2300, "seed": 11}, True),
+        ({"rl.mixture": RARE, "rl.steps": 2100, "seed": 11}, False),
+    ],
+)
+def test_a_rare_problem_is_met_wherever_the_stage_would_meet_it(change, is_met):
+    base = {"pretrain.batch_tokens": 64, "pretrain.rows": 1, "pretrain.phases": phases(ONLY_EASY)}
+    base |= {"evaluate.mixture": ONLY_EASY, "midtrain.phases": phases(ONLY_EASY), "model.max_position_embeddings": 42}
+    recipe = load_recipe("smoke", base | {"rl.mixture": ONLY_EASY, "seed": 9} | change)
+    if is_met:
+        with pytest.raises(ValueError, match=r"problem (32873|35619) .* (a document of 96|48) tokens"):
+            preflight({"run": recipe}, [recipe.seed])
+    else:
+        preflight({"run": recipe}, [recipe.seed])
 
 
 def test_what_is_refused_leaves_no_folder(tmp_path):
@@ -90,7 +129,7 @@ def test_a_study_is_planned_for_all_of_its_variants(tmp_path):
     bad = load_recipe("smoke", {"rl.mixture": LONG_PROMPTS})
     study = Study(name="two", seeds=[0, 1], variants={"good": recipe, "bad": bad})
     with pytest.raises(ValueError, match="rl: the prompt of problem"):
-        fr.runner.run_variants(study, tmp_path / "run")
+        fr.run(study, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from fastreason.studies import recipe as recipes
 from fastreason.studies.recipe import available_recipes, load_recipe, merge, recipe_from_dict
-from fastreason.studies.study import Study, load_study, study_base
+from fastreason.studies.study import Study, load_study
+from fastreason.training.budget import Budget
 
 
 def test_what_ships():
@@ -32,7 +33,9 @@ def test_studies_that_ship_survive_a_round_trip(name, size, tmp_path):
     study.save(tmp_path / "again.toml")
     assert Study.load(tmp_path / "again.toml") == study
     # flags start from what all variants have in common, which has to be a whole recipe
-    assert recipe_from_dict(study_base(name, size)).rl is not None
+    bases = []
+    assert load_study(name, size=size, change=lambda base: bases.append(base) or base) == study
+    assert bases[0].rl is not None
 
 
 def test_a_recipe_may_start_from_another(tmp_path):
@@ -58,6 +61,15 @@ def test_a_base_that_is_none_is_refused(base, message, tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text(f"base = {base}")
     with pytest.raises(ValueError, match=message):
         load_recipe("mine.toml")
+
+
+def test_the_splits_of_a_budget_are_a_study():
+    study = load_study(Path(__file__).parents[2] / "docs" / "results" / "budget" / "recipe.toml", size="tiny")
+    spent = {
+        name: sum(Budget.parse(getattr(recipe, stage).budget).flop for stage in recipe.stages)
+        for name, recipe in study.variants.items()
+    }
+    assert spent == dict.fromkeys(["100-0-0", "60-40-0", "60-0-40", "60-30-10", "60-10-30"], 1e13)
 
 
 def test_sizes_and_mixtures_by_name(tmp_path):

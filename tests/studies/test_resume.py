@@ -11,19 +11,16 @@ from fastreason.rl.loop import reinforce
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.stop_request import StopRequest
 from fastreason.studies.recipe import load_recipe
-from fastreason.studies.resume import check_run, check_study
+from fastreason.studies.resume import check_study
 from fastreason.studies.study import Study
 from fastreason.training.checkpoint import kept_checkpoints
 
 RECIPE = load_recipe("smoke")
 
 
-def begun(folder, *stages, evaluated=False):
-    for stage in stages:
-        (folder / "checkpoints" / stage).mkdir(parents=True)
-    if evaluated:
-        (folder / "results.json").write_text("{}")
-    return folder
+def check_run(folder, begun, changes):
+    """Of a run, whose fields are named as in its recipe."""
+    check_study(folder, Study.of(RECIPE), Study.of(load_recipe("smoke", changes)), {"smoke": begun})
 
 
 @pytest.mark.parametrize(
@@ -36,7 +33,7 @@ def begun(folder, *stages, evaluated=False):
     ],
 )
 def test_a_stage_that_has_not_begun_may_change_and_it_is_said(stages, changes, tmp_path, capsys):
-    check_run(begun(tmp_path, *stages), RECIPE, load_recipe("smoke", changes))
+    check_run(tmp_path, stages, changes)
     said = capsys.readouterr().err
     for name, value in changes.items():
         assert f"run: {name} was " in said
@@ -48,6 +45,7 @@ def test_a_stage_that_has_not_begun_may_change_and_it_is_said(stages, changes, t
     [
         (["pretrain"], False, {"pretrain.tokens": 5}, r"differs is pretrain\.tokens: it was 250000, now it is 5"),
         (["pretrain"], False, {"seed": 5}, "differs is seed: it was 0, now it is 5"),
+        (["pretrain"], False, {"name": "other"}, "differs is name: it was 'smoke', now it is 'other'"),
         (["pretrain"], False, {"model.hidden_size": 32}, "differs is model.hidden_size: it was nothing, now it is 32"),
         (["pretrain", "midtrain"], False, {"midtrain.optim.lr": 0.1}, r"differs is midtrain\.optim\.lr"),
         (["rl"], False, {"midtrain.tokens": 5}, r"differs is midtrain\.tokens"),
@@ -58,7 +56,7 @@ def test_a_stage_that_has_not_begun_may_change_and_it_is_said(stages, changes, t
 )
 def test_what_has_begun_may_not(stages, evaluated, changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        check_run(begun(tmp_path, *stages, evaluated=evaluated), RECIPE, load_recipe("smoke", changes))
+        check_run(tmp_path, [*stages, *["evaluate"] * evaluated], changes)
 
 
 def test_in_a_study_it_is_a_matter_of_each_variant(tmp_path, capsys):
@@ -69,8 +67,10 @@ def test_in_a_study_it_is_a_matter_of_each_variant(tmp_path, capsys):
     assert "run: variants.b.c.rl.steps was 8, now it is 9" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"differs is variants\.b\.c\.rl\.steps"):
         check_study(tmp_path, before, now, {"a": ["pretrain"], "b.c": ["pretrain", "midtrain", "rl"]})
+    more = dataclasses.replace(before, seeds=[0, 1])
     with pytest.raises(ValueError, match="differs is seeds"):
-        check_study(tmp_path, before, dataclasses.replace(before, seeds=[0, 1]), {"a": [], "b.c": []})
+        check_study(tmp_path, before, more, {"a": ["pretrain"], "b.c": []})
+    check_study(tmp_path, before, more, {"a": [], "b.c": []})  # nothing has begun
 
 
 def test_a_run_goes_on_with_another_last_stage(tmp_path, capsys):
@@ -81,7 +81,8 @@ def test_a_run_goes_on_with_another_last_stage(tmp_path, capsys):
     assert list(whole["stages"]) == ["pretrain", "rl"]
     assert whole["stages"]["pretrain"] == alone["stages"]["pretrain"]
     assert "run: rl.steps was nothing, now it is 1" in capsys.readouterr().err
-    assert load_recipe(tmp_path / "run" / "recipe.toml").rl.steps == 1
+    assert Study.load(tmp_path / "run" / "study.toml").variants["smoke"].rl.steps == 1
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"pretrain", "rl"}
 
 
 def test_checkpoints_are_sorted_by_their_step(tmp_path):
@@ -99,5 +100,5 @@ def test_weights_that_are_no_numbers_are_no_bad_input(bad, tmp_path):
     with torch.no_grad():
         model.final_norm.fill_(bad)
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    with pytest.raises(FloatingPointError, match="rl: weights of the model are not finite"):
+    with pytest.raises(FloatingPointError, match="rl: the model's weights are not finite"):
         reinforce(model, tokenizer, RECIPE.rl, seed=0, folder=tmp_path / "rl", log=log, stop=StopRequest())

@@ -1,20 +1,24 @@
 """Studies: variants and sizes, stages that are shared, processes that share the work, and what survives a crash."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.runtime import folder_lock
 from fastreason.runtime.folder_lock import Lock
 from fastreason.runtime.metrics_log import without_times
+from fastreason.runtime.processes import this_process
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies import run_study
 from fastreason.studies.recipe import load_recipe
@@ -22,6 +26,7 @@ from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import code_version, distinct_units, study_runs
 
 from ..processes import Command, wait_until
+from ..ranks import run_on_ranks
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
@@ -81,6 +86,36 @@ def test_a_resolved_study_survives_a_round_trip(tmp_path):
     assert Study.load(tmp_path / "study.toml") == study
 
 
+def test_a_recipe_without_variants_is_one(tmp_path):
+    recipe = load_recipe("smoke", {"seed": 3})
+    study = load_study("smoke", {"seed": 3})
+    assert study == Study.of(recipe) and study.is_run
+    assert (study.variants, study.seeds) == ({"smoke": recipe}, [3])
+    assert {name: [part.op for part in parts] for name, parts in study.ranges.items()} == {
+        "in-distribution": [[2]],
+        "edge": [[3]],
+    }
+    assert load_study("smoke", seeds=[0, 1]).seeds == [0, 1]
+    text = tomli_w.dumps(recipe.to_dict() | {"seeds": [4, 5], "ranges": {"hard": [{"op": [4]}]}})
+    (tmp_path / "seeds.toml").write_text(text)
+    several = load_study(tmp_path / "seeds.toml", change=lambda base: replace(base, threads=1))
+    assert (several.seeds, list(several.ranges), several.variants["smoke"].threads) == ([4, 5], ["hard"], 1)
+    assert not several.is_run
+
+
+def test_seeds_of_a_recipe_are_runs_of_their_own(tmp_path, capsys):
+    short = replace(load_recipe("smoke", {"pretrain.tokens": 9000, "evaluate.problems": 2}), midtrain=None, rl=None)
+    short.save(tmp_path / "short.toml")
+    flags = ["--seeds", "1,2", "--threads", "1", "--pretrain.tokens", "2000"]
+    assert main(["run", str(tmp_path / "short.toml"), "--out", str(tmp_path / "run"), *flags]) == 0
+    out, error = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "3", "op", "4"]
+    assert "smoke, smoke, seed 2: evaluation after pretrain: done in " in error and "(4 of 4)" in error
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["finished"] and results["variants"]["smoke"]["runs"].keys() == {"1", "2"}
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_errors_name_what_is_wrong(tmp_path):
     def changed(old, new):
         text = Path(TINY).read_text()
@@ -111,8 +146,6 @@ def test_errors_name_what_is_wrong(tmp_path):
         load_study(TINY, size="huge")
     with pytest.raises(ValueError, match="it has variants; load it with load_study"):
         load_recipe(TINY, size="small")
-    with pytest.raises(ValueError, match="has no variants; load it with load_recipe"):
-        load_study("smoke")
     with pytest.raises(ValueError, match="size must be omitted, because it has only one, got 'laptop'"):
         load_study("smoke", size="laptop")
 
@@ -202,6 +235,21 @@ def test_a_finished_study_is_not_done_again(finished, monkeypatch):
     monkeypatch.setattr(run_study, "work", lambda *arguments: pytest.fail("a unit was done again"))
     again = fr.run(TINY, folder, size="small", resume=True)
     assert comparable(again) == comparable(results)
+
+
+def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "midtrain")
+    (copy / "stages" / unit / "done.json").write_text("")
+    (copy / "results.json").write_text("")
+    (copy / "report.html").unlink()
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert "done.json, line 1: incomplete" in capsys.readouterr().err
+    assert comparable(json.loads((copy / "results.json").read_text())) == comparable(results)
+    assert (copy / "report.html").exists()
+    assert weights(copy, results) == weights(folder, results)
 
 
 def test_a_study_with_more_seeds_takes_over_what_is_there(finished, tmp_path, monkeypatch):
@@ -308,8 +356,6 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
         fr.run(TINY, folder, size="small", resume=True, jobs=0)
     with pytest.raises(ValueError, match="shard must have the form I/N with 0 <= I < N, got '2/2'"):
         fr.run(TINY, folder, size="small", resume=True, shard="2/2")
-    with pytest.raises(ValueError, match="jobs are for recipes with variants, which smoke does not have"):
-        fr.run("smoke", tmp_path / "x", jobs=2)
     monkeypatch.setattr(run_study, "code_version", lambda: "another")
     with pytest.raises(ValueError, match="was started with other code"):
         fr.run(TINY, folder, size="small", resume=True)
@@ -330,16 +376,44 @@ def test_the_command_line_of_studies(capsys):
     plan = capsys.readouterr().out
     assert "tiny, size small: a decoder of" in plan
     assert "9 k tokens in 18 steps of 512" in plan
-    assert "in 2 processes on cores of their own" in plan
+    assert "in 2 processes with a core each" in plan
     for arguments, message in [
         (["run", TINY], "has sizes; set size (--size) to one of small, large"),
         (["run", TINY, "--size", "small", "--shard", "3/2"], "shard must have the form I/N"),
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
-        (["run", "smoke", "--jobs", "2"], "--jobs is for recipes with variants, which smoke does not have"),
+        (["run", "smoke", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["run", "smoke", "--seeds", "1,1"], "seeds must be distinct numbers"),
         (["run", "smoke", "--size", "laptop"], "size must be left out"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_table_has_a_line_for_each_stage_and_k():
+    def scores(p):
+        return {"ops": {"2": {"verified": {"1": p, "8": 1.0}}, "10": {"verified": {"1": 0.0, "8": 0.25}}}}
+
+    runs = {seed: {"rl": {"evaluation": f"evaluate-{seed}"}} for seed in ("0", "1", "2")}
+    results = {"variants": {"mine": {"runs": runs}}, "claims": []}
+    # the third seed is not finished
+    several = results | {"scores": {"evaluate-0": scores(0.25), "evaluate-1": scores(0.75)}}
+    one = results | {"stages": {"rl": scores(0.5)}, "variants": {"mine": {"runs": {"0": runs["0"]}}}}
+    for found in (one, several):
+        lines = run_study.format_results(found).splitlines()
+        assert lines[0].split() == ["verified", "pass@k,", "%", "op", "2", "op", "10"]
+        assert lines[1].split() == ["rl", "@1", "50.0", "0.0"]
+        assert lines[2].split() == ["rl", "@8", "100.0", "25.0"]
+
+
+def ranks(folder):
+    return fr.run(TINY, folder, size="small", seeds=[1])
+
+
+def test_ranks_work_on_each_unit_together(finished, tmp_path):
+    first, second = run_on_ranks(2, __name__, "ranks", str(tmp_path / "run"), out=tmp_path / "out")
+    assert first == second == json.loads((tmp_path / "run" / "results.json").read_text())
+    assert first["finished"] and (tmp_path / "run" / "report.html").exists()
+    assert_each_was_done_once(tmp_path / "run")
 
 
 # locks
@@ -396,7 +470,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
 def test_a_later_process_of_the_same_number_is_another(tmp_path):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    owner = folder_lock._this_process()
+    owner = this_process()
     (place / "owner.json").write_text(json.dumps(owner | {"start": "1"}))
     lock = Lock.acquire(tmp_path)
     assert lock is not None
@@ -406,7 +480,7 @@ def test_a_later_process_of_the_same_number_is_another(tmp_path):
 def test_an_owner_elsewhere_is_dead_when_its_heart_stops(tmp_path, monkeypatch):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    (place / "owner.json").write_text(json.dumps(folder_lock._this_process() | {"host": "elsewhere", "pid": 1}))
+    (place / "owner.json").write_text(json.dumps(this_process() | {"host": "elsewhere", "pid": 1}))
     now = 1000.0
     monkeypatch.setattr(folder_lock.time, "monotonic", lambda: now)
     assert Lock.acquire(tmp_path) is None
@@ -424,7 +498,7 @@ def test_an_owner_elsewhere_is_dead_when_its_heart_stops(tmp_path, monkeypatch):
 def test_an_owner_before_the_last_start_of_this_machine_is_dead(tmp_path):
     place = tmp_path / "owner-0001"
     place.mkdir()
-    owner = folder_lock._this_process()
+    owner = this_process()
     if not owner["boot"]:
         pytest.skip("this system does not tell when it was started")
     (place / "owner.json").write_text(json.dumps(owner | {"boot": "before"}))

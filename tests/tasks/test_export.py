@@ -139,6 +139,25 @@ def test_what_was_killed_goes_on(tmp_path, format):
     assert list(whole.values()) == list(again.values())
 
 
+@pytest.mark.parametrize("name", ["0000-of-0001-00001.parquet", "0000-of-0001-00000.json", "0000-of-0001-00001.npy"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_damaged_part_is_written_again(tmp_path, name, keep):
+    format = "parquet" if name.endswith("parquet") else "tokens"
+    WRITERS[format](tmp_path / "a", 30, part=20)
+    whole, path = content(tmp_path / "a"), tmp_path / "a" / name
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    WRITERS[format](tmp_path / "a", 30, part=20)
+    assert content(tmp_path / "a") == whole
+
+
+@pytest.mark.parametrize("format", ["parquet", "tokens"])
+def test_a_damaged_description_of_a_shard_is_named(tmp_path, format):
+    WRITERS[format](tmp_path / "a", 30, part=20)
+    (tmp_path / "a" / "0000-of-0001.json").write_text("{")
+    with pytest.raises(ValueError, match=r"0000-of-0001\.json, line 1: incomplete"):
+        WRITERS[format](tmp_path / "a", 30, part=20)
+
+
 def size_of(path):
     if path.is_dir():
         return len(list(path.glob("*-of-*-*")))

@@ -129,6 +129,19 @@ def test_rows_that_do_not_show_enough():
         learn_themes(rows)
     with pytest.raises(ValueError, match="row 0 has no 'solution'"):
         learn_themes([{"problem": "", "template": "zoo"}])
+    with pytest.raises(ValueError, match="learn_themes: row 0: template must be a text, got \\['zoo'\\]"):
+        learn_themes([{"problem": "", "solution": "", "template": ["zoo"]}])
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [(b'{"problem": "a', "line 1: no JSON"), (b"{}\n[]", r"line 2: must be an object"), (b"\xff", "line 1: no JSON")],
+)
+def test_a_file_that_cannot_be_learnt_is_named_with_its_line(content, message, tmp_path):
+    (tmp_path / "cut.jsonl").write_bytes(content.replace(b"{}", b'{"problem": "", "solution": "", "template": "a"}'))
+    with pytest.raises(ValueError, match=rf"cut\.jsonl, {message}"):
+        learn_file(tmp_path / "cut.jsonl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 WORDS = st.text(alphabet=st.characters(categories=["Lu", "Ll", "Lo"]), min_size=2, max_size=8).map(lambda w: w + "q")
@@ -182,3 +195,10 @@ def test_any_words_make_a_theme(tmp_path_factory, words, mode, depth, op, contex
 def test_bad_padding_words_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         fr.Theme.load(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("content", ["", "style = [", "style = 'published'\nplaces = 3\nkinds = []", "a = '\udcff'"])
+def test_a_damaged_theme_is_named_by_its_file(content, tmp_path):
+    (tmp_path / "mine.toml").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"mine\.toml: "):
+        fr.Theme.load(str(tmp_path / "mine.toml"))

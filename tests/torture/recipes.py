@@ -1,18 +1,20 @@
-"""Random recipes: each that `load_recipe` accepts runs two steps of every stage, or is refused before the first.
+"""Random recipes: each one that loads runs two steps of every stage, or is rejected before the first.
 
-    python -m tests.torture.recipes [NUMBER]
+    python -m tests.torture.recipes [--number 200] [--seconds 60] [--seed 0] [--json]
 
-prints how many ran, how many `load_recipe` refused and how many the plan; ends at the first that did neither.
+prints how many ran and how many were rejected, and stops at the first that did neither.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import fastreason as fr
@@ -94,18 +96,36 @@ def outcome_of(overrides: dict[str, object], folder: Path) -> str:
     return "ran"
 
 
-def main(number: int) -> None:
+def torture(number: int, seconds: float, first: int) -> Counter[str]:
+    """Counts of outcomes of at most `number` recipes, none begun after `seconds`."""
     outcomes: Counter[str] = Counter()
+    end = time.monotonic() + seconds
 
+    @seed(first)
     @settings(max_examples=number, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(OVERRIDES)
     def try_all(overrides: dict[str, object]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            outcomes[outcome_of(overrides, Path(folder) / "run")] += 1
+        if time.monotonic() < end:
+            with tempfile.TemporaryDirectory() as folder:
+                outcomes[outcome_of(overrides, Path(folder) / "run")] += 1
 
     try_all()
-    print(", ".join(f"{outcome}: {count}" for outcome, count in outcomes.most_common()))
+    return outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture.recipes")
+    parser.add_argument("--number", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the counts as one line of JSON")
+    options = parser.parse_args()
+    outcomes = torture(options.number, options.seconds, options.seed)
+    if options.json:
+        print(json.dumps(outcomes))
+    else:
+        print(", ".join(f"{outcome}: {count}" for outcome, count in outcomes.most_common()))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    main()

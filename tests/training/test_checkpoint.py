@@ -163,15 +163,15 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
         (decoder, "write_tensors", halfway),
         (checkpoint, "write_tensors", halfway),
         (checkpoint, "_write_json", full),
-        (checkpoint, "_flush", full),
+        (checkpoint, "flush", full),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, failure)
-            with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the checkpoint of before"):
+            with pytest.raises(OSError, match=r"c could not be written .*No space left.*; the previous checkpoint"):
                 checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
         assert [path.name for path in tmp_path.iterdir()] == ["c"]
         assert checkpoint.load_progress(checkpoint.find_checkpoint(folder))["step"] == 1
-    monkeypatch.setattr(checkpoint, "_flush", full)
+    monkeypatch.setattr(checkpoint, "flush", full)
     with pytest.raises(OSError) as failed:
         checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
     assert failed.value.errno == errno.ENOSPC
@@ -264,7 +264,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, tokenizer):
     checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": 1})
     other = fr.Decoder(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), num_hidden_layers=2))
     before = [parameter.clone() for parameter in other.parameters()]
-    with pytest.raises(ValueError, match="of a model with num_hidden_layers = 4, this one has 2"):
+    with pytest.raises(ValueError, match="has num_hidden_layers = 4, but this one has 2"):
         checkpoint.restore(tmp_path / "c", other, Optimizer(other, OptimSettings()))
     assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 

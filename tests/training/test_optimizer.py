@@ -201,7 +201,7 @@ def test_state_of_another_shape_is_refused():
         ({"schedule": "cosine", "decay": 0.1}, "decay has no effect with schedule 'cosine'"),
         ({"decay_embeddings": True}, "decay_embeddings has no effect without weight_decay"),
         ({"decay": -0.1}, r"decay must be in 0 \.\. 1, got -0.1"),
-        ({"schedule": "wsd", "warmup": 0.6, "decay": 0.5}, "warmup [+] decay <= 1, got 0.6 and 0.5"),
+        ({"schedule": "wsd", "warmup": 0.6, "decay": 0.5}, "warmup [+] decay must be at most 1 .* got 0.6 and 0.5"),
     ],
 )
 def test_settings_out_of_range(change, message):

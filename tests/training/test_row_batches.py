@@ -42,22 +42,22 @@ def test_rows_hold_every_problem_once():
 @pytest.mark.parametrize("ahead", [1, 4])
 def test_a_thread_that_draws_ahead_changes_nothing(ahead):
     phases = [0, 0, 0, 1, 1, 0, 1]
-    for (batch, behind), (other, other_behind) in zip(draw(0, phases), draw(ahead, phases), strict=True):
-        assert behind == other_behind
+    for (batch, next_rows), (other, other_next) in zip(draw(0, phases), draw(ahead, phases), strict=True):
+        assert next_rows == other_next
         for name in ("tokens", "positions", "loss_mask", "starts", "lengths"):
             np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
 
 
 def test_a_rank_draws_its_rows_alone(monkeypatch):
     whole, after = RowBatches(STREAMS, 200, TOKENIZER, 0).draw(0, [0, 1, 2, 3])
-    parts, behinds = [], []
+    parts, ends = [], []
     for rank in range(2):
         monkeypatch.setattr(row_batches, "share", lambda n, rank=rank: slice(rank * n // 2, (rank + 1) * n // 2))
-        batch, behind = RowBatches(STREAMS, 200, TOKENIZER, 2).draw(0, [0, 1, 2, 3])
+        batch, next_rows = RowBatches(STREAMS, 200, TOKENIZER, 2).draw(0, [0, 1, 2, 3])
         parts.append(batch)
-        behinds.append(behind)
-    assert [sum(both) for both in zip(*behinds, strict=True)] == after
-    assert behinds[0][2:] == behinds[1][:2] == [0, 0]
+        ends.append(next_rows)
+    assert [sum(both) for both in zip(*ends, strict=True)] == after
+    assert ends[0][2:] == ends[1][:2] == [0, 0]
     assert documents(parts[0]) + documents(parts[1]) == documents(whole)
     assert (join(parts).tokens == whole.tokens).all()
     for loss_on in ("solution", "all"):
@@ -66,9 +66,9 @@ def test_a_rank_draws_its_rows_alone(monkeypatch):
 
 def test_totals_of_one_rank_are_those_of_its_batch():
     config = fr.ModelConfig.preset("tiny")
-    batch, behind = RowBatches(STREAMS, 200, TOKENIZER, 0).draw(0, [0, 1])
-    total = StepTotals.over_ranks(config, batch, behind, "all")
-    assert total.next_index == behind
+    batch, next_rows = RowBatches(STREAMS, 200, TOKENIZER, 0).draw(0, [0, 1])
+    total = StepTotals.over_ranks(config, batch, next_rows, "all")
+    assert total.next_index == next_rows
     assert total.tokens == sum(batch.lengths)
     assert total.targets == sum(batch.lengths - 1)
     assert total.samples == len(documents(batch))
