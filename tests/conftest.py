@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # what a test starts is no worker of these tests: pytest-benchmark times nothing in one
 os.environ.pop("PYTEST_XDIST_WORKER", None)
+
+# a job in the background ignores Ctrl-C, which some tests send to themselves
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

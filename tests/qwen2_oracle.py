@@ -13,12 +13,12 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from fastreason.kernels import Segments
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import fastreason as fr
 from fastreason import kernels
+from fastreason.kernels import Segments
 from fastreason.model.decoder import model_to_hf
 
 from .conftest import REFERENCE

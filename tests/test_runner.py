@@ -14,6 +14,7 @@ import fastreason as fr
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies.recipe import load_recipe
+from fastreason.studies.run_study import format_results
 from fastreason.studies.study import Study
 from fastreason.training import checkpoint
 
@@ -96,13 +97,20 @@ def test_a_run_is_a_study_of_one_variant(finished):
 
 
 def test_scores_are_told_apart_by_seen_and_unseen_graphs(finished):
-    _, results = finished
+    folder, results = finished
     for stage, scores in results["stages"].items():
         assert scores["graphs"].keys() == ({"training", "rl"} if stage == "rl" else {"training"})
         ops = scores["graphs"]["training"]["ops"]
         # op 2 and 3 have three graphs; op 4 was not trained on
         assert [list(ops[op]) for op in ("2", "3", "4")] == [["seen"], ["seen"], ["unseen"]]
         assert ops["4"]["unseen"]["verified"] == pytest.approx(scores["ops"]["4"]["verified"])
+    lines = format_results(results).split("problems whose graph did not occur in training\n")[1].splitlines()
+    number, share = lines[0].split(), lines[1].split()
+    problems = results["stages"]["pretrain"]["ops"]["4"]["problems"]
+    assert number == ["pretrain", "n", "0", "0", str(problems)]
+    assert share[:4] == ["pretrain", "@1", "-", "-"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Seen and unseen graphs" in page and "seen in prompts" in page and f"% ({problems})" in page
 
 
 def test_pretraining_learns(finished):

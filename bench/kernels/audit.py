@@ -23,6 +23,7 @@ from typing import Any
 
 import tomli_w
 import torch
+
 from fastreason.kernels.triton_support import INTERPRETED
 
 from ..harness.markdown import KERNEL_DOCS, markdown, put_between_marks

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastreason.kernels.triton_support import INTERPRETED, as_if_on
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
+
+from fastreason.kernels.triton_support import INTERPRETED, as_if_on
 
 __all__ = ["Compiled", "recorded"]
 

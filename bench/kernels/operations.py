@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from fastreason.kernels import (
     Segments,
     attention,
@@ -31,7 +33,6 @@ from fastreason.kernels.policy_loss import Kind, policy_loss_ref
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 from fastreason.kernels.rope import rope_ref
 from fastreason.kernels.swiglu import swiglu_ref
-from torch import Tensor
 
 from . import peers
 from .peers import Rivals, outputs_of, upstream_of

@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from fastreason.kernels import Segments
 from fastreason.kernels.triton_support import INTERPRETED, tl
-from torch import Tensor
 
 __all__ = [
     "LIGER",

@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
+
 from fastreason.kernels.triton_support import INTERPRETED
 
 from ..harness.markdown import KERNEL_DOCS, markdown, put_between_marks

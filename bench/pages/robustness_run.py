@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastreason.kernels import cpu_kernels
 
 import fastreason as fr
 from fastreason import _core
+from fastreason.kernels import cpu_kernels
 from fastreason.sampling import rollout
 from fastreason.sampling.cpp_backend import CoreDecoder
 

@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from fastreason.kernels.policy_loss_triton import NUM_SUMS, STATISTICS
 
 from fastreason.evaluation.pass_table import SCORES
+from fastreason.kernels.policy_loss_triton import NUM_SUMS, STATISTICS
 from fastreason.model.config import ModelConfig
 from fastreason.model.decoder import Decoder
 from fastreason.training.parallel import Parallel

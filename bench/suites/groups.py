@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import torch
-from fastreason.kernels import Segments
 from torch import Tensor
 
 import fastreason as fr
 from fastreason import kernels
+from fastreason.kernels import Segments
 from fastreason.model.flop import forward_flop
 
 from ..harness.questions import Contestant, Done, Question, Settings, Work

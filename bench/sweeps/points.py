@@ -10,10 +10,10 @@ from functools import cache, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastreason.kernels import Segments
 
 import fastreason as fr
 from fastreason import kernels
+from fastreason.kernels import Segments
 from fastreason.model.flop import forward_flop, train_flop
 from fastreason.training.optimizer import Optimizer, OptimSettings
 

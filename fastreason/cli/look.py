@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -98,4 +97,4 @@ def _steps(trace: Mapping[str, Any], coloured: bool) -> Iterator[str]:
 def _text(data: bytes) -> str:
     """The text on one line, without control characters: completions are never trusted."""
     text = " ".join(data.decode(errors="replace").split())
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -4,9 +4,10 @@ import importlib
 import pkgutil
 import tomllib
 
-import fastreason.kernels
 import pytest
 import torch
+
+import fastreason.kernels
 
 pytest.importorskip("triton")
 

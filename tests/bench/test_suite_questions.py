@@ -8,13 +8,12 @@ import torch
 pytest.importorskip("pytest_benchmark")
 pytest.importorskip("triton")
 
-from fastreason.kernels.triton_support import INTERPRETED
-
 from bench.__main__ import COUNTS, SUITES
 from bench.harness.pytest_plugin import suite_module
 from bench.harness.questions import Done, Settings, Unavailable
 from bench.kernels.operations import OPS
 from bench.suites import kernels, rl, rl_worker, train_worker
+from fastreason.kernels.triton_support import INTERPRETED
 
 natively = pytest.mark.skipif(INTERPRETED, reason="whole models are not for the interpreter")
 TIMED = [name for name in SUITES if name not in COUNTS]

@@ -11,11 +11,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from fastreason.kernels.triton_support import INTERPRETED, tl, triton
-
 from bench.kernels.operations import OPS, Shape
 from bench.kernels.traffic import main, measure, table
 from bench.kernels.traffic_meter import Traffic, counting
+from fastreason.kernels.triton_support import INTERPRETED, tl, triton
 
 needs_interpreter = pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import sample
 
 from fastreason import _core
+from fastreason.kernels import sample
 
 from ..kernels.test_sample import SETTINGS, keys, random_logits
 

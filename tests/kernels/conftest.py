@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from fastreason.kernels.triton_support import INTERPRETED
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from fastreason.kernels import Segments, attention
 from fastreason.kernels import attention_tiles as plans
 

@@ -4,11 +4,12 @@ import gc
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fastreason.kernels import Segments, attention, decode_attention
 from fastreason.kernels import attention_tiles as plans
 from fastreason.kernels.triton_support import INTERPRETED
-from hypothesis import given
-from hypothesis import strategies as st
 
 GROUPS = st.lists(
     st.tuples(st.integers(1, 40), st.lists(st.integers(1, 50), max_size=4), st.integers(0, 3)), min_size=1, max_size=5

@@ -11,11 +11,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from fastreason.kernels.triton_support import INTERPRETED, tl, triton
-
 from bench.kernels.audit import ARCHS, Audited, broken_rules, over_budget, table
 from bench.kernels.compile_without_gpu import recorded
 from bench.kernels.machine_code import Access, Figures, accesses, figures_of, occupancy, read_code
+from fastreason.kernels.triton_support import INTERPRETED, tl, triton
 
 # the interpreter takes the place of kernels when they are decorated
 needs_compiler = pytest.mark.skipif(INTERPRETED, reason="needs kernels that are compiled")

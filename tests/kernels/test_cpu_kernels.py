@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+
+from fastreason import _core
 from fastreason.kernels import Segments, cpu_kernels, cross_entropy
 from fastreason.kernels.attention import attention_ref
 from fastreason.kernels.cross_entropy import cross_entropy_ref
@@ -9,8 +11,6 @@ from fastreason.kernels.rms_norm import rms_norm_ref
 from fastreason.kernels.rope import rope_angles, rope_ref
 from fastreason.kernels.swiglu import swiglu_ref
 from fastreason.kernels.triton_support import INTERPRETED
-
-from fastreason import _core
 
 from .numerics import check_errors, value_and_gradients
 

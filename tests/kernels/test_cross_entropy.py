@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from fastreason.kernels import cross_entropy
 from fastreason.kernels.cross_entropy import cross_entropy_ref
 from fastreason.kernels.logit_rows import scalars

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastreason.kernels import Segments, attention, decode_attention
 
 from .conftest import needs_triton

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastreason.kernels import group_advantages, token_weights
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastreason.kernels import launch as module
 from fastreason.kernels.launch import Entry, arch_of, configuration, entries, launch, tune, tuned_table
 from fastreason.kernels.triton_support import INTERPRETED, OutOfResources, as_if_on, runs_triton

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from fastreason.kernels import linear
 
 from .numerics import check_errors

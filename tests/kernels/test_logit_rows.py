@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastreason.kernels.logit_rows import alignment, reduce_rows, row_class, row_tiles
 
 from .conftest import needs_triton

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import torch
+
 from fastreason.kernels import swiglu
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+
 from fastreason.kernels import policy_loss, token_weights
 from fastreason.kernels.logit_rows import scalars
 from fastreason.kernels.policy_loss import policy_loss_ref

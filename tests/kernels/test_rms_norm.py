@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 import torch
+
 from fastreason.kernels import rms_norm
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastreason.kernels import rope, rope_angles
 from fastreason.kernels.rope import rope_ref
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels.sample import sample_ref
-from fastreason.kernels.triton_support import tl, triton
 from torch import Tensor
 
 from fastreason import _core, kernels
+from fastreason.kernels.sample import sample_ref
+from fastreason.kernels.triton_support import tl, triton
 
 from .conftest import needs_triton
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from fastreason.kernels import Segments
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fastreason.kernels import Segments
 
 
 def test_positions_count_on_from_the_prefix():

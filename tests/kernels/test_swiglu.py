@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastreason.kernels import swiglu
 from fastreason.kernels.swiglu import swiglu_ref
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model.flop import train_flop_per_token
 
 from ..qwen2_oracle import (

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import Segments
 from safetensors.torch import load_file, save_file
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model.config import config_from_hf
 from fastreason.model.decoder import load_model, model_from_hf, model_to_hf
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.rl.advantages import advantages
 from fastreason.rl.groups import has_advantage
 from fastreason.rl.loop import Groups, PolicySettings, group_loss

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model.flop import forward_flop
 from fastreason.rl.groups import Groups, PackedGroups
 from fastreason.rl.loop import PolicySettings, policy_step, reinforce

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import sample as sampling
-from fastreason.kernels.sample import _launch
 
 from fastreason import _core
+from fastreason.kernels import sample as sampling
+from fastreason.kernels.sample import _launch
 from fastreason.runtime import cuda
 
 

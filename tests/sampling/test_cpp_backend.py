@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import Segments
 
 import fastreason as fr
 from fastreason import _core
+from fastreason.kernels import Segments
 from fastreason.sampling.cpp_backend import CoreDecoder
 
 from ..model.test_decoder import random_model

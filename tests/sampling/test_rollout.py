@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from fastreason.kernels import Segments
 from tokenizers import decoders, pre_tokenizers, trainers
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.sampling.continuous_batching import ContinuousBatch
 from fastreason.sampling.cpp_backend import CoreDecoding
 from fastreason.sampling.stop_sequences import Stopping

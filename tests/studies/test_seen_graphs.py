@@ -15,8 +15,6 @@ from fastreason.training import supervised
 from fastreason.training.supervised import train
 from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PART = {"op": [4], "themes": ["symbolic"], "max_value": 99}
 # three phases, the middle one shorter than a step, so that it is passed over; two rows
 SETTINGS = SupervisedSettings(

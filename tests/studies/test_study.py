@@ -383,7 +383,7 @@ def test_the_command_line_of_studies(capsys):
         (["run", TINY, "--size", "small", "--seeds", "x"], "--seeds must have the form 7, 2-10 or 3,5,9, got 'x'"),
         (["run", "smoke", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["run", "smoke", "--seeds", "1,1"], "seeds must be distinct numbers"),
-        (["run", "smoke", "--size", "laptop"], "size must be left out"),
+        (["run", "smoke", "--size", "laptop"], "size must be omitted"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

@@ -37,9 +37,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model.hugging_face import WeightsMismatch
 from fastreason.text.tokenizer import TAGS, BytePairTokenizer
 from fastreason.text.tokenizer_json import byte_characters

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels import Segments
 from torch.utils.flop_counter import FlopCounterMode
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model import flop
 from fastreason.model.flop import forward_flop, train_flop
 from fastreason.training import budget as budgets
@@ -102,7 +102,7 @@ def test_a_split_costs_what_the_whole_costs():
     assert split(Budget(seconds=60), 1.0) == (None, Budget(seconds=60))
     with pytest.raises(ValueError, match=r"beta must be in 0 \.\. 1, got 1.5"):
         split(Budget(flop=1), 1.5)
-    with pytest.raises(ValueError, match="give flop, tokens or seconds"):
+    with pytest.raises(ValueError, match="give a budget in flop, tokens or seconds"):
         split(Budget(samples=1), 0.5)
 
 

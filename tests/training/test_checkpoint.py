@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
-from fastreason.kernels import Segments
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.model import decoder
 from fastreason.training import checkpoint
 from fastreason.training.optimizer import Optimizer, OptimSettings

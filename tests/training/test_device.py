@@ -11,11 +11,11 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 import torch
-from fastreason.kernels.triton_support import as_if_on
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import fastreason as fr
+from fastreason.kernels.triton_support import as_if_on
 from fastreason.rl.groups import Groups
 from fastreason.rl.loop import PolicySettings, policy_step, update
 from fastreason.runtime import distributed

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from fastreason.kernels import Segments
 from torch import nn
 
 import fastreason as fr
+from fastreason.kernels import Segments
 from fastreason.training.optimizer import Muon, Optimizer, OptimSettings, learning_rate_factor, orthogonalize
 
 
