@@ -279,6 +279,7 @@ def statistics_kernel(
             s = factor * s + tl.sum(e, axis=0)
             m = m_new
         m = tl.where(end > 0, m, 0.0)
+        m_reference = tl.where(end > 0, m_reference, 0.0)
         s = tl.where(end > 0, s, 1.0)
         log_s = tl.log(s)
         u /= s

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
+from ..model.precision import Precision
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
 from ..sampling.rollout import Rollout, RolloutOutput
 from ..tasks.stream import ProblemBatch
@@ -34,9 +35,15 @@ class Sampling:
     """Keep only tokens at least this many times as likely as the most likely one; 0: all."""
     max_new_tokens: int = 256
     """Maximum number of new tokens per sample."""
+    precision: Precision = "auto"
+    """Dtype of matrix products, keys and values. auto: bfloat16 on a GPU, else float32."""
 
     def __post_init__(self) -> None:
         check_ranges("sampling", self, _RANGES)
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"sampling: precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}"
+            )
 
 
 _RANGES: Mapping[str, Range] = {
@@ -93,7 +100,8 @@ class RolloutSampler:
     """
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, sampling: Sampling) -> None:
-        self.engine, self.tokenizer, self.sampling = Rollout(model, tokenizer), tokenizer, sampling
+        self.engine = Rollout(model, tokenizer, precision=sampling.precision)
+        self.tokenizer, self.sampling = tokenizer, sampling
         self.stop = _stop(tokenizer)
 
     def check(self, problems: ProblemBatch) -> None:

@@ -28,6 +28,7 @@ class Groups:
         prompt_tokens: int32, all prompts concatenated, and prompt_offsets: int64 [P + 1].
         tokens: int32 [S, L]; lengths: int64 [S].
         logprobs: float32 [S, L], recorded during sampling.
+        trainer_logprobs: float32 [S, L], of the same weights in training, where they were computed apart.
         rewards: float32 [S], or [S, L] with NaN for tokens without a reward; NaN for samples that are not in the loss.
         position: int64 [P]: the index of each group among those of all ranks.
         in_loss: bool [S]: whether a sample is in the loss. Of other samples one token is kept, so that groups keep
@@ -42,6 +43,7 @@ class Groups:
     rewards: Tensor
     position: np.ndarray
     in_loss: np.ndarray
+    trainer_logprobs: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -82,6 +84,7 @@ class Groups:
             self.rewards[torch.from_numpy(rows)],
             self.position[groups],
             self.in_loss[rows],
+            None if self.trainer_logprobs is None else self.trainer_logprobs[rows],
         )
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from ..grading.rewards import REWARDS, reward_names
 from ..kernels.policy_loss import Kind
+from ..model.precision import Precision
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
 from ..training.budget import Budget
@@ -24,6 +25,7 @@ Scale = Literal["std", "batch", "none"]
 Aggregation = Literal["token", "sequence", "constant"]
 Credit = Literal["step", "return"]
 Truncated = Literal["zero", "mask", "keep"]
+Mismatch = Literal["auto", "ratio", "importance", "ignore"]
 LossName = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus", "reinforce"]
 
 
@@ -119,6 +121,14 @@ class PolicySettings:
     """Updates per epoch, each on its share of the groups."""
     accumulate: int = 1
     """Number of parts in which an update is computed, to save memory; the update is the same."""
+    precision: Precision = "auto"
+    """Dtype of matrix products in sampling and training; weights, gradients, log-probabilities and updates stay
+    float32. auto: bfloat16 on a GPU, else float32."""
+    mismatch: Mismatch = "auto"
+    """What corrects for the difference between the sampler's and the trainer's log-probabilities of a token: the ratio
+    and its clip, because the sampler's are the old ones ("ratio"); an importance weight of at most 2, with the
+    trainer's own as the old ones ("importance"); or nothing ("ignore"). auto: ratio in float32, importance in
+    bfloat16."""
     temperature: float = 1.0
     """Temperature of sampling and of the trained distribution."""
     max_new_tokens: int = 128
@@ -235,5 +245,6 @@ _RANGES: Mapping[str, Range] = {
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "loss": get_args(LossName), "baseline": get_args(Baseline), "advantage_scale": get_args(Scale),
     "aggregation": get_args(Aggregation), "credit": get_args(Credit),
-    "truncated": get_args(Truncated), "kl": ("k1", "k2", "k3", "exact"),
+    "truncated": get_args(Truncated), "kl": ("k1", "k2", "k3", "exact"), "precision": get_args(Precision),
+    "mismatch": get_args(Mismatch),
 }  # fmt: skip

@@ -92,14 +92,16 @@ def reward_statistics(facts: Facts, ops_S: np.ndarray) -> dict[str, object]:
 def update_statistics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Means over the updates of a step, and extremes of the ratio over all of them.
 
-    `max_logprob_difference` is taken in the first update, where sampling and training use the same weights.
+    Differences between the log-probabilities of sampler and trainer are taken in the first update, where both use the
+    same weights.
     """
     if not history:
         return {}
     line = {name: float(np.mean([update[name] for update in history])) for name in history[0]}
     line["ratio_min"] = min(update["ratio_min"] for update in history)
     line["ratio_max"] = max(update["ratio_max"] for update in history)
-    line["max_logprob_difference"] = history[0]["max_logprob_difference"]
+    for name in ("max_logprob_difference", "mean_logprob_difference"):
+        line[name] = history[0][name]
     return line
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,12 +20,18 @@ from .. import kernels
 from ..kernels.policy_loss import PolicyLoss
 from ..kernels.policy_loss_triton import NUM_SUMS, STATISTICS
 from ..model.decoder import Decoder
+from ..model.precision import autocast, product_dtype
 from ..runtime.distributed import sum_over_ranks, world_size
 from ..sampling.rollout import RolloutOutput
 from ..training.optimizer import Optimizer
 from .groups import Groups, PackedGroups, has_advantage, has_loss, inside
-from .settings import PolicySettings
+from .settings import Mismatch, PolicySettings
 
+# The largest factor of a token whose log-probability differs between sampler and trainer: truncated importance sampling
+_IMPORTANCE_LIMIT = 2.0
+# Statistics of an update: the mean difference between sampler and trainer by the weights, then those of the loss
+_MEAN_DIFFERENCE, _MAX_DIFFERENCE = 0, 1 + STATISTICS.index("max_logprob_difference")
+_NUM_SUMS = 1 + NUM_SUMS
 # 16 MB in float32. The loss of 256 x 62 tokens at V = 2,353 takes 0.44 s of CPU in chunks, 0.73 s all at once
 _PIECE_LOGITS = 2**22
 
@@ -81,7 +87,8 @@ class _Rows:
     tokens_N: Tensor
     advantages_N: Tensor
     weights_N: Tensor
-    old_N: Tensor
+    sampler_N: Tensor
+    trainer_N: Tensor | None
 
     @classmethod
     def of(
@@ -98,15 +105,17 @@ class _Rows:
         weights_N *= share
         inside_SL = torch.from_numpy(inside(groups))
         spread_SL = advantages if advantages.ndim == 2 else advantages[:, None].expand(inside_SL.shape)
-        old_N = torch.from_numpy(groups.logprobs)[inside_SL]
-        values = [packed.tokens_T[packed.target_N], spread_SL[inside_SL], weights_N, old_N]
+        logprobs = [torch.from_numpy(x)[inside_SL] for x in (groups.logprobs, groups.trainer_logprobs) if x is not None]
+        values = [packed.tokens_T[packed.target_N], spread_SL[inside_SL], weights_N, *logprobs]
         if parts.kind != "gspo":
             values = [x[packed.order_N] for x in values]
-        return cls(packed, settings, *(x.to(device) for x in values))
+        values = [x.to(device) for x in values]
+        return cls(packed, settings, *values[:4], values[4] if len(values) > 4 else None)
 
     def predictors(self, model: Decoder) -> Tensor:
         """The hidden state from which each token was sampled: [N, D]. With gspo sequences stay contiguous."""
-        predictors_ND = self.packed.predictors(model)
+        with autocast(self.settings.precision, model.embedding.weight):
+            predictors_ND = self.packed.predictors(model)
         if self.settings.parts.kind != "gspo":
             return predictors_ND
         return predictors_ND[self.packed.order_N.argsort().to(predictors_ND.device)]
@@ -124,7 +133,20 @@ class _Rows:
         frozen_ND: Tensor | None,
     ) -> PolicyLoss:
         """The loss of the rows in `predictors_ND`; `frozen_ND` has all rows."""
+        with autocast(self.settings.precision, model.embedding.weight):
+            return self._loss(model, predictors_ND, rows, reference, frozen_ND)
+
+    def _loss(
+        self,
+        model: Decoder,
+        predictors_ND: Tensor,
+        rows: slice,
+        reference: Decoder | None,
+        frozen_ND: Tensor | None,
+    ) -> PolicyLoss:
         settings, parts, tokens_N = self.settings, self.settings.parts, self.tokens_N[rows]
+        logits_NV = model.logits(predictors_ND)
+        old_N, importance_N = self._old(logits_NV, rows, mismatch_of(settings, model))
         reference_logits, reference_logprobs = None, None
         if reference is not None and frozen_ND is not None:
             with torch.no_grad():
@@ -134,11 +156,12 @@ class _Rows:
                     reference_logprobs = tempered.log_softmax(-1).gather(1, tokens_N[:, None]).squeeze(1)
                     reference_logits = None
         return kernels.policy_loss(
-            model.logits(predictors_ND),
+            logits_NV,
             tokens_N,
             self.advantages_N[rows],
             self.weights_N[rows],
-            old_logprobs_N=self.old_N[rows],
+            old_logprobs_N=old_N,
+            importance_N=importance_N,
             reference_logprobs_N=reference_logprobs,
             reference_logits_NV=reference_logits,
             sequence_offsets_S=self._offsets(rows) if parts.kind == "gspo" else None,
@@ -151,6 +174,35 @@ class _Rows:
             kl_coef=settings.kl_coef,
             entropy_coef=settings.entropy_coef,
         )
+
+    def _old(self, logits_NV: Tensor, rows: slice, mismatch: Mismatch) -> tuple[Tensor | None, Tensor | None]:
+        """Old log-probabilities, None if they are those of the logits, and importance weights, None if all are 1."""
+        sampler_N, trainer_N = self.sampler_N[rows], None if self.trainer_N is None else self.trainer_N[rows]
+        if mismatch == "ratio" or (trainer_N is None and not self.settings.on_policy):
+            return sampler_N, None
+        if mismatch == "ignore":
+            return trainer_N, None
+        own_N = self._logprobs(logits_NV, rows) if trainer_N is None else trainer_N
+        return trainer_N, (own_N - sampler_N).exp().clamp(max=_IMPORTANCE_LIMIT)
+
+    @torch.no_grad()
+    def _logprobs(self, logits_NV: Tensor, rows: slice) -> Tensor:
+        """Of the tokens, the same bits that the loss finds."""
+        return kernels.policy_loss(
+            logits_NV.detach(), self.tokens_N[rows], self.advantages_N[rows], self.weights_N[rows],
+            temperature=self.settings.temperature,
+        ).logprobs_N  # fmt: skip
+
+    @torch.no_grad()
+    def logprobs(self, model: Decoder) -> Tensor:
+        """Log-probabilities of all sampled tokens, on CPU, sample after sample."""
+        predictors_ND = self.predictors(model)
+        found = []
+        for rows in self._pieces(predictors_ND.device, model.config.vocab_size):
+            with autocast(self.settings.precision, model.embedding.weight):
+                found.append(self._logprobs(model.logits(predictors_ND[rows]), rows))
+        joined = torch.cat(found).cpu()
+        return joined if self.settings.parts.kind == "gspo" else joined[self.packed.order_N.argsort()]
 
     def backward(self, model: Decoder, reference: Decoder | None) -> Tensor:
         """Accumulates the gradient of the weights, computing the logits in chunks of rows; returns the statistics [K].
@@ -167,9 +219,17 @@ class _Rows:
             result.loss.backward()
             assert piece_ND.grad is not None
             gradients.append(piece_ND.grad)
-            totals.append(result.totals_K.float().cpu())
+            totals.append(self._statistics(result, rows))
         predictors_ND.backward(torch.cat(gradients))
         return _joined(totals)
+
+    def _statistics(self, result: PolicyLoss, rows: slice) -> Tensor:
+        """Those of the loss behind the mean difference to the sampler, to which the largest one is taken as well."""
+        weights_N = self.weights_N[rows]
+        difference_N = torch.where(weights_N != 0, result.logprobs_N - self.sampler_N[rows], 0.0).abs()
+        totals_K = torch.cat([(weights_N * difference_N).sum()[None], result.totals_K]).float()
+        totals_K[_MAX_DIFFERENCE] = difference_N.max()
+        return totals_K.cpu()
 
     def _pieces(self, device: torch.device, vocab_size: int) -> list[slice]:
         """Chunks of `_PIECE_LOGITS` logits on CPU; with gspo divided between sequences."""
@@ -191,7 +251,14 @@ class _Rows:
 def _joined(totals: Sequence[Tensor]) -> Tensor:
     """Combines the statistics of parts: sums are added, maxima maximized."""
     table = torch.stack(list(totals))
-    return torch.cat([table[:, :NUM_SUMS].sum(0), table[:, NUM_SUMS:].amax(0)])
+    return torch.cat([table[:, :_NUM_SUMS].sum(0), table[:, _NUM_SUMS:].amax(0)])
+
+
+def mismatch_of(settings: PolicySettings, model: Decoder) -> Mismatch:
+    """`settings.mismatch`, with auto resolved for the weights of a model."""
+    if settings.mismatch != "auto":
+        return settings.mismatch
+    return "ratio" if product_dtype(settings.precision, model.embedding.weight).itemsize >= 4 else "importance"
 
 
 def update(
@@ -217,6 +284,8 @@ def update(
         The statistics of each update, including the gradient norm; empty if no rank has a gradient.
     """
     history, advantages = [], advantages.cpu()
+    if not settings.on_policy and mismatch_of(settings, model) != "ratio":
+        groups = _with_trainer_logprobs(model, groups, advantages, settings)
     for _ in range(settings.epochs):
         for number in range(settings.minibatches):
             mine = np.nonzero(groups.position % settings.minibatches == number)[0]
@@ -226,6 +295,27 @@ def update(
                 statistics["grad_norm"] = optimizer.step(done)
                 history.append(statistics)
     return history
+
+
+def _with_trainer_logprobs(model: Decoder, groups: Groups, advantages: Tensor, settings: PolicySettings) -> Groups:
+    """Before the first update of a batch: log-probabilities of the groups that are trained on."""
+    found = groups.logprobs.copy()
+    trained = _trained(groups, advantages, settings)
+    for which in np.array_split(trained, min(settings.accumulate * settings.minibatches, max(1, len(trained)))):
+        if len(which):
+            part, part_advantages = _part(groups, advantages, which)
+            rows = _Rows.of(part, part_advantages, settings, 1.0, model.embedding.weight.device)
+            samples = (which[:, None] * groups.group_size + np.arange(groups.group_size)).flatten()
+            own = found[samples]
+            own[inside(part)] = rows.logprobs(model).numpy()
+            found[samples] = own
+    return replace(groups, trainer_logprobs=found)
+
+
+def _trained(groups: Groups, advantages: Tensor, settings: PolicySettings) -> np.ndarray:
+    """int64: the groups that have a gradient."""
+    trains = has_loss(groups) if settings.trains_zero_advantage else has_advantage(groups, advantages)
+    return np.nonzero(trains)[0]
 
 
 def _part(groups: Groups, advantages: Tensor, which: np.ndarray) -> tuple[Groups, Tensor]:
@@ -239,14 +329,13 @@ def _accumulate(
     model: Decoder, groups: Groups, advantages: Tensor, settings: PolicySettings, reference: Decoder | None
 ) -> dict[str, float] | None:
     """Adds this rank's part of an update to the gradient; returns statistics over all ranks, None without gradient."""
-    nonzero = has_advantage(groups, advantages)
-    trained = np.nonzero(has_loss(groups) if settings.trains_zero_advantage else nonzero)[0]
+    trained = _trained(groups, advantages, settings)
     counted = np.arange(len(groups)) if settings.count_zero_advantage else trained
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
         return None
-    totals = torch.zeros(len(STATISTICS))
-    totals[NUM_SUMS:] = -math.inf
+    totals = torch.zeros(1 + len(STATISTICS))
+    totals[_NUM_SUMS:] = -math.inf
     for which in np.array_split(trained, min(settings.accumulate, len(trained))) if len(trained) else ():
         part, part_advantages = _part(groups, advantages, which)
         share = _amount(part, settings) / total
@@ -265,12 +354,14 @@ def _over_ranks(*numbers: float) -> list[float]:
 
 
 def _statistics_over_ranks(totals_K: Tensor) -> dict[str, float]:
-    sums, extremes = totals_K[:NUM_SUMS].clone(), totals_K[NUM_SUMS:].clone()
+    sums, extremes = totals_K[:_NUM_SUMS].clone(), totals_K[_NUM_SUMS:].clone()
     if world_size() > 1:
         sum_over_ranks(sums)
         dist.all_reduce(extremes, dist.ReduceOp.MAX)
-    totals_K = torch.cat([sums, extremes])
-    return PolicyLoss(totals_K[0], totals_K[:0], totals_K).statistics()
+    totals_K = torch.cat([sums[1:], extremes])
+    weight = totals_K[STATISTICS.index("weight")].item()
+    mean = sums[_MEAN_DIFFERENCE].item() / (weight or 1.0)
+    return PolicyLoss(totals_K[0], totals_K[:0], totals_K).statistics() | {"mean_logprob_difference": mean}
 
 
 def _sum_gradients(model: Decoder) -> None:

@@ -14,13 +14,14 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_args
 
 import numpy as np
 import torch
 
 from ..kernels import sampling_settings
 from ..model.decoder import Decoder
+from ..model.precision import CopyInDtype, Precision, product_dtype
 from ..runtime.arguments import INT64_MAX, integer, integers, listed, number
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
@@ -97,6 +98,8 @@ class Rollout:
         kv_memory_mb: memory for keys and values, in MB of 10^6 bytes. If it is too small for all of them, fewer
             sequences are decoded together and prompts wait.
         backend: "cpp" (C++, float32 on CPU), "torch" (any dtype and device), or "auto": cpp if possible.
+        precision: of matrix products, keys and values, for a model with float32 weights: "float32", "bfloat16", or
+            "auto": bfloat16 on a GPU. In bfloat16 each call copies the current weights into a model of that dtype.
     Raises:
         ValueError: the model has fewer tokens than the tokenizer, a limit is not positive, or the backend does not
             support the model.
@@ -110,6 +113,7 @@ class Rollout:
         max_sequences: int = 512,
         kv_memory_mb: float = 2048.0,
         backend: Literal["auto", "cpp", "torch"] = "auto",
+        precision: Precision = "auto",
     ) -> None:
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
@@ -119,10 +123,14 @@ class Rollout:
         kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)
         if backend not in ("auto", "cpp", "torch"):
             raise ValueError(f'Rollout: backend must be "auto", "cpp" or "torch", got {backend!r}')
-        if backend == "cpp" and not runs_in_core(model):
-            weight = model.embedding.weight
-            raise ValueError(f'Rollout: backend "cpp" needs float32 on CPU, got {weight.dtype} on {weight.device}')
+        if precision not in get_args(Precision):
+            raise ValueError(f"Rollout: precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+        weight = model.embedding.weight
+        dtype = product_dtype(precision, weight)
+        if backend == "cpp" and not (runs_in_core(model) and dtype == torch.float32):
+            raise ValueError(f'Rollout: backend "cpp" needs float32 on CPU, got {dtype} on {weight.device}')
         self.model, self.tokenizer, self.max_sequences = model, tokenizer, max_sequences
+        self.dtype, self._copy = dtype, None if dtype == weight.dtype else CopyInDtype(model, dtype)
         self.kv_memory_mb, self.backend = kv_memory_mb, backend
         self._core: CoreDecoder | None = None
         self._turn = 0
@@ -139,7 +147,7 @@ class Rollout:
             ValueError: it does not.
         """
         capacity = min(max_new_tokens, self.model.config.max_position_embeddings - prompt)
-        of_slot, of_prompt = (TorchDecoding.kv_bytes(self.model, tokens) for tokens in (capacity, prompt))
+        of_slot, of_prompt = (TorchDecoding.kv_bytes(self.model, tokens, self.dtype) for tokens in (capacity, prompt))
         if of_slot + of_prompt + of_prompt / n > self.kv_memory_mb * 1e6:
             self._refuse_memory(prompt, capacity, of_slot + 2 * of_prompt)
 
@@ -263,7 +271,8 @@ class Rollout:
 
     def _decoding(self, work: Work) -> tuple[Decoding, int, PromptMemory]:
         """The decoding backend, the number of slots, and the memory left for prompts."""
-        in_core = runs_in_core(self.model) if self.backend == "auto" else self.backend == "cpp"
+        model = self.model if self._copy is None else self._copy.refresh()
+        in_core = runs_in_core(model) if self.backend == "auto" else self.backend == "cpp"
         if in_core:
             self._core = self._core or CoreDecoder(self.model)
             self._core.load()
@@ -273,7 +282,7 @@ class Rollout:
             if in_core:
                 assert self._core is not None
                 return CoreDecoding.kv_bytes(self._core, tokens)
-            return TorchDecoding.kv_bytes(self.model, tokens)
+            return TorchDecoding.kv_bytes(model, tokens, self.dtype)
 
         # torch keeps a prompt twice, and a copy for each `group` sequences
         group = 1 if in_core else min(work.n, 16, self.max_sequences)
@@ -291,7 +300,7 @@ class Rollout:
         if in_core:
             assert self._core is not None
             return CoreDecoding(self._core, slots, capacity), slots, memory
-        return TorchDecoding(self.model, slots, group, longest, capacity), slots, memory
+        return TorchDecoding(model, slots, group, longest, capacity), slots, memory
 
 
 def _joined(work: Work, rows: dict[int, Rows], tokenizer: Tokenizer) -> RolloutOutput:

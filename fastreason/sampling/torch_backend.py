@@ -97,11 +97,11 @@ class TorchDecoding:
         self.next_prompt = 0
 
     @staticmethod
-    def kv_bytes(model: Decoder, tokens: int) -> int:
+    def kv_bytes(model: Decoder, tokens: int, dtype: torch.dtype) -> int:
         """Bytes of the keys and values of `tokens` tokens."""
         config = model.config
         width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-        return -(-tokens // _ROOM) * _ROOM * width * model.embedding.weight.itemsize
+        return -(-tokens // _ROOM) * _ROOM * width * dtype.itemsize
 
     def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]:
         """Assigns numbers to the prompts; returns them and the logits [P, V] after each prompt."""

@@ -25,6 +25,7 @@ from .. import _core, kernels
 from ..kernels.linear import ROW_MULTIPLE
 from ..kernels.segments import Segments
 from ..model.decoder import Decoder
+from ..model.precision import Precision, product_dtype
 from ..runtime import distributed
 from ..runtime.distributed import Device, chosen_device
 from ..runtime.machine import package_version
@@ -190,7 +191,7 @@ def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, s
 
 
 def supervised_loss(
-    model: Decoder | Replica[Decoder], batch: PackedBatch, loss_on: str, precision: str = "float32"
+    model: Decoder | Replica[Decoder], batch: PackedBatch, loss_on: str, precision: Precision = "float32"
 ) -> torch.Tensor:
     """Mean cross entropy of the next token over the batch's solution tokens, or over all of its tokens.
 
@@ -218,11 +219,10 @@ def supervised_loss(
         return kernels.cross_entropy(model.logits(hidden[source_N]), labels_N)
 
 
-def compute_in(precision: str, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:
+def compute_in(precision: Precision, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:
     """The device of the weights, and the dtype of matrix products there."""
-    device = next(iter(model.parameters())).device
-    wide = precision == "float32" or (precision == "auto" and device.type == "cpu")
-    return device, torch.float32 if wide else torch.bfloat16
+    weight = next(iter(model.parameters()))
+    return weight.device, product_dtype(precision, weight)
 
 
 def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer, length: int) -> Iterator[PackedBatch]:
@@ -237,7 +237,9 @@ def validation_batches(settings: SupervisedSettings, tokenizer: Tokenizer, lengt
 
 
 @torch.no_grad()
-def validation_loss(model: Decoder, batches: Sequence[PackedBatch], loss_on: str, precision: str = "float32") -> float:
+def validation_loss(
+    model: Decoder, batches: Sequence[PackedBatch], loss_on: str, precision: Precision = "float32"
+) -> float:
     """Mean cross entropy over all targets of the batches, which are divided among the ranks."""
     mine = batches[distributed.share(len(batches))]
     counts = [count_targets(batch, loss_on) for batch in mine]

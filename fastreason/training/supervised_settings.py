@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..model.precision import Precision
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SECONDS_BETWEEN, Range, check_ranges
 from ..tasks.mixture import Mixture
@@ -47,7 +48,7 @@ class SupervisedSettings:
     divides them. Default: the number of ranks when the stage begins."""
     parallel: Parallel = "ddp"
     """How several ranks train: full weights on each (ddp), or a shard of them (fsdp)."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Dtype of matrix products; weights, gradients and updates stay float32. auto: bfloat16 on a GPU, else float32."""
     prefetch: int = 2
     """Steps drawn ahead by a thread; 0 draws them on demand. Does not affect results."""
