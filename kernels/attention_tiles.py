@@ -8,7 +8,9 @@ from the first token of their segment on, so what a segment gets depends on it a
     key tile:   start of its segment, first key, length; first and one behind the last of its viewers
     viewer:     start and length of a segment whose prefix the key tile belongs to, in the order of the batch
 
-The lists are made once for a batch and a device, longest work first, so that the last programs to start are short.
+The lists are made once for a batch and a device. Tiles of a segment, and segments of a prefix, stand together, because
+programs that run at the same time then find each other's keys and rows in the cache (bench/kernels/l2_cache.py counts
+it); the groups with the longest tile come first, so that the last programs to start are short.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ def _cut_queries(table: np.ndarray, block_m: int, group: int) -> np.ndarray:
     prefix_length = np.where(has_prefix, length[prefix], 0)
     keys = prefix_length[segment] + np.minimum(length[segment], (first_row + block_m) // group)
     columns = (start[segment], first_row, length[segment], prefix_start[segment], prefix_length[segment])
-    return _longest_first(columns, keys)
+    return _in_order(columns, segment, prefix, keys)
 
 
 def _cut_keys(table: np.ndarray, block_n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +117,7 @@ def _cut_keys(table: np.ndarray, block_n: int) -> tuple[np.ndarray, np.ndarray]:
     columns = (start[segment], first_key, length[segment], border[segment], border[segment + 1])
     viewers = np.stack([start[viewer], length[viewer]], axis=1).astype(np.int32)
     # never empty, because an empty tensor has no address to hand to a kernel
-    return _longest_first(columns, queries), viewers if len(viewers) else np.zeros((1, 2), np.int32)
+    return _in_order(columns, segment, prefix, queries), viewers if len(viewers) else np.zeros((1, 2), np.int32)
 
 
 def _pieces(size: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,8 +127,12 @@ def _pieces(size: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     return owner, (np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)) * block
 
 
-def _longest_first(columns: tuple[np.ndarray, ...], work: np.ndarray) -> np.ndarray:
-    order = np.argsort(-work, kind="stable")
+def _in_order(columns: tuple[np.ndarray, ...], segment: np.ndarray, prefix: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """The tiles, one a line: by group, the one with the longest tile first, in it by segment, longest first."""
+    group = np.where(prefix[segment] >= 0, prefix[segment], segment)
+    longest = np.zeros(len(prefix), np.int64)
+    np.maximum.at(longest, group, work)
+    order = np.lexsort((-work, segment, group, -longest[group]))
     return np.ascontiguousarray(np.stack(columns, axis=1)[order].astype(np.int32))
 
 

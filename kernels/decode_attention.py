@@ -95,7 +95,8 @@ def decode_attention_ref(
     P, K, L = prefix_k_PKLD.shape[:3]
     q = (q_NHD * scale).view(N, K, H // K, D)
     # [P, K, G * g, D]: all queries of a group against its prefix in one matrix product
-    grouped = q.view(P, N // P, K, H // K, D).transpose(1, 2).reshape(P, K, -1, D)
+    rows = N // P * (H // K)
+    grouped = q.view(P, N // P, K, H // K, D).transpose(1, 2).reshape(P, K, rows, D)
     scores_prefix = grouped @ prefix_k_PKLD.transpose(2, 3)
     if prefix_padding_PL is not None:
         scores_prefix = scores_prefix.masked_fill_(prefix_padding_PL[:, None, None], float("-inf"))
@@ -111,7 +112,7 @@ def decode_attention_ref(
         own_v_NKLD = own_v_NKLD.masked_fill(behind[:, None, :, None], 0.0)
     scores_prefix = scores_prefix.view(P, K, N // P, H // K, L).transpose(1, 2).reshape(N, K, H // K, L)
     weights = torch.cat([scores_prefix, scores_own], dim=-1).softmax(-1)
-    weights_prefix = weights[..., :L].view(P, N // P, K, H // K, L).transpose(1, 2).reshape(P, K, -1, L)
+    weights_prefix = weights[..., :L].view(P, N // P, K, H // K, L).transpose(1, 2).reshape(P, K, rows, L)
     o = weights[..., L:] @ own_v_NKLD
     o_prefix = (weights_prefix @ prefix_v_PKLD).view(P, K, N // P, H // K, D).transpose(1, 2)
     return (o + o_prefix.reshape(N, K, H // K, D)).view(N, H, D)
@@ -194,10 +195,12 @@ def _prefix_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    # tiles of one prefix next to each other: the second finds its keys and values in the cache
-    prefix = tl.program_id(2).to(tl.int64)
+    # tiles of one prefix next to each other: the second finds its keys and values in the cache; all in the first
+    # dimension of the grid, as the others end at 65,535
+    tiles = (num_rows + BLOCK_M - 1) // BLOCK_M
+    prefix = (tl.program_id(0) // tiles).to(tl.int64)
     kv = tl.program_id(1)
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = row < num_rows
     sequence = prefix * (num_rows // GROUP) + row // GROUP
     head = kv * GROUP + row % GROUP
@@ -299,7 +302,7 @@ def _decode_op(
     def prefix(config: dict[str, int]) -> tuple[Tensor, Tensor]:
         partial = torch.empty(N, H, D, dtype=torch.float32, device=q.device)
         lse = torch.empty(N, H, dtype=torch.float32, device=q.device)
-        _prefix_kernel[(triton.cdiv(num_rows, config["BLOCK_M"]), K, P)](
+        _prefix_kernel[(triton.cdiv(num_rows, config["BLOCK_M"]) * P, K)](
             q, prefix_k, prefix_v, padding, prefix_length, partial, lse, *strides(q, prefix_k, prefix_v), num_rows, L,
             scale * LOG2_E, padding is not None, prefix_length is not None, **shape, **config,
         )  # fmt: skip

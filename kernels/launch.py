@@ -109,18 +109,21 @@ def _with_fusion(config: Config) -> Config:
 def launch(
     name: str, x: Tensor, call: Callable[[Config], Result], changes: Sequence[Tensor] = (), /, **facts: int
 ) -> Result:
-    """`call(configuration(name, x, **facts))`; with FASTREASON_AUTOTUNE=1 on CUDA, of the fastest candidate.
+    """`call(configuration(name, x, **facts))` on the GPU of x; with FASTREASON_AUTOTUNE=1, of the fastest candidate.
+
+    Every kernel is launched through here: Triton takes the current GPU and its stream, wherever the tensors are.
 
     Args:
         call: allocates what depends on the configuration, launches, and returns what it allocated.
         changes: inputs that the kernel overwrites; tuning puts them back after every call.
     """
-    if not (AUTOTUNE and x.is_cuda):
-        return call(configuration(name, x, **facts))
-    key = (name, arch_of(x), tuple(sorted(facts.items())))
-    if key not in _found:
-        _found[key] = tune(call, _chosen(*key).configs(), _milliseconds, changes)
-    return call(_with_fusion(_found[key][0]))
+    with torch.cuda.device_of(x):
+        if not (AUTOTUNE and x.is_cuda):
+            return call(configuration(name, x, **facts))
+        key = (name, arch_of(x), tuple(sorted(facts.items())))
+        if key not in _found:
+            _found[key] = tune(call, _chosen(*key).configs(), _milliseconds, changes)
+        return call(_with_fusion(_found[key][0]))
 
 
 def tune(

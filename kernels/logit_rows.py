@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .launch import configuration
+from .launch import launch
 from .triton_support import tl, triton
 
 __all__ = [
@@ -94,15 +94,19 @@ def reduce_rows(values_KN: Tensor, num_sums: int) -> Tensor:
 
     Every program reduces a tile of each line; the results are the lines of the next launch until one column is left.
     """
-    config = configuration("reduce_rows", values_KN)
-    while True:
-        K, N = values_KN.shape
-        tiles = triton.cdiv(N, config["TILE"])
-        out = values_KN.new_empty(K, tiles)
-        _reduce_kernel[(tiles,)](values_KN, out, N, tiles, SUMS=num_sums, K=K, **config)
-        if tiles == 1:
-            return out.view(K)
-        values_KN = out
+
+    def call(config: dict[str, int]) -> Tensor:
+        x = values_KN
+        while True:
+            K, N = x.shape
+            tiles = triton.cdiv(N, config["TILE"])
+            out = x.new_empty(K, tiles)
+            _reduce_kernel[(tiles,)](x, out, N, tiles, SUMS=num_sums, K=K, **config)
+            if tiles == 1:
+                return out.view(K)
+            x = out
+
+    return launch("reduce_rows", values_KN, call)
 
 
 @triton.jit(do_not_specialize=["size_units"])
@@ -123,8 +127,12 @@ def scale_(x: Tensor, factor: Tensor) -> None:
     Args:
         x: contiguous, not empty.
     """
-    config, align = configuration("scale", x), alignment(x.shape[-1])
-    _scale_kernel[(triton.cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel() // align, ALIGN=align, **config)
+    align = alignment(x.shape[-1])
+
+    def call(config: dict[str, int]) -> None:
+        _scale_kernel[(triton.cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel() // align, ALIGN=align, **config)
+
+    launch("scale", x, call, [x])
 
 
 @scale_.register_fake

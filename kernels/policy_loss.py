@@ -205,7 +205,7 @@ def policy_loss(
         weights = torch.full(tokens_N.shape, 1.0 / tokens_N.shape[0], device=logits_NV.device)
     has_reference = reference_logprobs_N is not None or reference_logits_NV is not None
     numbers = scalars(
-        1.0 / temperature, clip_low, clip_high, min(clip_dual, _LARGE), kl_coef if has_reference else 0.0, entropy_coef
+        temperature, clip_low, clip_high, min(clip_dual, _LARGE), kl_coef if has_reference else 0.0, entropy_coef
     )
     loss, totals, logprobs, _, _ = policy_loss_op(
         logits_NV, None if reference_logits_NV is None else reference_logits_NV.detach(), tokens_N.contiguous(),

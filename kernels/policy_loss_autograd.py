@@ -73,7 +73,7 @@ def policy_loss_op(
 
     Backward overwrites the d-logits of one pass, unless the gradient of the loss is 1.
     Vectors over rows are contiguous and float32, tokens and offsets int64; offsets make the ratio one of sequences.
-    scalars: 1 / temperature, clip_low, clip_high, clip_dual, kl_coef, entropy_coef, on CPU.
+    scalars: temperature, clip_low, clip_high, clip_dual, kl_coef, entropy_coef, on CPU.
     """
     logits = _rows_adjacent(logits)
     reference_logits = None if reference_logits is None else _rows_adjacent(reference_logits)
@@ -82,7 +82,8 @@ def policy_loss_op(
     logp, rows = weights.new_empty(N), weights.new_empty(len(STATISTICS), N)
     gradient = logits.new_empty((N, V) if one_pass else 0)
     values = weights.new_empty(_row_values(logits, reference_logits, offsets, needs_gradient))
-    inv_t, *numbers = scalars.tolist()
+    temperature, *numbers = scalars.tolist()
+    inv_t = 1.0 / temperature
     names = ("clip_low", "clip_high", "clip_dual", "kl_coef", "entropy_coef")
     settings = dict(zip(names, numbers, strict=True)) | {"KIND": kind, "ESTIMATOR": estimator}
     sizes = _units(logits, reference_logits)
@@ -193,7 +194,8 @@ def policy_loss_backward_op(
     reference_logits = None if reference_logits is None else _rows_adjacent(reference_logits)
     N, V = logits.shape
     gradient = logits.new_empty(N, V)
-    inv_t, _, _, _, kl_coef, entropy_coef = scalars.tolist()
+    temperature, _, _, _, kl_coef, entropy_coef = scalars.tolist()
+    inv_t = 1.0 / temperature
 
     def call(config: dict[str, int]) -> None:
         gradient_kernel[(N, triton.cdiv(V, config["BLOCK"]))](

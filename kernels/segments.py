@@ -79,7 +79,8 @@ class Segments:
         """Documents between the given borders, without prefix: the layout of flash-attn's varlen functions.
 
         Args:
-            cu_seqlens: int32 or int64 [S + 1], rising: document s holds tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1.
+            cu_seqlens: int32 or int64 [S + 1], never falling: document s holds tokens cu_seqlens[s] ..
+                cu_seqlens[s + 1] - 1. One without tokens has no segment.
             num_tokens: T, where padding follows the last document; default cu_seqlens[S].
         """
         if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64) or len(cu_seqlens) < 2:
@@ -88,7 +89,8 @@ class Segments:
                 f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
             )
         border = cu_seqlens.to("cpu", torch.int64)
-        start, length = border[:-1].contiguous(), border.diff()
+        length = border.diff()
+        start, length = border[:-1][length != 0], length[length != 0]
         return cls(start, length, torch.full_like(length, -1), int(border[-1]) if num_tokens is None else num_tokens)
 
     @classmethod

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -19,6 +19,7 @@ from ..evaluation.load_sampler import DEVICES, ENGINES, load_sampler
 from ..evaluation.op_ranges import covered, parse_range
 from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
+from ..model.precision import Precision
 from ..runtime import distributed
 from ..runtime.files import write_json
 from ..runtime.json_files import to_json
@@ -28,7 +29,7 @@ from ..studies.recipe import Recipe, available_recipes, load_recipe
 from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "precision")
 _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)
 
 
@@ -188,6 +189,9 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--min-p", type=float)
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="maximum new tokens per sample")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), help="of our decoder; auto: bfloat16 on a GPU, else float32"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="torch threads; 0: torch's default (default 0)"

@@ -20,6 +20,7 @@ import numpy as np
 from ..grading.failure_kinds import failure_kinds
 from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
+from ..model.precision import Precision
 from ..runtime import distributed
 from ..runtime.field_docs import explain_fields
 from ..runtime.folder_lock import held
@@ -68,6 +69,8 @@ class EvaluateSettings:
     """Keep only tokens at least this many times as likely as the most likely one; 0: all."""
     max_new_tokens: int = 256
     """Maximum number of new tokens per sample."""
+    precision: Precision = "auto"
+    """Dtype of matrix products, keys and values in our decoder. auto: bfloat16 on a GPU, else float32."""
     traces: int = 3
     """Number of samples per op to keep, with their steps, for the report."""
     ranges: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -88,7 +91,7 @@ class EvaluateSettings:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.max_new_tokens)
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.max_new_tokens, self.precision)
 
 
 PRESETS: Mapping[str, EvaluateSettings] = {
@@ -213,6 +216,8 @@ def open_folder(
     """
     # what determines the files, but not how they are aggregated
     facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
+    if facts["precision"] == "auto":  # as in folders from before there was a choice
+        del facts["precision"]
     identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}
     return EvaluationFolder(out, identity, Mixture.from_dict(settings.mixture).themes, MODES, resume=resume)
 

@@ -50,6 +50,8 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
                 raise
             why = str(error)
             print(f"{folder}: loaded by transformers, because our decoder does not support it: {why}", file=sys.stderr)
+    if sampling.precision != "auto":
+        raise ValueError(f"precision has no effect with transformers; leave it at 'auto', got {sampling.precision!r}")
     from .transformers_sampler import TransformersSampler
 
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..model.decoder import Decoder
+from ..model.precision import Precision
 from ..runtime.distributed import Device
 from ..tasks.mixture import Mixture
 from ..text.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ def evaluate(
     top_p: float = 1.0,
     min_p: float = 0.0,
     max_new_tokens: int = 256,
+    precision: Precision = "auto",
     ranges: Mapping[str, Mapping[str, float]] | None = None,
     traces: int = 3,
     seed: int = 0,
@@ -58,6 +60,7 @@ def evaluate(
         samples: number per problem, n.
         k: compute pass@k for 1 and these k, at most `samples`; default: powers of 2, and `samples`.
         temperature, top_k, top_p, min_p, max_new_tokens: of sampling, see `Rollout.generate`.
+        precision: of our decoder: "float32", "bfloat16", or "auto" for bfloat16 on a GPU.
         ranges: weighted means over ops by name, such as {"edge": {"11-14": 1.0}}.
         traces: number of samples per op to keep with the status of their steps.
         seed: of the sampling; the problems are the same for every seed.
@@ -87,6 +90,7 @@ def evaluate(
         top_p=top_p,
         min_p=min_p,
         max_new_tokens=max_new_tokens,
+        precision=precision,
         traces=traces,
         ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
     )

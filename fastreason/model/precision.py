@@ -50,6 +50,6 @@ class CopyInDtype:
     @torch.no_grad()
     def refresh(self) -> Decoder:
         """The copy, with the current weights of the source."""
-        own, masters = list(self.model.parameters()), list(self.source.parameters())
-        torch._foreach_copy_(own, masters)
+        for own, master in zip(self.model.parameters(), self.source.parameters(), strict=True):
+            own.copy_(master)
         return self.model

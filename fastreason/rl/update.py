@@ -109,8 +109,8 @@ class _Rows:
         values = [packed.tokens_T[packed.target_N], spread_SL[inside_SL], weights_N, *logprobs]
         if parts.kind != "gspo":
             values = [x[packed.order_N] for x in values]
-        values = [x.to(device) for x in values]
-        return cls(packed, settings, *values[:4], values[4] if len(values) > 4 else None)
+        tokens_N, spread_N, weights_N, sampler_N, *trainer = (x.to(device) for x in values)
+        return cls(packed, settings, tokens_N, spread_N, weights_N, sampler_N, trainer[0] if trainer else None)
 
     def predictors(self, model: Decoder) -> Tensor:
         """The hidden state from which each token was sampled: [N, D]. With gspo sequences stay contiguous."""

@@ -7,6 +7,8 @@ import torch
 
 from fastreason.kernels.triton_support import INTERPRETED
 
+from .interpreted_bfloat16 import repair
+
 
 @pytest.fixture(scope="session")
 def device() -> str:
@@ -16,6 +18,8 @@ def device() -> str:
 # neither kernels nor what runs where they do: the same under the interpreter as without it
 WITHOUT = ["test_audit.py", "test_cpu_kernels.py", "test_sample.py", "test_triton_support.py"]
 collect_ignore = WITHOUT if INTERPRETED else []
+if INTERPRETED:
+    repair()
 
 
 needs_triton = pytest.mark.skipif(

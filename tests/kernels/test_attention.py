@@ -104,8 +104,10 @@ CASES = [
     (HEADS[3], torch.float32, "documents"),
     (HEADS[0], torch.float16, "group of 6"),
     (HEADS[1], torch.float16, "groups of 1"),
+    (HEADS[0], torch.bfloat16, "group of 6"),
+    (HEADS[2], torch.bfloat16, "documents"),
 ]
-DTYPES = [*itertools.product(HEADS, [torch.float32]), *itertools.product(HEADS[:2], [torch.float16])]
+DTYPES = [*itertools.product(HEADS, [torch.float32]), *itertools.product(HEADS[:2], [torch.float16, torch.bfloat16])]
 OTHERS = [(*pair, layout) for pair, layout in itertools.product(DTYPES, LONG_LAYOUTS) if (*pair, layout) not in CASES]
 
 
@@ -205,7 +207,7 @@ def pieces(lengths, order, padding=0):
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("padding", [0, 3])
 def test_order_and_padding_change_no_bit(padding, dtype, device):
     """Two groups and two documents, moved about, NaN in between: every token gets the bits it had."""

@@ -1,6 +1,7 @@
-"""How kernels cut a batch: every row and every key once, what each tile sees, longest work first."""
+"""How kernels cut a batch: every row and every key once, what each tile sees, and in which order."""
 
 import gc
+import itertools
 
 import pytest
 import torch
@@ -29,6 +30,24 @@ def batch(groups):
     return Segments(*(torch.tensor(x) for x in (start, length, prefix)), at)
 
 
+def _runs(values, names):
+    pairs = itertools.groupby(zip(values, names, strict=True), lambda pair: pair[1])
+    return [[value for value, _ in run] for _, run in pairs]
+
+
+def check_order(segments, tiles, work):
+    """Groups stand together, the one with the longest tile first; in them segments, the longest tile first."""
+    index = {start: s for s, start in enumerate(segments.start.tolist())}
+    owners = [index[tile[0]] for tile in tiles]
+    roots = [int(segments.prefix[s]) if segments.prefix[s] >= 0 else s for s in owners]
+    for names in (owners, roots):
+        runs = [name for name, _ in itertools.groupby(names)]
+        assert len(runs) == len(set(runs))
+    longest = [max(of_group) for of_group in _runs(work, roots)]
+    assert longest == sorted(longest, reverse=True)
+    assert all(of_segment == sorted(of_segment, reverse=True) for of_segment in _runs(work, owners))
+
+
 @given(GROUPS, st.sampled_from([16, 64]), st.sampled_from([1, 5, 6]))
 def test_query_tiles_hold_every_row_once_and_know_its_prefix(groups, block_m, group):
     segments = batch(groups)
@@ -48,7 +67,7 @@ def test_query_tiles_hold_every_row_once_and_know_its_prefix(groups, block_m, gr
         t for s, n in zip(segments.start.tolist(), segments.length.tolist(), strict=True) for t in range(s, s + n)
     ]
     assert sorted(rows) == [t * group + h for t in tokens for h in range(group)]
-    assert keys == sorted(keys, reverse=True)
+    check_order(segments, plan.query_tiles(block_m, group).tolist(), keys)
     assert plan.num_covered == len(tokens)
 
 
@@ -71,7 +90,7 @@ def test_key_tiles_hold_every_key_once_and_know_their_viewers(groups, block_n):
         t for s, n in zip(segments.start.tolist(), segments.length.tolist(), strict=True) for t in range(s, s + n)
     ]
     assert sorted(keys) == tokens
-    assert queries == sorted(queries, reverse=True)
+    check_order(segments, found.tiles.tolist(), queries)
 
 
 def test_plans_are_kept_as_long_as_their_segments():

@@ -45,9 +45,9 @@ def check(ours, definition, dtype):
 SHAPES = [(2, 1, 6, 1, 64), (2, 6, 12, 2, 72), (1, 25, 6, 1, 16), (3, 2, 2, 2, 128), (1, 3, 3, 1, 32)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("L, own", [(1, 1), (70, 17)])
+@pytest.mark.parametrize("L, own", [(1, 1), (70, 17), (0, 3)])
 def test_is_its_formula(shape, L, own, dtype, device):
     P, G = shape[:2]
     tensors = data(*shape, L, own, dtype, device)
@@ -112,7 +112,7 @@ def test_decoding_continues_attention(prompt_lengths, dtype, device):
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_other_groups_and_longer_caches_change_no_bit(dtype, device):
     P, G, L, own = 3, 4, 37, 9
     q, pk, pv, ok, ov = data(P, G, 6, 1, 16, L, own, dtype, device)

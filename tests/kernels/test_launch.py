@@ -1,5 +1,8 @@
 """Launch configurations: the table is sound, the right entry is chosen, tuning finds the fastest and repairs inputs."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -110,6 +113,9 @@ def test_on_request_the_first_launch_tunes_and_all_use_what_was_found(table, mon
     class OnCuda:
         is_cuda = True
 
+        def get_device(self):
+            return -1  # torch.cuda.device_of then changes nothing
+
     calls = []
 
     def call(config):
@@ -130,3 +136,47 @@ def test_nothing_is_tuned_by_default(table):
     assert not module.AUTOTUNE
     with as_if_on(90):
         assert launch("k", X, lambda config: config["BLOCK"]) == 3
+
+
+def test_kernels_run_on_the_gpu_of_their_tensors(table, monkeypatch):
+    """Triton takes the current one, so that of the tensors is made the current one."""
+    at = []
+
+    class Guard:
+        def __init__(self, x):
+            self.x = x
+
+        def __enter__(self):
+            at.append(self.x)
+
+        def __exit__(self, *_):
+            at.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    assert launch("k", X, lambda config: at[-1]) is X
+    assert not at
+
+
+def test_every_kernel_is_launched_through_launch():
+    """Or it would run on whichever GPU is the current one: each is called in a function that is handed to `launch`."""
+    total = 0
+    for path in sorted(Path(module.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        handed = {call.args[2].id for call in calls if isinstance(call.func, ast.Name) and call.func.id == "launch"}
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in handed]
+        inside = {line for function in functions for line in _launches(function)}
+        assert set(_launches(tree)) == inside, path.name
+        total += len(inside)
+    assert total >= 15
+
+
+def _launches(tree):
+    """Lines of launches of Triton kernels."""
+    return [
+        call.lineno
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Subscript)
+        and ast.unparse(call.func.value).endswith("_kernel")
+    ]

@@ -510,7 +510,7 @@ def test_as_an_operator(kind, V, device):
     b = replace(b, advantages=-b.advantages.abs())
     leaf = b.logits.clone().requires_grad_()
     offsets = b.offsets if kind == "gspo" else None
-    numbers = scalars(1.5, 0.2, 0.2, 3.0, 0.1, 0.05)
+    numbers = scalars(0.7, 0.2, 0.2, 3.0, 0.1, 0.05)
     vectors = (b.tokens, b.weights, b.old, b.advantages, b.importance)
     op = torch.ops.fastreason.policy_loss.default
     check_op(op, leaf, b.reference_logits, *vectors, None, offsets, numbers, 0, 3, True)

@@ -31,6 +31,11 @@ def test_borders_of_documents(dtype):
     assert torch.equal(Segments.from_cu_seqlens(torch.tensor([0, 3, 5])).table, Segments.from_lengths([3, 2]).table)
 
 
+def test_a_document_of_no_token_has_no_segment():
+    borders = torch.tensor([0, 0, 3, 3, 3, 5, 5])
+    assert torch.equal(Segments.from_cu_seqlens(borders).table, Segments.from_lengths([3, 2]).table)
+
+
 def test_what_kernels_read_is_int32_and_copied_once(device):
     segments = Segments.from_groups([3, 2], torch.tensor([[2, 1], [1, 2]]))
     on_device = segments.on(device)
@@ -113,7 +118,7 @@ def test_refuses_other_dtypes_and_shapes():
         (torch.tensor([0.0, 3.0]), r"need int32 or int64 \[S \+ 1\] .* got torch.float32 \(2,\)"),
         (torch.tensor([0]), r"with S >= 1, got torch.int64 \(1,\)"),
         (torch.tensor([[0, 3]]), r"got torch.int64 \(1, 2\)"),
-        (torch.tensor([0, 3, 3]), "at least one token"),
+        (torch.tensor([3, 3, 3]), "at least one token"),
         (torch.tensor([0, 4, 3]), "at least one token"),
     ],
 )

@@ -437,7 +437,9 @@ def test_pieces_of_the_rows_are_the_whole(setting, monkeypatch, changes, rows):
     totals = pieces.backward(model, kl_to)
     got = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     torch.testing.assert_close(got, want, atol=1e-9, rtol=1e-7)
-    torch.testing.assert_close(totals, whole.totals_K.float(), atol=1e-5, rtol=1e-5)
+    # before the statistics of the loss, the mean difference between sampler and trainer
+    torch.testing.assert_close(totals[1:], whole.totals_K.float(), atol=1e-5, rtol=1e-5)
+    assert 0 <= totals[0] <= totals[-1]
     cuts = pieces._pieces(torch.device("cpu"), VOCAB)
     most = {1: len(groups.lengths) if "gspo" in changes.values() else int(groups.lengths.sum()), 1000: 1}
     assert rows == 5 or len(cuts) == most[rows]
