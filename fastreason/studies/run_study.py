@@ -39,9 +39,10 @@ from ..runtime.json_files import to_json
 from ..runtime.progress import tell
 from ..runtime.stop_request import Interrupted, StopRequest, Terminated
 from .preflight import preflight
-from .results import collect, graph_parts, scores_by_stage
+from .results import collect
 from .resume import check_study
 from .study import Study
+from .study_scores import graph_parts, scores_by_stage
 from .work_units import (
     Run,
     Unit,
@@ -401,7 +402,7 @@ def format_results(results: Mapping[str, Any]) -> str:
         if claim["effect"] is not None:
             low, high = claim["interval"]
             effect = f"{100 * claim['effect']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}")
+        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}, k = {claim['k']}")
     return "\n".join(lines) or "no claims"
 
 
