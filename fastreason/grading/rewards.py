@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..runtime import plugins
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -96,18 +97,22 @@ REWARDS_OF_SAMPLES = frozenset({"outcome", "blended", "strict"})
 """Those of REWARDS that give one number per sample and none to single tokens."""
 
 
+def reward_names() -> tuple[str, ...]:
+    """Those of REWARDS, then those of installed packages (entry points `fastreason.rewards`)."""
+    return (*REWARDS, *plugins.plugins(plugins.REWARDS, REWARDS))
+
+
 def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -> Reward:
     """Wraps a reward for reinforcement learning: a function of (problems, samples, verdicts) whose result is checked.
 
     Args:
-        reward: a name in REWARDS, "module:function", or a function: of verdicts, or of (problems, samples, verdicts).
+        reward: one of `reward_names`, "module:function", or a function: of verdicts, or of (problems, samples,
+            verdicts).
         arguments: additional keyword arguments of the reward.
     Raises:
         ValueError: there is no such name, module or function, or the function has other parameters.
     """
-    function = _imported(reward) if isinstance(reward, str) and reward not in REWARDS else reward
-    if isinstance(function, str):
-        function = REWARDS[function]
+    function = named_reward(reward) if isinstance(reward, str) else reward
     name = getattr(function, "__qualname__", repr(function))
     wanted = [
         parameter
@@ -122,6 +127,27 @@ def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -
     return partial(_checked, partial(function, **arguments), name, len(wanted))
 
 
+def named_reward(name: str) -> Callable[..., np.ndarray]:
+    """The function of REWARDS, of an installed package or at "module:function"; ValueError as for
+    `reward_function`."""
+    if name in REWARDS:
+        return REWARDS[name]
+    if ":" in name:
+        return _imported(name)
+    added = plugins.plugins(plugins.REWARDS, REWARDS)
+    if name not in added:
+        raise ValueError(_no_reward(name))
+    try:
+        function = added[name].load()
+    except (ImportError, AttributeError) as error:
+        raise plugins.plugin_error(plugins.REWARDS, added[name], error) from None
+    return _callable(name, function)
+
+
+def _no_reward(name: str) -> str:
+    return f'reward: must be one of {", ".join(reward_names())} or "module:function" that can be imported, got {name!r}'
+
+
 def import_from(folder: Path) -> None:
     """Lets reward modules be imported from this folder too, after everything that is installed."""
     if str(folder) not in sys.path:
@@ -134,13 +160,15 @@ def _imported(path: str) -> Callable[..., np.ndarray]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'reward: must be one of {", ".join(REWARDS)} or "module:function" that can be imported, '
-            f"got {path!r} ({error})"
-        ) from None
+        raise ValueError(f"{_no_reward(path)} ({error})") from None
+    return _callable(path, function)
+
+
+def _callable(name: str, function: Any) -> Callable[..., np.ndarray]:
     if not callable(function):
-        raise ValueError(f"reward: {path!r} must be a function, got {type(function).__name__}")
-    return function
+        raise ValueError(f"reward: {name!r} must be a function, got {type(function).__name__}")
+    checked: Callable[..., np.ndarray] = function
+    return checked
 
 
 def _checked(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from ..grading.erring_verifier import VerifierErrors
-from ..grading.rewards import REWARDS
+from ..grading.rewards import REWARDS, reward_names
 from ..kernels.policy_loss import Kind
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
@@ -79,7 +79,8 @@ class PolicySettings:
     samples: int = 16
     """Samples per prompt (the group size)."""
     reward: str = "strict"
-    """The reward: outcome, blended, strict or steps (see docs/reinforcement.md), or "module:function"."""
+    """The reward: outcome, blended, strict or steps (see docs/reinforcement.md), one that an installed package adds, or
+    "module:function"."""
     outcome_weight: float | None = None
     """Weight of the answer in reward blended; default 0.2."""
     verifier: VerifierErrors = field(default_factory=VerifierErrors)
@@ -147,9 +148,10 @@ class PolicySettings:
         self._check_effect()
 
     def _check_reward(self) -> None:
-        if self.reward not in REWARDS and not re.fullmatch(r"[\w.]+:[\w.]+", self.reward):
+        known = self.reward in REWARDS or re.fullmatch(r"[\w.]+:[\w.]+", self.reward)
+        if not known and self.reward not in reward_names():
             raise ValueError(
-                f'rl: reward must be one of {", ".join(REWARDS)} or "module:function", got {self.reward!r}'
+                f'rl: reward must be one of {", ".join(reward_names())} or "module:function", got {self.reward!r}'
             )  # fmt: skip
         if self.outcome_weight is not None and self.reward != "blended":
             raise ValueError(f"rl: outcome_weight has no effect with reward {self.reward!r}, only with 'blended'")
