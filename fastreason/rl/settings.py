@@ -108,7 +108,7 @@ class PolicySettings:
     max_draws: int | None = None
     """* Dynamic sampling (DAPO): draw `prompts` prompts up to this often, until as many groups have non-zero
     advantage."""
-    count_silent: bool = False
+    count_zero_advantage: bool = False
     """Whether zero-advantage groups count in the mean of the loss and take part in KL and entropy."""
     kl_coef: float = 0.0
     """Weight in the loss of the KL to the reference model, the one the stage started from."""
@@ -200,7 +200,7 @@ class PolicySettings:
     @property
     def trains_zero_advantage(self) -> bool:
         """Whether zero-advantage groups have a gradient, from KL or entropy."""
-        return self.count_silent and (self.kl_coef != 0 or self.entropy_coef != 0)
+        return self.count_zero_advantage and (self.kl_coef != 0 or self.entropy_coef != 0)
 
     @property
     def limit(self) -> Budget:
