@@ -82,7 +82,7 @@ def reward_statistics(facts: Facts, ops_S: np.ndarray) -> dict[str, object]:
         "verified": verified,
         "answer_only": float((facts.answer_correct * (1 - facts.verified)).mean()),
         "sound": float(facts.sound.mean()),
-        "silent_groups": float(facts.zero_advantage.mean()),
+        "zero_advantage": float(facts.zero_advantage.mean()),
         "mean_length": float(facts.length.mean()),
         "max_length": int(facts.length.max()),
         "finished": float(facts.finished.mean()),
