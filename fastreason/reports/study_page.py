@@ -17,6 +17,7 @@ import jinja2
 
 from ..runtime.files import read_whole, write_text
 from ..runtime.json_files import to_json
+from ..runtime.old_names import with_current_names
 from ..studies.claims import effects_table, judged_claims
 from ..studies.effects import difference, level
 from ..studies.recipe import STAGE_NAMES
@@ -77,7 +78,7 @@ def write_report(folder: str | Path) -> Path:
 
 def judged_again(study: Study, path: Path) -> dict[str, Any]:
     """results.json with the claims of the study judged as this version does, which is written where that changes it."""
-    results: dict[str, Any] = read_whole(path)
+    results: dict[str, Any] = with_current_names(read_whole(path))
     # as they read from a file
     judged = json.loads(to_json({"claims": judged_claims(study, results), "effects": effects_table(study, results)}))
     if any(results.get(name) != value for name, value in judged.items()):
@@ -317,7 +318,7 @@ def _curve_figures(study: Study, results: Mapping[str, Any]) -> list[dict[str, s
     """Rewards and shares by RL step; losses by tokens."""
     wanted = [
         ("rl", "reward", "Reward", "mean reward"),
-        ("rl", "silent_groups", "Zero-advantage groups", "share of groups"),
+        ("rl", "zero_advantage", "Zero-advantage groups", "share of groups"),
         ("rl", "answer_correct", "Right answers in training", "share of samples"),
         ("rl", "verified", "Verified samples in training", "share of samples"),
         ("rl", "finished", "Samples that ended by themselves", "share of samples"),
