@@ -1,7 +1,7 @@
 """Rewards computed from verdicts, float32 [n] in [0, 1]. Any function of a `Verdicts` can be used instead.
 
 Source: arXiv 2512.07783, section on process rewards. `by_step` and custom functions may also return rewards per token,
-[n, length]. `silent_groups` and `sibling_agreement` work on groups: n consecutive samples of each problem.
+[n, length]. `zero_advantage_groups` and `sibling_agreement` work on groups: n consecutive samples of each problem.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def steps(verdicts: Verdicts) -> np.ndarray:
 def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.ndarray:
     """A reward for every step, at its last token, and one for the answer, at the last token of the sample.
 
-        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens
+        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens, and for unchecked steps
 
     Returns:
         float32 [n, length]. If a step ends at the last token, as in a truncated sample, that token has the answer's
@@ -78,7 +78,9 @@ def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.
     steps, length = verdicts.steps, samples.tokens.shape[1]
     assert steps.token_end is not None, "samples are graded as token ids"
     out = np.full((len(verdicts), length), np.nan, dtype=np.float32)
-    out[steps.completion, steps.token_end - 1] = steps.correct
+    out[steps.completion, steps.token_end - 1] = (
+        steps.correct if steps.checked is None else np.where(steps.checked, steps.correct, np.nan)
+    )
     out[np.arange(len(out)), samples.lengths - 1] = outcome(verdicts)
     return out
 
@@ -221,14 +223,14 @@ def _refuse(wrong: np.ndarray, rewards: np.ndarray, message: str) -> None:
         raise ValueError(f"{message}, got {rewards[index]:g} for {position}")
 
 
-def silent_groups(rewards: np.ndarray, group_size: int) -> float:
+def zero_advantage_groups(rewards: np.ndarray, group_size: int) -> float:
     """The share of zero-advantage groups: all samples have the same reward, so the policy gets no gradient.
 
     Args:
         rewards: [problems * group_size], the samples of one problem next to each other.
         group_size: samples of each problem, at least 1.
     """
-    groups = _in_groups("silent_groups", rewards, group_size)
+    groups = _in_groups("zero_advantage_groups", rewards, group_size)
     return float((groups == groups[:, :1]).all(axis=1).mean()) if len(groups) else 0.0
 
 

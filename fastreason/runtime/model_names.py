@@ -9,6 +9,7 @@ A name is looked up in this order, so a local folder hides a shipped model of th
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -38,7 +39,7 @@ def model_folder(name: str | Path) -> Path:
     text = str(name)
     if text.startswith(HUB):
         return _download(text.removeprefix(HUB))
-    if not Path(name).exists() and (short := text.removeprefix("fastreason/")) in shipped_models():
+    if not os.path.exists(text) and (short := text.removeprefix("fastreason/")) in shipped_models():
         return _shipped() / short
     return Path(name)
 

@@ -6,6 +6,7 @@ byte-level BPE tokenizers can be read too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,7 +105,7 @@ class Tokenizer:
             ValueError: the file does not exist or uses an unsupported feature.
         """
         found = model_folder(folder)
-        path = found if found.is_file() else found / "tokenizer.json"
+        path = found if os.path.isfile(found) else found / "tokenizer.json"
         beside = path.with_name("tokenizer_config.json")
         content = read_json(path, MAX_FILE_MB)
         config = read_json(beside) if beside.exists() else None
