@@ -27,7 +27,7 @@ from torch import Tensor
 
 from . import cpu_kernels
 from .launch import launch
-from .logit_rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scalars, scaled
+from .logit_rows import LOWEST, ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scalars, scaled
 from .triton_support import runs_triton, tl, triton
 
 __all__ = ["cross_entropy", "cross_entropy_ref"]
@@ -43,10 +43,14 @@ def cross_entropy_ref(
 ) -> Tensor:
     """The definition, which the tests compare against in float64; CPU runs it where cpu.py does not suit."""
     logits = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    loss_N = F.cross_entropy(logits, labels_N, reduction="none", ignore_index=ignore_index)
+    shares_N = _shares(labels_N, weights_N, ignore_index, logits.dtype)
+    # what a row of weight 0 holds is replaced, because 0 times a NaN is not 0
+    counts_N = shares_N != 0
+    logits, labels_N = torch.where(counts_N[:, None], logits, 0.0), torch.where(counts_N, labels_N, 0)
+    loss_N = F.cross_entropy(logits, labels_N, reduction="none")
     if z_loss:
         loss_N = loss_N + z_loss * logits.logsumexp(1).square()
-    return (loss_N * _shares(labels_N, weights_N, ignore_index, logits.dtype)).sum()
+    return (loss_N * shares_N).sum()
 
 
 def cross_entropy(
@@ -62,8 +66,8 @@ def cross_entropy(
     Args:
         logits_NV: floating point.
         labels_N: int64 in [0, V), or `ignore_index`. On CUDA any other label makes the loss infinite.
-        weights_N: floating point, no gradient; None: all 1. A row with weight 0 has gradient 0, and on CUDA its logits
-            are not read.
+        weights_N: floating point, no gradient; None: all 1. A row with weight 0 has gradient 0 whatever its logits
+            hold; on CUDA they are not read.
         ignore_index: rows with this label have weight 0.
         z_loss: coefficient of the squared log-partition, >= 0.
     Returns:
@@ -184,14 +188,15 @@ def _loss_kernel(
     live = share != 0.0
     width = width_units * ALIGN
     row = logits_ptr + n * (row_units * ALIGN)
-    m = -1e30  # finite, so that no difference of infinities arises
+    m = -float("inf")
     s = 0.0
     chosen = -float("inf")
     for start in range(0, tl.where(live, width, 0), BLOCK):
         v = start + tl.arange(0, BLOCK)
         x = tl.load(row + v, mask=v < width, other=-float("inf")).to(tl.float32)
         m_new = tl.maximum(m, tl.max(x, axis=0))
-        s = s * tl.exp(m - m_new) + tl.sum(tl.exp(x - m_new), axis=0)
+        origin = tl.maximum(m_new, LOWEST)
+        s = s * tl.exp(m - origin) + tl.sum(tl.exp(x - origin), axis=0)
         chosen = tl.maximum(chosen, tl.max(tl.where(v == label, x, -float("inf")), axis=0))
         m = m_new
     m = tl.where(live, m, 0.0)

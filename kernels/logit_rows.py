@@ -14,6 +14,7 @@ from .launch import configuration
 from .triton_support import tl, triton
 
 __all__ = [
+    "LOWEST",
     "ONE_PASS_LIMIT",
     "alignment",
     "reduce_rows",
@@ -27,6 +28,8 @@ __all__ = [
 
 # a longer row does not fit into the registers of one program
 ONE_PASS_LIMIT = 8192
+# what stands for a maximum of -inf, where differences to it are taken: no other logit lies below
+LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 
 
 def row_tiles(width: int, num_warps: int, element_size: int) -> tuple[int, int]:

@@ -15,8 +15,12 @@ of log p = log softmax(logits / T), logp[n] = log p[n, token[n]], ratio[n] = exp
 
 grpo, dr_grpo and dapo have one term; they differ in what is given: weights of sequences ("sequence"), of a constant
 length ("constant", with advantages that are not divided by the standard deviation) or of tokens ("token", with
-clip_high > clip_low); see `token_weights`. gspo gives every token the gradient of its own advantage, which for equal
-advantages and weights within a sequence is that of the sequence.
+clip_high > clip_low); see `token_weights`. gspo takes the importance of a sequence like its ratio: the mean over its
+tokens, by their weights. It gives every token the gradient of its own advantage, which for equal advantages and weights
+within a sequence is that of the sequence.
+
+A token of weight 0 has no part in anything, even if it holds a NaN or an infinity. A term is 0 where advantage or
+importance is 0, however large the ratio. The gradient of a clipped term is 0, of an infinite ratio too.
 
 Letters:    N tokens, V vocabulary, S sequences.
 Numerics:   policy_loss_triton.py.
@@ -163,10 +167,10 @@ def policy_loss(
             IndexError on CPU.
         advantages_N: float, per token.
         weights_N: float >= 0, weights normalized by the caller (`token_weights`); None: 1 / N. A token with weight 0
-            has gradient 0, and its logits are not read.
+            has gradient 0, whatever its logits and the other arguments hold; kernels do not read its logits.
         old_logprobs_N: float, recorded during sampling at the same temperature; None: on-policy, every ratio is 1.
         importance_N: float, factors of the terms (not of KL and entropy), such as a truncated ratio of the trained
-            to the sampling engine.
+            to the sampling engine. gspo: a factor of the sequence, the mean over its tokens by their weights.
         reference_logprobs_N: float, for the KL estimators, at the same temperature.
         reference_logits_NV: dtype and shape of logits, for the exact KL; -inf only where logits are -inf too.
         sequence_offsets_S: int64 [S + 1], for gspo: sequence s is rows offsets[s] .. offsets[s + 1] - 1.
@@ -232,14 +236,18 @@ def _policy_loss_cpu(
     term: int,
     estimator: int,
 ) -> PolicyLoss:
-    """One pass; with the ratio of sequences a second one before it, which finds their log-probabilities."""
-    weights, _, old, *_ = vectors
+    """One pass; for the ratio of sequences another one before it, which finds the log-probabilities."""
+    weights, advantages, old, importance, reference = vectors
     log_ratio = None
     if offsets is not None and old is not None:
         _, _, logprobs = cpu_kernels.policy_loss(
             logits.detach(), None, tokens, (*vectors, None), numbers, term, estimator
         )  # fmt: skip
-        log_ratio = _sequence_means(logprobs - old, weights != 0, offsets)
+        counts = weights != 0
+        log_ratio = _sequence_means(torch.where(counts, logprobs - old, 0.0), counts.float(), offsets)
+    if offsets is not None and importance is not None:
+        importance = _sequence_means(torch.where(weights != 0, importance, 0.0), weights, offsets)
+    vectors = (weights, advantages, old, importance, reference)
     loss, totals, logprobs = cpu_kernels.policy_loss(
         logits, reference_logits, tokens, (*vectors, log_ratio), numbers, term, estimator
     )  # fmt: skip
@@ -271,23 +279,37 @@ def policy_loss_ref(
     Arguments as for `policy_loss`.
     """
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    logprobs_NV = _log_softmax(logits_NV, temperature, wide)
-    logprobs_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
     advantages, old, importance, reference = (
         None if x is None else x.detach().to(wide)
         for x in (advantages_N, old_logprobs_N, importance_N, reference_logprobs_N)
     )
-    weights = (torch.full_like(logprobs_N, 1.0 / len(tokens_N)) if weights_N is None else weights_N).detach().to(wide)
     assert advantages is not None
+    counts = None
+    if weights_N is None:
+        weights = torch.full_like(advantages, 1.0 / len(tokens_N))
+    else:
+        weights, counts = weights_N.detach().to(wide), weights_N != 0
+        # what a token of weight 0 holds is replaced, because 0 times a NaN is not 0
+        tokens_N = torch.where(counts, tokens_N, 0)
+        advantages, old, importance, reference = (
+            None if x is None else torch.where(counts, x, 0.0) for x in (advantages, old, importance, reference)
+        )
+    logprobs_NV = _log_softmax(logits_NV, counts, temperature, wide)
+    logprobs_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
+    if counts is not None and old is not None:
+        old = torch.where(counts, old, logprobs_N.detach())
 
     difference = logprobs_N - (logprobs_N.detach() if old is None else old)
     log_ratio = difference
     if sequence_offsets_S is not None:
-        means = _sequence_means(difference.detach(), weights != 0, sequence_offsets_S)
+        means = _sequence_means(difference.detach(), (weights != 0).to(wide), sequence_offsets_S)
         log_ratio = means + logprobs_N - logprobs_N.detach()
-    ratio = log_ratio.exp()
-    clip_dual = min(clip_dual, _LARGE)
-    term, clipped = _policy_term(_TERM[kind], logprobs_N, ratio, advantages, clip_low, clip_high, clip_dual)
+        if importance is not None:
+            importance = _sequence_means(importance, weights, sequence_offsets_S)
+    if importance is not None:
+        advantages = torch.where(importance == 0, 0.0, advantages)
+    settings = (_TERM[kind], clip_low, clip_high, min(clip_dual, _LARGE))
+    term, clipped = _policy_term(logprobs_N, log_ratio, advantages, *settings)
     if importance is not None:
         term = importance * term
 
@@ -298,38 +320,57 @@ def policy_loss_ref(
         divergence = _kl_estimate(reference - (logprobs_N if kl_coef != 0 else logprobs_N.detach()), kl)
     elif reference_logits_NV is not None:
         policy_NV = logprobs_NV if kl_coef != 0 else logprobs_NV.detach()
-        divergence = _exact_kl(policy_NV, _log_softmax(reference_logits_NV.detach(), temperature, wide))
-    token_loss = term + kl_coef * divergence - entropy_coef * entropy
+        divergence = _exact_kl(policy_NV, _log_softmax(reference_logits_NV.detach(), counts, temperature, wide))
+    token_loss = term
+    if kl_coef != 0:
+        token_loss = token_loss + kl_coef * divergence
+    if entropy_coef != 0:
+        token_loss = token_loss - entropy_coef * entropy
     loss = (weights * token_loss).sum()
 
     with torch.no_grad():
+        ratio = log_ratio.exp()
         sums = [token_loss, entropy, divergence, *clipped, ratio, torch.ones_like(ratio)]
         totals = [(weights * x).sum() for x in sums]
-        counts = weights != 0
         for x in (ratio, -ratio, difference.abs()):
-            totals.append(torch.where(counts, x, -math.inf).max())
+            totals.append((x if counts is None else torch.where(counts, x, -math.inf)).max())
         assert len(sums) == NUM_SUMS
-        return PolicyLoss(loss, torch.where(counts, logprobs_N, 0.0).detach(), torch.stack(totals))
+        logprobs = logprobs_N.detach() if counts is None else torch.where(counts, logprobs_N, 0.0)
+        return PolicyLoss(loss, logprobs, torch.stack(totals))
 
 
-def _log_softmax(logits_NV: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+def _log_softmax(logits_NV: Tensor, counts_N: Tensor | None, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Of the rows that count; the others are as if their logits were all 0, and get no gradient."""
     logits = logits_NV.to(dtype)
+    if counts_N is not None:
+        logits = torch.where(counts_N[:, None], logits, 0.0)
     return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
 
 
 def _policy_term(
-    term: int, logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float
+    logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, term: int, low: float, high: float, dual: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """Terms before importance weights, and which tokens are clipped: from below, from above, by the dual clip."""
+    """Terms before importance weights, and which tokens are clipped: from below, from above, by the dual clip.
+
+    A ratio that a term does not depend on is kept out of its graph: the derivative of an infinite one is infinite, and
+    0 times that is not 0.
+    """
+    ratio = log_ratio.detach().exp()
     bounded = ratio.clamp(1.0 - low, 1.0 + high)
     is_low, is_high, is_dual = ratio < 1.0 - low, ratio > 1.0 + high, ratio > dual
-    if term == _TERM["cispo"]:
-        return -bounded.detach() * advantages * logprobs, [is_low, is_high, torch.zeros_like(is_dual)]
-    if term == _TERM["reinforce"]:
-        return -advantages * logprobs, [torch.zeros_like(is_low)] * 3
-    surrogate = torch.minimum(ratio * advantages, bounded * advantages)
-    surrogate = torch.where(advantages < 0, torch.maximum(surrogate, dual * advantages), surrogate)
-    return -surrogate, [is_low & (advantages < 0), is_high & (advantages > 0), is_dual & (advantages < 0)]
+    none = advantages == 0
+    if term != _TERM["grpo"]:
+        if term == _TERM["reinforce"]:
+            factor, clipped = advantages, [torch.zeros_like(none)] * 3
+        else:
+            factor = torch.where(none, 0.0, bounded * advantages)
+            clipped = [is_low, is_high, torch.zeros_like(none)]
+        return -factor * torch.where(none, 0.0, logprobs), clipped
+    clipped = [is_low & (advantages < 0), is_high & (advantages > 0), is_dual & (advantages < 0)]
+    constant = torch.where(clipped[2], dual, bounded) * advantages
+    held = clipped[0] | clipped[1] | clipped[2]
+    moving = torch.where(held | none, 0.0, log_ratio).exp() * advantages
+    return -torch.where(held, constant, moving), clipped
 
 
 def _entropy(logprobs_NV: Tensor) -> Tensor:
@@ -353,14 +394,14 @@ def _exact_kl(logprobs_NV: Tensor, reference_NV: Tensor) -> Tensor:
     return (logprobs_NV.exp() * (logprobs_NV.clamp(min=lowest) - reference_NV.clamp(min=lowest))).sum(-1)
 
 
-def _sequence_means(x_N: Tensor, counts_N: Tensor, offsets_S: Tensor) -> Tensor:
-    """Mean over the tokens of each sequence that count, at every one of its rows."""
+def _sequence_means(x_N: Tensor, weights_N: Tensor, offsets_S: Tensor) -> Tensor:
+    """Weighted mean over the tokens of each sequence, at every one of its rows; 0 where no token has weight."""
     lengths = offsets_S.diff()
     sequence_N = torch.arange(len(lengths), device=x_N.device).repeat_interleave(lengths, output_size=len(x_N))
     zeros = x_N.new_zeros(len(lengths))
-    total = zeros.index_add(0, sequence_N, torch.where(counts_N, x_N, 0.0))
-    number = zeros.index_add(0, sequence_N, counts_N.to(x_N.dtype))
-    return (total / number.clamp(min=1.0))[sequence_N]
+    total = zeros.index_add(0, sequence_N, weights_N * x_N)
+    weight = zeros.index_add(0, sequence_N, weights_N)
+    return (total / torch.where(weight == 0, 1.0, weight))[sequence_N]
 
 
 def _check_tensors(

@@ -100,7 +100,9 @@ def policy_loss_op(
     else:
         entropy_kl = weights.new_empty(2, N)
         _row_statistics(logits, reference_logits, tokens, weights, logp, entropy_kl, values, inv_t, sizes)
-        log_ratio = None if offsets is None else _sequence_log_ratio(offsets, logp, old, weights)
+        log_ratio = None
+        if offsets is not None:
+            log_ratio, importance = _sequence_means(offsets, logp, old, weights, importance)
 
         def call_tokens(config: dict[str, int]) -> None:
             tokens_kernel[(triton.cdiv(N, config["BLOCK"]),)](
@@ -139,14 +141,18 @@ def _row_statistics(
     launch(name, logits, call, row_class=row_class(V), reference=int(reference_logits is not None))
 
 
-def _sequence_log_ratio(offsets: Tensor, logp: Tensor, old: Tensor | None, weights: Tensor) -> Tensor:
+def _sequence_means(
+    offsets: Tensor, logp: Tensor, old: Tensor | None, weights: Tensor, importance: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """(log ratio, importance) of its sequence for every token."""
     log_ratio = torch.zeros_like(logp)
+    means = None if importance is None else torch.zeros_like(logp)
 
     def call(config: dict[str, int]) -> None:
-        sequences_kernel[(offsets.numel() - 1,)](offsets, logp, old, weights, log_ratio, **config)
+        sequences_kernel[(offsets.numel() - 1,)](offsets, logp, old, weights, importance, log_ratio, means, **config)
 
     launch("policy_loss_sequences", logp, call)
-    return log_ratio
+    return log_ratio, means
 
 
 @policy_loss_op.register_fake

@@ -18,6 +18,7 @@ Two passes: statistics of the rows, [means of the sequences,] terms of the token
 
 from __future__ import annotations
 
+from .logit_rows import LOWEST
 from .triton_support import tl, triton
 
 __all__ = [
@@ -62,6 +63,9 @@ def _policy_term(logp, log_ratio, advantage, clip_low, clip_high, clip_dual, KIN
         low, high, dual = low * 0.0, high * 0.0, dual * 0.0
         slope = -advantage
         term = slope * logp
+    # of an advantage of 0 also where the ratio or -logp is infinite, and 0 times that is not 0
+    term = tl.where(advantage == 0.0, 0.0, term)
+    slope = tl.where(advantage == 0.0, 0.0, slope)
     return term, slope, ratio, low, high, dual
 
 
@@ -90,6 +94,9 @@ def _token_loss(
 ):  # fmt: skip
     """Stores the log-probability and the statistics of a row or a tile of rows; returns d loss / d logp."""
     advantage = tl.load(advantages_ptr + n, mask=inside, other=0.0)
+    if importance_ptr is not None:
+        importance = tl.load(importance_ptr + n, mask=inside, other=0.0)
+        advantage = tl.where(importance == 0.0, 0.0, advantage)
     difference = tl.where(live, 0.0, 0.0)
     if old_ptr is not None:
         difference = tl.where(live, logp - tl.load(old_ptr + n, mask=inside, other=0.0), 0.0)
@@ -99,13 +106,12 @@ def _token_loss(
         logp, log_ratio, advantage, clip_low, clip_high, clip_dual, KIND
     )  # fmt: skip
     if importance_ptr is not None:
-        importance = tl.load(importance_ptr + n, mask=inside, other=0.0)
         term *= importance
         slope *= importance
     if reference_ptr is not None:
         kl, kl_slope = _kl_estimate(logp, tl.load(reference_ptr + n, mask=inside, other=0.0), ESTIMATOR)
-        slope += kl_coef * kl_slope
-    loss = term + kl_coef * kl - entropy_coef * entropy
+        slope += tl.where(kl_coef != 0.0, kl_coef * kl_slope, 0.0)
+    loss = term + tl.where(kl_coef != 0.0, kl_coef * kl, 0.0) - entropy_coef * entropy
     tl.store(logp_ptr + n, tl.where(live, logp, 0.0), mask=inside)
     tl.store(rows_ptr + n, tl.where(live, weight * loss, 0.0), mask=inside)
     tl.store(rows_ptr + N + n, tl.where(live, weight * entropy, 0.0), mask=inside)
@@ -244,30 +250,32 @@ def statistics_kernel(
         )
         log_s = tl.log(s)
     else:
-        # finite, so that no difference of infinities arises
-        m, m_reference = -1e30, -1e30
+        m, m_reference = -float("inf"), -float("inf")
         s, s_reference, u, k = 0.0, 0.0, 0.0, 0.0
         chosen = -float("inf")
         for start in range(0, end, BLOCK):
             v = start + tl.arange(0, BLOCK)
             x = tl.load(row + v, mask=v < end, other=-float("inf")).to(tl.float32)
             m_new = tl.maximum(m, tl.max(x, axis=0))
-            z = (x - m_new) * inv_t
+            origin = tl.maximum(m_new, LOWEST)
+            z = (x - origin) * inv_t
             e = tl.exp(z)
             # the sums so far in terms of the new maximum: every z falls by `step`, every e by its exponential
-            step = (m_new - m) * inv_t
+            step = tl.where(s > 0.0, (origin - m) * inv_t, 0.0)
             factor = tl.exp(-step)
             chosen = tl.maximum(chosen, tl.max(tl.where(v == token, x, -float("inf")), axis=0))
             if reference_row is not None:
                 r = tl.load(reference_row + v, mask=v < end, other=-float("inf")).to(tl.float32)
                 m_reference_new = tl.maximum(m_reference, tl.max(r, axis=0))
-                q = (r - m_reference_new) * inv_t
-                step_reference = (m_reference_new - m_reference) * inv_t
-                s_reference = s_reference * tl.exp(-step_reference) + tl.sum(tl.exp(q), axis=0)
+                reference_origin = tl.maximum(m_reference_new, LOWEST)
+                q = (r - reference_origin) * inv_t
+                reference_step = tl.where(s_reference > 0.0, (reference_origin - m_reference) * inv_t, 0.0)
+                s_reference = s_reference * tl.exp(-reference_step) + tl.sum(tl.exp(q), axis=0)
                 d = tl.where(e > 0.0, z, 0.0) - tl.where(e > 0.0, q, 0.0)
-                k = factor * (k - s * (step - step_reference)) + tl.sum(e * d, axis=0)
+                carried = tl.where(factor > 0.0, factor * (k - s * (step - reference_step)), 0.0)
+                k = carried + tl.sum(e * d, axis=0)
                 m_reference = m_reference_new
-            u = factor * (u - s * step) + _products(e, z)
+            u = tl.where(factor > 0.0, factor * (u - s * step), 0.0) + _products(e, z)
             s = factor * s + tl.sum(e, axis=0)
             m = m_new
         m = tl.where(end > 0, m, 0.0)
@@ -289,24 +297,39 @@ def statistics_kernel(
 
 
 @triton.jit
-def sequences_kernel(offsets_ptr, logp_ptr, old_ptr, weights_ptr, log_ratio_ptr, BLOCK: tl.constexpr):
-    """Mean of logp - old over the tokens of a sequence that count, written to every one of them."""
+def sequences_kernel(
+    offsets_ptr, logp_ptr, old_ptr, weights_ptr, importance_ptr, log_ratio_ptr, mean_importance_ptr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Means over the tokens of a sequence that count, written to every one of them: of logp - old, and of importance by
+    the weights."""
     sequence = tl.program_id(0)
     first = tl.load(offsets_ptr + sequence)
     last = tl.load(offsets_ptr + sequence + 1)
     total = tl.zeros([BLOCK], dtype=tl.float32)
     count = tl.zeros([BLOCK], dtype=tl.float32)
+    weighted = tl.zeros([BLOCK], dtype=tl.float32)
+    weights = tl.zeros([BLOCK], dtype=tl.float32)
     for start in range(first, last, BLOCK):
         n = start + tl.arange(0, BLOCK)
-        counts = tl.load(weights_ptr + n, mask=n < last, other=0.0) != 0.0
+        weight = tl.load(weights_ptr + n, mask=n < last, other=0.0)
+        counts = weight != 0.0
         count += tl.where(counts, 1.0, 0.0)
         if old_ptr is not None:
             logp = tl.load(logp_ptr + n, mask=n < last, other=0.0)
             total += tl.where(counts, logp - tl.load(old_ptr + n, mask=n < last, other=0.0), 0.0)
+        if importance_ptr is not None:
+            importance = tl.load(importance_ptr + n, mask=n < last, other=0.0)
+            weighted += tl.where(counts, weight * importance, 0.0)
+            weights += weight
     mean = tl.sum(total, axis=0) / tl.maximum(tl.sum(count, axis=0), 1.0)
+    if importance_ptr is not None:
+        weight_sum = tl.sum(weights, axis=0)
+        mean_importance = tl.sum(weighted, axis=0) / tl.where(weight_sum == 0.0, 1.0, weight_sum)
     for start in range(first, last, BLOCK):
         n = start + tl.arange(0, BLOCK)
         tl.store(log_ratio_ptr + n, tl.zeros([BLOCK], dtype=tl.float32) + mean, mask=n < last)
+        if importance_ptr is not None:
+            tl.store(mean_importance_ptr + n, tl.zeros([BLOCK], dtype=tl.float32) + mean_importance, mask=n < last)
 
 
 @triton.jit(do_not_specialize=["N"])

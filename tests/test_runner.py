@@ -137,7 +137,7 @@ def test_metrics_tell_the_whole_story(finished):
     assert [line["stage"] for line in lines] == sorted((line["stage"] for line in lines), key=STAGES.index)
     rl = [line for line in lines if line["stage"] == "rl"]
     assert [line["step"] for line in rl] == list(range(1, 9))
-    wanted = {"reward", "reward_by_op", "silent_groups", "mean_length", "sample_s", "grade_s", "update_s"}
+    wanted = {"reward", "reward_by_op", "zero_advantage", "mean_length", "sample_s", "grade_s", "update_s"}
     assert wanted <= rl[0].keys()
     assert max(line.get("max_logprob_difference", 0.0) for line in rl) < 1e-3
 

@@ -11,10 +11,11 @@ from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import pytest
-from scikit_build_core.build import build_sdist
+from scikit_build_core.build import build_sdist, get_requires_for_build_wheel
 
 import fastreason
 from fastreason import _core
+from fastreason.runtime.trackers import TRACKERS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -59,6 +60,38 @@ def test_the_sdist_holds_the_sources_and_no_junk(tmp_path, monkeypatch):
     assert {"pyproject.toml", "CMakeLists.txt", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "PKG-INFO"} <= held
     junk = [n for n in held if re.search(r"(^|/)(\.git|\.venv|build|dist|runs|__pycache__|corpus)(/|$)|\.(so|pyc)$", n)]
     assert not junk
+
+
+@pytest.mark.parametrize("version, asked", [("3.25.1", ["cmake>=3.26"]), ("3.26.4", []), ("4.1.3", [])])
+def test_pip_brings_a_newer_cmake_where_the_system_has_an_old_one(tmp_path, monkeypatch, version, asked):
+    """Debian 12 has 3.25, which knows no C++20 of nvcc 13."""
+    for name, answer in (("cmake", f'{{"version": {{"string": "{version}"}}}}'), ("ninja", "1.13.2")):
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(ROOT)
+    # the CMake of this environment is not to be found
+    monkeypatch.setitem(sys.modules, "cmake", None)
+    assert [need for need in get_requires_for_build_wheel() if need.startswith("cmake")] == asked
+
+
+def test_each_library_that_a_message_names_is_an_extra():
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    sources = [*(ROOT / "fastreason").rglob("*.py"), *(ROOT / "docs").glob("*.md"), *(ROOT / "packaging").glob("*file")]
+    named = {name for path in sources for name in re.findall(r"fastreason\[([\w-]+)\]", path.read_text("utf-8"))}
+    assert named and named <= extras
+    assert set(TRACKERS) <= extras
+
+
+def test_the_conda_recipe_is_of_this_version():
+    recipe = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    assert f'version: "{PROJECT["project"]["version"]}"' in recipe
+    run = re.findall(r"^ +- ([\w-]+) (>=\S+)$", recipe.partition("  run:\n")[2].partition("\ntests:")[0], flags=re.M)
+    wanted = {re.sub("^torch", "pytorch", need).replace(">=", " >=") for need in PROJECT["project"]["dependencies"]}
+    assert {" ".join(need) for need in run} == wanted | {f"python {PROJECT['project']['requires-python']}"}
+    host = PROJECT["build-system"]["requires"]
+    assert all(need.replace(">=", " >=") in recipe for need in host)
 
 
 def configure(tmp_path, *flags):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastreason.runtime.json_files import to_json
+from fastreason.runtime.old_names import with_current_names
 from fastreason.studies.effects import level
 from fastreason.studies.recipe import STAGE_NAMES
 from fastreason.studies.results import StudyScores
@@ -164,6 +165,7 @@ def main() -> None:
     all_results = []
     for run in options.runs:
         study, results = Study.load(run / "study.toml"), json.loads((run / "results.json").read_text(encoding="utf-8"))
+        results = with_current_names(results)
         if not results["finished"]:
             parser.error(f"{run} is not finished: run it with --resume")
         place = options.out / study.name

@@ -17,17 +17,25 @@ inline PolicyTerm policy_term(const PolicyLoss& loss, float logprob, float log_r
   const float ratio = __builtin_expf(log_ratio), lowest = 1.0F - loss.clip_low, highest = 1.0F + loss.clip_high;
   const float above = ratio < lowest ? lowest : ratio, bounded = above > highest ? highest : above;
   const bool low = ratio<lowest, high = ratio> highest, dual = ratio > loss.clip_dual;
-  if (loss.kind == PolicyKind::kReinforce) return {-advantage * logprob, -advantage, ratio, 0.0F, 0.0F, 0.0F};
+  PolicyTerm out{0.0F, 0.0F, ratio, 0.0F, 0.0F, 0.0F};
   if (loss.kind == PolicyKind::kCispo) {
-    const float slope = -bounded * advantage;
-    return {slope * logprob, slope, ratio, low ? 1.0F : 0.0F, high ? 1.0F : 0.0F, 0.0F};
+    out.low = low ? 1.0F : 0.0F;
+    out.high = high ? 1.0F : 0.0F;
   }
-  if (advantage == 0.0F) return {0.0F, 0.0F, ratio, 0.0F, 0.0F, 0.0F};  // also where the ratio is infinite
+  if (advantage == 0.0F) return out;  // also where the ratio or -logprob is infinite, and 0 times that is not 0
+  if (loss.kind != PolicyKind::kClipped) {
+    out.slope = loss.kind == PolicyKind::kCispo ? -bounded * advantage : -advantage;
+    out.term = out.slope * logprob;
+    return out;
+  }
   const bool down = advantage < 0.0F, cut_low = low && down, cut_high = high && !down, cut_dual = dual && down;
   const float free = ratio * advantage, held = bounded * advantage;
-  const float term = cut_dual ? -loss.clip_dual * advantage : -(held < free ? held : free);
-  const float slope = cut_low || cut_high || cut_dual ? 0.0F : -free;
-  return {term, slope, ratio, cut_low ? 1.0F : 0.0F, cut_high ? 1.0F : 0.0F, cut_dual ? 1.0F : 0.0F};
+  out.term = cut_dual ? -loss.clip_dual * advantage : -(held < free ? held : free);
+  out.slope = cut_low || cut_high || cut_dual ? 0.0F : -free;
+  out.low = cut_low ? 1.0F : 0.0F;
+  out.high = cut_high ? 1.0F : 0.0F;
+  out.dual = cut_dual ? 1.0F : 0.0F;
+  return out;
 }
 
 struct KlEstimate {
@@ -137,14 +145,15 @@ void policy_loss_row(const PolicyLoss& loss, std::int64_t n, const float* row, c
   const float log_s = __builtin_logf(sums.s), entropy = log_s - sums.u;
   const float logprob = (row[token] - sums.maximum) * loss.inverse_temperature - log_s;
   const float moved = loss.old ? logprob - loss.old[n] : 0.0F;
-  PolicyTerm part = policy_term(loss, logprob, loss.log_ratios ? loss.log_ratios[n] : moved, loss.advantages[n]);
-  if (loss.importance) {
-    part.term *= loss.importance[n];
-    part.slope *= loss.importance[n];
-  }
+  const float importance = loss.importance ? loss.importance[n] : 1.0F;
+  const float advantage = importance == 0.0F ? 0.0F : loss.advantages[n];
+  PolicyTerm part = policy_term(loss, logprob, loss.log_ratios ? loss.log_ratios[n] : moved, advantage);
+  part.term *= importance;
+  part.slope *= importance;
   KlEstimate divergence{sums.kl, 0.0F};
   if (loss.reference) divergence = kl_estimate(loss.estimator, loss.reference[n] - logprob);
-  float value = part.term - loss.entropy_coef * entropy;
+  float value = part.term;
+  if (loss.entropy_coef != 0.0F) value -= loss.entropy_coef * entropy;
   if (loss.kl_coef != 0.0F) {
     value += loss.kl_coef * divergence.kl;
     part.slope += loss.kl_coef * divergence.slope;

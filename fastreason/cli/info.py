@@ -1,4 +1,4 @@
-"""The command `info --mixture`: what a mixture holds, and what training on it would show."""
+"""The command `info` with flags: what a mixture holds, and the JSON Schema of recipes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 
 from ..runtime.arguments import number
+from ..runtime.json_files import to_json
 from ..tasks.graph_census import DRAWS, count_graphs, format_graphs
 from ..tasks.mixture import Mixture, available_mixtures
 
@@ -13,11 +14,13 @@ from ..tasks.mixture import Mixture, available_mixtures
 def info_command(arguments: list[str]) -> int:
     """`fastreason info` with flags; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="fastreason info", description="This machine, without flags; or what a mixture holds."
+        prog="fastreason info",
+        description="Without flags, this machine; otherwise a mixture or the schema of recipes.",
     )
-    parser.add_argument(
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--schema", action="store_true", help="print the JSON Schema of recipe files, for editors")
+    asked.add_argument(
         "--mixture",
-        required=True,
         metavar="NAME|JSON",
         help=f"{', '.join(available_mixtures())}, or parts as recipes have them: "
         '\'[{"op": [2, 3], "themes": ["symbolic"]}]\'',
@@ -28,6 +31,11 @@ def info_command(arguments: list[str]) -> int:
     )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="default 0: all cores")
     options = parser.parse_args(arguments)
+    if options.schema:
+        from ..studies.recipe_schema import recipe_schema
+
+        print(to_json(recipe_schema(), indent=1))
+        return 0
     if options.draws < 2:
         raise ValueError(f"--draws must be at least 2, got {options.draws}")
     if options.tokens is not None:

@@ -35,9 +35,10 @@ commands:
                  list the built-in themes, or extract those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
                  benchmark against peers on the same work, in a checkout (bench --list names the suites)
-  info [--mixture NAME|JSON [--tokens N]]
+  info [--mixture NAME|JSON [--tokens N] | --schema]
                  this machine and the versions of everything that results depend on; with --mixture the ops, document
-                 lengths and numbers of graphs of a mixture, and the share of graphs that N training tokens show
+                 lengths and numbers of graphs of a mixture, and the share of graphs that N training tokens show; with
+                 --schema the JSON Schema of recipe files
 
 `fastreason COMMAND --help` has details; `fastreason --version` prints the version.
 """

@@ -1,7 +1,7 @@
 """Rewards computed from verdicts, float32 [n] in [0, 1]. Any function of a `Verdicts` can be used instead.
 
 Source: arXiv 2512.07783, section on process rewards. `by_step` and custom functions may also return rewards per token,
-[n, length]. `silent_groups` and `sibling_agreement` work on groups: n consecutive samples of each problem.
+[n, length]. `zero_advantage_groups` and `sibling_agreement` work on groups: n consecutive samples of each problem.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..runtime import plugins
 from .verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def steps(verdicts: Verdicts) -> np.ndarray:
 def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.ndarray:
     """A reward for every step, at its last token, and one for the answer, at the last token of the sample.
 
-        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens
+        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens, and for unchecked steps
 
     Returns:
         float32 [n, length]. If a step ends at the last token, as in a truncated sample, that token has the answer's
@@ -77,7 +78,9 @@ def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.
     steps, length = verdicts.steps, samples.tokens.shape[1]
     assert steps.token_end is not None, "samples are graded as token ids"
     out = np.full((len(verdicts), length), np.nan, dtype=np.float32)
-    out[steps.completion, steps.token_end - 1] = steps.correct
+    out[steps.completion, steps.token_end - 1] = (
+        steps.correct if steps.checked is None else np.where(steps.checked, steps.correct, np.nan)
+    )
     out[np.arange(len(out)), samples.lengths - 1] = outcome(verdicts)
     return out
 
@@ -94,18 +97,22 @@ REWARDS_OF_SAMPLES = frozenset({"outcome", "blended", "strict"})
 """Those of REWARDS that give one number per sample and none to single tokens."""
 
 
+def reward_names() -> tuple[str, ...]:
+    """Those of REWARDS, then those of installed packages (entry points `fastreason.rewards`)."""
+    return (*REWARDS, *plugins.plugins(plugins.REWARDS, REWARDS))
+
+
 def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -> Reward:
     """Wraps a reward for reinforcement learning: a function of (problems, samples, verdicts) whose result is checked.
 
     Args:
-        reward: a name in REWARDS, "module:function", or a function: of verdicts, or of (problems, samples, verdicts).
+        reward: one of `reward_names`, "module:function", or a function: of verdicts, or of (problems, samples,
+            verdicts).
         arguments: additional keyword arguments of the reward.
     Raises:
         ValueError: there is no such name, module or function, or the function has other parameters.
     """
-    function = _imported(reward) if isinstance(reward, str) and reward not in REWARDS else reward
-    if isinstance(function, str):
-        function = REWARDS[function]
+    function = named_reward(reward) if isinstance(reward, str) else reward
     name = getattr(function, "__qualname__", repr(function))
     wanted = [
         parameter
@@ -120,6 +127,27 @@ def reward_function(reward: str | Callable[..., np.ndarray], **arguments: Any) -
     return partial(_checked, partial(function, **arguments), name, len(wanted))
 
 
+def named_reward(name: str) -> Callable[..., np.ndarray]:
+    """The function of REWARDS, of an installed package or at "module:function"; ValueError as for
+    `reward_function`."""
+    if name in REWARDS:
+        return REWARDS[name]
+    if ":" in name:
+        return _imported(name)
+    added = plugins.plugins(plugins.REWARDS, REWARDS)
+    if name not in added:
+        raise ValueError(_no_reward(name))
+    try:
+        function = added[name].load()
+    except (ImportError, AttributeError) as error:
+        raise plugins.plugin_error(plugins.REWARDS, added[name], error) from None
+    return _callable(name, function)
+
+
+def _no_reward(name: str) -> str:
+    return f'reward: must be one of {", ".join(reward_names())} or "module:function" that can be imported, got {name!r}'
+
+
 def import_from(folder: Path) -> None:
     """Lets reward modules be imported from this folder too, after everything that is installed."""
     if str(folder) not in sys.path:
@@ -132,13 +160,15 @@ def _imported(path: str) -> Callable[..., np.ndarray]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'reward: must be one of {", ".join(REWARDS)} or "module:function" that can be imported, '
-            f"got {path!r} ({error})"
-        ) from None
+        raise ValueError(f"{_no_reward(path)} ({error})") from None
+    return _callable(path, function)
+
+
+def _callable(name: str, function: Any) -> Callable[..., np.ndarray]:
     if not callable(function):
-        raise ValueError(f"reward: {path!r} must be a function, got {type(function).__name__}")
-    return function
+        raise ValueError(f"reward: {name!r} must be a function, got {type(function).__name__}")
+    checked: Callable[..., np.ndarray] = function
+    return checked
 
 
 def _checked(
@@ -193,14 +223,14 @@ def _refuse(wrong: np.ndarray, rewards: np.ndarray, message: str) -> None:
         raise ValueError(f"{message}, got {rewards[index]:g} for {position}")
 
 
-def silent_groups(rewards: np.ndarray, group_size: int) -> float:
+def zero_advantage_groups(rewards: np.ndarray, group_size: int) -> float:
     """The share of zero-advantage groups: all samples have the same reward, so the policy gets no gradient.
 
     Args:
         rewards: [problems * group_size], the samples of one problem next to each other.
         group_size: samples of each problem, at least 1.
     """
-    groups = _in_groups("silent_groups", rewards, group_size)
+    groups = _in_groups("zero_advantage_groups", rewards, group_size)
     return float((groups == groups[:, :1]).all(axis=1).mean()) if len(groups) else 0.0
 
 

@@ -25,7 +25,7 @@ class TextReward:
     can.
 
     Args:
-        kind: one of KINDS, or a function from `Verdicts` to float [n] in [0, 1].
+        kind: one of KINDS, a reward of an installed package, or a function from `Verdicts` to float [n] in [0, 1].
         settings: keyword arguments of the reward, such as {"outcome_weight": 0.2}.
         answer_may_end_text: as for `grade`, for tools that stop at `</answer>` and remove it.
         threads: 0 uses all cores.
@@ -39,8 +39,9 @@ class TextReward:
     answer_may_end_text: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.kind) and self.kind not in KINDS:
-            raise ValueError(f"reward: kind must be a function or one of {', '.join(KINDS)}, got {self.kind!r}")
+        known = callable(self.kind) or self.kind in KINDS
+        if not known and self.kind not in (names := rewards.reward_names()):
+            raise ValueError(f"reward: kind must be a function or one of {', '.join(names)}, got {self.kind!r}")
         try:
             inspect.signature(self.function).bind(None, **self.settings)
         except TypeError as error:
@@ -52,7 +53,10 @@ class TextReward:
 
     @property
     def function(self) -> RewardFunction:
-        return getattr(rewards, self.kind) if isinstance(self.kind, str) else self.kind
+        if not isinstance(self.kind, str):
+            return self.kind
+        # a text has no tokens, so "steps" is the share of a sample here
+        return rewards.steps if self.kind == "steps" else rewards.named_reward(self.kind)
 
     def score(self, golds: Sequence[Any], completions: Sequence[str]) -> tuple[np.ndarray, Verdicts]:
         """The rewards, float64 [n], and the verdicts they are based on.

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import jinja2
 
 from ..runtime.files import read_whole, write_text
+from ..runtime.old_names import with_current_names
 from ..studies.effects import difference, level
 from ..studies.recipe import STAGE_NAMES
 from ..studies.results import StudyScores, graph_parts
@@ -40,7 +41,7 @@ def write_report(folder: str | Path) -> Path:
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
     study = Study.load(folder / "study.toml")
-    results = read_whole(folder / "results.json")
+    results = with_current_names(read_whole(folder / "results.json"))
     scores = StudyScores(study, results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason.reports", "templates"),
@@ -303,7 +304,7 @@ def _curve_figures(study: Study, results: Mapping[str, Any]) -> list[dict[str, s
     """Rewards and shares by RL step; losses by tokens."""
     wanted = [
         ("rl", "reward", "Reward", "mean reward"),
-        ("rl", "silent_groups", "Zero-advantage groups", "share of groups"),
+        ("rl", "zero_advantage", "Zero-advantage groups", "share of groups"),
         ("rl", "answer_correct", "Right answers in training", "share of samples"),
         ("rl", "verified", "Verified samples in training", "share of samples"),
         ("rl", "finished", "Samples that ended by themselves", "share of samples"),

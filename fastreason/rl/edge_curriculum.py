@@ -116,7 +116,7 @@ class EdgeCurriculum:
     def state(self) -> dict[str, Any]:
         """The state that later draws depend on, as JSON."""
         nonzero, zero, rewards = self.counts_3C.tolist()
-        return {"speaking": nonzero, "silent": zero, "rewards": rewards}
+        return {"nonzero_advantage": nonzero, "zero_advantage": zero, "rewards": rewards}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores the result of `state()`.
@@ -124,7 +124,9 @@ class EdgeCurriculum:
         Raises:
             ValueError: it belongs to another mixture.
         """
-        counts = np.array([state[name] for name in ("speaking", "silent", "rewards")], dtype=np.float64)
+        # checkpoints of earlier versions call the counts by the second name
+        names = {"nonzero_advantage": "speaking", "zero_advantage": "silent", "rewards": "rewards"}
+        counts = np.array([state[new if new in state else old] for new, old in names.items()], dtype=np.float64)
         if counts.shape != self.counts_3C.shape:
             raise ValueError(
                 f"curriculum: the state has {counts.shape[1]} cells, but the mixture has {len(self.cells)}"

@@ -61,17 +61,21 @@ def collect_batch(
         drawn = source.draw(number)
         if len(drawn) != settings.prompts:
             raise ValueError(f"rl: a draw must have prompts = {settings.prompts} problems, got {len(drawn)}")
-        place = np.arange(len(drawn))[distributed.share(len(drawn))]
-        own = drawn if len(place) == len(drawn) else drawn.stream.batch(drawn.indices[place])
-        samples = _generate(engine, own, settings, seed, number * settings.prompts + place)
+        positions = np.arange(len(drawn))[distributed.share(len(drawn))]
+        own = drawn if len(positions) == len(drawn) else drawn.stream.batch(drawn.indices[positions])
+        samples = _generate(engine, own, settings, seed, number * settings.prompts + positions)
         sampled = clock.seconds()
         verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
-        rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
+        reported = settings.verifier.report(verdicts, seed, number * settings.prompts + positions)
+        rewards, in_loss = counted_rewards(reward(own, samples, reported), samples, settings.truncated)
+        true_rewards = rewards
+        if reported is not verdicts:
+            true_rewards, _ = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
         seconds["grade"] += clock.seconds() - sampled
         seconds["sample"] += sampled - started
-        facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
+        facts.append(Facts.gather(samples, verdicts, rewards, true_rewards, settings.samples))
         source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
-        numbers = place + len(problems) * settings.prompts
+        numbers = positions + len(problems) * settings.prompts
         own_groups.append(Groups.of(samples, torch.from_numpy(rewards), numbers, in_loss))
         problems.append(drawn)
         prompt_lengths = np.diff(samples.prompt_offsets)
@@ -110,5 +114,5 @@ def _trained(groups: Groups, facts: Facts, settings: PolicySettings) -> Groups:
     if settings.parts.max_draws == 1:
         return groups
     kept = np.nonzero(facts.zero_advantage[:: settings.samples] == 0)[0][: settings.prompts]
-    mine = np.nonzero(np.isin(groups.place, kept))[0]
-    return replace(groups.take(mine), place=np.searchsorted(kept, groups.place[mine]))
+    mine = np.nonzero(np.isin(groups.position, kept))[0]
+    return replace(groups.take(mine), position=np.searchsorted(kept, groups.position[mine]))

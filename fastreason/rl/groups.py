@@ -29,7 +29,7 @@ class Groups:
         tokens: int32 [S, L]; lengths: int64 [S].
         logprobs: float32 [S, L], recorded during sampling.
         rewards: float32 [S], or [S, L] with NaN for tokens without a reward; NaN for samples that are not in the loss.
-        place: int64 [P]: the index of each group among those of all ranks.
+        position: int64 [P]: the index of each group among those of all ranks.
         in_loss: bool [S]: whether a sample is in the loss. Of other samples one token is kept, so that groups keep
             their shape; it has weight 0 and is not counted.
     """
@@ -40,7 +40,7 @@ class Groups:
     lengths: np.ndarray
     logprobs: np.ndarray
     rewards: Tensor
-    place: np.ndarray
+    position: np.ndarray
     in_loss: np.ndarray
 
     @classmethod
@@ -48,20 +48,20 @@ class Groups:
         cls,
         samples: RolloutOutput,
         rewards: Tensor,
-        place: np.ndarray | None = None,
+        position: np.ndarray | None = None,
         in_loss: np.ndarray | None = None,
     ) -> Groups:
-        """All groups of a rollout; by default `place` is 0 .. P - 1 and all samples are in the loss."""
-        place = np.arange(len(samples.prompt_offsets) - 1) if place is None else place
+        """All groups of a rollout; by default `position` is 0 .. P - 1 and all samples are in the loss."""
+        position = np.arange(len(samples.prompt_offsets) - 1) if position is None else position
         in_loss = np.ones(len(samples.lengths), dtype=bool) if in_loss is None else in_loss
         lengths = np.where(in_loss, samples.lengths, 1)
         return cls(
-            samples.prompt_tokens, samples.prompt_offsets, samples.tokens, lengths, samples.logprobs, rewards, place,
+            samples.prompt_tokens, samples.prompt_offsets, samples.tokens, lengths, samples.logprobs, rewards, position,
             in_loss,
         )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.position)
 
     @property
     def group_size(self) -> int:
@@ -80,7 +80,7 @@ class Groups:
             self.lengths[rows],
             self.logprobs[rows],
             self.rewards[torch.from_numpy(rows)],
-            self.place[groups],
+            self.position[groups],
             self.in_loss[rows],
         )
 
@@ -101,7 +101,7 @@ class Groups:
             np.concatenate([part.lengths for part in parts]),
             np.concatenate([np.pad(p.logprobs, ((0, 0), (0, width - p.logprobs.shape[1]))) for p in parts]),
             torch.cat(rewards),
-            np.concatenate([part.place for part in parts]),
+            np.concatenate([part.position for part in parts]),
             np.concatenate([part.in_loss for part in parts]),
         )
 

@@ -129,6 +129,8 @@ def reinforce(
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
         line = _line(progress, batch, history, seconds, trained)
+        if settings.verifier.errs:
+            line["true_reward"] = float(batch.facts.true_reward.mean())
         warnings = watch.look(line)
         progress["watch"] = watch.state()
         log.write("rl", **line, **({"warnings": warnings} if warnings else {}))
@@ -241,13 +243,13 @@ def _reference(model: Decoder, tokenizer: Tokenizer, folder: Path, goes_on: bool
     Raises:
         ValueError: the stage is being resumed, but its reference model is missing.
     """
-    place = folder.with_name(folder.name + "-reference")
+    path = folder.with_name(folder.name + "-reference")
     with distributed.together():
         if not goes_on:
-            checkpoint.save_checkpoint(place, model, tokenizer, None, {"step": 0})
-    if checkpoint.find_checkpoint(place) is None:
+            checkpoint.save_checkpoint(path, model, tokenizer, None, {"step": 0})
+    if checkpoint.find_checkpoint(path) is None:
         raise ValueError(
-            f"rl: {folder} cannot be resumed: its reference model {place} is missing; restore it, or start again"
+            f"rl: {folder} cannot be resumed: its reference model {path} is missing; restore it, or start again"
         )
     weight = model.embedding.weight
-    return checkpoint.load_model(place).to(weight.device, weight.dtype).requires_grad_(False)
+    return checkpoint.load_model(path).to(weight.device, weight.dtype).requires_grad_(False)

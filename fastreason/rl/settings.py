@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from ..grading.rewards import REWARDS
+from ..grading.erring_verifier import VerifierErrors
+from ..grading.rewards import REWARDS, reward_names
 from ..kernels.policy_loss import Kind
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
@@ -78,9 +79,12 @@ class PolicySettings:
     samples: int = 16
     """Samples per prompt (the group size)."""
     reward: str = "strict"
-    """The reward: outcome, blended, strict or steps (see docs/reinforcement.md), or "module:function"."""
+    """The reward: outcome, blended, strict or steps (see docs/reinforcement.md), one that an installed package adds, or
+    "module:function"."""
     outcome_weight: float | None = None
     """Weight of the answer in reward blended; default 0.2."""
+    verifier: VerifierErrors = field(default_factory=VerifierErrors)
+    """Errors of the verifier that pays the reward; by default none. Metrics show the true verdicts beside it."""
     truncated: Truncated = "zero"
     """What a sample that reaches its length limit earns: at most 0 ("zero"), nothing because it is left out of the loss
     ("mask"), or its reward unchanged ("keep")."""
@@ -104,7 +108,7 @@ class PolicySettings:
     max_draws: int | None = None
     """* Dynamic sampling (DAPO): draw `prompts` prompts up to this often, until as many groups have non-zero
     advantage."""
-    count_silent: bool = False
+    count_zero_advantage: bool = False
     """Whether zero-advantage groups count in the mean of the loss and take part in KL and entropy."""
     kl_coef: float = 0.0
     """Weight in the loss of the KL to the reference model, the one the stage started from."""
@@ -144,12 +148,15 @@ class PolicySettings:
         self._check_effect()
 
     def _check_reward(self) -> None:
-        if self.reward not in REWARDS and not re.fullmatch(r"[\w.]+:[\w.]+", self.reward):
+        known = self.reward in REWARDS or re.fullmatch(r"[\w.]+:[\w.]+", self.reward)
+        if not known and self.reward not in reward_names():
             raise ValueError(
-                f'rl: reward must be one of {", ".join(REWARDS)} or "module:function", got {self.reward!r}'
+                f'rl: reward must be one of {", ".join(reward_names())} or "module:function", got {self.reward!r}'
             )  # fmt: skip
         if self.outcome_weight is not None and self.reward != "blended":
             raise ValueError(f"rl: outcome_weight has no effect with reward {self.reward!r}, only with 'blended'")
+        if self.verifier.every > 1 and self.reward == "outcome":
+            raise ValueError("rl: verifier.every has no effect with reward 'outcome', which checks no steps")
 
     def _check_effect(self) -> None:
         """Settings without effect are errors."""
@@ -193,7 +200,7 @@ class PolicySettings:
     @property
     def trains_zero_advantage(self) -> bool:
         """Whether zero-advantage groups have a gradient, from KL or entropy."""
-        return self.count_silent and (self.kl_coef != 0 or self.entropy_coef != 0)
+        return self.count_zero_advantage and (self.kl_coef != 0 or self.entropy_coef != 0)
 
     @property
     def limit(self) -> Budget:

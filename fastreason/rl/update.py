@@ -219,7 +219,7 @@ def update(
     history, advantages = [], advantages.cpu()
     for _ in range(settings.epochs):
         for number in range(settings.minibatches):
-            mine = np.nonzero(groups.place % settings.minibatches == number)[0]
+            mine = np.nonzero(groups.position % settings.minibatches == number)[0]
             statistics = _accumulate(model, *_part(groups, advantages, mine), settings, reference)
             if statistics is not None:
                 _sum_gradients(model)
@@ -241,7 +241,7 @@ def _accumulate(
     """Adds this rank's part of an update to the gradient; returns statistics over all ranks, None without gradient."""
     nonzero = has_advantage(groups, advantages)
     trained = np.nonzero(has_loss(groups) if settings.trains_zero_advantage else nonzero)[0]
-    counted = np.arange(len(groups)) if settings.count_silent else trained
+    counted = np.arange(len(groups)) if settings.count_zero_advantage else trained
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
         return None

@@ -21,7 +21,7 @@ def explain_fields(cls: type[T]) -> type[T]:
     >>> Cell.__doc__.splitlines()[2:4]
     ['Attributes:', '    op (int): Number of arithmetic operations, the exact difficulty.']
     """
-    sentences = _sentences(cls)
+    sentences = sentences_of(cls)
     lines = [textwrap.dedent(f"    {cls.__doc__}").strip(), "", "Attributes:"]
     for field in fields(cls):  # type: ignore[arg-type]
         sentence = " ".join(sentences.get(field.name, "").split())
@@ -36,7 +36,7 @@ def _default(field: Field[Any]) -> str:
     return f" = {field.default!r}" if simple and field.default is not MISSING else ""
 
 
-def _sentences(cls: type[Any]) -> dict[str, str]:
+def sentences_of(cls: type[Any]) -> dict[str, str]:
     """The string literal after each annotated name in the class's source; empty without source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))

@@ -12,6 +12,7 @@ from typing import Any
 from . import distributed
 from .files import write_text
 from .json_files import to_json
+from .old_names import with_current_names
 from .trackers import open_tracker
 
 
@@ -65,13 +66,13 @@ class MetricsLog:
         write_text(self.path, "".join(kept))
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines, with NaN for values that are null in the file."""
+        """The lines, with NaN for values that are null in the file, and names of earlier versions as they are today."""
         if not self.path.exists():
             return []
         lines = []
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
             try:
-                lines.append(json.loads(line))
+                lines.append(with_current_names(json.loads(line)))
             except ValueError as error:
                 raise ValueError(f"{self.path}, line {number}: incomplete ({error})") from None
         return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]

@@ -49,7 +49,7 @@ def require_tracker(name: str) -> None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"metrics: {name!r} needs a package that is not installed ({error.name}); "
-            f"pip install {name}, or remove it from `metrics`"
+            f"pip install 'fastreason[{name}]', or remove it from `metrics`"
         ) from None
 
 

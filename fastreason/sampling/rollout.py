@@ -96,7 +96,7 @@ class Rollout:
         max_sequences: maximum number of sequences decoded together.
         kv_memory_mb: memory for keys and values, in MB of 10^6 bytes. If it is too small for all of them, fewer
             sequences are decoded together and prompts wait.
-        backend: "core" (C++, float32 on CPU), "torch" (any dtype and device), or "auto": core if possible.
+        backend: "cpp" (C++, float32 on CPU), "torch" (any dtype and device), or "auto": cpp if possible.
     Raises:
         ValueError: the model has fewer tokens than the tokenizer, a limit is not positive, or the backend does not
             support the model.
@@ -109,7 +109,7 @@ class Rollout:
         *,
         max_sequences: int = 512,
         kv_memory_mb: float = 2048.0,
-        backend: Literal["auto", "core", "torch"] = "auto",
+        backend: Literal["auto", "cpp", "torch"] = "auto",
     ) -> None:
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
@@ -117,11 +117,11 @@ class Rollout:
             )
         max_sequences = integer("Rollout: max_sequences", max_sequences, 1)
         kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)
-        if backend not in ("auto", "core", "torch"):
-            raise ValueError(f'Rollout: backend must be "auto", "core" or "torch", got {backend!r}')
-        if backend == "core" and not runs_in_core(model):
+        if backend not in ("auto", "cpp", "torch"):
+            raise ValueError(f'Rollout: backend must be "auto", "cpp" or "torch", got {backend!r}')
+        if backend == "cpp" and not runs_in_core(model):
             weight = model.embedding.weight
-            raise ValueError(f'Rollout: backend "core" needs float32 on CPU, got {weight.dtype} on {weight.device}')
+            raise ValueError(f'Rollout: backend "cpp" needs float32 on CPU, got {weight.dtype} on {weight.device}')
         self.model, self.tokenizer, self.max_sequences = model, tokenizer, max_sequences
         self.kv_memory_mb, self.backend = kv_memory_mb, backend
         self._core: CoreDecoder | None = None
@@ -263,7 +263,7 @@ class Rollout:
 
     def _decoding(self, work: Work) -> tuple[Decoding, int, PromptMemory]:
         """The decoding backend, the number of slots, and the memory left for prompts."""
-        in_core = runs_in_core(self.model) if self.backend == "auto" else self.backend == "core"
+        in_core = runs_in_core(self.model) if self.backend == "auto" else self.backend == "cpp"
         if in_core:
             self._core = self._core or CoreDecoder(self.model)
             self._core.load()

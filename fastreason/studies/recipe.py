@@ -24,6 +24,7 @@ from ..model.config import ModelConfig
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
 from ..runtime.field_docs import explain_fields
+from ..runtime.old_names import with_current_names
 from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
 from ..runtime.trackers import TrackerName
 from ..tasks.mixture import Mixture, available_mixtures
@@ -199,7 +200,7 @@ def read_recipe(
 def _with_base(source: str, *above: str) -> dict[str, Any]:
     """A recipe's file over its base, of which all is taken but what a study asks: variants, claims and `about`."""
     try:
-        values = tomllib.loads(_recipe_text(source))
+        values = with_current_names(tomllib.loads(_recipe_text(source)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {source}: {error}") from None
     base = values.pop("base", None)

@@ -24,7 +24,7 @@ def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[
 
 
 _CURVES = {
-    "rl": ("reward", "silent_groups", "answer_correct", "verified", "finished"),
+    "rl": ("reward", "zero_advantage", "answer_correct", "verified", "finished"),
     "pretrain": ("loss",),
     "midtrain": ("loss",),
 }

@@ -37,6 +37,7 @@ import tomli_w
 
 from ..evaluation.op_ranges import parse_range
 from ..runtime.files import read_toml
+from ..runtime.old_names import with_current_names
 from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
@@ -189,7 +190,7 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> Study:
         """Loads a file written by `save`."""
-        return validated(cls, read_toml(path), str(path))
+        return validated(cls, with_current_names(read_toml(path)), str(path))
 
 
 def _ranges_of(recipe: Recipe) -> dict[str, list[RangePart]]:

@@ -323,7 +323,7 @@ class Problem:
 
     Args:
         batch: the batch it belongs to.
-        place: its index in the batch.
+        position: its index in the batch.
 
     >>> problem = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"], max_sentences=4), seed=1)[0:1][0]
     >>> problem
@@ -333,52 +333,52 @@ class Problem:
     """
 
     batch: ProblemBatch
-    place: int
+    position: int
 
     @property
     def prompt(self) -> str:
         """`<question> problem question </question> <solution>`: the text that a model continues."""
-        return self.batch.prompts[self.place]
+        return self.batch.prompts[self.position]
 
     @property
     def problem(self) -> str:
         """The sentences of the problem, without the question."""
-        return self.batch.problems[self.place]
+        return self.batch.problems[self.position]
 
     @property
     def question(self) -> str:
         """The question."""
-        return self.batch.questions[self.place]
+        return self.batch.questions[self.position]
 
     @property
     def solution(self) -> str:
         """Steps and answer in the published form: `... Answer: 7.`"""
-        return self.batch.solutions[self.place]
+        return self.batch.solutions[self.position]
 
     @property
     def document(self) -> str:
         """The training document: prompt, steps, answer tags and [EOS]."""
-        return self.batch.documents[self.place]
+        return self.batch.documents[self.position]
 
     @property
     def answer(self) -> int:
         """The gold answer."""
-        return int(self.batch.answers[self.place])
+        return int(self.batch.answers[self.position])
 
     @property
     def op(self) -> int:
         """Number of arithmetic operations, the exact difficulty."""
-        return int(self.batch.ops[self.place])
+        return int(self.batch.ops[self.position])
 
     @property
     def cell(self) -> Cell:
         """The settings it was drawn with."""
-        return self.batch.stream.cells[self.batch.core.cells()[self.place]]
+        return self.batch.stream.cells[self.batch.core.cells()[self.position]]
 
     @property
     def index(self) -> int:
         """Its index in the stream."""
-        return int(self.batch.indices[self.place])
+        return int(self.batch.indices[self.position])
 
     @property
     def id(self) -> str:
@@ -388,7 +388,7 @@ class Problem:
     @property
     def graph(self) -> ProblemGraph:
         """Its quantities, and how each is computed from others."""
-        return self.batch.graph(self.place)
+        return self.batch.graph(self.position)
 
     def __repr__(self) -> str:
         return f"Problem({self.id!r}, op {self.op}, theme {self.cell.theme}, answer {self.answer})"

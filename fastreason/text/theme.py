@@ -6,12 +6,14 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 from .. import _core
 from ..runtime.files import read_toml
+from ..runtime.plugins import THEMES, plugin_error, plugins
 
 # words that separate the parts of a sentence or step
 _RESERVED = frozenset(
@@ -123,7 +125,7 @@ class Theme:
 
     @classmethod
     def load(cls, name_or_path: str) -> Theme:
-        """Loads a built-in theme (`available_themes()`) or a TOML file of the same form.
+        """Loads a theme by name (`available_themes()`) or from a TOML file of the same form.
 
         Raises:
             ValueError: there is no such theme or file, or a field is missing, unknown or invalid.
@@ -141,8 +143,7 @@ class Theme:
             raise ValueError(
                 f"theme: must be one of {', '.join(available_themes())} or a .toml file, got {name_or_path!r}"
             )
-        shipped = resources.files("fastreason.text").joinpath("themes", name_or_path + ".toml")
-        return cls._from_toml(name_or_path, tomllib.loads(shipped.read_text(encoding="utf-8")))
+        return cls._from_toml(name_or_path, tomllib.loads(_file_of(name_or_path).read_text(encoding="utf-8")))
 
     @classmethod
     def _from_toml(cls, name: str, values: dict[str, Any]) -> Theme:
@@ -177,9 +178,29 @@ class Theme:
 
 @lru_cache
 def available_themes() -> tuple[str, ...]:
-    """The names of the built-in themes."""
+    """The names of the themes that ship and of those of installed packages (entry points `fastreason.themes`)."""
+    return tuple(sorted([*_shipped(), *plugins(THEMES, _shipped())]))
+
+
+@lru_cache
+def _shipped() -> dict[str, Traversable]:
+    """The files of the built-in themes by name."""
     folder = resources.files("fastreason.text").joinpath("themes")
-    return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
+    return {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
+
+
+def _file_of(name: str) -> Traversable:
+    """The file of an available theme; ValueError if a package names one that it does not have."""
+    if name in _shipped():
+        return _shipped()[name]
+    point = plugins(THEMES, _shipped())[name]
+    try:
+        file = resources.files(point.module).joinpath(f"{name}.toml")
+    except (ImportError, TypeError) as error:
+        raise plugin_error(THEMES, point, error) from None
+    if not file.is_file():
+        raise plugin_error(THEMES, point, f"there is no file {name}.toml in it")
+    return file
 
 
 @lru_cache

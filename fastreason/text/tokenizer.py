@@ -6,6 +6,7 @@ byte-level BPE tokenizers can be read too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,7 +102,7 @@ class Tokenizer:
         Raises:
             ValueError: the file does not exist or uses an unsupported feature.
         """
-        path = Path(folder) if Path(folder).is_file() else Path(folder) / "tokenizer.json"
+        path = Path(folder) if os.path.isfile(folder) else Path(folder) / "tokenizer.json"
         beside = path.with_name("tokenizer_config.json")
         content = read_json(path, MAX_FILE_MB)
         config = read_json(beside) if beside.exists() else None

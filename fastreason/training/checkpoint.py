@@ -160,12 +160,16 @@ def find_checkpoint(folder: str | Path) -> Path | None:
     """
     with distributed.together():
         if distributed.is_main():
-            _find_checkpoint(Path(folder))
+            settle_checkpoint(Path(folder))
     return Path(folder) if Path(folder).exists() else None
 
 
-def _find_checkpoint(folder: Path) -> None:
-    """Restores a checkpoint that a crash left under another name, and checks its files."""
+def settle_checkpoint(folder: Path) -> None:
+    """Restores a checkpoint that a crash left under another name, and checks its files, if there is one.
+
+    Raises:
+        ValueError: a file is missing, damaged or changed; nothing is deleted.
+    """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         old.rename(folder)

@@ -44,13 +44,13 @@ def test_the_weight_of_a_blend_is_a_share(verdicts):
         fr.rewards.blended(verdicts, 1.5)
 
 
-def test_silent_groups_are_those_whose_samples_fare_alike():
+def test_zero_advantage_groups_are_those_whose_samples_fare_alike():
     rewards = np.array([1, 1, 1, 0, 0, 0, 0.5, 0.5], np.float32)
-    assert fr.rewards.silent_groups(rewards, 2) == 0.75
-    assert fr.rewards.silent_groups(rewards, 1) == 1.0
-    assert fr.rewards.silent_groups(rewards, 8) == 0.0
+    assert fr.rewards.zero_advantage_groups(rewards, 2) == 0.75
+    assert fr.rewards.zero_advantage_groups(rewards, 1) == 1.0
+    assert fr.rewards.zero_advantage_groups(rewards, 8) == 0.0
     with pytest.raises(ValueError, match="divide the number of samples, got 3 for 8 samples"):
-        fr.rewards.silent_groups(rewards, 3)
+        fr.rewards.zero_advantage_groups(rewards, 3)
 
 
 def test_siblings_agree_on_names_and_values_within_their_group():

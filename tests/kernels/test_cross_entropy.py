@@ -1,5 +1,7 @@
 """Cross entropy: the Triton kernels against the float64 definition, masks, weights, z-loss, how gradients arrive."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,16 +97,37 @@ def test_no_row_that_counts_gives_zero(V, device):
     assert cross_entropy(logits[:0], labels[:0]) == 0.0
 
 
-@needs_triton
+@pytest.mark.parametrize("V, dtype", [(40, torch.float32), (8200, torch.float32), (40, torch.float64)])
+def test_what_masked_rows_hold_does_not_matter(V, dtype, device):
+    """Bitwise: NaN, infinity, or a label that is none, as if there were anything else."""
+    logits, labels, weights = data((4, V), torch.float32, device)
+    logits, weights = logits.to(dtype), weights.to(dtype)
+    weights[1], labels[3] = 0.0, -100
+
+    def run():
+        return value_and_gradients(lambda x: cross_entropy(x, labels, weights, z_loss=0.1), [logits], [torch.ones(())])
+
+    wanted = run()
+    logits[1], logits[3], labels[1], weights[3] = float("nan"), float("inf"), V, float("nan")
+    loss, grad = run()
+    assert torch.equal(loss, wanted[0])
+    assert torch.equal(grad, wanted[1])
+    assert not grad[[1, 3]].any()
+
+
 @pytest.mark.parametrize("V", [257, 8200])
-def test_what_masked_rows_hold_does_not_matter(V, device):
-    logits, labels, weights = data((3, V), torch.float32, device)
-    logits[1] = float("nan")
-    weights[1] = 0.0
-    loss, grad = value_and_gradients(lambda x: cross_entropy(x, labels, weights), [logits], [torch.ones(())])
-    assert torch.isfinite(loss)
-    assert torch.isfinite(grad).all()
-    assert not grad[1].any()
+@pytest.mark.parametrize("lowest", [-1e31, torch.finfo(torch.float32).min])
+def test_logits_near_the_lowest_number(V, lowest, device):
+    """A row of nothing but masks written as a very low number is uniform; one of them beside others has no weight."""
+    logits, labels, _ = data((2, V), torch.float32, device)
+    logits[0] = lowest
+    logits[1, : V // 2] = lowest
+    labels[0], labels[1] = 0, V - 1
+    loss, grad = value_and_gradients(lambda x: cross_entropy(x, labels), [logits], [torch.ones(())])
+    beside = F.cross_entropy(logits[1:, V // 2 :], labels[1:] - V // 2)
+    torch.testing.assert_close(loss, 0.5 * (math.log(V) + beside))
+    torch.testing.assert_close(grad[0, 1:], torch.full_like(grad[0, 1:], 0.5 / V))
+    assert not grad[1, : V // 2].any()
 
 
 @pytest.mark.parametrize("V", [257, 8200])

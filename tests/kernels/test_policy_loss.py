@@ -14,6 +14,8 @@ from fastreason.kernels.triton_support import INTERPRETED, runs_triton
 from .conftest import needs_triton
 from .numerics import check_compiled, check_op, relative
 
+# the interpreter computes with numpy, which warns of an overflow or of inf - inf that is not used
+to_infinity = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
 KINDS = ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce"]
 
 
@@ -121,7 +123,7 @@ def test_the_definition_is_its_formula(kind, references, estimator, clips):
     if kind == "gspo":  # equal within a sequence, where the gradient through the sequence's ratio is that of its tokens
         lengths = b.offsets.diff()
         b = replace(
-            b, advantages=b.advantages[:3].repeat_interleave(lengths), importance=torch.ones_like(b.importance),
+            b, advantages=b.advantages[:3].repeat_interleave(lengths),
             weights=token_weights(lengths, "sequence").double(),
         )  # fmt: skip
     coefficients = {"kl_coef": 0.1 if references else 0.0, "entropy_coef": 0.03}
@@ -310,16 +312,121 @@ def test_tokens_of_weight_0_count_for_nothing(V, kind, device):
     torch.testing.assert_close(gradient[kept], rest, atol=1e-9, rtol=1e-5)
 
 
-@pytest.mark.parametrize("V", [257, 8200])
-def test_what_tokens_of_weight_0_hold_does_not_matter(V, device):
+@to_infinity
+@pytest.mark.parametrize("V, dtype", [(40, torch.float32), (8200, torch.float32), (40, torch.float64)])
+@pytest.mark.parametrize(
+    "kind, references", [("grpo", "logits"), ("gspo", "logprobs"), ("cispo", ""), ("reinforce", "logits")]
+)
+def test_what_tokens_of_weight_0_hold_does_not_matter(V, dtype, kind, references, device):
+    """Bitwise: NaN, infinity, or a token that is none, as if there were anything else."""
     b = batch(N=9, V=V, device=device)
-    b.weights[4] = 0.0
-    for x in (b.logits, b.reference_logits, b.old, b.advantages, b.importance):
-        x[4] = float("nan")
-    result, gradient = loss_and_gradient(policy_loss, b, references="logits", entropy_coef=0.1)
-    assert torch.isfinite(result.totals_K).all()
-    assert torch.isfinite(gradient).all()
-    assert not gradient[4].any()
+    b.weights[[0, 4]] = 0.0
+    b = b.double() if dtype == torch.float64 else b
+    settings = {"kind": kind, "references": references, "entropy_coef": 0.1}
+    wanted, wanted_gradient = loss_and_gradient(policy_loss, b, **settings)
+    for x in (b.logits, b.reference_logits, b.old, b.advantages, b.importance, b.reference):
+        x[0], x[4] = float("inf"), float("nan")
+    b.tokens[0], b.tokens[4] = -1, V
+    result, gradient = loss_and_gradient(policy_loss, b, **settings)
+    assert torch.equal(result.loss, wanted.loss)
+    assert torch.equal(result.totals_K, wanted.totals_K)
+    assert torch.equal(result.logprobs_N, wanted.logprobs_N)
+    assert torch.equal(gradient, wanted_gradient)
+    assert not gradient[[0, 4]].any()
+
+
+@to_infinity
+@pytest.mark.parametrize("V, dtype", [(40, torch.float32), (8200, torch.float32), (40, torch.float64)])
+@pytest.mark.parametrize(
+    "kind, without",
+    [("grpo", "advantages"), ("grpo", "importance"), ("gspo", "importance"), ("cispo", "advantages")],
+)
+def test_a_term_of_nothing_is_nothing_at_any_ratio(V, dtype, kind, without, device):
+    """Tokens moved so far that the ratio is infinite, with and without a bound on it."""
+    b = batch(N=7, V=V, device=device)
+    b = b.double() if dtype == torch.float64 else b
+    getattr(b, without)[1:6] = 0.0  # the second sequence
+    b.old[1:6] = -1000.0
+    for high in (0.2, math.inf):
+        settings = {"kind": kind, "clip_high": high, "entropy_coef": 0.01}
+        result, gradient = loss_and_gradient(policy_loss, b, **settings)
+        _, of_entropy = loss_and_gradient(policy_loss, replace(b, old=torch.zeros_like(b.old)), **settings)
+        assert result.ratio_max == math.inf
+        assert torch.isfinite(result.loss)
+        assert torch.equal(gradient[1:6], of_entropy[1:6])
+        assert torch.isfinite(gradient).all()
+
+
+@to_infinity
+@pytest.mark.parametrize("V, dtype", [(40, torch.float32), (8200, torch.float32), (40, torch.float64)])
+def test_an_infinite_ratio_that_is_clipped_has_no_gradient(V, dtype, device):
+    b = batch(N=2, V=V, device=device)
+    b = replace(b.double() if dtype == torch.float64 else b, old=torch.full_like(b.old, -1000.0))
+    b.advantages[0], b.advantages[1] = 1.0, -1.0
+    b.importance[:], b.weights[:] = 1.0, 0.5
+    result, gradient = loss_and_gradient(policy_loss, b, clip_dual=3.0)
+    assert not gradient.any()
+    assert result.loss.item() == pytest.approx(0.5 * (-1.2 + 3.0))
+    assert result.clip_high_share == result.clip_dual_share == 0.5
+
+
+@to_infinity
+@pytest.mark.parametrize("V", [40, 8200])
+def test_a_sampled_token_that_became_impossible(V, device):
+    """Its log-probability is -inf: without advantage it is no part of the loss."""
+    b = batch(N=3, V=V, device=device)
+    b.logits[1, b.tokens[1]] = -math.inf
+    b.advantages[1] = 0.0
+    for kind in ("grpo", "cispo", "reinforce"):
+        result, gradient = loss_and_gradient(policy_loss, b, kind=kind)
+        assert torch.isfinite(result.loss)
+        assert not gradient[1].any()
+        assert torch.isfinite(gradient).all()
+
+
+@to_infinity
+@pytest.mark.parametrize("V", [40, 8200])
+def test_a_divergence_that_is_only_watched_is_no_part_of_the_loss(V, device):
+    b = batch(N=3, V=V, device=device)
+    b.reference[1] = 1000.0  # exp(1000) of k3
+    result, gradient = loss_and_gradient(policy_loss, b, references="logprobs", kl_coef=0.0)
+    wanted, wanted_gradient = loss_and_gradient(policy_loss, b)
+    assert result.kl == math.inf
+    assert torch.equal(result.loss, wanted.loss)
+    assert torch.equal(gradient, wanted_gradient)
+
+
+@pytest.mark.parametrize("V", [40, 8200])
+def test_gspo_takes_importance_by_sequence(V, device):
+    """As if every token had the mean of its sequence, by the weights of the tokens that count."""
+    b = batch(N=9, V=V, device=device)
+    b.weights[3] = 0.0
+    result, gradient = loss_and_gradient(policy_loss, b, kind="gspo")
+    means = torch.cat([
+        ((b.weights * b.importance)[s].sum() / b.weights[s].sum()).expand(s.stop - s.start)
+        for s in (slice(0, 1), slice(1, 6), slice(6, 9))
+    ])  # fmt: skip
+    wanted, wanted_gradient = loss_and_gradient(policy_loss, replace(b, importance=means), kind="gspo")
+    torch.testing.assert_close(result.totals_K, wanted.totals_K, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(gradient, wanted_gradient, atol=1e-8, rtol=1e-5)
+
+
+@to_infinity
+@pytest.mark.parametrize("V", [40, 8200])
+@pytest.mark.parametrize("lowest", [-1e31, torch.finfo(torch.float32).min])
+def test_logits_near_the_lowest_number(V, lowest, device):
+    """A row of nothing but masks written as a very low number is uniform; one of them beside others has no weight."""
+    b = batch(N=3, V=V, device=device)
+    b.logits[0] = b.reference_logits[0] = lowest
+    b.logits[1, : V // 2] = b.reference_logits[1, : V // 2] = lowest
+    b.tokens[1] = V - 1
+    b = replace(b, old=torch.full_like(b.old, -math.log(V)))
+    # at a temperature below 1 the definition's division overflows
+    settings = {"references": "logits", "entropy_coef": 0.1, "temperature": 1.0}
+    result, gradient = loss_and_gradient(policy_loss, b, **settings)
+    truth, exact = loss_and_gradient(policy_loss_ref, b.double(), **settings)
+    torch.testing.assert_close(result.totals_K.double(), truth.totals_K, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradient.double(), exact, atol=1e-7, rtol=1e-5)
 
 
 @pytest.mark.parametrize("V", [257, 8200])

@@ -167,7 +167,7 @@ def test_a_csv_stands_behind_every_plot(reported):
         "levels-edge.csv",
         "failures-edge.csv",
         "rl-reward.csv",
-        "rl-silent_groups.csv",
+        "rl-zero_advantage.csv",
         "pretrain-loss.csv",
     }
     assert (folder / "report.html").read_text().count("<figure>") == len(page.links)

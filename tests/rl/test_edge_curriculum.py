@@ -77,8 +77,8 @@ def test_it_follows_the_edge_as_it_moves():
 def test_exploration_has_a_floor():
     weights = fr.Mixture.from_dict([{"op": [2], "weight": 3}, {"op": [9], "weight": 1}])
     curriculum = EdgeCurriculum(weights, 16, 0, BanditSettings(floor=0.4, discount=1.0))
-    # op 2 always speaks, op 9 never
-    curriculum.restore({"speaking": [1e6, 0.0], "silent": [0.0, 1e6], "rewards": [5e5, 0.0]})
+    # every group of op 2 has advantages, none of op 9
+    curriculum.restore({"nonzero_advantage": [1e6, 0.0], "zero_advantage": [0.0, 1e6], "rewards": [5e5, 0.0]})
     np.testing.assert_allclose(curriculum.shares(0), [0.6 + 0.4 * 0.75, 0.4 * 0.25])
     assert (curriculum.draw(0).ops == 9).sum() < 8
     drawn = np.concatenate([curriculum.draw(step).ops for step in range(100)])
@@ -88,10 +88,14 @@ def test_exploration_has_a_floor():
 def test_mastered_cells_are_replayed():
     mixture = fr.Mixture.uniform(op=[2, 3, 4])
     curriculum = EdgeCurriculum(mixture, 16, 0, BanditSettings(floor=0.0, replay=0.25, discount=1.0))
-    curriculum.restore({"speaking": [0.0, 1e6, 0.0], "silent": [1e6, 0.0, 1e6], "rewards": [1e6, 5e5, 0.0]})
+    curriculum.restore(
+        {"nonzero_advantage": [0.0, 1e6, 0.0], "zero_advantage": [1e6, 0.0, 1e6], "rewards": [1e6, 5e5, 0.0]}
+    )
     np.testing.assert_allclose(curriculum.shares(0), [0.25, 0.75, 0.0])
     # none is mastered yet: nothing to replay
-    curriculum.restore({"speaking": [0.0, 1e6, 0.0], "silent": [1e6, 0.0, 1e6], "rewards": [0.0, 5e5, 0.0]})
+    curriculum.restore(
+        {"nonzero_advantage": [0.0, 1e6, 0.0], "zero_advantage": [1e6, 0.0, 1e6], "rewards": [0.0, 5e5, 0.0]}
+    )
     np.testing.assert_allclose(curriculum.shares(0), [0.0, 1.0, 0.0])
 
 
@@ -102,10 +106,10 @@ def test_counts_are_discounted_and_expected_is_their_mean():
     rewards = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
     for _ in range(2):
         curriculum.observe(problems, rewards)
-    assert curriculum.state() == {"speaking": [0.0, 3.0], "silent": [0.0, 3.0], "rewards": [0.0, 3.0]}
+    assert curriculum.state() == {"nonzero_advantage": [0.0, 3.0], "zero_advantage": [0.0, 3.0], "rewards": [0.0, 3.0]}
     assert list(curriculum.expected().values()) == [0.5, 0.5]
     curriculum.observe(problems, np.ones((4, 2)))
-    assert curriculum.state() == {"speaking": [0.0, 1.5], "silent": [0.0, 5.5], "rewards": [0.0, 5.5]}
+    assert curriculum.state() == {"nonzero_advantage": [0.0, 1.5], "zero_advantage": [0.0, 5.5], "rewards": [0.0, 5.5]}
     assert list(curriculum.expected().values()) == [0.5, 2.5 / 9]
 
 
@@ -119,6 +123,11 @@ def test_a_restored_curriculum_draws_the_same():
     _, after = teach(second, learner, range(10, 20))
     assert all((a == b).all() for a, b in zip(wanted, before + after, strict=True))
     assert second.state() == whole.state()
+    # as checkpoints of earlier versions have it
+    state = first.state()
+    earlier = {"speaking": state["nonzero_advantage"], "silent": state["zero_advantage"], "rewards": state["rewards"]}
+    first.restore(earlier)
+    assert first.state() == state
     assert second.draw(20).prompts == whole.draw(20).prompts
     # a step may be drawn again, as after a crash; another step or seed draws others
     assert second.draw(20).prompts == second.draw(20).prompts
@@ -177,7 +186,7 @@ def test_reinforcement_learning_with_it_resumes_to_the_bit(tmp_path):
         train("parts", 3)
     parts = train("parts", None)
     assert without_times(parts) == without_times(whole)
-    assert sum(whole["curriculum"]["silent"] + whole["curriculum"]["speaking"]) > 4
+    assert sum(whole["curriculum"]["zero_advantage"] + whole["curriculum"]["nonzero_advantage"]) > 4
     lines = [MetricsLog(tmp_path / name / "metrics.jsonl").read() for name in ("whole", "parts")]
     assert len(lines[0]) == 6
     assert [line["reward_by_op"] for line in lines[0]] == [line["reward_by_op"] for line in lines[1]]
@@ -201,6 +210,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"rewards must have shape \[8, samples\], got \(8,\)"):
         curriculum.observe(curriculum.draw(0), np.zeros(8))
     with pytest.raises(ValueError, match="the state has 2 cells, but the mixture has 11"):
-        curriculum.restore({"speaking": [0, 0], "silent": [0, 0], "rewards": [0, 0]})
+        curriculum.restore({"nonzero_advantage": [0, 0], "zero_advantage": [0, 0], "rewards": [0, 0]})
     with pytest.raises(ValueError, match="edge has no effect with curriculum 'fixed'"):
         PolicySettings(mixture=[PART], edge=BanditSettings(floor=0.2))

@@ -66,7 +66,7 @@ def test_grpo_solves_a_bandit_in_50_steps(tmp_path, tokenizer):
     assert lines[-1]["reward"] > 0.95
 
 
-def test_silent_groups_move_no_weight(tmp_path, tokenizer):
+def test_zero_advantage_groups_move_no_weight(tmp_path, tokenizer):
     for name, reward in (("zero", 0.0), ("tenth", 0.1), ("one", 1.0)):
         (tmp_path / name).mkdir()
         model = small_model(tokenizer)
@@ -76,11 +76,11 @@ def test_silent_groups_move_no_weight(tmp_path, tokenizer):
         )  # fmt: skip
         assert torch.equal(flat(model), before)
         lines = metrics(tmp_path / name)
-        assert [line["silent_groups"] for line in lines] == [1.0, 1.0]
+        assert [line["zero_advantage"] for line in lines] == [1.0, 1.0]
         assert "loss" not in lines[0]
 
 
-def test_a_silent_group_has_exactly_no_gradient(tokenizer):
+def test_a_zero_advantage_group_has_exactly_no_gradient(tokenizer):
     """Beside groups that speak: what its tokens alone touch does not move by one bit."""
     model = small_model(tokenizer)
     chosen = settings(optim=adamw(0.01, clip=1e9))
@@ -112,7 +112,7 @@ def test_dynamic_sampling_draws_until_enough_groups_speak(tmp_path, tokenizer):
         assert [line["draws"] for line in lines] == [draws, 2 * draws]
         assert [line["trained_groups"] for line in lines] == [groups, groups]
         assert lines[-1]["samples"] == 2 * draws * 16
-        assert lines[0]["silent_groups"] == 0.75
+        assert lines[0]["zero_advantage"] == 0.75
 
 
 def test_dynamic_sampling_trains_on_the_first_groups_that_speak(tmp_path, tokenizer, monkeypatch):
@@ -121,11 +121,11 @@ def test_dynamic_sampling_trains_on_the_first_groups_that_speak(tmp_path, tokeni
     run_stage(small_model(tokenizer), tokenizer, settings(steps=1, loss="dapo", prompts=3, samples=2), tmp_path,
               reward=lambda v: np.array([0, 0, 0, 1, 1, 0]))  # fmt: skip
     stream = fr.TaskStream(MIX, seed=0, split="rl")
-    want = stream.batch(np.array([1, 2, 4]))  # 0 and 3 are silent, 5 is one too many
+    want = stream.batch(np.array([1, 2, 4]))  # 0 and 3 have zero advantage, 5 is one too many
     tokens, offsets = tokenizer.core.encode_prompts(want.core)
     np.testing.assert_array_equal(seen[0].prompt_tokens, tokens)
     np.testing.assert_array_equal(seen[0].prompt_offsets, offsets)
-    assert seen[0].place.tolist() == [0, 1, 2]
+    assert seen[0].position.tolist() == [0, 1, 2]
     assert seen[0].rewards.tolist() == [0, 1, 1, 0, 0, 1]
 
 

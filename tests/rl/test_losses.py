@@ -379,7 +379,7 @@ def test_a_group_of_equal_rewards_has_no_advantage_at_all(baseline, scale, by_to
     assert (got[4:].reshape(4, -1) != 0).all()
 
 
-def test_silent_groups_count_in_the_mean_when_asked(setting):
+def test_zero_advantage_groups_count_in_the_mean_when_asked(setting):
     """Left out, the others share the weight; counted, they dilute it, and KL is taken on them too."""
     from dataclasses import replace
 
@@ -407,15 +407,15 @@ def test_silent_groups_count_in_the_mean_when_asked(setting):
     nonzero = has_advantage(groups, advantages_by(groups, settings()))
     assert nonzero.tolist() == [True, False, True]
     covered = float(groups.lengths.reshape(P, G)[nonzero].sum() / groups.lengths.sum())
-    torch.testing.assert_close(one_update(count_silent=True), covered * one_update(), atol=1e-6, rtol=1e-5)
-    chosen = settings(kl_coef=0.3, count_silent=True)
+    torch.testing.assert_close(one_update(count_zero_advantage=True), covered * one_update(), atol=1e-6, rtol=1e-5)
+    chosen = settings(kl_coef=0.3, count_zero_advantage=True)
     s = sequences(model, reference, groups)
     want = gradients(model, grpo_by_token(s) + sum(k3(x).sum() for x in s) / sum(len(x.logp) for x in s))
-    torch.testing.assert_close(one_update(kl_coef=0.3, count_silent=True), want, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(one_update(kl_coef=0.3, count_zero_advantage=True), want, atol=1e-6, rtol=1e-5)
     assert chosen.trains_zero_advantage
     # in parts the sum is the same
     torch.testing.assert_close(
-        one_update(kl_coef=0.3, count_silent=True, accumulate=3), want, atol=1e-6, rtol=1e-5
+        one_update(kl_coef=0.3, count_zero_advantage=True, accumulate=3), want, atol=1e-6, rtol=1e-5
     )  # fmt: skip
 
 

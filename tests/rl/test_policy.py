@@ -94,7 +94,7 @@ def test_the_same_bits_every_time(model, tokenizer):
     assert all(torch.equal(found[0], again) for again in found[1:])
 
 
-def test_silent_groups_are_left_out(model, tokenizer):
+def test_zero_advantage_groups_are_left_out(model, tokenizer):
     samples = sample(model, tokenizer)
     advantages = torch.zeros(4, 4)
     assert policy_step(model, samples, advantages, settings()) is None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import fastreason as fr
+from fastreason.grading.erring_verifier import VerifierErrors
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
 from fastreason.runtime.metrics_log import MetricsLog, without_times
@@ -25,14 +26,18 @@ PART = {"op": [2, 3], "themes": ["symbolic"], "max_value": 99, "max_sentences": 
 RUNS: dict[str, dict[str, Any]] = {
     "grpo": {"prompts": 3},
     "dapo": {"loss": "dapo", "prompts": 3, "kl_coef": 0.05, "epochs": 2, "minibatches": 2, "aggregation": "sequence"},
-    "mask": {"prompts": 3, "max_new_tokens": 40, "truncated": "mask", "kl_coef": 0.05, "count_silent": True},
-    "batch": {"loss": "reinforce_plus_plus", "prompts": 4, "accumulate": 2, "count_silent": True, "entropy_coef": 0.01},
+    "mask": {"prompts": 3, "max_new_tokens": 40, "truncated": "mask", "kl_coef": 0.05, "count_zero_advantage": True},
+    "batch": {
+        "loss": "reinforce_plus_plus", "prompts": 4, "accumulate": 2, "count_zero_advantage": True, "entropy_coef": 0.01
+    },
+    "erring": {"prompts": 3, "verifier": VerifierErrors(false_positive=0.3, false_negative=0.3)},
 }  # fmt: skip
 
 
 def reward(problems, samples, verdicts) -> np.ndarray:
-    """Depends on the sample alone, whatever rank it is on; some groups are silent."""
-    return (samples.tokens[:, 0] % 3 == 0).astype(np.float32) * (problems.indices % 4 != 1).repeat(4)
+    """Depends on the sample alone, whatever rank it is on; some groups have zero advantage."""
+    of_tokens = (samples.tokens[:, 0] % 3 == 0).astype(np.float32) * (problems.indices % 4 != 1).repeat(4)
+    return of_tokens + verdicts.verified  # nothing is, but by a verifier that errs
 
 
 def train_all(out: str) -> dict[str, Any]:
@@ -75,4 +80,6 @@ def test_two_ranks_are_one_process(tmp_path):
                     assert abs(both[key] - value) <= 1e-5 * max(1.0, abs(value)), (name, key)
                 else:
                     assert both[key] == value, (name, key)
-        assert any(0 < line["silent_groups"] < 1 for line in one["lines"])
+        assert any(0 < line["zero_advantage"] < 1 for line in one["lines"])
+    erring = alone["erring"]["lines"]
+    assert all(line["true_reward"] != line["reward"] and line["verified"] == 0.0 for line in erring)

@@ -84,7 +84,7 @@ def test_without_an_end_there_is_nothing_to_learn(tmp_path, tokenizer, monkeypat
     (line,) = metrics(tmp_path)
     assert line["finished"] == 0.0
     assert line["reward"] == 0.0
-    assert line["silent_groups"] == 1.0
+    assert line["zero_advantage"] == 1.0
     assert progress["tokens"] == 16 * line["mean_length"] > 16
     assert torch.equal(flat(model), before)
 
@@ -132,7 +132,7 @@ def test_a_masked_step_is_the_update_of_the_samples_that_ended(tmp_path, tokeniz
 
 @pytest.mark.parametrize("truncated", ["zero", "mask"])
 def test_a_stop_in_the_middle_changes_no_bit(tmp_path, tokenizer, monkeypatch, truncated):
-    changes = {"steps": 3, "loss": "dapo", "kl_coef": 0.05, "count_silent": True, "minibatches": 2}
+    changes = {"steps": 3, "loss": "dapo", "kl_coef": 0.05, "count_zero_advantage": True, "minibatches": 2}
     whole, _, _ = run_some_cut(monkeypatch, tokenizer, tmp_path / "whole", truncated, **changes)
     stop = StopRequest()
     stop.requested = True
@@ -142,7 +142,7 @@ def test_a_stop_in_the_middle_changes_no_bit(tmp_path, tokenizer, monkeypatch, t
     assert progress["step"] == 3
     assert torch.equal(flat(whole), flat(parts))
     lines = [MetricsLog(tmp_path / name / "metrics.jsonl").read() for name in ("whole", "parts")]
-    for key in ("reward", "finished", "flop", "kl", "silent_groups"):
+    for key in ("reward", "finished", "flop", "kl", "zero_advantage"):
         assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
 
 
@@ -151,7 +151,9 @@ def test_groups_of_which_nothing_is_in_the_loss_have_no_kl_either(tmp_path, toke
     say_which_ended(monkeypatch, [False])
     model = small_model(tokenizer)
     before = flat(model).clone()
-    chosen = settings(steps=2, max_new_tokens=2, truncated="mask", count_silent=True, kl_coef=1.0, entropy_coef=0.1)
+    chosen = settings(
+        steps=2, max_new_tokens=2, truncated="mask", count_zero_advantage=True, kl_coef=1.0, entropy_coef=0.1
+    )
     run_stage(model, tokenizer, chosen, tmp_path)
     assert torch.equal(flat(model), before)
     assert [line["trained_groups"] for line in metrics(tmp_path)] == [0, 0]

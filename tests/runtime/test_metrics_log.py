@@ -84,7 +84,9 @@ def test_tensorboard_gets_every_number_under_its_stage(tmp_path, monkeypatch):
 def test_a_tracker_that_is_not_installed_says_what_to_do(tmp_path, monkeypatch, name):
     for module in ("torch.utils.tensorboard", "tensorboard", "wandb", "trackio"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModuleNotFoundError, match=f"metrics: '{name}' needs a package .*; pip install {name}"):
+    with pytest.raises(
+        ModuleNotFoundError, match=f"metrics: '{name}' needs a package .*pip install .fastreason.{name}"
+    ):
         MetricsLog(tmp_path / "metrics.jsonl", [name])
     with pytest.raises(ValueError, match="must be of tensorboard, trackio, wandb, got 'mlflow'"):
         MetricsLog(tmp_path / "metrics.jsonl", ["mlflow"])

@@ -46,7 +46,7 @@ def in_threads(*calls):
     return found
 
 
-@pytest.mark.parametrize("backend", ["core", "torch"])
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
 def test_threads_take_turns_at_one_engine(model, tokenizer, backend):
     engine = fr.Rollout(model, tokenizer, backend=backend)
     sizes = [(STREAM[0:3], 1, 5), (STREAM[3:9], 3, 12), (STREAM[0:20], 2, 20)]

@@ -47,7 +47,7 @@ def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens, stop):
     return out[:, width:].numpy()
 
 
-@pytest.mark.parametrize("backend, count", [("core", 200), ("torch", 20)])
+@pytest.mark.parametrize("backend, count", [("cpp", 200), ("torch", 20)])
 def test_greedy_is_transformers_generate(tokenizer, backend, count):
     model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=1)
     problems = fr.TaskStream(MIX, seed=5)[0:count]
@@ -99,8 +99,8 @@ def test_bfloat16_samples_with_torch(model, tokenizer):
     out = fr.Rollout(half, tokenizer).generate(fr.TaskStream(MIX, seed=6)[0:6], 4, max_new_tokens=20)
     # both round to 8 bits, at other places; worst seen: 0.0094
     np.testing.assert_allclose(out.logprobs, trainer_logprobs(half, out, 4, 1.0), rtol=0, atol=0.03)
-    with pytest.raises(ValueError, match=r'"core" needs float32 on CPU, got torch.bfloat16'):
-        fr.Rollout(half, tokenizer, backend="core")
+    with pytest.raises(ValueError, match=r'"cpp" needs float32 on CPU, got torch.bfloat16'):
+        fr.Rollout(half, tokenizer, backend="cpp")
 
 
 def same_samples(a, rows_a, b, rows_b):
@@ -113,13 +113,13 @@ def same_samples(a, rows_a, b, rows_b):
 
 
 # In the core the logits have the same bits; in torch they need float64, whose last bits no draw comes near.
-@pytest.mark.parametrize("backend, dtype", [("core", torch.float32), ("torch", torch.float64)])
+@pytest.mark.parametrize("backend, dtype", [("cpp", torch.float32), ("torch", torch.float64)])
 def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backend, dtype):
     model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), dtype, seed=4)
     with torch.no_grad():
         model.embedding.weight *= 0.4
     problems = fr.TaskStream(MIX, seed=7)[0:9]
-    limit = 40 if backend == "core" else 12  # torch takes its time
+    limit = 40 if backend == "cpp" else 12  # torch takes its time
 
     def samples(problems, n, **engine):
         seed, top_p = engine.pop("seed", 3), 0.95
@@ -136,7 +136,7 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backen
 
     together = samples(problems, 4)
     assert together.finished.sum() < 36 and len(set(together.lengths)) > 2  # they end apart
-    for max_sequences in (1, 3, 8, 17) if backend == "core" else (17,):
+    for max_sequences in (1, 3, 8, 17) if backend == "cpp" else (17,):
         equal(samples(problems, 4, max_sequences=max_sequences))
     equal(samples(problems, 4, kv_memory_mb=1.5))
     equal(samples(problems.stream[5:6], 4), of=slice(20, 24))
@@ -166,7 +166,7 @@ def test_torch_and_the_core_agree(model, tokenizer):
     problems = fr.TaskStream(MIX, seed=12)[0:7]
     core, torch_ = (
         fr.Rollout(model, tokenizer, max_sequences=20, backend=backend).generate(problems, 5, max_new_tokens=30)
-        for backend in ("core", "torch")
+        for backend in ("cpp", "torch")
     )
     # a draw may fall on the other side of a border that moved by 1e-7: in these 35 samples none does
     assert np.array_equal(core.tokens, torch_.tokens)
@@ -374,7 +374,7 @@ def test_prompts_may_be_texts_and_positions_set_the_limit(tokenizer):
     assert np.array_equal(a.lengths, np.minimum(256, config.max_position_embeddings - lengths).repeat(2))
 
 
-@pytest.mark.parametrize("backend", ["core", "torch"])
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
 @pytest.mark.parametrize("stop", ["3.", ["Be", 5], ["[UNK]"], None], ids=repr)
 def test_tokens_beyond_the_tokenizer_end_nothing(tokenizer, backend, stop):
     """A vocabulary padded to a round number, whose padding is drawn often here."""

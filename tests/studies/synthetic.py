@@ -75,7 +75,7 @@ def lines(unit):
         line = {"stage": unit.kind, "step": step, "tokens": 10_000 * step, "seconds": 0.6 * step}
         if unit.kind == "rl":
             reward = 0.2 + 0.3 * (1 - math.exp(-step / 40)) + 0.01 * unit.seed
-            line |= {"reward": reward, "silent_groups": 0.5, "answer_correct": reward + 0.1, "verified": reward}
+            line |= {"reward": reward, "zero_advantage": 0.5, "answer_correct": reward + 0.1, "verified": reward}
         else:
             line |= {"loss": 3.0 * math.exp(-step / 30) + 0.3}
         yield line

@@ -252,6 +252,23 @@ def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
     assert weights(copy, results) == weights(folder, results)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json", "state/progress.json"])
+def test_the_damaged_model_of_a_finished_stage_is_named(finished, tmp_path, file):
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "rl")
+    path = copy / "stages" / unit / "checkpoint" / file
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"{file} has changed .* remove .*{unit}/done.json too"):
+        fr.run(TINY, copy, size="small", resume=True)
+    (copy / "stages" / unit / "done.json").unlink()
+    path = copy / "stages" / unit / "checkpoint"
+    path.rename(copy / "moved")
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert weights(copy, results) == weights(folder, results)
+
+
 def test_a_study_with_more_seeds_takes_over_what_is_there(finished, tmp_path, monkeypatch):
     """Studies that are given one folder for their stages share them."""
     folder, _ = finished

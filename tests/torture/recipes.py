@@ -62,7 +62,7 @@ FIELDS: dict[str, st.SearchStrategy] = {
     "rl.loss": st.sampled_from(_losses), "rl.kl": st.sampled_from(["k1", "k2", "k3", "exact"]), "rl.mixture": _mixture,
     "rl.reward": st.sampled_from(["outcome", "blended", "strict", "steps", "os:getcwd", "nowhere:f"]),
     "rl.curriculum": st.sampled_from(["fixed", "edge", "other"]), "rl.credit": st.sampled_from(["step", "return"]),
-    "rl.truncated": st.sampled_from(["zero", "mask", "keep"]), "rl.count_silent": st.booleans(),
+    "rl.truncated": st.sampled_from(["zero", "mask", "keep"]), "rl.count_zero_advantage": st.booleans(),
     "evaluate.mixture": _mixture, "evaluate.files": st.booleans(), "evaluate.max_new_tokens": _count,
     **{f"evaluate.{name}": _number for name in ("temperature", "top_p", "min_p")}, "evaluate.traces": _count,
     "model.rope_theta": _number, "model.num_attention_heads": st.sampled_from([1, 2, 3, 4, 8]),
@@ -87,7 +87,7 @@ def outcome_of(overrides: dict[str, object], folder: Path) -> str:
         return "no recipe"
     try:
         fr.run(recipe, folder)
-    except ValueError:
+    except (ValueError, ModuleNotFoundError):  # bad, or a tracker's package is not installed
         if folder.exists():
             raise
         return "refused"
