@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart docs test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -59,9 +59,13 @@ test-report: setup  ## reports of studies in headless Chromium, Debian's, instal
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(BIN)/python -m pytest -q tests/reports
 
+# Pages come from docs/, from README and its kind, and from code: docs/site. Warnings, dead links and anchors are errors.
+docs: setup  ## the documentation as a site that works offline, with search: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
 # compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
-check: setup  ## lint, format, types, stubs
+check: setup docs  ## lint, format, types, stubs, and that the documentation builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(filter csrc/%,$(CORE))
@@ -70,6 +74,7 @@ check: setup  ## lint, format, types, stubs
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples
+	MYPYPATH=build/types:docs/site MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy docs/site
 	mkdir -p build/types/stubs/fastreason && touch build/types/stubs/fastreason/__init__.pyi
 	ln -s $(wildcard $(CURDIR)/csrc/bindings/*.pyi) build/types/stubs/fastreason/
 	MYPYPATH=build/types/stubs MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \

@@ -47,7 +47,7 @@ def evaluate_command(arguments: list[str]) -> int:
         metavar="NAME",
         help=f"use the evaluation settings of a recipe: a .toml file or {', '.join(available_recipes())}",
     )
-    _add_mixture_flags(parser)
+    add_mixture_flags(parser)
     parser.add_argument("--problems", type=int, metavar="N", help="problems per op")
     parser.add_argument("--samples", type=int, metavar="N", help="samples per problem")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and samples/*.parquet")
@@ -98,7 +98,7 @@ def edge_command(arguments: list[str]) -> int:
         "cells get more problems until they are decided or the budget is used up.",
     )
     _add_model_flags(parser)
-    _add_mixture_flags(parser)
+    add_mixture_flags(parser)
     known = EdgeSettings()
     parser.add_argument(
         "--samples",
@@ -150,7 +150,7 @@ def edge_command(arguments: list[str]) -> int:
         base = _base(options)[0]
         sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
         sampler = load_sampler(options.checkpoint, replace(base.sampling, **sampling), options.engine, options.device)
-        mixture = Mixture.from_dict(_mixture(base.mixture, options))
+        mixture = Mixture.from_dict(mixture_with_flags(base.mixture, options))
         try:
             found = find_edge(sampler, mixture, settings, seed=options.seed, stop=stop)
         except KeyboardInterrupt:
@@ -194,7 +194,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
+def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", help="operations: 7, 2-10 or 3,5,9")
     parser.add_argument("--themes", nargs="+", help="names or .toml files")
     parser.add_argument("--modes", nargs="+", choices=MODES)
@@ -205,7 +205,7 @@ def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace) -> EvaluateSettings:
     """The base settings with flags applied."""
     base, ranges = _base(options)
-    changes: dict[str, Any] = {"mixture": _mixture(base.mixture, options)}
+    changes: dict[str, Any] = {"mixture": mixture_with_flags(base.mixture, options)}
     names = ("problems", "samples", *_SAMPLING)
     changes |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     samples = changes.get("samples", base.samples)
@@ -236,7 +236,7 @@ def _recipe_of(checkpoint: Path) -> Recipe | None:
     return None
 
 
-def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+def mixture_with_flags(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
     """The parts of a mixture with flags applied."""
     changes: dict[str, Any] = {} if options.op is None else {"op": parse_range(options.op)}
     names = ("themes", "modes", "depths", "max_value")

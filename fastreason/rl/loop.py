@@ -129,6 +129,8 @@ def reinforce(
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
         line = _line(progress, batch, history, seconds, trained)
+        if settings.verifier.errs:
+            line["true_reward"] = float(batch.facts.true_reward.mean())
         warnings = watch.look(line)
         progress["watch"] = watch.state()
         log.write("rl", **line, **({"warnings": warnings} if warnings else {}))

@@ -1,0 +1,129 @@
+"""MkDocs hooks: pages made from code and from files outside docs/, and links between them.
+
+`mkdocs build` calls the functions `on_...`. Generated pages exist in memory only, so they cannot go stale.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from api_pages import api_pages
+from command_line import command_line_page
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from recipe_pages import fields_page, recipes_page
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+# pages from files outside docs/: path in the repository, path in the site
+_OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Completes the navigation, and lays out the package as it is installed, with kernels/ inside it."""
+    source = ROOT / "build" / "docs-source"
+    shutil.rmtree(source, ignore_errors=True)
+    python_alone = shutil.ignore_patterns("*.so", "__pycache__", "*.toml", "*.html")
+    shutil.copytree(ROOT / "fastreason", source / "fastreason", ignore=python_alone)
+    shutil.copytree(ROOT / "kernels", source / "fastreason" / "kernels", ignore=python_alone)
+    sections = {name: section for entry in config.nav or [] for name, section in entry.items()}
+    sections["Examples"][:] = ["examples/index.md", *(f"examples/{path.stem}.md" for path in _examples())]
+    sections["Results"] += [f"results/{path.name}" for path in sorted((DOCS / "results").glob("*.md"))]
+    api = next(entry["Python"] for entry in sections["Reference"] if "Python" in entry)
+    api[:] = [f"reference/api/{name}" for name in api_pages()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for path, text in _generated().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def _generated() -> dict[str, str]:
+    """All generated pages by path in the site."""
+    pages = {site: (ROOT / path).read_text(encoding="utf-8") for path, site in _OUTSIDE.items()}
+    pages |= {f"examples/{path.stem}.md": _example_page(path) for path in _examples()}
+    rows = [f"- [{path.name}]({path.stem}.md): {_first_sentence(path)}" for path in _examples()]
+    pages["examples/index.md"] = "# Examples\n\nScripts to copy; each takes `--help`.\n\n" + "\n".join(rows) + "\n"
+    pages |= {f"{folder}/index.md": _folder_page(DOCS / folder) for folder in _linked_folders()}
+    pages["reference/command-line.md"] = command_line_page()
+    pages["reference/recipes.md"] = recipes_page()
+    pages["reference/recipe-fields.md"] = fields_page()
+    return pages | {f"reference/api/{name}": text for name, text in api_pages().items()}
+
+
+def _examples() -> list[Path]:
+    return sorted((ROOT / "examples").glob("*.py"))
+
+
+def _first_sentence(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]
+
+
+def _example_page(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    _, docstring, code = text.split('"""', 2)
+    about, *rest = docstring.strip().split("\n\n")
+    command = "\n\n".join(rest)
+    return f"# {path.name}\n\n{about}\n\n```sh\n{command}\n```\n\n```python\n{code.strip()}\n```\n"
+
+
+def _linked_folders() -> list[str]:
+    """Folders that pages of results link to, as paths in docs/."""
+    found = set()
+    for page in (DOCS / "results").glob("*.md"):
+        for target in re.findall(r"\]\(([\w/-]+)/\)", page.read_text(encoding="utf-8")):
+            found.add(f"results/{target}")
+    return sorted(found)
+
+
+def _folder_page(folder: Path) -> str:
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    kept = [name for name in names if name.endswith((".json", ".toml"))]
+    return (
+        f"---\nsearch: {{ exclude: true }}\n---\n\n# Files of {folder.name}\n\n"
+        + "\n".join(f"- [{name}]({name})" for name in kept)
+        + "\n"
+    )
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to files of the repository become links to their pages; a file without one keeps its text alone."""
+    site = page.file.src_uri
+    source = next((path for path, uri in _OUTSIDE.items() if uri == site), f"docs/{site}")
+    outside_fences = re.split(r"(^(?:```|~~~).*?^(?:```|~~~)[ ]*$)", markdown, flags=re.M | re.S)
+    outside_fences[::2] = [_with_links(text, source, site) for text in outside_fences[::2]]
+    return "".join(outside_fences)
+
+
+def _with_links(text: str, source: str, site: str) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        label, target, anchor = match[1], match[2], match[3] or ""
+        if re.match(r"[a-z]+:|/|$", target):
+            return match[0]
+        path = os.path.normpath(os.path.join(os.path.dirname(source), target))
+        found = _site_path(path)
+        if found is None:
+            return label.strip("[]") if (ROOT / path).exists() else match[0]
+        return f"{label}({os.path.relpath(found, os.path.dirname(site) or '.')}{anchor})"
+
+    return re.sub(r"(!?\[[^\]]*\])\(([^)#\s]*)(#[^)\s]*)?\)", replaced, text)
+
+
+def _site_path(path: str) -> str | None:
+    """Where a file of the repository is in the site."""
+    if path in _OUTSIDE:
+        return _OUTSIDE[path]
+    if path == "examples":
+        return "examples/index.md"
+    if path.startswith("examples/") and path.endswith(".py"):
+        return path.removesuffix(".py") + ".md"
+    if not path.startswith("docs/"):
+        return None
+    inside = path.removeprefix("docs/")
+    return f"{inside}/index.md" if inside in _linked_folders() else inside
