@@ -22,13 +22,13 @@ from fastreason.runtime.json_files import to_json
 from fastreason.runtime.old_names import with_current_names
 from fastreason.studies.effects import level
 from fastreason.studies.recipe import STAGE_NAMES
-from fastreason.studies.results import StudyScores
 from fastreason.studies.study import Study
+from fastreason.studies.study_scores import StudyScores
 
 from ..harness.markdown import markdown, put_between_marks
 
 # of an evaluation's scores, what the report shows
-_SHOWN = ("ops", "problems", "traces", "samples", "tokens")
+_SHOWN = ("ops", "problems", "graphs", "traces", "samples", "tokens")
 
 
 def claims_table(results: Mapping[str, Any]) -> str:
@@ -121,7 +121,7 @@ def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     shutil.copyfile(run / "study.toml", place / "study.toml")
-    scores = {key: {name: value[name] for name in _SHOWN} for key, value in results["scores"].items()}
+    scores = {key: {name: value[name] for name in _SHOWN if name in value} for key, value in results["scores"].items()}
     for value in scores.values():
         value["traces"] = value["traces"][:2]
     small = {**results, "scores": scores}

@@ -31,6 +31,8 @@ commands:
                  grade completions: verdicts as JSONL or Parquet, and a table by op and failure kind
   look FOLDER [--op 6] [--failures]
                  print samples of a run, study or evaluation with their steps marked
+  export lm-eval --out DIR [--op 2-10 ...] | vllm CHECKPOINT --out DIR | hub CHECKPOINT OWNER/NAME
+                 a task folder for lm-evaluation-harness; a model folder that vLLM reads right; a model on the Hub
   themes [learn FILE --out DIR]
                  list the built-in themes, or extract those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
@@ -56,7 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": run_command, "report": _report, "generate": _generate, "grade": grade_command}
-    commands |= {"eval": _eval, "edge": _edge, "look": _look, "themes": _themes, "bench": _bench, "info": _info}
+    commands |= {
+        "eval": _eval,
+        "edge": _edge,
+        "look": _look,
+        "export": _export,
+        "themes": _themes,
+        "bench": _bench,
+        "info": _info,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -115,6 +125,12 @@ def _look(arguments: list[str]) -> int:
     from .look import look_command
 
     return look_command(arguments)
+
+
+def _export(arguments: list[str]) -> int:
+    from .export import export_command
+
+    return export_command(arguments)
 
 
 def _themes(arguments: list[str]) -> int:

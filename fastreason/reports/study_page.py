@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from urllib.parse import quote
 import jinja2
 
 from ..runtime.files import read_whole, write_text
+from ..runtime.json_files import to_json
 from ..runtime.old_names import with_current_names
+from ..studies.claims import effects_table, judged_claims
 from ..studies.effects import difference, level
 from ..studies.recipe import STAGE_NAMES
-from ..studies.results import StudyScores, graph_parts
 from ..studies.study import RangePart, Study
+from ..studies.study_scores import StudyScores, graph_parts
 from .charts import Row, Series, interval_chart, line_chart, share_chart
 
 _WIDTH, _HEIGHT = 460, 290
@@ -41,7 +44,7 @@ def write_report(folder: str | Path) -> Path:
         if not (folder / name).is_file():
             raise ValueError(f"report: {folder / name} does not exist")
     study = Study.load(folder / "study.toml")
-    results = with_current_names(read_whole(folder / "results.json"))
+    results = judged_again(study, folder / "results.json")
     scores = StudyScores(study, results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason.reports", "templates"),
@@ -73,6 +76,17 @@ def write_report(folder: str | Path) -> Path:
     return path
 
 
+def judged_again(study: Study, path: Path) -> dict[str, Any]:
+    """results.json with the claims of the study judged as this version does, which is written where that changes it."""
+    results: dict[str, Any] = with_current_names(read_whole(path))
+    # as they read from a file
+    judged = json.loads(to_json({"claims": judged_claims(study, results), "effects": effects_table(study, results)}))
+    if any(results.get(name) != value for name, value in judged.items()):
+        results |= judged
+        write_text(path, to_json(results) + "\n")
+    return results
+
+
 def _figure(title: str, chart: str, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, str]:
     """A chart with its heading, and its data as a link to a CSV file."""
     file = io.StringIO()
@@ -87,7 +101,7 @@ def _claims_figure(results: Mapping[str, Any]) -> dict[str, str]:
     measured = [claim for claim in results["claims"] if claim["effect"] is not None]
     rows = [
         Row(
-            claim["name"],
+            f"{claim['name']}, k = {claim['k']}",
             [("", 100 * claim["effect"], *(100 * end for end in claim["interval"]), 0)],
             100 * claim["bound"],
         )
@@ -126,14 +140,14 @@ def _gains(study: Study, scores: StudyScores) -> list[dict[str, Any]]:
         for name in study.ranges:
             for k in sorted({1, max(recipe.evaluate.k)}):
                 by_seed = {
-                    seed: [scores.cells(variant, seed, name, "verified", k, s) for s in (stage, before or stage)]
+                    seed: [scores.values(variant, seed, name, "verified", k, s) for s in (stage, before or stage)]
                     for seed in study.seeds
                 }
                 pairs = [(after, was) for after, was in by_seed.values() if after is not None and was is not None]
                 if not pairs:
                     continue
                 after, was = (list(side) for side in zip(*pairs, strict=True))
-                cell = {"range": name, "k": k, "level": level(after, resamples=500)}
+                cell = {"range": name, "k": k, "level": level(after)}
                 if before is not None:
                     added = difference(after, [was])
                     low, high = added.interval
@@ -183,7 +197,7 @@ def _pass_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
             points, intervals = [], []
             for k in study.variants[variant].evaluate.k:
                 if by_seed := scores.by_seed(variant, name, "verified", k, stage):
-                    found = level(by_seed, resamples=500)
+                    found = level(by_seed)
                     points.append((float(k), found.effect))
                     intervals.append(found.interval)
                     table.append([line, k, found.effect, *found.interval, len(by_seed)])
@@ -253,7 +267,7 @@ def _level_figures(study: Study, scores: StudyScores) -> list[dict[str, str]]:
                 {"answer": "right answer", "verified": "verified", "sound": "sound"}.items()
             ):
                 if by_seed := scores.by_seed(variant, name, metric, 1, stage):
-                    found = level(by_seed, resamples=500)
+                    found = level(by_seed)
                     low, high = found.interval
                     values.append((what, 100 * found.effect, 100 * low, 100 * high, style))
                     table.append([line, metric, found.effect, *found.interval])

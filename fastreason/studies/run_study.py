@@ -40,9 +40,10 @@ from ..runtime.progress import tell
 from ..runtime.stop_request import Interrupted, StopRequest, Terminated
 from ..training.checkpoint import settle_checkpoint
 from .preflight import preflight
-from .results import collect, graph_parts, scores_by_stage
+from .results import collect
 from .resume import check_study
 from .study import Study
+from .study_scores import graph_parts, scores_by_stage
 from .work_units import (
     Run,
     Unit,
@@ -414,7 +415,7 @@ def format_results(results: Mapping[str, Any]) -> str:
         if claim["effect"] is not None:
             low, high = claim["interval"]
             effect = f"{100 * claim['effect']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}")
+        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}, k = {claim['k']}")
     return "\n".join(lines) or "no claims"
 
 

@@ -73,7 +73,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
     [
         (
             ["fly"],
-            "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, themes, bench, info",
+            "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, export, themes, bench",
         ),
         (["run", "nothing"], "finding-4-process, quickstart, "),
         (["report", "/nonexistent"], "study.toml does not exist"),
