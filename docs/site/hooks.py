@@ -32,7 +32,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     shutil.copytree(ROOT / "kernels", source / "fastreason" / "kernels", ignore=python_alone)
     sections = {name: section for entry in config.nav or [] for name, section in entry.items()}
     sections["Examples"][:] = ["examples/index.md", *(f"examples/{path.stem}.md" for path in _examples())]
-    sections["Results"] += [f"results/{path.name}" for path in sorted((DOCS / "results").glob("*.md"))]
+    sections["Results"] += [{path.stem: f"results/{path.name}"} for path in sorted((DOCS / "results").glob("*.md"))]
     api = next(entry["Python"] for entry in sections["Reference"] if "Python" in entry)
     api[:] = [f"reference/api/{name}" for name in api_pages()]
     return config
