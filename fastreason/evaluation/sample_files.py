@@ -28,6 +28,7 @@ from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
 from ..runtime.files import read_whole, write_json, write_whole
 from ..runtime.json_files import to_json
+from ..runtime.model_names import model_folder
 
 COLUMNS = {
     "op": np.int16,
@@ -257,7 +258,7 @@ def _read_npz(path: Path) -> DrawnSamples:
 def model_identity(folder: str | Path) -> dict[str, str]:
     """SHA-256, by name, of the files that determine the output of a model folder."""
     hashes = {}
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(model_folder(folder).iterdir()):
         if path.name in ("config.json", "tokenizer.json") or path.suffix in (".safetensors", ".bin", ".model"):
             with path.open("rb") as file:
                 hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
