@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: screenshots help setup quickstart docs test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -34,6 +34,10 @@ setup: $(VENV)/.tools  ## .venv with the package, built in place, and every deve
 
 quickstart: $(VENV)/.built  ## three stages on two cores in ten minutes: runs/quickstart/report.html
 	$(BIN)/fastreason run quickstart --resume
+
+tiny-base: $(VENV)/.built  ## the model that ships, made again in a quarter of an hour: fastreason/model/shipped/tiny-base
+	$(BIN)/fastreason run tiny-base --resume
+	$(BIN)/python -m bench.pages.shipped_models runs/tiny-base
 
 # Processes of tests, a thread of torch each; a file is one's, with what its tests share. The order leaves short ones last.
 JOBS ?= $(shell nproc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from ..evaluation.op_ranges import covered, parse_range
 from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..runtime import distributed
-from ..runtime.files import write_json
+from ..runtime.files import check_writable, write_json
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
+from ..runtime.model_names import model_folder, shipped_models
 from ..runtime.stop_request import StopRequest
 from ..studies.recipe import Recipe, available_recipes, load_recipe
 from ..studies.study import Study
@@ -36,8 +38,9 @@ def evaluate_command(arguments: list[str]) -> int:
     """`fastreason eval`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="fastreason eval",
-        description="Verified pass@k of a Hugging Face folder, for k = 1 .. samples. Without --preset or --recipe, a "
-        "checkpoint inside a run directory is evaluated with the settings of the run's recipe.",
+        description="Verified pass@k of a model, for k = 1 .. samples. Without --preset or --recipe, a checkpoint "
+        "inside a run directory is evaluated with the settings of the run's recipe, and a model that ships with those "
+        "of its own.",
     )
     _add_model_flags(parser)
     source = parser.add_mutually_exclusive_group()
@@ -58,9 +61,10 @@ def evaluate_command(arguments: list[str]) -> int:
         raise ValueError("--resume and --texts require --out DIR")
     with _session(options) as stop, ExitStack() as stack:
         settings = _settings(options)
+        keeps_samples = options.out is not None and _keeps_samples(options)
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
-        if options.out is not None:
+        if keeps_samples:
             how = {"resume": options.resume, "texts": options.texts, "model": model_identity(options.checkpoint)}
             folder = stack.enter_context(own_folder(options.out, settings, options.seed, stop=stop, **how))
         started = time.perf_counter()
@@ -73,12 +77,25 @@ def evaluate_command(arguments: list[str]) -> int:
         if distributed.is_main():
             print(table(result), failure_table(result), sep="\n\n")
             speed = f"{result['samples']:,} samples, {result['tokens']:,} tokens, {time.perf_counter() - started:.1f} s"
-            print(f"\n{speed}" + (f": {options.out / 'results.json'}" if folder is not None else ""))
-            if folder is not None:
-                facts = _facts(options, settings)
-                facts |= {"engine": type(sampler).__name__, "seconds": round(folder.seconds(), 3)}
-                folder.finish({**facts, **result, "machine": describe_machine()})
+            print(f"\n{speed}" + (f": {options.out / 'results.json'}" if options.out is not None else ""))
+            if options.out is not None:
+                seconds = time.perf_counter() - started if folder is None else folder.seconds()
+                facts = _facts(options, settings) | {"engine": type(sampler).__name__, "seconds": round(seconds, 3)}
+                write_json(options.out / "results.json", {**facts, **result, "machine": describe_machine()})
     return 0
+
+
+def _keeps_samples(options: argparse.Namespace) -> bool:
+    """Whether --out gets samples/ too, from which --resume continues: they are Parquet. Otherwise it is checked."""
+    if importlib.util.find_spec("pyarrow") is not None or options.resume or options.texts:
+        return True
+    check_writable("--out", options.out / "results.json")
+    if (options.out / "results.json").exists():
+        raise ValueError(f"--out {options.out} holds results.json; choose another")
+    if distributed.is_main():
+        text = "pyarrow is not installed, so --out gets results.json alone, and --resume cannot continue it"
+        print(f"{text}: pip install 'fastreason[parquet]'", file=sys.stderr)
+    return False
 
 
 def _status(stop: StopRequest) -> int:
@@ -146,6 +163,8 @@ def edge_command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     chosen = {field.name: getattr(options, field.name) for field in fields(EdgeSettings)}
     settings = EdgeSettings(**chosen)
+    if options.out is not None:
+        check_writable("--out", options.out)
     with _session(options) as stop:
         base = _base(options)[0]
         sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
@@ -163,7 +182,6 @@ def edge_command(arguments: list[str]) -> int:
                 print(f"\nthe edge as a mixture:\nmixture = [{lines}\n]")
             if options.out is not None:
                 cells = [cell.to_dict(settings.samples) for cell in found]
-                options.out.parent.mkdir(parents=True, exist_ok=True)
                 facts = {**_facts(options, settings), "cells": cells, "edge": parts}
                 write_json(options.out, facts | {"machine": describe_machine()})
         return _status(stop) if stop.requested else 0
@@ -175,7 +193,9 @@ def _toml(part: dict[str, Any]) -> str:
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a Hugging Face folder")
+    models = ", ".join(shipped_models())
+    text = f"a Hugging Face folder, a model that ships ({models}), or hf://OWNER/NAME"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=text)
     parser.add_argument(
         "--engine",
         choices=ENGINES,
@@ -221,12 +241,15 @@ def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict
     if getattr(options, "preset", None):
         return PRESETS[options.preset], PRESETS[options.preset].ranges
     name = getattr(options, "recipe", None)
-    recipe = load_recipe(name) if name is not None else _recipe_of(options.checkpoint)
+    recipe = load_recipe(name) if name is not None else _recipe_of(model_folder(options.checkpoint))
     return (_DEFAULT, {}) if recipe is None else (recipe.evaluate, recipe.evaluation_ranges())
 
 
 def _recipe_of(checkpoint: Path) -> Recipe | None:
-    """That of the run that the checkpoint is of: RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint."""
+    """That of the run that the checkpoint is of, RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint, or the one that a
+    model that ships has beside it."""
+    if (checkpoint / "recipe.toml").is_file():
+        return load_recipe(checkpoint / "recipe.toml")
     for folder in (*checkpoint.absolute().parents[1:2], *checkpoint.resolve().parents[2:3]):
         file = folder / "study.toml"
         if file.is_file() and len(variants := Study.load(file).variants) == 1:

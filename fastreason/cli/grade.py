@@ -9,7 +9,7 @@ from pathlib import Path
 def grade_command(arguments: list[str]) -> int:
     from ..evaluation.completion_files import Skip
     from ..evaluation.grade_completions import FORMATS, grade_file
-    from ..runtime.files import write_json
+    from ..runtime.files import check_writable, write_json
 
     parser = argparse.ArgumentParser(
         prog="fastreason grade",
@@ -44,6 +44,9 @@ def grade_command(arguments: list[str]) -> int:
         raise ValueError("--released requires --out FILE")
     if options.threads < 0:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
+    for flag, path in (("--out", options.out), ("--results", options.results)):
+        if path is not None:
+            check_writable(flag, path)
     summary = grade_file(
         options.gold,
         options.completions,

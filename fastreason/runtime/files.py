@@ -46,6 +46,23 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     flush(path.parent)
 
 
+def check_writable(name: str, path: Path) -> None:
+    """Finds before the work, not after it, that a file cannot be written; creates its folder.
+
+    Raises:
+        ValueError: it is a folder, or its folder cannot be made or written to; the message begins with `name`.
+    """
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file, got the folder {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{name} {path} cannot be written: {error.strerror}") from None
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"{name} {path} cannot be written: no permission for {place}")
+
+
 @functools.cache
 def _machine() -> str:
     """Identifies the machine or container that process ids refer to."""
