@@ -19,7 +19,7 @@ from fastreason.studies.run_study import conclude, format_results, prepare
 from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import distinct_units
 
-from ..studies.synthetic import write_outcomes
+from ..studies.synthetic import EDGE_STUDY, write_outcomes
 
 PROBE = Path(__file__).with_name("probe.html")
 # RL at the edge helps there and nowhere else: what the paper found
@@ -32,7 +32,7 @@ def finish(study, runs, folder):
     return results
 
 
-def study_of(folder, gain, name="finding-1-edge", **more):
+def study_of(folder, gain, name=EDGE_STUDY, **more):
     study = load_study(name, size="laptop", **more)
     prepare(folder, study, False)
     runs = write_outcomes(study, folder / "stages", gain)

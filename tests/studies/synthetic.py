@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 
 from fastreason.runtime.machine import describe_machine
 from fastreason.studies.work_units import distinct_units, evaluated_themes, study_runs
 
+EDGE_STUDY = Path(__file__).with_name("edge.toml")
 FAILURES = {"MISSING_STEP": 0.5, "WRONG_PARENTS": 0.3, "WRONG_VALUE": 0.2}
 
 
