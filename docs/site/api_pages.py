@@ -19,7 +19,9 @@ _PAGES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "integrations": (
         "Adapters",
         ("integrations",),
-        ("integrations.trl", "integrations.verl", "integrations.reasoning_gym"),
+        tuple(
+            f"integrations.{name}" for name in ("trl", "verl", "verifiers", "lm_eval", "reasoning_gym", "text_reward")
+        ),
     ),
     "cuda": ("CUDA", (), ("runtime.cuda",)),
 }

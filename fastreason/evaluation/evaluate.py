@@ -73,8 +73,7 @@ class EvaluateSettings:
     ranges: dict[str, dict[str, float]] = field(default_factory=dict)
     """Weighted means over ops by name, for example {"edge": {"11-14": 1.0}}; the ops of a part have equal weights."""
     files: bool = False
-    """Whether a run saves the verdict of every sample as Parquet in evaluation/STAGE, so that an interrupted evaluation
-    can resume; needs pyarrow."""
+    """Whether a run keeps the verdict of every sample as Parquet in evaluation/STAGE; needs pyarrow."""
 
     def __post_init__(self) -> None:
         check_ranges("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
@@ -142,6 +141,7 @@ def evaluate(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     out: str | Path | None = None,
+    parquet: bool = True,
     seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
     """Scores a decoder on every op of the mixture; `fr.evaluate` is the public function.
@@ -152,8 +152,9 @@ def evaluate(
         seed: of the sampling; the problems are the same for every seed, so that runs are compared on the same work.
         name: shown in the progress bar.
         stop: a signal interrupts sampling immediately, any other request before the next part.
-        out: folder for a Parquet file per part; parts left there by an evaluation with the same settings are reused.
-            The model must be the same, which is not checked here.
+        out: folder for a file per part; parts left there by an evaluation with the same settings are reused. The model
+            must be the same, which is not checked here.
+        parquet: whether these are Parquet files; otherwise they only serve to resume, see `EvaluationFolder`.
         seen: sets of nameless graphs by name; adds "graphs", the scores of problems in each set and outside it.
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
@@ -164,7 +165,7 @@ def evaluate(
         KeyboardInterrupt: `stop` was requested, or Ctrl-C; the samples of finished problems are in `out`.
     """
     sampler = RolloutSampler(model, tokenizer, settings.sampling)
-    folder = open_folder(out, settings, seed, resume=True) if out is not None else None
+    folder = open_folder(out, settings, seed, resume=True, parquet=parquet) if out is not None else None
     return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder, seen=seen)
 
 
@@ -204,17 +205,20 @@ def open_folder(
     resume: bool,
     model: Mapping[str, str] | None = None,
     texts: bool = False,
+    parquet: bool = True,
 ) -> EvaluationFolder:
     """The folder of an evaluation, see EvaluationFolder.
 
     Args:
         model: identifies the model, see `model_identity`.
         texts: whether the files also contain the completions.
+        parquet: see EvaluationFolder.
     """
     # what determines the files, but not how they are aggregated
     facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
     identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}
-    return EvaluationFolder(out, identity, Mixture.from_dict(settings.mixture).themes, MODES, resume=resume)
+    themes = Mixture.from_dict(settings.mixture).themes
+    return EvaluationFolder(out, identity, themes, MODES, resume=resume, parquet=parquet)
 
 
 def evaluate_sampler(

@@ -10,11 +10,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 
 import fastreason as fr
 from fastreason.cli.main import main
+from fastreason.evaluation.samplers import RolloutSampler, SamplingInterrupted
 from fastreason.runtime import folder_lock
 from fastreason.runtime.folder_lock import Lock
 from fastreason.runtime.metrics_log import without_times
@@ -275,6 +277,32 @@ def test_the_damaged_model_of_a_finished_stage_is_named(finished, tmp_path, file
     assert weights(copy, results) == weights(folder, results)
 
 
+def test_an_evaluation_that_is_stopped_goes_on_within_it(finished, tmp_path, monkeypatch):
+    """With Ctrl-C after one op and within the next; the samples are not kept, so nothing is left of them."""
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "evaluate")
+    (copy / "stages" / unit / "done.json").unlink()
+    sampled, real = [], RolloutSampler.sample
+
+    def sample(self, problems, count, seed):
+        sampled.append(len(problems))
+        if len(sampled) == 2:
+            begun = real(self, problems[[0]], count, seed)
+            raise SamplingInterrupted(np.array([0]), begun)
+        return real(self, problems, count, seed)
+
+    monkeypatch.setattr(RolloutSampler, "sample", sample)
+    with pytest.raises(KeyboardInterrupt):
+        fr.run(TINY, copy, size="small", resume=True)
+    left = sorted(path.name for path in (copy / "stages" / unit / "unfinished" / "samples").iterdir())
+    assert [name.split(".", 1)[1] for name in left] == ["npz", "npz.begun"]
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert sampled[2] == sampled[1] - 1  # not the problem that was finished, nor the op
+    assert not (copy / "stages" / unit / "unfinished").exists()
+
+
 def test_a_study_with_more_seeds_takes_over_what_is_there(finished, tmp_path, monkeypatch):
     """Studies that are given one folder for their stages share them."""
     folder, _ = finished
@@ -385,7 +413,7 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
 
 
 def test_a_process_that_fails_is_an_error(tmp_path, capfd):
-    bad = {"pretrain.optim.matrix_lr": 10.0, "pretrain.optim.lr": 10.0, "pretrain.optim.clip": 1e30}
+    bad = {"pretrain.optim.matrix_lr": 1e30, "pretrain.optim.lr": 1e30, "pretrain.optim.clip": 1e30}
     with pytest.raises(RuntimeError, match="of 2 processes failed"):
         fr.run(TINY, tmp_path / "run", size="small", overrides=bad | {"pretrain.tokens": 4_000_000}, jobs=2)
     assert "not finite" in capfd.readouterr().err
