@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..rl.settings import PolicySettings
 from ..runtime.field_docs import sentences_of
 from ..studies.recipe import Recipe
+from ..training.supervised_settings import SupervisedSettings
 from .parser import no_flag
 
 _WORDS = {"true": True, "false": False, "none": None}
@@ -51,17 +53,28 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
 
 
-def parse_recipe_flags(flags: list[str], stages: tuple[str, ...] = ("pretrain", "midtrain", "rl")) -> dict[str, Any]:
+_SHORT_FORM = ("pretrain", "midtrain", "rl")
+_OF_A_STAGE = [RecipeField(name, False, name == "evaluate", "") for name in ("mixture", "evaluate", "start_from")]
+
+
+def parse_recipe_flags(flags: list[str], listed: Sequence[str] = ()) -> dict[str, Any]:
     """Values by dotted name; None for a stage that `--no-STAGE` leaves out.
 
+    Args:
+        listed: names of the recipe's stages, if it lists them: `--NAME.FIELD VALUE` changes one.
     Raises:
         ValueError: there is no such field, or it lacks a value or has too many.
     """
     known = {field.name: field for field in recipe_fields()}
+    for stage in listed:
+        fields_of = [*recipe_fields(SupervisedSettings), *recipe_fields(PolicySettings), *_OF_A_STAGE]
+        known |= {f"{stage}.{field.name}": field for field in fields_of}
     values: dict[str, Any] = {}
     for flag, given in _grouped(flags):
-        name = flag.removeprefix("--").replace("-", "_")
-        if name.startswith("no_") and name[3:] in stages:
+        stage, dot, field_name = flag.removeprefix("--").partition(".")
+        stage = stage if stage in listed else stage.replace("-", "_")
+        name = stage + dot + field_name.replace("-", "_")
+        if name.startswith("no_") and name[3:] in _SHORT_FORM:
             if given:
                 raise ValueError(f"{flag} takes no value, got {given[0]!r}")
             values[name[3:]] = None

@@ -63,6 +63,7 @@ def _run(name: str, options: argparse.Namespace, flags: list[str]) -> int:
     from ..runner import run
     from ..runtime.distributed import is_main, process_group
     from ..studies.dry_run import format_plan, plan_study
+    from ..studies.recipe import read_recipe
     from ..studies.run_study import default_folder, format_results
     from ..studies.study import load_study
     from .recipe_flags import flags_help, parse_recipe_flags
@@ -73,7 +74,8 @@ def _run(name: str, options: argparse.Namespace, flags: list[str]) -> int:
         print(_RUN_OPTIONS.replace("RECIPE", name, 1))
         print(flags_help(recipe))
         return 0
-    changes = parse_recipe_flags(flags)
+    stages = read_recipe(name, size=options.size).get("stages", [])
+    changes = parse_recipe_flags(flags, [stage["name"] for stage in stages if "name" in stage])
     study = load_study(name, changes, size=options.size, seeds=seeds)
     if len(study.variants) > 1 and (left_out := [stage for stage, value in changes.items() if value is None]):
         raise ValueError(f"--no-{left_out[0]} is for a recipe without variants, which say `remove` themselves")

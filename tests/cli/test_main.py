@@ -43,6 +43,12 @@ def test_flags_of_a_recipe(capsys):
         "rl.max_new_tokens": "9",
     }
     assert parse_recipe_flags(["--evaluate.no-files"]) == {"evaluate.files": False}
+    listed = ["--mid-2.tokens=3000", "--mid-2.loss-on", "all", "--mid-2.mixture", "edge"]
+    assert parse_recipe_flags(listed, ["mid-2"]) == {
+        "mid-2.tokens": "3000",
+        "mid-2.loss_on": "all",
+        "mid-2.mixture": "edge",
+    }
 
 
 def test_completion(capsys):
