@@ -21,7 +21,7 @@ from ..evaluation.op_ranges import covered, parse_range
 from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..runtime import distributed
-from ..runtime.files import check_writable, write_json
+from ..runtime.files import check_folder, check_writable, write_json
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
 from ..runtime.model_names import model_folder, shipped_models
@@ -29,6 +29,7 @@ from ..runtime.stop_request import StopRequest
 from ..studies.recipe import Recipe, available_recipes, load_recipe
 from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
+from .parser import Parser
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
 _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)
@@ -36,7 +37,7 @@ _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, 
 
 def evaluate_command(arguments: list[str]) -> int:
     """`fastreason eval`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason eval",
         description="Verified pass@k of a model, for k = 1 .. samples. Without --preset or --recipe, a checkpoint "
         "inside a run directory is evaluated with the settings of the run's recipe, and a model that ships with those "
@@ -61,6 +62,8 @@ def evaluate_command(arguments: list[str]) -> int:
         raise ValueError("--resume and --texts require --out DIR")
     with _session(options) as stop, ExitStack() as stack:
         settings = _settings(options)
+        if options.out is not None:
+            check_folder("--out", options.out)
         keeps_samples = options.out is not None and _keeps_samples(options)
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
@@ -89,7 +92,6 @@ def _keeps_samples(options: argparse.Namespace) -> bool:
     """Whether --out gets samples/ too, from which --resume continues: they are Parquet. Otherwise it is checked."""
     if importlib.util.find_spec("pyarrow") is not None or options.resume or options.texts:
         return True
-    check_writable("--out", options.out / "results.json")
     if (options.out / "results.json").exists():
         raise ValueError(f"--out {options.out} holds results.json; choose another")
     if distributed.is_main():
@@ -109,7 +111,7 @@ def _facts(options: argparse.Namespace, settings: EvaluateSettings | EdgeSetting
 
 def edge_command(arguments: list[str]) -> int:
     """`fastreason edge`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason edge",
         description="Labels every op and theme as mastered, edge or out of reach, by pass@1 and pass@k. Undecided "
         "cells get more problems until they are decided or the budget is used up.",

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..tasks.mixture import Mixture
 from .evaluate import add_mixture_flags, mixture_with_flags
+from .parser import Parser
 
 
 def export_command(arguments: list[str]) -> int:
     """`fastreason export`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="fastreason export", description=__doc__)
+    parser = Parser(prog="fastreason export", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_lm_eval(kinds)
     _add_vllm(kinds)
@@ -51,6 +52,8 @@ def _add_hub(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _lm_eval(options: argparse.Namespace) -> None:
     from ..integrations.lm_eval import write_task
 
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out: {options.out} is a file, not a folder")
     base = [{"op": list(range(2, 11))}]
     mixture = Mixture.from_dict(mixture_with_flags(base, options))
     for path in write_task(options.out, mixture, options.problems, options.name, options.max_new_tokens):

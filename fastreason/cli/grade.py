@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from .parser import Parser
 
 
 def grade_command(arguments: list[str]) -> int:
@@ -11,7 +12,7 @@ def grade_command(arguments: list[str]) -> int:
     from ..evaluation.grade_completions import FORMATS, grade_file
     from ..runtime.files import check_writable, write_json
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason grade",
         description="Grades a file of completions: verdicts, and a table by op and failure kind.",
     )

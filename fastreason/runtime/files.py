@@ -54,13 +54,21 @@ def check_writable(name: str, path: Path) -> None:
     """
     if path.is_dir():
         raise ValueError(f"{name} must be a file, got the folder {path}")
+    check_folder(name, path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"{name} {path} cannot be written: permission denied")
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Creates a folder; a ValueError that begins with `name` if it cannot be made or written to."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{name}: {folder} is a file, not a folder") from None
     except OSError as error:
-        raise ValueError(f"{name} {path} cannot be written: {error.strerror}") from None
-    place = path if path.exists() else path.parent
-    if not os.access(place, os.W_OK):
-        raise ValueError(f"{name} {path} cannot be written: no permission for {place}")
+        raise ValueError(f"{name}: {folder} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{name}: {folder} cannot be written to: permission denied")
 
 
 @functools.cache

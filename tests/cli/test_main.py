@@ -12,6 +12,7 @@ import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
+from fastreason.cli.recipe_flags import parse_recipe_flags
 from fastreason.runtime.stop_request import StopRequest
 
 
@@ -21,7 +22,47 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "run RECIPE" in out
     assert "report DIR" in out
     assert main(["run", "--help"]) == 0
-    assert "finding-4-process, quickstart, " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "finding-4-process, quickstart, " in out
+    assert len([line for line in out.splitlines() if line.startswith("  --") and "." in line.split()[0]]) >= 15
+    assert "more: fastreason run RECIPE --help" in out
+    assert main(["run", "smoke", "--help"]) == 0
+    assert "[8]" in next(line for line in capsys.readouterr().out.splitlines() if "  --rl.steps " in line)
+
+
+def test_flags_of_a_recipe(capsys):
+    flags = ["--no-rl", "--evaluate.k", "1", "4", "--in-distribution=2,3", "--pretrain.optim.betas", "0.8,0.9"]
+    flags += ["--midtrain.phases", '[{"until": 1.0, "mixture": [{"op": [3], "themes": ["symbolic"]}]}]']
+    assert main(["run", "smoke", "--dry-run", *flags]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    assert "rl" not in values and values["evaluate"]["k"] == [1, 4] and values["in_distribution"] == [2, 3]
+    assert values["pretrain"]["optim"]["betas"] == [0.8, 0.9]
+    assert values["midtrain"]["phases"][0]["mixture"][0]["op"] == [3]
+    assert parse_recipe_flags(["--evaluate.files", "--rl.max-new-tokens", "9"]) == {
+        "evaluate.files": True,
+        "rl.max_new_tokens": "9",
+    }
+    assert parse_recipe_flags(["--evaluate.no-files"]) == {"evaluate.files": False}
+    listed = ["--mid-2.tokens=3000", "--mid-2.loss-on", "all", "--mid-2.mixture", "edge"]
+    assert parse_recipe_flags(listed, ["mid-2"]) == {
+        "mid-2.tokens": "3000",
+        "mid-2.loss_on": "all",
+        "mid-2.mixture": "edge",
+    }
+
+
+def test_completion(capsys):
+    assert main(["completion"]) == 0
+    script = capsys.readouterr().out
+    asked = 'COMP_WORDS=(fastreason {} {}); COMP_CWORD=2; _fastreason; echo "${{COMPREPLY[@]}}"'
+    for command, begun, found in (
+        ("run", "qui", "quickstart"),
+        ("run", "--rl.kl_c", "--rl.kl_coef"),
+        ("eval", "tiny", "tiny-base"),
+        ("grade", "--answer", "--answer-may-end-text"),
+    ):
+        done = subprocess.run(["bash", "-c", script + asked.format(command, begun)], capture_output=True, text=True)
+        assert done.stdout.split() == [found], done.stderr
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
@@ -90,9 +131,7 @@ def test_bad_input_is_status_2_and_one_line(capsys, arguments, message):
     "flag, value, message", [("stepz", "3", "stepz"), ("steps", "0", "steps must be at least 1, got 0")]
 )
 def test_a_flag_that_does_not_fit_is_refused(capsys, flag, value, message):
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "smoke", f"--rl.{flag}", value])
-    assert stop.value.code == 2
+    assert main(["run", "smoke", f"--rl.{flag}", value]) == 2
     assert message in capsys.readouterr().err
 
 
