@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart tiny-base docs test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -23,7 +23,7 @@ $(VENV)/bin/python:
 # the package and what it needs at run time, built in place
 $(VENV)/.built: $(CORE) requirements-dev.txt | $(VENV)/bin/python
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary cmake ninja pybind11 scikit-build-core
-	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary --no-build-isolation -e .
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary --no-build-isolation -e ".[report]"
 	@touch $@
 
 $(VENV)/.tools: requirements-dev.txt $(VENV)/.built
@@ -62,6 +62,10 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(BIN)/python -m pytest -q tests/reports
+
+screenshots: setup  ## docs/pages/: pages of a run and of a study, wide and narrow, light and dark, in headless Chromium
+	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(BIN)/python -m bench.pages.screenshots
 
 # Pages come from docs/, from README and its kind, and from code: docs/site. Warnings, dead links and anchors are errors.
 docs: setup  ## the documentation as a site that works offline, with search: build/docs/index.html

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..grading.failure_kinds import failure_kinds
+from ..grading.failure_kinds import FailureKind, failure_kinds
 from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
 from ..runtime import distributed
@@ -308,9 +308,10 @@ def _do(
         texts = None
         if folder is not None and folder.keeps_texts:
             texts = [samples.text(row) for row in range(len(samples.lengths))]
+        columns = _columns(problems, samples, settings.samples, themes)
         found = DrawnSamples(
-            _columns(problems, samples, settings.samples, themes),
-            [_trace(problems, samples, p, p * settings.samples) for p in _shown(problems, settings)],
+            columns,
+            [_trace(problems, samples, columns, p, settings.samples) for p in _shown(problems, settings)],
             round(time.perf_counter() - started, 3),
             texts,
         )
@@ -359,9 +360,21 @@ def _columns(problems: ProblemBatch, samples: Samples, n: int, themes: Sequence[
     }
 
 
-def _trace(problems: ProblemBatch, samples: Samples, p: int, row: int) -> dict[str, Any]:
-    """A sample of problem p with the status of its steps."""
-    verdicts = samples.verdicts
+def _informative(columns: Mapping[str, np.ndarray], p: int, n: int) -> int:
+    """The row of a sample of problem p: the first of a kind that differs from problem to problem, else the first."""
+    rows = slice(p * n, (p + 1) * n)
+    right, verified = columns["answer_correct"][rows], columns["verified"][rows]
+    unfinished = columns["failure"][rows] == FailureKind.UNFINISHED
+    kinds = (verified, right & ~verified, unfinished, ~right & ~unfinished)
+    wanted = int(columns["op"][rows.start]) + int(columns["problem"][rows.start])
+    return rows.start + int(np.argmax(kinds[wanted % len(kinds)]))
+
+
+def _trace(
+    problems: ProblemBatch, samples: Samples, columns: Mapping[str, np.ndarray], p: int, n: int
+) -> dict[str, Any]:
+    """A sample of problem p, of n, with the status of its steps."""
+    verdicts, row = samples.verdicts, _informative(columns, p, n)
     first, last = verdicts.steps.offsets[row], verdicts.steps.offsets[row + 1]
     return {
         "op": int(problems.ops[p]),
@@ -370,6 +383,7 @@ def _trace(problems: ProblemBatch, samples: Samples, p: int, row: int) -> dict[s
         "gold": problems.solutions[p],
         "verified": bool(verdicts.verified[row]),
         "answer_correct": bool(verdicts.answer_correct[row]),
+        "failure": FailureKind(columns["failure"][row]).name.lower(),
         "steps": [
             {
                 "status": StepStatus(verdicts.steps.status[i]).name.lower(),

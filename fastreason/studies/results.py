@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from .work_units import Run, code_version, distinct_units
 def smooth(points: Sequence[tuple[float, float]], most: int = 60) -> list[tuple[float, float]]:
     """Means over at most `most` runs of consecutive points; NaN values are skipped."""
     points = [point for point in points if math.isfinite(point[1])]
-    size = max(1, -(-len(points) // most))
+    size = _per_point(len(points), most)
     runs = [points[i : i + size] for i in range(0, len(points), size)]
     return [(run[-1][0], sum(y for _, y in run) / len(run)) for run in runs]
 
 
+def _per_point(count: int, most: int = 60) -> int:
+    return max(1, -(-count // most))
+
+
 _CURVES = {
-    "rl": ("reward", "zero_advantage", "answer_correct", "verified", "finished"),
+    "rl": ("reward", "zero_advantage", "answer_correct", "verified", "finished", "mean_length", "entropy", "kl"),
     "pretrain": ("loss",),
     "midtrain": ("loss",),
 }
@@ -57,7 +62,9 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
         if unit.kind == "evaluate":
             results["scores"][unit.key] = done.pop("scores")
         done["machine"] = {name: done["machine"].get(name) for name in ("cpu", "gpu", "threads")}
-        results["units"][unit.key] = {"kind": unit.kind, "seed": unit.seed, **done}
+        when = datetime.fromtimestamp((stages / unit.key / "done.json").stat().st_mtime, UTC)
+        date = when.strftime("%Y-%m-%d %H:%M UTC")
+        results["units"][unit.key] = {"kind": unit.kind, "seed": unit.seed, "date": date, **done}
         if unit.kind in _CURVES:
             lines = MetricsLog(stages / unit.key / "metrics.jsonl").read()
             warnings = [{"step": line["step"], "text": text} for line in lines for text in line.get("warnings", ())]
@@ -84,11 +91,11 @@ def _by_stage(study: Study, results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, list[float]]:
-    """Columns of metrics.jsonl, smoothed to 60 points."""
+def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
+    """Columns of metrics.jsonl, smoothed to 60 points, and how many lines each is the mean of."""
     x = "step" if kind == "rl" else "tokens"
-    columns: dict[str, list[float]] = {}
+    columns: dict[str, Any] = {}
     for name in _CURVES[kind]:
         if points := smooth([(line[x], line[name]) for line in lines if name in line]):
-            columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.4g}") for _, y in points]}
-    return columns
+            columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.6g}") for _, y in points]}
+    return columns | ({"lines_per_point": _per_point(len(lines))} if columns else {})

@@ -10,7 +10,7 @@ from fastreason.reports.study_page import write_report
 from fastreason.studies.run_study import conclude, prepare
 from fastreason.studies.study import load_study
 from fastreason.studies.work_units import study_runs
-from tests.studies.synthetic import write_outcomes
+from tests.studies.synthetic import EDGE_STUDY, write_outcomes
 
 GAIN = {"mixed": {6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
 
@@ -18,7 +18,7 @@ GAIN = {"mixed": {6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
-    study = load_study("finding-1-edge", size="laptop")
+    study = load_study(EDGE_STUDY, size="laptop")
     run = folder / "run"
     prepare(run, study, False)
     runs = write_outcomes(study, run / "stages", GAIN)
@@ -36,7 +36,7 @@ def written(tmp_path_factory):
 
 def test_verdicts_and_effects_are_those_of_the_results(written):
     folder, results = written
-    page = (folder / "out" / "finding-1-edge.md").read_text()
+    page = (folder / "out" / "edge-study.md").read_text()
     assert "A note." in page
     for text in (page, (folder / "page.md").read_text()):
         rows = {row.split("|")[1 if text is page else 2].strip(): row for row in text.splitlines() if "**" in row}
@@ -48,7 +48,7 @@ def test_verdicts_and_effects_are_those_of_the_results(written):
 
 
 def test_every_variant_is_scored_once(written):
-    page = (written[0] / "out" / "finding-1-edge.md").read_text()
+    page = (written[0] / "out" / "edge-study.md").read_text()
     rows = re.findall(
         r"^\| (none|in-distribution|mixed|edge|hard) +\| +(pre-training|reinforcement learning) ", page, re.M
     )
@@ -56,14 +56,14 @@ def test_every_variant_is_scored_once(written):
 
 
 def test_the_report_is_made_again_from_what_is_kept(written):
-    place = written[0] / "out" / "finding-1-edge"
+    place = written[0] / "out" / "edge-study"
     report = write_report(place).read_text()
     assert "does not hold" in report or "holds" in report
     assert sorted(file.name for file in place.iterdir()) == ["report.html", "results.json", "study.toml"]
 
 
 def test_an_unfinished_study_is_refused(tmp_path, monkeypatch, capsys):
-    study = load_study("finding-1-edge", size="laptop")
+    study = load_study(EDGE_STUDY, size="laptop")
     prepare(tmp_path / "run", study, False)
     conclude(study, study_runs(study), tmp_path / "run", tmp_path / "stages")
     monkeypatch.setattr(sys, "argv", ["studies", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
