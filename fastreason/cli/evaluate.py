@@ -27,6 +27,7 @@ from ..runtime.machine import describe_machine
 from ..runtime.model_names import model_folder, shipped_models
 from ..runtime.stop_request import StopRequest
 from ..studies.recipe import Recipe, available_recipes, load_recipe
+from ..studies.seen_graphs import graphs_of_checkpoint
 from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
 from .parser import Parser
@@ -71,14 +72,15 @@ def evaluate_command(arguments: list[str]) -> int:
             how = {"resume": options.resume, "texts": options.texts, "model": model_identity(options.checkpoint)}
             folder = stack.enter_context(own_folder(options.out, settings, options.seed, stop=stop, **how))
         started = time.perf_counter()
+        seen, seed = graphs_of_checkpoint(model_folder(options.checkpoint)), options.seed
         try:
-            result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)
+            result = evaluate_sampler(sampler, settings, seed=seed, name="eval", stop=stop, folder=folder, seen=seen)
         except KeyboardInterrupt:
             if folder is not None and distributed.is_main():
                 print(f"\nstopped; run the same command with --resume to continue ({options.out})", file=sys.stderr)
             return _status(stop)
         if distributed.is_main():
-            print(table(result), failure_table(result), sep="\n\n")
+            print(table(result), failure_table(result), *_split_table(result), sep="\n\n")
             speed = f"{result['samples']:,} samples, {result['tokens']:,} tokens, {time.perf_counter() - started:.1f} s"
             print(f"\n{speed}" + (f": {options.out / 'results.json'}" if options.out is not None else ""))
             if options.out is not None:
@@ -86,6 +88,21 @@ def evaluate_command(arguments: list[str]) -> int:
                 facts = _facts(options, settings) | {"engine": type(sampler).__name__, "seconds": round(seconds, 3)}
                 write_json(options.out / "results.json", {**facts, **result, "machine": describe_machine()})
     return 0
+
+
+def _split_table(result: dict[str, Any]) -> list[str]:
+    """Scores on seen and unseen graphs, of a checkpoint in a run."""
+    k = max(map(int, next(iter(result["ops"].values()))["verified"]))
+    lines = [f"{'verified %':<30}    @1   @{k:<4} share"]
+    for name, split in result.get("graphs", {}).items():
+        for kind in ("ranges", "ops"):
+            for of, parts in split[kind].items():
+                for part, row in parts.items():
+                    verified = [f"{100 * row['verified'][str(each)]:6.1f}" for each in (1, k)]
+                    share = f"{100 * row['share']:6.1f}" if "share" in row else ""
+                    title = f"{'op ' if kind == 'ops' else ''}{of}, {part} in {name}"
+                    lines.append(f"{title:<30}{' '.join(verified)} {share}".rstrip())
+    return ["\n".join(lines)] if len(lines) > 1 else []
 
 
 def _keeps_samples(options: argparse.Namespace) -> bool:

@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 import types
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.cli.recipe_flags import parse_recipe_flags
 from fastreason.runtime.stop_request import StopRequest
+from fastreason.studies.seen_graphs import graphs_of_checkpoint
 
 
 def test_help_lists_commands_and_recipes(capsys):
@@ -247,6 +250,40 @@ def test_eval_takes_the_settings_of_the_run(capsys, checkpoint, tmp_path):
     assert results["engine"] == "RolloutSampler"
     assert results["seconds"] > 0
     assert results["machine"]["cores"]
+
+
+def test_eval_of_a_checkpoint_tells_seen_graphs_from_unseen_ones(capsys, checkpoint, tmp_path):
+    """By what the stages of its run left: pre-training and RL, each with the graphs of half of the problems."""
+    stages = tmp_path / "stages"
+    shutil.copytree(checkpoint, stages / "rl-b" / "checkpoint")
+    stream = fr.TaskStream(fr.Mixture.uniform([5], ["symbolic"], max_value=99), split="test")
+    hashes = stream.graph_hashes(0, 6)
+    for name, before, settings, part in (
+        ("pretrain-a", None, {"tokens": 5}, hashes[:3]),
+        ("rl-b", "pretrain-a", {"prompts": 4, "reward": "strict"}, hashes[3:]),
+    ):
+        (stages / name).mkdir(exist_ok=True)
+        (stages / name / "unit.json").write_text(json.dumps({"before": before, "settings": settings}))
+        np.savez(stages / name / "graphs.npz", graphs=np.unique(part), bound=np.array("exact"))
+    flags = ["--op", "5", *SYMBOLIC, "--problems", "6", "--samples", "1", "--out", str(tmp_path / "e")]
+    assert main(["eval", str(stages / "rl-b" / "checkpoint"), *flags]) == 0
+    graphs = json.loads((tmp_path / "e" / "results.json").read_text())["graphs"]
+    assert graphs["training"]["problems"]["5"] == np.isin(hashes, hashes[:3]).astype(int).tolist()
+    assert graphs["rl"]["problems"]["5"] == np.isin(hashes, hashes[3:]).astype(int).tolist()
+    assert "op 5, unseen in training" in capsys.readouterr().out
+    (stages / "pretrain-a" / "graphs.npz").unlink()  # then it is not known
+    assert graphs_of_checkpoint(stages / "rl-b" / "checkpoint") == {}
+
+
+def test_eval_without_pyarrow_writes_its_results(capsys, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    flags = ["--op", "2", *SYMBOLIC, "--problems", "2", "--samples", "2", "--out", str(tmp_path / "e")]
+    assert main(["eval", str(checkpoint), *flags]) == 0
+    assert "pyarrow is not installed, so --out gets results.json alone" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["results.json"]
+    assert json.loads((tmp_path / "e" / "results.json").read_text())["samples"] == 4
+    assert main(["eval", str(checkpoint), *flags]) == 2
+    assert "holds results.json; choose another" in capsys.readouterr().err
 
 
 def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
