@@ -14,7 +14,7 @@ import argparse
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ def photograph(report: Path, picture: Path) -> bool:
     return True
 
 
-def verdicts_table(all_results: list[Mapping[str, Any]]) -> str:
+def verdicts_table(all_results: Sequence[Mapping[str, Any]]) -> str:
     """The verdicts of several studies."""
     rows = [
         [
