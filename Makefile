@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -23,7 +23,7 @@ $(VENV)/bin/python:
 # the package and what it needs at run time, built in place
 $(VENV)/.built: $(CORE) requirements-dev.txt | $(VENV)/bin/python
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary cmake ninja pybind11 scikit-build-core
-	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary --no-build-isolation -e .
+	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary --no-build-isolation -e ".[report]"
 	@touch $@
 
 $(VENV)/.tools: requirements-dev.txt $(VENV)/.built
@@ -34,6 +34,10 @@ setup: $(VENV)/.tools  ## .venv with the package, built in place, and every deve
 
 quickstart: $(VENV)/.built  ## three stages on two cores in ten minutes: runs/quickstart/report.html
 	$(BIN)/fastreason run quickstart --resume
+
+tiny-base: $(VENV)/.built  ## the model that ships, made again in a quarter of an hour: fastreason/model/shipped/tiny-base
+	$(BIN)/fastreason run tiny-base --resume
+	$(BIN)/python -m bench.pages.shipped_models runs/tiny-base
 
 # Processes of tests, a thread of torch each; a file is one's, with what its tests share. The order leaves short ones last.
 JOBS ?= $(shell nproc)
@@ -59,9 +63,17 @@ test-report: setup  ## reports of studies in headless Chromium, Debian's, instal
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(BIN)/python -m pytest -q tests/reports
 
+screenshots: setup  ## docs/pages/: pages of a run and of a study, wide and narrow, light and dark, in headless Chromium
+	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(BIN)/python -m bench.pages.screenshots
+
+# Pages come from docs/, from README and its kind, and from code: docs/site. Warnings, dead links and anchors are errors.
+docs: setup  ## the documentation as a site that works offline, with search: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
 # compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
-check: setup  ## lint, format, types, stubs
+check: setup docs  ## lint, format, types, stubs, and that the documentation builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(filter csrc/%,$(CORE))
@@ -70,6 +82,7 @@ check: setup  ## lint, format, types, stubs
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy bench
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy examples
+	MYPYPATH=build/types:docs/site MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy docs/site
 	mkdir -p build/types/stubs/fastreason && touch build/types/stubs/fastreason/__init__.pyi
 	ln -s $(wildcard $(CURDIR)/csrc/bindings/*.pyi) build/types/stubs/fastreason/
 	MYPYPATH=build/types/stubs MYPY_CACHE_DIR=build/types/stub_cache $(BIN)/python -m mypy.stubtest fastreason._core \

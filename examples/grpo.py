@@ -17,17 +17,17 @@ def loss_of(model: fr.Decoder, samples: fr.RolloutOutput, advantages_PG: torch.T
     offsets, group = samples.prompt_offsets, advantages_PG.shape[1]
     pieces: list[np.ndarray] = []  # prompt 0, its samples, prompt 1, its samples, ...
     source: list[int] = []  # position of the hidden state that predicts each sampled token
-    place = 0
+    position = 0
     for p in range(len(offsets) - 1):
         prompt = samples.prompt_tokens[offsets[p] : offsets[p + 1]]
         pieces.append(prompt)
-        place += len(prompt)
-        end_of_prompt = place - 1
+        position += len(prompt)
+        end_of_prompt = position - 1
         for row in range(p * group, (p + 1) * group):
             length = int(samples.lengths[row])
             pieces.append(samples.tokens[row, :length])
-            source += [end_of_prompt, *range(place, place + length - 1)]
-            place += length
+            source += [end_of_prompt, *range(position, position + length - 1)]
+            position += length
     lengths_PG = torch.from_numpy(samples.lengths).view(-1, group)
     segments = fr.kernels.Segments.from_groups(np.diff(offsets).tolist(), lengths_PG)
     hidden = model(torch.from_numpy(np.concatenate(pieces)).long(), segments)

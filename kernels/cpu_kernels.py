@@ -23,20 +23,25 @@ try:
 except ImportError:  # this folder on its own, without the compiled core
     _kernels = None
 
-__all__ = ["attention", "cross_entropy", "rms_norm", "rope", "suits", "swiglu"]
+__all__ = ["FLOAT32_OR_BFLOAT16", "attention", "cross_entropy", "policy_loss", "rms_norm", "rope", "suits", "swiglu"]
 
 _LANES = 16  # floats of the widest vector
 
 
-def suits(*tensors: Tensor, widths: tuple[int, ...] = ()) -> bool:
-    """Whether the kernels support these: plain float32 tensors on CPU, with widths that are multiples of 16."""
+_FLOAT32 = (torch.float32,)
+FLOAT32_OR_BFLOAT16 = (torch.float32, torch.bfloat16)
+
+
+def suits(
+    *tensors: Tensor, widths: tuple[int, ...] = (), dtypes: tuple[torch.dtype, ...] = _FLOAT32
+) -> bool:  # fmt: skip
+    """Whether the kernels support these: plain tensors of `dtypes` on CPU, with widths that are multiples of 16."""
     return (
         _kernels is not None
         and not torch.compiler.is_compiling()
         and not any(width % _LANES for width in widths)
         and all(
-            x.dtype == torch.float32 and x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
-            for x in tensors
+            x.dtype in dtypes and x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter) for x in tensors
         )
         and not runs_triton(tensors[0])
     )
@@ -195,3 +200,59 @@ class _CrossEntropy(torch.autograd.Function):
         (gradient,) = ctx.saved_tensors
         # as from loss.backward(): nothing is multiplied
         return gradient if upstream == 1.0 else gradient * upstream, None, None, None
+
+
+def policy_loss(
+    logits_NV: Tensor,
+    reference_logits_NV: Tensor | None,
+    tokens_N: Tensor,
+    vectors: tuple[Tensor | None, ...],
+    numbers: tuple[float, ...],
+    kind: int,
+    estimator: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, statistics [K], log-probabilities [N]), the loss with gradient; rows of weight 0 are not read.
+
+    Args:
+        logits_NV, reference_logits_NV: float32 or bfloat16, both the same.
+        vectors: float32 [N], contiguous: weights, advantages, and where they are given old, importance, reference and
+            log-ratios (else those of the tokens).
+        numbers: 1 / temperature, clip_low, clip_high, clip_dual, kl_coef, entropy_coef.
+    """
+    outside = (tokens_N < 0) | (tokens_N >= logits_NV.shape[1])
+    if outside.any() and (outside & (vectors[0] != 0)).any():
+        raise IndexError(f"policy_loss: tokens must be in 0 .. {logits_NV.shape[1] - 1} where the weight is not 0")
+    reference = None if reference_logits_NV is None else _rows_contiguous(reference_logits_NV)
+    logits = _rows_contiguous(logits_NV)
+    return _PolicyLoss.apply(logits, reference, tokens_N.contiguous(), vectors, numbers, kind, estimator)
+
+
+class _PolicyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, reference: Tensor | None, tokens: Tensor, vectors: tuple[Tensor | None, ...],
+        numbers: tuple[float, ...], kind: int, estimator: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        logprobs = torch.empty(len(logits))
+        gradient = torch.empty(logits.shape, dtype=logits.dtype) if ctx.needs_input_grad[0] else None
+        matrices = (logits, reference, gradient)
+        strides = (logits.stride(0), 0 if reference is None else reference.stride(0))
+        totals = _kernels.policy_loss(
+            [_address(x) for x in matrices], (*logits.shape, *strides), logits.dtype == torch.bfloat16,
+            [_address(x) for x in (tokens, *vectors, logprobs)], kind, estimator, numbers, torch.get_num_threads(),
+        )  # fmt: skip
+        totals_K = torch.tensor(totals, dtype=torch.float32)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(totals_K, logprobs)
+        ctx.set_materialize_grads(False)
+        return totals_K[0].clone(), totals_K, logprobs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient if upstream == 1.0 else gradient * upstream, *(None for _ in range(6))
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()

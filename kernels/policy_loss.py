@@ -45,6 +45,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from . import cpu_kernels
 from .logit_rows import scalars
 from .policy_loss_autograd import policy_loss_op
 from .policy_loss_triton import NUM_SUMS, STATISTICS
@@ -162,10 +163,11 @@ def policy_loss(
 
     Args:
         logits_NV: floating point, of the policy, before the temperature.
-        tokens_N: int64 in [0, V), the sampled tokens. On CUDA any other value makes the loss infinite.
+        tokens_N: int64 in [0, V), the sampled tokens. Any other value makes the loss infinite on CUDA and is an
+            IndexError on CPU.
         advantages_N: float, per token.
         weights_N: float >= 0, weights normalized by the caller (`token_weights`); None: 1 / N. A token with weight 0
-            has gradient 0, whatever its logits and the other arguments hold; on CUDA its logits are not read.
+            has gradient 0, whatever its logits and the other arguments hold; kernels do not read its logits.
         old_logprobs_N: float, recorded during sampling at the same temperature; None: on-policy, every ratio is 1.
         importance_N: float, factors of the terms (not of KL and entropy), such as a truncated ratio of the trained
             to the sampling engine. gspo: a factor of the sequence, the mean over its tokens by their weights.
@@ -191,7 +193,9 @@ def policy_loss(
     }
     _check_tensors(logits_NV, tokens_N, vectors, reference_logits_NV, sequence_offsets_S, kind)
     _check_settings(kind, temperature, clip_low, clip_high, clip_dual, kl)
-    if not runs_triton(logits_NV):
+    references = () if reference_logits_NV is None else (reference_logits_NV,)
+    on_cpu = cpu_kernels.suits(logits_NV, *references, dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16)
+    if not on_cpu and not runs_triton(logits_NV):
         return policy_loss_ref(
             logits_NV, tokens_N, advantages_N, weights_N, old_logprobs_N=old_logprobs_N, importance_N=importance_N,
             reference_logprobs_N=reference_logprobs_N, reference_logits_NV=reference_logits_NV,
@@ -203,14 +207,49 @@ def policy_loss(
     )
     if weights is None:
         weights = torch.full(tokens_N.shape, 1.0 / tokens_N.shape[0], device=logits_NV.device)
-    has_reference = reference_logprobs_N is not None or reference_logits_NV is not None
-    numbers = scalars(
+    reference_logits = None if reference_logits_NV is None else reference_logits_NV.detach()
+    has_reference = reference is not None or reference_logits is not None
+    numbers = (
         temperature, clip_low, clip_high, min(clip_dual, _LARGE), kl_coef if has_reference else 0.0, entropy_coef
-    )
+    )  # fmt: skip
+    if on_cpu:
+        assert advantages is not None
+        given, numbers = (weights, advantages, old, importance, reference), (1.0 / temperature, *numbers[1:])
+        return _policy_loss_cpu(
+            logits_NV, reference_logits, tokens_N, given, sequence_offsets_S, numbers, _TERM[kind], int(kl[1])
+        )  # fmt: skip
     loss, totals, logprobs, _, _ = policy_loss_op(
-        logits_NV, None if reference_logits_NV is None else reference_logits_NV.detach(), tokens_N.contiguous(),
-        weights, old, advantages, importance, reference, sequence_offsets_S, numbers, _TERM[kind], int(kl[1]),
+        logits_NV, reference_logits, tokens_N.contiguous(), weights, old, advantages, importance, reference,
+        sequence_offsets_S, scalars(*numbers), _TERM[kind], int(kl[1]),
         torch.is_grad_enabled() and logits_NV.requires_grad,
+    )  # fmt: skip
+    return PolicyLoss(loss, logprobs, totals)
+
+
+def _policy_loss_cpu(
+    logits: Tensor,
+    reference_logits: Tensor | None,
+    tokens: Tensor,
+    vectors: tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
+    offsets: Tensor | None,
+    numbers: tuple[float, ...],
+    term: int,
+    estimator: int,
+) -> PolicyLoss:
+    """One pass; for the ratio of sequences another one before it, which finds the log-probabilities."""
+    weights, advantages, old, importance, reference = vectors
+    log_ratio = None
+    if offsets is not None and old is not None:
+        _, _, logprobs = cpu_kernels.policy_loss(
+            logits.detach(), None, tokens, (*vectors, None), numbers, term, estimator
+        )  # fmt: skip
+        counts = weights != 0
+        log_ratio = _sequence_means(torch.where(counts, logprobs - old, 0.0), counts.float(), offsets)
+    if offsets is not None and importance is not None:
+        importance = _sequence_means(torch.where(weights != 0, importance, 0.0), weights, offsets)
+    vectors = (weights, advantages, old, importance, reference)
+    loss, totals, logprobs = cpu_kernels.policy_loss(
+        logits, reference_logits, tokens, (*vectors, log_ratio), numbers, term, estimator
     )  # fmt: skip
     return PolicyLoss(loss, logprobs, totals)
 
@@ -235,7 +274,10 @@ def policy_loss_ref(
     kl_coef: float = 0.0,
     entropy_coef: float = 0.0,
 ) -> PolicyLoss:
-    """The definition: what CPU runs, and in float64 what the tests compare against. Arguments as for `policy_loss`."""
+    """The definition, which the tests compare against in float64; CPU runs it where cpu_kernels does not suit.
+
+    Arguments as for `policy_loss`.
+    """
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     advantages, old, importance, reference = (
         None if x is None else x.detach().to(wide)

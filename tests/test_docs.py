@@ -12,45 +12,39 @@ import fastreason
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}:{i}")
-    for page in PAGES
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S))
-]
-
-
 SMALLER = {"threads": 1, "pretrain.tokens": 20_000, "midtrain.tokens": 5_000, "evaluate.problems": 2}
+# a Python block, and the output shown below it; "python continued" goes on with the names of the block before
+BLOCK = re.compile(r"```python( continued)?\n((?:(?!```).)*?)```(?:\n\n```text\n(.*?)```)?", flags=re.S)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run(block, tmp_path, monkeypatch):
+def scripts():
+    """Of every page, its blocks with what they print, those that continue one another together."""
+    for page in PAGES:
+        found: list[list[tuple[str, str]]] = []
+        for continued, code, shown in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if not continued:
+                found.append([])
+            found[-1].append((code, shown))
+        yield from (pytest.param(script, id=f"{page.name}:{i}") for i, script in enumerate(found))
+
+
+@pytest.mark.parametrize("script", list(scripts()))
+def test_python_blocks_run_and_print_what_is_shown(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = fastreason.run
     monkeypatch.setattr(
         fastreason, "run", lambda *names, overrides: run(*names, overrides=SMALLER | overrides)
     )  # of `smoke`
-    exec(compile(block, "block", "exec"), {"__name__": "__main__"})
-
-
-SHOWN = [
-    pytest.param(*found, id=f"{page.name}:{i}")
-    for page in PAGES
-    for i, found in enumerate(
-        re.findall(r"```python\n((?:(?!```).)*?)```\n\n```text\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
-    )
-]
+    names = {"__name__": "__main__"}
+    for code, shown in script:
+        exec(compile(code, "block", "exec"), names)
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown
 
 
 def test_the_readme_shows_a_problem_and_a_verdict_on_its_first_screen():
     first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
     assert any("Define " in line for line in first) and any("ARITHMETIC_SLIP" in line for line in first)
-
-
-@pytest.mark.parametrize("block, output", SHOWN)
-def test_shown_output_is_what_the_block_prints(block, output, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "block", "exec"), {"__name__": "__main__"})
-    assert capsys.readouterr().out == output
 
 
 def modules():

@@ -27,7 +27,7 @@ ORDER = [
 ]
 INSIDE = [path for path in FILES if path.parent != ROOT / "fastreason" or path.name == "runner.py"]
 # found by the libraries that they are for
-BY_NAME = {"fastreason.integrations.reasoning_gym", "fastreason.integrations.verl", "fastreason.integrations.trl"}
+BY_NAME = {f"fastreason.integrations.{library}" for library in ("reasoning_gym", "trl", "verifiers", "verl")}
 
 
 @cache

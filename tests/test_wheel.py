@@ -52,8 +52,9 @@ def test_the_sdist_holds_the_sources_and_no_junk(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     with tarfile.open(tmp_path / build_sdist(str(tmp_path))) as archive:
         held = {name.split("/", 1)[1] for name in archive.getnames()}
-    for folder, kinds in (("csrc", "h cpp cu pyi"), ("fastreason", "py toml html typed"), ("kernels", "py toml"),
-                          ("bench", "py toml"), ("tests", "py txt json"), ("docs", "md")):  # fmt: skip
+    for folder, kinds in (("csrc", "h cpp cu pyi"), ("fastreason", "py toml html typed safetensors json md"),
+                          ("kernels", "py toml"), ("bench", "py toml"), ("tests", "py txt json"),
+                          ("docs", "md")):  # fmt: skip
         wanted = {str(p.relative_to(ROOT)) for kind in kinds.split() for p in (ROOT / folder).rglob(f"*.{kind}")}
         wanted |= {f"{folder}/{kind}" for kind in ["py.typed"] if (ROOT / folder / kind).exists()}
         assert wanted and wanted <= held, sorted(wanted - held)

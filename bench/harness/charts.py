@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from fastreason.reports.charts import Series, line_chart, log_ticks
+from .svg_lines import Series, line_chart, log_ticks
 
 __all__ = ["Axis", "chart"]
 

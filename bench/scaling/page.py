@@ -33,11 +33,11 @@ from bench.scaling.collectives_model import (
 )
 from bench.scaling.step_model import Phases, StepTime
 from fastreason.evaluation.evaluate import PRESETS, parts_of
-from fastreason.reports.charts import Series
 from fastreason.runtime.json_files import to_json
 
 from ..harness.charts import Axis, chart
 from ..harness.markdown import markdown, put_between_marks, short
+from ..harness.svg_lines import Series
 from .lengths import BATCH_TOKENS, LIMIT, imbalance, op_lengths, task_lengths
 
 DOCS = Path(__file__).parents[2] / "docs"

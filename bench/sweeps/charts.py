@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fastreason.reports.charts import Series
-
 from ..harness.charts import Axis, chart
 from ..harness.records import OURS, Record, Run
+from ..harness.svg_lines import Series
 
 __all__ = ["TITLES", "pictures"]
 

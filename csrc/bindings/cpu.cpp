@@ -27,7 +27,7 @@ const float* in(Address address) { return reinterpret_cast<const float*>(address
 float* out(Address address) { return reinterpret_cast<float*>(address); }
 
 // Rows that one thread takes at a time. Fixed, because partial sums over them decide bits.
-constexpr std::int64_t kGrain = 256;
+constexpr std::int64_t kGrain = 256, kRowsOfLogits = 32;
 
 std::atomic<const Kernels*> chosen{nullptr};
 const Kernels& table() {
@@ -74,6 +74,30 @@ void for_segments(const InputArray<std::int64_t>& layout, const AttentionShape& 
     for (std::int64_t unit = first; unit < last; ++unit)
       for (const auto& s : all[static_cast<std::size_t>(unit / kv_heads)]) body(s, unit % kv_heads, scratch.data());
   });
+}
+
+PolicyTotals no_rows() {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  return {{}, {kNone, kNone, kNone}};
+}
+
+void add(PolicyTotals& total, const PolicyTotals& part) {
+  for (int i = 0; i < kPolicySums; ++i) total.sums[i] += part.sums[i];
+  for (int i = 0; i < kPolicyMaxima; ++i) raise_to(total.maxima[i], part.maxima[i]);
+}
+
+// Totals of blocks, added in their order, whichever thread computed them.
+PolicyTotals policy_loss(const PolicyLoss& loss, std::int64_t rows, int threads) {
+  std::vector<PolicyTotals> parts(static_cast<std::size_t>((rows + kRowsOfLogits - 1) / kRowsOfLogits), no_rows());
+  parallel_blocks(rows, threads, kRowsOfLogits, [&](std::int64_t first, std::int64_t last) {
+    Array<float> scratch(static_cast<std::size_t>(3 * loss.width));
+    for (std::int64_t begin = first; begin < last; begin += kRowsOfLogits)
+      table().policy_loss_rows(loss, begin, std::min(last, begin + kRowsOfLogits),
+                               parts[static_cast<std::size_t>(begin / kRowsOfLogits)], scratch.data());
+  });
+  PolicyTotals total = no_rows();
+  for (const PolicyTotals& part : parts) add(total, part);
+  return total;
 }
 
 template <class Body>
@@ -182,6 +206,46 @@ void bind_cpu(py::module_& m) {
                                  z_loss, out(losses), out(gradient), first, last, width);
     });
   });
+
+  cpu.def(
+      "policy_loss",
+      [](std::array<Address, 3> matrices, std::array<std::int64_t, 4> shape, bool bfloat16,
+         std::array<Address, 8> vectors, int kind, int estimator, std::array<float, 6> numbers, int threads) {
+        const auto [rows, width, row_stride, reference_stride] = shape;
+        const auto matrix = [&](Address address, std::int64_t stride) { return Rows{out(address), stride, bfloat16}; };
+        const auto [tokens, weights, advantages, old, importance, reference, log_ratios, logprobs] = vectors;
+        const PolicyLoss loss{matrix(matrices[0], row_stride),
+                              matrix(matrices[1], reference_stride),
+                              matrix(matrices[2], width),
+                              width,
+                              reinterpret_cast<const std::int64_t*>(tokens),
+                              in(weights),
+                              in(advantages),
+                              in(old),
+                              in(importance),
+                              in(reference),
+                              in(log_ratios),
+                              out(logprobs),
+                              static_cast<PolicyKind>(kind),
+                              estimator,
+                              numbers[0],
+                              numbers[1],
+                              numbers[2],
+                              numbers[3],
+                              numbers[4],
+                              numbers[5]};
+        PolicyTotals totals;
+        {
+          py::gil_scoped_release release;
+          totals = policy_loss(loss, rows, threads);
+        }
+        std::vector<double> found(totals.sums, totals.sums + kPolicySums);
+        found.insert(found.end(), totals.maxima, totals.maxima + kPolicyMaxima);
+        return found;
+      },
+      "(logits, reference logits, gradient), (rows, width, strides of the first two), whether they are bfloat16, "
+      "(tokens, weights, advantages, old, importance, reference, log_ratios, logprobs), kind, estimator, (1 / T, "
+      "clip_low, clip_high, clip_dual, kl_coef, entropy_coef), threads; address 0: none. Returns the statistics.");
 }
 
 }  // namespace fastreason

@@ -5,11 +5,10 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <semaphore>
 #include <thread>
-#include <vector>
 
 #include "common/interrupt.h"
+#include "common/thread_pool.h"
 
 namespace fastreason {
 
@@ -18,13 +17,9 @@ inline int resolve_threads(int threads) {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-// Only the caller can ask whether to stop, so it goes on asking until the others are done.
-inline void wait_for_all(std::counting_semaphore<>& ended, int count) {
-  try {
-    for (int i = 0; i < count; ++i)
-      while (!ended.try_acquire_for(kCheckEvery)) interruption_point();
-  } catch (const Interrupted&) {  // the others see it too
-  }
+template <class Help>
+void run_helper(void* help) {
+  (*static_cast<const Help*>(help))();
 }
 
 // Calls body(begin, end) for blocks of at most `grain` items that cover [0, n), on up to `threads` threads (0: all
@@ -52,18 +47,21 @@ void parallel_blocks(std::int64_t n, int threads, std::int64_t grain, Body&& bod
       if (!failed.exchange(true)) error = std::current_exception();
     }
   };
-  {
-    std::counting_semaphore<> ended{0};
-    std::vector<std::jthread> pool;
-    for (int i = 1; i < workers; ++i)
-      pool.emplace_back([&] {
-        const Interruptible scope(stop);
-        work();
-        ended.release();
-      });
+  const auto help = [&] {
+    const Interruptible scope(stop);
     work();
-    if (stop != nullptr) wait_for_all(ended, workers - 1);
-  }  // joins
+  };
+  if (workers > 1) {
+    ThreadPool::Offer offer(ThreadPool::of_this_process(), workers - 1, &run_helper<decltype(help)>,
+                            const_cast<void*>(static_cast<const void*>(&help)));
+    work();
+    try {  // only the caller can ask whether to stop, so it goes on asking until the others are done
+      while (!offer.wait_for(kCheckEvery)) interruption_point();
+    } catch (const Interrupted&) {  // the others see it too
+    }
+  } else {
+    work();
+  }
   if (stop != nullptr && stop->load()) throw Interrupted();  // before any other error: its cause is known elsewhere
   if (error) std::rethrow_exception(error);
 }

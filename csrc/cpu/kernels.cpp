@@ -4,6 +4,7 @@
 #include "cpu/attention.h"
 #include "cpu/loss.h"
 #include "cpu/pointwise.h"
+#include "cpu/policy_loss.h"
 
 #define FASTREASON_JOIN_(a, b) a##b
 #define FASTREASON_JOIN(a, b) FASTREASON_JOIN_(a, b)
@@ -22,7 +23,8 @@ const Kernels& FASTREASON_JOIN(kernels_of_, FASTREASON_ISA)() {
                                      swiglu_forward,
                                      swiglu_backward,
                                      rope_rotate,
-                                     cross_entropy_rows};
+                                     cross_entropy_rows,
+                                     policy_loss_rows};
   return kTable;
 }
 

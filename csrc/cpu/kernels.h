@@ -34,8 +34,45 @@ struct AttentionGradients {
   float* dv;
 };
 
+// Rows of float32 or bfloat16; `data` may be null.
+struct Rows {
+  void* data;
+  std::int64_t stride;
+  bool bfloat16;
+  __attribute__((always_inline)) float* row(std::int64_t n) const { return static_cast<float*>(data) + n * stride; }
+  __attribute__((always_inline)) std::uint16_t* row16(std::int64_t n) const {
+    return static_cast<std::uint16_t*>(data) + n * stride;
+  }
+};
+
+enum class PolicyKind { kClipped, kCispo, kReinforce };
+
+// The policy loss of kernels/policy_loss.py. Vectors have one number a row; those that may be null are marked.
+struct PolicyLoss {
+  Rows logits, reference_logits, gradient;  // the last two may be null
+  std::int64_t width;
+  const std::int64_t* tokens;
+  const float *weights, *advantages;
+  const float *old, *importance, *reference, *log_ratios;  // null: not given; log_ratios: not those of the tokens
+  float* logprobs;
+  PolicyKind kind;
+  int estimator;  // k1, k2 or k3
+  float inverse_temperature, clip_low, clip_high, clip_dual, kl_coef, entropy_coef;
+};
+
+// In the order of STATISTICS in kernels/policy_loss_triton.py.
+constexpr int kPolicySums = 8, kPolicyMaxima = 3;
+struct PolicyTotals {
+  double sums[kPolicySums];
+  float maxima[kPolicyMaxima];
+};
+// Raises a maximum to x; NaN stays, so that it is seen.
+__attribute__((always_inline)) inline void raise_to(float& maximum, float x) {
+  if (maximum == maximum && !(x <= maximum)) maximum = x;
+}
+
 // Each works on rows first .. last - 1, or on one segment and KV head; widths are multiples of 16 but for the loss.
-// What they compute stands at their definitions in attention.h, pointwise.h and loss.h.
+// What they compute stands at their definitions in attention.h, pointwise.h, loss.h and policy_loss.h.
 struct Kernels {
   const char* name;
   int lanes;
@@ -56,6 +93,7 @@ struct Kernels {
   void (*cross_entropy_rows)(const float* logits, std::int64_t row_stride, const std::int64_t* labels,
                              const float* shares, float z_loss, float* losses, float* gradient, std::int64_t first,
                              std::int64_t last, std::int64_t width);
+  void (*policy_loss_rows)(const PolicyLoss&, std::int64_t first, std::int64_t last, PolicyTotals&, float* scratch);
 };
 
 // Floats of scratch that attention of one segment needs: keys its prefix and itself have.

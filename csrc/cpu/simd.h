@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "cpu/kernels.h"
+
 namespace fastreason {
 namespace {
 
@@ -112,6 +114,29 @@ FASTREASON_INLINE Vec exponential(Vec x) {
   const Vec result = p * power * 2.0F;
   const Vec capped = x > high ? splat(__builtin_inff()) : result;
   return x < low ? Vec{} : capped;
+}
+
+// bfloat16 is the upper half of a float32; rounded to the nearest, ties to even.
+FASTREASON_INLINE void widen(const std::uint16_t* from, float* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
+    __builtin_memcpy(to + i, &bits, sizeof(bits));
+  }
+}
+FASTREASON_INLINE void narrow(const float* from, std::uint16_t* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, from + i, sizeof(bits));
+    const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, quiet_nan = 0x7FC0;
+    to[i] = static_cast<std::uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet_nan : rounded);
+  }
+}
+
+// Row n, in `scratch` where it has to be converted.
+FASTREASON_INLINE const float* in_float32(const Rows& rows, std::int64_t n, std::int64_t width, float* scratch) {
+  if (!rows.bfloat16) return rows.row(n);
+  widen(rows.row16(n), scratch, width);
+  return scratch;
 }
 
 FASTREASON_INLINE Vec sigmoid(Vec x) { return 1.0F / (1.0F + exponential(-x)); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -21,13 +22,16 @@ from ..evaluation.pass_table import failure_table, table
 from ..evaluation.sample_files import model_identity
 from ..model.precision import Precision
 from ..runtime import distributed
-from ..runtime.files import write_json
+from ..runtime.files import check_folder, check_writable, write_json
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine
+from ..runtime.model_names import model_folder, shipped_models
 from ..runtime.stop_request import StopRequest
 from ..studies.recipe import Recipe, available_recipes, load_recipe
+from ..studies.seen_graphs import graphs_of_checkpoint
 from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
+from .parser import Parser
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "precision")
 _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)
@@ -35,10 +39,11 @@ _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, 
 
 def evaluate_command(arguments: list[str]) -> int:
     """`fastreason eval`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason eval",
-        description="Verified pass@k of a Hugging Face folder, for k = 1 .. samples. Without --preset or --recipe, a "
-        "checkpoint inside a run directory is evaluated with the settings of the run's recipe.",
+        description="Verified pass@k of a model, for k = 1 .. samples. Without --preset or --recipe, a checkpoint "
+        "inside a run directory is evaluated with the settings of the run's recipe, and a model that ships with those "
+        "of its own.",
     )
     _add_model_flags(parser)
     source = parser.add_mutually_exclusive_group()
@@ -48,7 +53,7 @@ def evaluate_command(arguments: list[str]) -> int:
         metavar="NAME",
         help=f"use the evaluation settings of a recipe: a .toml file or {', '.join(available_recipes())}",
     )
-    _add_mixture_flags(parser)
+    add_mixture_flags(parser)
     parser.add_argument("--problems", type=int, metavar="N", help="problems per op")
     parser.add_argument("--samples", type=int, metavar="N", help="samples per problem")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results.json and samples/*.parquet")
@@ -59,27 +64,58 @@ def evaluate_command(arguments: list[str]) -> int:
         raise ValueError("--resume and --texts require --out DIR")
     with _session(options) as stop, ExitStack() as stack:
         settings = _settings(options)
+        if options.out is not None:
+            check_folder("--out", options.out)
+        keeps_samples = options.out is not None and _keeps_samples(options)
         sampler = load_sampler(options.checkpoint, settings.sampling, options.engine, options.device)
         folder = None
-        if options.out is not None:
+        if keeps_samples:
             how = {"resume": options.resume, "texts": options.texts, "model": model_identity(options.checkpoint)}
             folder = stack.enter_context(own_folder(options.out, settings, options.seed, stop=stop, **how))
         started = time.perf_counter()
+        seen, seed = graphs_of_checkpoint(model_folder(options.checkpoint)), options.seed
         try:
-            result = evaluate_sampler(sampler, settings, seed=options.seed, name="eval", stop=stop, folder=folder)
+            result = evaluate_sampler(sampler, settings, seed=seed, name="eval", stop=stop, folder=folder, seen=seen)
         except KeyboardInterrupt:
             if folder is not None and distributed.is_main():
                 print(f"\nstopped; run the same command with --resume to continue ({options.out})", file=sys.stderr)
             return _status(stop)
         if distributed.is_main():
-            print(table(result), failure_table(result), sep="\n\n")
+            print(table(result), failure_table(result), *_split_table(result), sep="\n\n")
             speed = f"{result['samples']:,} samples, {result['tokens']:,} tokens, {time.perf_counter() - started:.1f} s"
-            print(f"\n{speed}" + (f": {options.out / 'results.json'}" if folder is not None else ""))
-            if folder is not None:
-                facts = _facts(options, settings)
-                facts |= {"engine": type(sampler).__name__, "seconds": round(folder.seconds(), 3)}
-                folder.finish({**facts, **result, "machine": describe_machine()})
+            print(f"\n{speed}" + (f": {options.out / 'results.json'}" if options.out is not None else ""))
+            if options.out is not None:
+                seconds = time.perf_counter() - started if folder is None else folder.seconds()
+                facts = _facts(options, settings) | {"engine": type(sampler).__name__, "seconds": round(seconds, 3)}
+                write_json(options.out / "results.json", {**facts, **result, "machine": describe_machine()})
     return 0
+
+
+def _split_table(result: dict[str, Any]) -> list[str]:
+    """Scores on seen and unseen graphs, of a checkpoint in a run."""
+    k = max(map(int, next(iter(result["ops"].values()))["verified"]))
+    lines = [f"{'verified %':<30}    @1   @{k:<4} share"]
+    for name, split in result.get("graphs", {}).items():
+        for kind in ("ranges", "ops"):
+            for of, parts in split[kind].items():
+                for part, row in parts.items():
+                    verified = [f"{100 * row['verified'][str(each)]:6.1f}" for each in (1, k)]
+                    share = f"{100 * row['share']:6.1f}" if "share" in row else ""
+                    title = f"{'op ' if kind == 'ops' else ''}{of}, {part} in {name}"
+                    lines.append(f"{title:<30}{' '.join(verified)} {share}".rstrip())
+    return ["\n".join(lines)] if len(lines) > 1 else []
+
+
+def _keeps_samples(options: argparse.Namespace) -> bool:
+    """Whether --out gets samples/ too, from which --resume continues: they are Parquet. Otherwise it is checked."""
+    if importlib.util.find_spec("pyarrow") is not None or options.resume or options.texts:
+        return True
+    if (options.out / "results.json").exists():
+        raise ValueError(f"--out {options.out} holds results.json; choose another")
+    if distributed.is_main():
+        text = "pyarrow is not installed, so --out gets results.json alone, and --resume cannot continue it"
+        print(f"{text}: pip install 'fastreason[parquet]'", file=sys.stderr)
+    return False
 
 
 def _status(stop: StopRequest) -> int:
@@ -93,13 +129,13 @@ def _facts(options: argparse.Namespace, settings: EvaluateSettings | EdgeSetting
 
 def edge_command(arguments: list[str]) -> int:
     """`fastreason edge`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason edge",
         description="Labels every op and theme as mastered, edge or out of reach, by pass@1 and pass@k. Undecided "
         "cells get more problems until they are decided or the budget is used up.",
     )
     _add_model_flags(parser)
-    _add_mixture_flags(parser)
+    add_mixture_flags(parser)
     known = EdgeSettings()
     parser.add_argument(
         "--samples",
@@ -147,11 +183,13 @@ def edge_command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     chosen = {field.name: getattr(options, field.name) for field in fields(EdgeSettings)}
     settings = EdgeSettings(**chosen)
+    if options.out is not None:
+        check_writable("--out", options.out)
     with _session(options) as stop:
         base = _base(options)[0]
         sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
         sampler = load_sampler(options.checkpoint, replace(base.sampling, **sampling), options.engine, options.device)
-        mixture = Mixture.from_dict(_mixture(base.mixture, options))
+        mixture = Mixture.from_dict(mixture_with_flags(base.mixture, options))
         try:
             found = find_edge(sampler, mixture, settings, seed=options.seed, stop=stop)
         except KeyboardInterrupt:
@@ -164,7 +202,6 @@ def edge_command(arguments: list[str]) -> int:
                 print(f"\nthe edge as a mixture:\nmixture = [{lines}\n]")
             if options.out is not None:
                 cells = [cell.to_dict(settings.samples) for cell in found]
-                options.out.parent.mkdir(parents=True, exist_ok=True)
                 facts = {**_facts(options, settings), "cells": cells, "edge": parts}
                 write_json(options.out, facts | {"machine": describe_machine()})
         return _status(stop) if stop.requested else 0
@@ -176,7 +213,9 @@ def _toml(part: dict[str, Any]) -> str:
 
 
 def _add_model_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a Hugging Face folder")
+    models = ", ".join(shipped_models())
+    text = f"a Hugging Face folder, a model that ships ({models}), or hf://OWNER/NAME"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=text)
     parser.add_argument(
         "--engine",
         choices=ENGINES,
@@ -198,7 +237,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
+def add_mixture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", help="operations: 7, 2-10 or 3,5,9")
     parser.add_argument("--themes", nargs="+", help="names or .toml files")
     parser.add_argument("--modes", nargs="+", choices=MODES)
@@ -209,7 +248,7 @@ def _add_mixture_flags(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace) -> EvaluateSettings:
     """The base settings with flags applied."""
     base, ranges = _base(options)
-    changes: dict[str, Any] = {"mixture": _mixture(base.mixture, options)}
+    changes: dict[str, Any] = {"mixture": mixture_with_flags(base.mixture, options)}
     names = ("problems", "samples", *_SAMPLING)
     changes |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     samples = changes.get("samples", base.samples)
@@ -225,12 +264,15 @@ def _base(options: argparse.Namespace) -> tuple[EvaluateSettings, dict[str, dict
     if getattr(options, "preset", None):
         return PRESETS[options.preset], PRESETS[options.preset].ranges
     name = getattr(options, "recipe", None)
-    recipe = load_recipe(name) if name is not None else _recipe_of(options.checkpoint)
+    recipe = load_recipe(name) if name is not None else _recipe_of(model_folder(options.checkpoint))
     return (_DEFAULT, {}) if recipe is None else (recipe.evaluate, recipe.evaluation_ranges())
 
 
 def _recipe_of(checkpoint: Path) -> Recipe | None:
-    """That of the run that the checkpoint is of: RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint."""
+    """That of the run that the checkpoint is of, RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint, or the one that a
+    model that ships has beside it."""
+    if (checkpoint / "recipe.toml").is_file():
+        return load_recipe(checkpoint / "recipe.toml")
     for folder in (*checkpoint.absolute().parents[1:2], *checkpoint.resolve().parents[2:3]):
         file = folder / "study.toml"
         if file.is_file() and len(variants := Study.load(file).variants) == 1:
@@ -240,7 +282,7 @@ def _recipe_of(checkpoint: Path) -> Recipe | None:
     return None
 
 
-def _mixture(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+def mixture_with_flags(parts: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
     """The parts of a mixture with flags applied."""
     changes: dict[str, Any] = {} if options.op is None else {"op": parse_range(options.op)}
     names = ("themes", "modes", "depths", "max_value")

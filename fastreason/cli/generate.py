@@ -6,14 +6,26 @@ import argparse
 from pathlib import Path
 
 from ..evaluation.op_ranges import parse_range
+from ..runtime.files import check_writable
 from ..tasks.export import FORMATS, show, write, write_graph
 from ..tasks.mixture import DEPTHS, MODES, Mixture, available_mixtures
 from ..tasks.stream import SPLITS, TaskStream
+from .parser import Parser
 
 
 def generate_command(arguments: list[str]) -> int:
     """`fastreason generate`; returns the exit status."""
     options = _options(arguments)
+    if options.show is not None and options.show < 1:
+        raise ValueError(f"--show must be at least 1, got {options.show}")
+    if options.graph is not None and options.graph.suffix.lower() != ".svg":
+        raise ValueError(f"--graph must be a file FILE.svg, got {options.graph}")
+    for flag, path in (
+        ("--graph", options.graph),
+        ("--out", options.out if options.format in (None, "jsonl") else None),
+    ):
+        if path is not None and not path.is_dir():  # of a folder `_format` says more
+            check_writable(flag, path)
     stream = TaskStream(_mixture(options), seed=options.seed, split=options.split, split_by=options.split_by)
     if options.graph:
         write_graph(stream, options.graph)
@@ -25,7 +37,7 @@ def generate_command(arguments: list[str]) -> int:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason generate", description="Writes problems to a file, prints them, or draws the graph of one."
     )
     _add_mixture(parser)
@@ -75,11 +87,11 @@ def _add_mixture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, help="default forward")
     parser.add_argument("--depths", nargs="+", type=int, choices=DEPTHS, help="default 2")
     parser.add_argument("--max-value", type=int, metavar="N", help="largest value in a problem")
-    parser.add_argument("--context", type=int, default=0, help="tokens of padding, for example 8000 (default 0)")
+    parser.add_argument("--context", type=int, metavar="N", help="tokens of padding, for example 8000 (default 0)")
 
 
 def _mixture(options: argparse.Namespace) -> Mixture:
-    ops = parse_range(options.op or "2-10")
+    ops = parse_range("2-10" if options.op is None else options.op)
     if options.presets and not options.mixture:
         raise ValueError("--presets requires --mixture NAME")
     if options.mixture:
@@ -93,7 +105,7 @@ def _mixture(options: argparse.Namespace) -> Mixture:
         mixture = Mixture.preset(options.mixture)
     else:
         mixture = Mixture.uniform(ops, options.themes or ["zoo"], options.modes or ["forward"], options.depths or [2])
-    changes = {name: value for name in ("max_value", "context") if (value := getattr(options, name))}
+    changes = {name: value for name in ("max_value", "context") if (value := getattr(options, name)) is not None}
     return mixture.replace(**changes) if changes else mixture
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from .parser import Parser
 
 
 def grade_command(arguments: list[str]) -> int:
     from ..evaluation.completion_files import Skip
     from ..evaluation.grade_completions import FORMATS, grade_file
-    from ..runtime.files import write_json
+    from ..runtime.files import check_writable, write_json
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason grade",
         description="Grades a file of completions: verdicts, and a table by op and failure kind.",
     )
@@ -44,6 +45,9 @@ def grade_command(arguments: list[str]) -> int:
         raise ValueError("--released requires --out FILE")
     if options.threads < 0:
         raise ValueError(f"--threads must be at least 0, got {options.threads}")
+    for flag, path in (("--out", options.out), ("--results", options.results)):
+        if path is not None:
+            check_writable(flag, path)
     summary = grade_file(
         options.gold,
         options.completions,

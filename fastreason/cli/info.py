@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 from ..runtime.arguments import number
 from ..runtime.json_files import to_json
 from ..tasks.graph_census import DRAWS, count_graphs, format_graphs
 from ..tasks.mixture import Mixture, available_mixtures
+from .parser import Parser
 
 
 def info_command(arguments: list[str]) -> int:
     """`fastreason info` with flags; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason info",
         description="Without flags, this machine; otherwise a mixture or the schema of recipes.",
     )

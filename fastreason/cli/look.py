@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..evaluation.op_ranges import parse_range
 from ..runtime.json_files import read_json
+from .parser import Parser
 
 _GREEN, _GREY, _RED, _BOLD, _PLAIN = "\033[32m", "\033[90m", "\033[31m", "\033[1m", "\033[0m"
 _COLOURS = {"right": _GREEN, "extra": _GREY, "repeated": _GREY}
@@ -18,7 +18,7 @@ _COLOURS = {"right": _GREEN, "extra": _GREY, "repeated": _GREY}
 
 def look_command(arguments: list[str]) -> int:
     """`fastreason look`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason look",
         description="Prints samples kept by the evaluations of a run, a study or eval --out. Right steps are green, "
         "extra and repeated ones gray, wrong ones red, and each wrong step names its fault.",

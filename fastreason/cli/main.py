@@ -5,14 +5,14 @@ Flags of `run` are the dotted names of recipe fields, generated from the datacla
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .grade import grade_command
+from .parser import Parser
 from .run import run_command
 
 _USAGE = """usage: fastreason COMMAND ...
@@ -31,6 +31,8 @@ commands:
                  grade completions: verdicts as JSONL or Parquet, and a table by op and failure kind
   look FOLDER [--op 6] [--failures]
                  print samples of a run, study or evaluation with their steps marked
+  export lm-eval --out DIR [--op 2-10 ...] | vllm CHECKPOINT --out DIR | hub CHECKPOINT OWNER/NAME
+                 a task folder for lm-evaluation-harness; a model folder that vLLM reads right; a model on the Hub
   themes [learn FILE --out DIR]
                  list the built-in themes, or extract those of a JSONL file as TOML files
   bench [NAME ...] [--compare [FILE]] [--reference DIR]
@@ -39,6 +41,7 @@ commands:
                  this machine and the versions of everything that results depend on; with --mixture the ops, document
                  lengths and numbers of graphs of a mixture, and the share of graphs that N training tokens show; with
                  --schema the JSON Schema of recipe files
+  completion     a script for bash and zsh: eval "$(fastreason completion)"
 
 `fastreason COMMAND --help` has details; `fastreason --version` prints the version.
 """
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"run": run_command, "report": _report, "generate": _generate, "grade": grade_command}
-    commands |= {"eval": _eval, "edge": _edge, "look": _look, "themes": _themes, "bench": _bench, "info": _info}
+    commands |= {"eval": _eval, "edge": _edge, "look": _look, "export": _export, "themes": _themes, "bench": _bench}
+    commands |= {"info": _info, "completion": lambda rest: _completion(rest, commands)}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0
@@ -87,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(arguments: list[str]) -> int:
     from ..reports.study_page import write_report
 
-    parser = argparse.ArgumentParser(prog="fastreason report", description="Rebuilds DIR/report.html.")
+    parser = Parser(prog="fastreason report", description="Rebuilds DIR/report.html.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the directory of a run or study")
     print(write_report(parser.parse_args(arguments).folder))
     return 0
@@ -117,6 +121,12 @@ def _look(arguments: list[str]) -> int:
     return look_command(arguments)
 
 
+def _export(arguments: list[str]) -> int:
+    from .export import export_command
+
+    return export_command(arguments)
+
+
 def _themes(arguments: list[str]) -> int:
     from ..text.theme import Theme, available_themes
     from ..text.theme_from_data import learn_file
@@ -126,7 +136,7 @@ def _themes(arguments: list[str]) -> int:
             theme = Theme.load(name)
             print(f"{name:12} {theme.style:12} {theme.places[0][0]}, {theme.kinds[0][0]}, ...")
         return 0
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastreason themes", description="Lists the built-in themes, or extracts the words of a file as themes."
     )
     parser.add_argument("action", choices=["learn"])
@@ -155,6 +165,12 @@ def _info(arguments: list[str]) -> int:
     for name, value in describe_machine().items():
         print(f"{name:12} {value if value is not None else '-'}")
     return 0
+
+
+def _completion(arguments: list[str], commands: Mapping[str, Callable[[list[str]], int]]) -> int:
+    from .completion import completion_command
+
+    return completion_command(arguments, commands)
 
 
 _PACKAGE = Path(__file__).parents[1]

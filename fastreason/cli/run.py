@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..evaluation.op_ranges import parse_range
+from .parser import Parser
 
-if TYPE_CHECKING:
-    from ..studies.recipe import Recipe
+_RUN_OPTIONS = """usage: fastreason run RECIPE [options] [--section.field VALUE ...]
 
-_RUN_OPTIONS = """Runs a recipe into one directory.
+Runs a recipe, a name or a .toml file, into one directory.
 
   --out DIR    the run directory; default runs/NAME
   --resume     continue the run in the directory
@@ -23,19 +21,28 @@ _RUN_OPTIONS = """Runs a recipe into one directory.
   --jobs N     number of processes on this machine, which share variants and seeds
   --shard I/N  only part I of N, on one of N machines that share the directory
   --stages DIR folder of finished stages, shared by several studies; default OUT/stages
+  --no-STAGE   leave out a stage: --no-pretrain, --no-midtrain or --no-rl
 
-Every field of the recipe is a flag too; values set by a variant take precedence:"""
+Every field of the recipe is a flag too; a list is several values, or one with commas; what begins with [ or { is JSON.
+Values set by a variant take precedence.
+"""
 
 
 def run_command(arguments: list[str]) -> int:
     from ..runtime.stop_request import Interrupted, Terminated
-    from ..studies.recipe import available_recipes
 
-    if not arguments or arguments[0].startswith("-"):
-        print(f"usage: fastreason run RECIPE [flags]\nrecipes that ship: {', '.join(available_recipes())}")
-        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--resume", "--dry-run"):
+    if not arguments or arguments[0] in ("-h", "--help"):
+        from ..studies.recipe import available_recipes
+        from .recipe_flags import flags_help
+
+        print(_RUN_OPTIONS)
+        print(flags_help(most=20))
+        print(f"\nrecipes that ship: {', '.join(available_recipes())}")
+        return 0 if arguments else 2
+    if arguments[0].startswith("-"):
+        raise ValueError(f"the recipe comes first, got {arguments[0]}: fastreason run RECIPE [flags]")
+    parser = Parser(add_help=False)
+    for flag in ("--resume", "--dry-run", "--help", "-h"):
         parser.add_argument(flag, action="store_true")
     for flag in ("--out", "--stages"):
         parser.add_argument(flag, type=Path)
@@ -56,12 +63,22 @@ def _run(name: str, options: argparse.Namespace, flags: list[str]) -> int:
     from ..runner import run
     from ..runtime.distributed import is_main, process_group
     from ..studies.dry_run import format_plan, plan_study
+    from ..studies.recipe import read_recipe
     from ..studies.run_study import default_folder, format_results
     from ..studies.study import load_study
+    from .recipe_flags import flags_help, parse_recipe_flags
 
     seeds = None if options.seeds is None else parse_range(options.seeds, "--seeds")
-    change = partial(_with_flags, name, flags) if flags else None
-    study = load_study(name, size=options.size, seeds=seeds, change=change)
+    if options.help or options.h:
+        (recipe, *_) = load_study(name, size=options.size).variants.values()
+        print(_RUN_OPTIONS.replace("RECIPE", name, 1))
+        print(flags_help(recipe))
+        return 0
+    stages = read_recipe(name, size=options.size).get("stages", [])
+    changes = parse_recipe_flags(flags, [stage["name"] for stage in stages if "name" in stage])
+    study = load_study(name, changes, size=options.size, seeds=seeds)
+    if len(study.variants) > 1 and (left_out := [stage for stage, value in changes.items() if value is None]):
+        raise ValueError(f"--no-{left_out[0]} is for a recipe without variants, which say `remove` themselves")
     if options.dry_run:
         plan = format_plan(plan_study(study, jobs=options.jobs, shard=options.shard))
         if len(study.variants) == 1:  # also TOML
@@ -77,17 +94,3 @@ def _run(name: str, options: argparse.Namespace, flags: list[str]) -> int:
             print(format_results(results))
             print(f"\nreport: {folder / 'report.html'}")
     return 0
-
-
-def _with_flags(name: str, flags: list[str], recipe: Recipe) -> Recipe:
-    """The recipe with fields replaced by flags."""
-    import tyro
-
-    return tyro.cli(
-        type(recipe),
-        args=flags,
-        default=recipe,
-        prog=f"fastreason run {name}",
-        description=_RUN_OPTIONS,
-        config=(tyro.conf.SuppressFixed, tyro.conf.AvoidSubcommands),
-    )

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..grading.failure_kinds import failure_kinds
+from ..grading.failure_kinds import FailureKind, failure_kinds
 from ..grading.verdicts import StepStatus
 from ..model.decoder import Decoder
 from ..model.precision import Precision
@@ -76,8 +76,7 @@ class EvaluateSettings:
     ranges: dict[str, dict[str, float]] = field(default_factory=dict)
     """Weighted means over ops by name, for example {"edge": {"11-14": 1.0}}; the ops of a part have equal weights."""
     files: bool = False
-    """Whether a run saves the verdict of every sample as Parquet in evaluation/STAGE, so that an interrupted evaluation
-    can resume; needs pyarrow."""
+    """Whether a run keeps the verdict of every sample as Parquet in evaluation/STAGE; needs pyarrow."""
 
     def __post_init__(self) -> None:
         check_ranges("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
@@ -145,6 +144,7 @@ def evaluate(
     name: str = "evaluate",
     stop: StopRequest | None = None,
     out: str | Path | None = None,
+    parquet: bool = True,
     seen: Mapping[str, SeenGraphs] | None = None,
 ) -> dict[str, Any]:
     """Scores a decoder on every op of the mixture; `fr.evaluate` is the public function.
@@ -155,8 +155,9 @@ def evaluate(
         seed: of the sampling; the problems are the same for every seed, so that runs are compared on the same work.
         name: shown in the progress bar.
         stop: a signal interrupts sampling immediately, any other request before the next part.
-        out: folder for a Parquet file per part; parts left there by an evaluation with the same settings are reused.
-            The model must be the same, which is not checked here.
+        out: folder for a file per part; parts left there by an evaluation with the same settings are reused. The model
+            must be the same, which is not checked here.
+        parquet: whether these are Parquet files; otherwise they only serve to resume, see `EvaluationFolder`.
         seen: sets of nameless graphs by name; adds "graphs", the scores of problems in each set and outside it.
     Returns:
         {"ops": {OP: {"verified": {K: p}, "verified_interval": {K: [low, high]}, ...}}, "ranges", "themes", "modes": the
@@ -167,7 +168,7 @@ def evaluate(
         KeyboardInterrupt: `stop` was requested, or Ctrl-C; the samples of finished problems are in `out`.
     """
     sampler = RolloutSampler(model, tokenizer, settings.sampling)
-    folder = open_folder(out, settings, seed, resume=True) if out is not None else None
+    folder = open_folder(out, settings, seed, resume=True, parquet=parquet) if out is not None else None
     return evaluate_sampler(sampler, settings, seed=seed, name=name, stop=stop, folder=folder, seen=seen)
 
 
@@ -207,19 +208,22 @@ def open_folder(
     resume: bool,
     model: Mapping[str, str] | None = None,
     texts: bool = False,
+    parquet: bool = True,
 ) -> EvaluationFolder:
     """The folder of an evaluation, see EvaluationFolder.
 
     Args:
         model: identifies the model, see `model_identity`.
         texts: whether the files also contain the completions.
+        parquet: see EvaluationFolder.
     """
     # what determines the files, but not how they are aggregated
     facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
     if facts["precision"] == "auto":  # as in folders from before there was a choice
         del facts["precision"]
     identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}
-    return EvaluationFolder(out, identity, Mixture.from_dict(settings.mixture).themes, MODES, resume=resume)
+    themes = Mixture.from_dict(settings.mixture).themes
+    return EvaluationFolder(out, identity, themes, MODES, resume=resume, parquet=parquet)
 
 
 def evaluate_sampler(
@@ -309,9 +313,10 @@ def _do(
         texts = None
         if folder is not None and folder.keeps_texts:
             texts = [samples.text(row) for row in range(len(samples.lengths))]
+        columns = _columns(problems, samples, settings.samples, themes)
         found = DrawnSamples(
-            _columns(problems, samples, settings.samples, themes),
-            [_trace(problems, samples, p, p * settings.samples) for p in _shown(problems, settings)],
+            columns,
+            [_trace(problems, samples, columns, p, settings.samples) for p in _shown(problems, settings)],
             round(time.perf_counter() - started, 3),
             texts,
         )
@@ -360,9 +365,21 @@ def _columns(problems: ProblemBatch, samples: Samples, n: int, themes: Sequence[
     }
 
 
-def _trace(problems: ProblemBatch, samples: Samples, p: int, row: int) -> dict[str, Any]:
-    """A sample of problem p with the status of its steps."""
-    verdicts = samples.verdicts
+def _informative(columns: Mapping[str, np.ndarray], p: int, n: int) -> int:
+    """The row of a sample of problem p: the first of a kind that differs from problem to problem, else the first."""
+    rows = slice(p * n, (p + 1) * n)
+    right, verified = columns["answer_correct"][rows], columns["verified"][rows]
+    unfinished = columns["failure"][rows] == FailureKind.UNFINISHED
+    kinds = (verified, right & ~verified, unfinished, ~right & ~unfinished)
+    wanted = int(columns["op"][rows.start]) + int(columns["problem"][rows.start])
+    return rows.start + int(np.argmax(kinds[wanted % len(kinds)]))
+
+
+def _trace(
+    problems: ProblemBatch, samples: Samples, columns: Mapping[str, np.ndarray], p: int, n: int
+) -> dict[str, Any]:
+    """A sample of problem p, of n, with the status of its steps."""
+    verdicts, row = samples.verdicts, _informative(columns, p, n)
     first, last = verdicts.steps.offsets[row], verdicts.steps.offsets[row + 1]
     return {
         "op": int(problems.ops[p]),
@@ -371,6 +388,7 @@ def _trace(problems: ProblemBatch, samples: Samples, p: int, row: int) -> dict[s
         "gold": problems.solutions[p],
         "verified": bool(verdicts.verified[row]),
         "answer_correct": bool(verdicts.answer_correct[row]),
+        "failure": FailureKind(columns["failure"][row]).name.lower(),
         "steps": [
             {
                 "status": StepStatus(verdicts.steps.status[i]).name.lower(),

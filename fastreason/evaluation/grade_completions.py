@@ -150,6 +150,9 @@ class Summary:
         return "\n".join(lines)
 
 
+_NOT_JSONL = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
+
+
 def grade_file(
     gold: str | Path,
     completions: str | Path,
@@ -177,6 +180,9 @@ def grade_file(
         ModuleNotFoundError: Parquet needs pyarrow, which is not installed.
     """
     gold, completions = Path(gold), Path(completions)
+    for name, file in (("gold", gold), ("completions", completions)):
+        if (suffix := Path(file.name.removesuffix(".gz")).suffix.lower()) in _NOT_JSONL:
+            raise ValueError(f"grade: {name} must be JSONL, one object per line, got {file} ({suffix})")
     path = Path(out) if out is not None else None
     if path is not None and path.is_dir():
         raise ValueError(f"grade: {path} is a folder")

@@ -11,6 +11,7 @@ import torch
 from ..model.decoder import Decoder
 from ..model.hugging_face import WeightsMismatch
 from ..runtime.distributed import Device
+from ..runtime.model_names import model_folder, shipped_models
 from ..text.tokenizer import Tokenizer
 from .samplers import RolloutSampler, Sampler, Sampling
 
@@ -23,7 +24,7 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
     """Reads a Hugging Face folder.
 
     Args:
-        folder: with config.json, weights and a tokenizer.
+        folder: with config.json, weights and a tokenizer; or a name, as for `Decoder.from_pretrained`.
         sampling: of the samples.
         engine: "fastreason" is our decoder, "transformers" needs that package; "auto" uses our decoder if it supports
             the model, otherwise transformers, with a message on stderr.
@@ -32,14 +33,17 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
         ValueError: the folder does not exist or cannot be read, or there is no GPU for device "cuda".
         ModuleNotFoundError: transformers is needed and not installed.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, cuda only with a GPU, got {device!r}")
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if not (folder / "config.json").is_file():
-        raise ValueError(f"no model folder {str(folder)!r}: it has no config.json")
+        raise ValueError(
+            f"no model folder {str(folder)!r}: it has no config.json, and is none of those that ship "
+            f"({', '.join(shipped_models())})"
+        )
     why = ""
     if engine != "transformers":
         try:

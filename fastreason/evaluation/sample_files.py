@@ -5,6 +5,8 @@
     samples/op-07-0032.parquet.begun   those that were finished when Ctrl-C came; removed once all are
     results.json             the scores, once all problems are done
 
+Files that only serve to resume are .npz, without completions, and need no pyarrow.
+
 A file gets its final name when complete, so a kill loses at most the problems in progress, and Ctrl-C the unfinished
 ones. Each process writes its own files; any number of processes may continue.
 """
@@ -13,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,7 @@ from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
 from ..runtime.files import read_whole, write_json, write_whole
 from ..runtime.json_files import to_json
+from ..runtime.model_names import model_folder
 
 COLUMNS = {
     "op": np.int16,
@@ -96,9 +101,10 @@ class EvaluationFolder:
         identity: what is evaluated, as JSON; must match an existing evaluation.
         themes, modes: the names that columns have indices of.
         resume: continue an existing evaluation.
+        parquet: whether the samples are for users; otherwise they are .npz and only serve to resume.
     Raises:
         ValueError: the folder holds something else, or an evaluation although `resume` is not set.
-        ModuleNotFoundError: pyarrow is not installed.
+        ModuleNotFoundError: pyarrow is not installed, and `parquet` is set.
     """
 
     def __init__(
@@ -109,8 +115,9 @@ class EvaluationFolder:
         modes: Sequence[str],
         *,
         resume: bool = False,
+        parquet: bool = True,
     ) -> None:
-        self.pa: Any = require_pyarrow("eval: --out")
+        self.pa: Any = require_pyarrow("eval: --out") if parquet else None
         self.path, self.samples = Path(path), Path(path) / "samples"
         self.keeps_texts = bool(identity.get("texts"))
         self.names = {
@@ -155,7 +162,7 @@ class EvaluationFolder:
                 )
 
     def _part(self, op: int, first: int) -> Path:
-        return self.samples / f"op-{op:02}-{first:04}.parquet"
+        return self.samples / f"op-{op:02}-{first:04}.{'npz' if self.pa is None else 'parquet'}"
 
     def _begun(self, op: int, first: int) -> Path:
         return self.samples / f"{self._part(op, first).name}.begun"
@@ -173,6 +180,9 @@ class EvaluationFolder:
         self._write(self._begun(op, first), drawn)
 
     def _write(self, path: Path, drawn: DrawnSamples) -> None:
+        if self.pa is None:
+            write_whole(path, lambda file: _write_npz(file, drawn))
+            return
         pa = self.pa
         arrays = {name: self._named(name, drawn.columns[name]) for name in COLUMNS}
         arrays["finish_reason"] = arrays.pop("stopped")
@@ -199,6 +209,8 @@ class EvaluationFolder:
         return self._read(path) if path.exists() else None
 
     def _read(self, path: Path) -> DrawnSamples:
+        if self.pa is None:
+            return _read_npz(path)
         try:
             # from memory: a name that ends in something else is no Parquet for pyarrow
             table = self.pa.parquet.read_table(self.pa.BufferReader(path.read_bytes()))
@@ -226,10 +238,27 @@ class EvaluationFolder:
         write_json(self.path / "results.json", results)
 
 
+def _write_npz(path: Path, drawn: DrawnSamples) -> None:
+    notes = to_json({"traces": drawn.traces, "seconds": drawn.seconds})
+    arrays: dict[str, Any] = {name: drawn.columns[name].astype(dtype) for name, dtype in COLUMNS.items()}
+    with path.open("wb") as file:  # a path would get the suffix .npz
+        np.savez_compressed(file, notes=np.frombuffer(notes.encode(), np.uint8), **arrays)
+
+
+def _read_npz(path: Path) -> DrawnSamples:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = {name: arrays[name].astype(dtype) for name, dtype in COLUMNS.items()}
+            notes = json.loads(arrays["notes"].tobytes())
+        return DrawnSamples(columns, notes["traces"], notes["seconds"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume will redo it") from error
+
+
 def model_identity(folder: str | Path) -> dict[str, str]:
     """SHA-256, by name, of the files that determine the output of a model folder."""
     hashes = {}
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(model_folder(folder).iterdir()):
         if path.name in ("config.json", "tokenizer.json") or path.suffix in (".safetensors", ".bin", ".model"):
             with path.open("rb") as file:
                 hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()

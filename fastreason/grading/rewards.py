@@ -68,7 +68,7 @@ def steps(verdicts: Verdicts) -> np.ndarray:
 def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.ndarray:
     """A reward for every step, at its last token, and one for the answer, at the last token of the sample.
 
-        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens
+        1 if the step is correct or the answer right, otherwise 0; NaN at all other tokens, and for unchecked steps
 
     Returns:
         float32 [n, length]. If a step ends at the last token, as in a truncated sample, that token has the answer's
@@ -78,7 +78,9 @@ def by_step(problems: ProblemBatch, samples: Sampled, verdicts: Verdicts) -> np.
     steps, length = verdicts.steps, samples.tokens.shape[1]
     assert steps.token_end is not None, "samples are graded as token ids"
     out = np.full((len(verdicts), length), np.nan, dtype=np.float32)
-    out[steps.completion, steps.token_end - 1] = steps.correct
+    out[steps.completion, steps.token_end - 1] = (
+        steps.correct if steps.checked is None else np.where(steps.checked, steps.correct, np.nan)
+    )
     out[np.arange(len(out)), samples.lengths - 1] = outcome(verdicts)
     return out
 

@@ -86,6 +86,7 @@ class Steps:
         begin, end: int32 [steps]: span of the step in the completion: characters of a str, bytes of bytes, characters
             of the decoded text for token ids.
         token_begin, token_end: int32 [steps]: the same in tokens; None for texts.
+        checked: bool [steps]: whether the verifier looked at the step; None if it looked at all, as `grade` does.
     """
 
     offsets: np.ndarray
@@ -98,6 +99,7 @@ class Steps:
     end: np.ndarray
     token_begin: np.ndarray | None = None
     token_end: np.ndarray | None = None
+    checked: np.ndarray | None = None
 
     def __repr__(self) -> str:
         of = f"{len(self.status):,} steps of {len(self.offsets) - 1:,} completions"

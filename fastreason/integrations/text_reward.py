@@ -16,6 +16,7 @@ from ..tasks.stream import ProblemBatch
 
 RewardFunction = Callable[..., np.ndarray]
 KINDS = ("outcome", "blended", "strict", "steps")
+REPORTED = ("answer_correct", "verified", "process_accuracy")
 _NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 
 
@@ -80,6 +81,18 @@ class TextReward:
             raise self._unreadable(golds, int(unread.argmax()), verdicts)
         returned = self.function(verdicts, **self.settings)
         return rewards.checked_rewards(returned, self.name, len(verdicts)), verdicts
+
+    def report(self, golds: Sequence[Any], completions: Sequence[str]) -> list[dict[str, float]]:
+        """Per completion its reward as `score`, with answer_correct, verified and process_accuracy; arguments and
+        errors as for `score`.
+
+        >>> TextReward("outcome").report([7], ["Answer: 7."])
+        [{'score': 1.0, 'answer_correct': 1.0, 'verified': 0.0, 'process_accuracy': 0.0}]
+        """
+        rewards, verdicts = self.score(golds, completions)
+        columns = {"score": rewards.astype(float).tolist()}
+        columns |= {name: getattr(verdicts, name).astype(float).tolist() for name in REPORTED}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def _solution(self, gold: Any, i: int) -> str:
         if isinstance(gold, int | np.integer) and not isinstance(gold, bool):

@@ -17,7 +17,7 @@ from ..tasks.stream import StreamShard, TaskStream
 from ..text.theme import load_theme
 from ..text.tokenizer import Tokenizer
 from .datasets import to_datasets
-from .text_reward import RewardFunction, TextReward, content_text
+from .text_reward import REPORTED, RewardFunction, TextReward, content_text
 
 if TYPE_CHECKING:
     import datasets
@@ -104,7 +104,7 @@ class _Reward:
             texts = [_decoded(ids, self.tokenizer) for ids in completion_ids]
         rewards, verdicts = self.text_reward.score(columns[self.column], texts)
         if log_metric is not None and len(verdicts):
-            for name in ("answer_correct", "verified", "process_accuracy"):
+            for name in REPORTED:
                 log_metric(name, float(getattr(verdicts, name).mean()))
         return rewards.tolist()
 

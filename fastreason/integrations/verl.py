@@ -5,7 +5,8 @@
     +reward.custom_reward_function.reward_kwargs.kind=strict
 
 verl removes special tokens from the texts it grades, so `<answer>` must be an ordinary token of the model's tokenizer,
-as it is in ours. verl is not imported here.
+as it is in ours. Its offline `main_eval` needs a number per completion: name `compute_reward` there. verl is not
+imported here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def compute_score(
     *,
     kind: str | RewardFunction = "strict",
     answer_may_end_text: bool = False,
+    reward_router_address: str | None = None,
+    reward_model_tokenizer: Any = None,
     **settings: Any,
 ) -> dict[str, float]:
     """The reward of one completion.
@@ -40,6 +43,7 @@ def compute_score(
         extra_info: its `gold_solution` is used if ground_truth has none or is a bare answer.
         kind: outcome, blended, strict, steps, or a function from `Verdicts` to float [n].
         answer_may_end_text: as for `grade`, if generation stops at `</answer>` and removes it.
+        reward_router_address, reward_model_tokenizer: passed by verl beside a reward model; not used.
         settings: keyword arguments of the reward, such as outcome_weight=0.2.
     Returns:
         score, and for verl's logs answer_correct, verified and process_accuracy.
@@ -48,8 +52,14 @@ def compute_score(
             returns anything but a finite number.
     """
     del data_source
+    del reward_router_address, reward_model_tokenizer
     text_reward = TextReward(kind, settings, 1, answer_may_end_text)
-    return _scores([solution_str], [_gold(ground_truth, extra_info)], text_reward)[0]
+    return text_reward.report([_gold(ground_truth, extra_info)], [solution_str])[0]
+
+
+def compute_reward(data_source: str, solution_str: str, ground_truth: Any, **arguments: Any) -> float:
+    """`compute_score` as a number, for verl's offline `main_eval`, which takes the mean of what it returns."""
+    return compute_score(data_source, solution_str, ground_truth, **arguments)["score"]
 
 
 def compute_scores(
@@ -62,11 +72,15 @@ def compute_scores(
     answer_may_end_text: bool = False,
     **settings: Any,
 ) -> list[dict[str, float]]:
-    """`compute_score` for verl's batch reward manager: all completions in one call, on all cores."""
+    """`compute_score` for verl's `BatchRewardManager`: all completions in one call, on all cores.
+
+    The trainer of verl 0.9 cannot select that manager (it is in the legacy registry only); its naive, dapo and gdpo
+    managers call `compute_score`.
+    """
     del data_sources
     extras = [None] * len(solution_strs) if extra_infos is None else extra_infos
     golds = [_gold(truth, extra, f" {i}") for i, (truth, extra) in enumerate(zip(ground_truths, extras, strict=True))]
-    return _scores(solution_strs, golds, TextReward(kind, settings, 0, answer_may_end_text))
+    return TextReward(kind, settings, 0, answer_may_end_text).report(golds, solution_strs)
 
 
 def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
@@ -85,18 +99,6 @@ def rows(batch: ProblemBatch) -> list[dict[str, Any]]:
         }
         for index, question, row in zip(batch.indices.tolist(), questions(batch), batch.rows(), strict=True)
     ]
-
-
-def _scores(texts: Sequence[str], golds: list[str | int], text_reward: TextReward) -> list[dict[str, float]]:
-    rewards, verdicts = text_reward.score(golds, texts)
-    columns = {
-        "score": rewards,
-        "answer_correct": verdicts.answer_correct,
-        "verified": verdicts.verified,
-        "process_accuracy": verdicts.process_accuracy,
-    }
-    values = zip(*(column.astype(float).tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in values]
 
 
 def _gold(ground_truth: Any, extra_info: dict[str, Any] | None, number: str = "") -> str | int:

@@ -90,7 +90,14 @@ class ModelConfig:
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": dict(vocab_size=300, rope_theta=1000.0, max_position_embeddings=512),
+    # heads of 32: the narrowest that vLLM reads
+    "tiny": dict(
+        vocab_size=300,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        rope_theta=1000.0,
+        max_position_embeddings=512,
+    ),
     "10m": dict(
         vocab_size=2200,
         hidden_size=320,

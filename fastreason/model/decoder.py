@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..kernels.segments import Segments
 from ..runtime.json_files import read_json, to_json
+from ..runtime.model_names import model_folder
 from ..runtime.tensor_files import write_tensors
 from ..text.tokenizer import Tokenizer
 from .config import ModelConfig, config_from_hf
@@ -124,13 +125,13 @@ class Decoder(nn.Module):
         """Loads a Hugging Face folder, written by fastreason or of any Qwen2 model.
 
         Args:
-            folder: with config.json and model.safetensors (or an index of several files).
+            folder: with config.json and model.safetensors (or an index of several files); or the name of a model that
+                ships, "fastreason/tiny-base"; or "hf://OWNER/NAME" on the Hub.
             dtype: of the loaded weights, whatever dtype is stored.
         Raises:
             ValueError: a file is missing or damaged, or the model is not supported; the message names file and field.
         """
-
-        return load_model(folder, dtype)
+        return load_model(model_folder(folder), dtype)
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Writes a Hugging Face folder: config.json, model.safetensors and, if given, the tokenizer's files."""

@@ -1,23 +1,20 @@
-"""Charts as SVG text: no scripts, light and dark mode, and the value of every point on hover and focus.
+"""The three charts of reports: lines, values with intervals, and shares. Shares are of 1, and shown in percent.
 
-Each point has a larger invisible mark on top for the pointer and the Tab key; it contains the point's text, which the
-page's style shows (`.point:hover .tip, .point:focus .tip { display: inline }`). Colors are classes s0 ... s5.
+Where matplotlib is not installed a chart is a sentence that says so.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 42
-STYLES = 6
+from .drawing import CARD, LINE, MARKERS, SOFT, TEXT, Drawing, color, matplotlib_is_installed
+
+_HEIGHT, _ROW_HEIGHT, _BAR_HEIGHT, _AROUND = 270, 40, 44, 56
 # maximum number of interactive points per line; more would be too close together
 _MOST_POINTS = 20
-
-Place = Callable[[float, float], tuple[float, float]]
+NOTHING = '<p class="empty">nothing to plot yet</p>'
+NOT_INSTALLED = "<p class=\"empty\">no chart without matplotlib: pip install 'fastreason[report]'</p>"
 
 
 @dataclass(frozen=True)
@@ -27,18 +24,18 @@ class Series:
     Args:
         name: in the legend.
         points: (x, y) by increasing x.
-        style: 0, 1, 2, ...: color and marker; lines with the same style share them.
-        dashed: draw dashes without markers.
+        style: 0, 1, 2, ...: color and marker.
         intervals: None, or (low, high) of y for every point.
-        interval: what the intervals are, for the text of a point.
+        note: what a point is, for its text, for example "mean of 3 seeds".
+        digits: of values in the text of a point.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
-    dashed: bool = False
     intervals: Sequence[tuple[float, float]] | None = None
-    interval: str = "95 % interval"
+    note: str = ""
+    digits: int = 4
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,14 @@ class Row:
     """One row of `interval_chart`: a name, and values with intervals.
 
     Args:
-        name: shown on the left.
+        name: shown above.
         values: (label, value, low, high, style); low and high may equal the value.
-        bound: position of a dotted mark, for example the smallest effect that counts.
+        bounds: positions of dotted marks, for example the smallest effect that counts.
     """
 
     name: str
     values: Sequence[tuple[str, float, float, float, int]]
-    bound: float | None = None
+    bounds: Sequence[float] = ()
 
 
 def line_chart(
@@ -62,240 +59,141 @@ def line_chart(
     title: str,
     x_label: str,
     y_label: str,
-    y_range: tuple[float, float] | None = None,
-    integer_x: bool = False,
+    share: bool = False,
     log_x: bool = False,
-    log_y: bool = False,
-    x_range: tuple[float, float] | None = None,
-    x_ticks: Sequence[float] | None = None,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    left: int = LEFT,
+    integer_x: bool = False,
 ) -> str:
     """An `<svg>` element with its legend; `title` is its name for screen readers.
 
-    `x_ticks` within `x_range` are labeled; by default both follow from the points. `left` is the space for the labels
-    of y.
+    Args:
+        share: whether y is a share; its axis then covers 0 to 100 %, and more where a value is outside.
+        log_x: whether equal factors of x are equal distances, as of k; every x is labeled.
+        integer_x: whether x are a few integers, each labeled.
     """
-    points = [point for line in series for point in line.points]
-    if not points:
-        return '<p class="empty">nothing to plot yet</p>'
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    x_low, x_high = x_range if x_range is not None else (min(xs), max(xs))
-    y_low, y_high = y_range if y_range is not None else (min(ys), max(ys))
-    if x_high == x_low:
-        x_low, x_high = (x_low / 2, x_high * 2) if log_x else (x_low - 0.5, x_high + 0.5)
-    if y_high == y_low:
-        y_low, y_high = (y_low / 2, y_high * 2) if log_y else (y_low - 0.5, y_high + 0.5)
-    across, up = _share(x_low, x_high, log_x), _share(y_low, y_high, log_y)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + across(x) * (width - left - RIGHT), height - BOTTOM - up(y) * (height - TOP - BOTTOM)
-
-    parts = [_opening(width, height, title)]
-    for y in log_ticks(y_low, y_high) if log_y else ticks(y_low, y_high):
-        px, py = at(x_low, y)
-        parts.append(f'<line class="grid" x1="{px:.1f}" x2="{width - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text class="tick" x="{px - 8:.1f}" y="{py + 4:.1f}" text-anchor="end">{y:,.10g}</text>')
-    every = (integer_x or log_x) and len(set(xs)) <= 20
-    chosen = sorted(set(xs)) if every else ticks(x_low, x_high)
-    for x in chosen if x_ticks is None else [x for x in x_ticks if x_low <= x <= x_high]:
-        px, py = at(x, y_low)
-        parts.append(f'<text class="tick" x="{px:.1f}" y="{py + 18:.1f}" text-anchor="middle">{x:,.10g}</text>')
-    middle = (left + width - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(
-        f'<text class="axis" transform="translate(14 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(y_label)}</text>'
-    )
+    if not any(line.points for line in series):
+        return NOTHING
+    if not matplotlib_is_installed():
+        return NOT_INSTALLED
+    scale = 100.0 if share else 1.0
+    drawing = Drawing(title, [(line.name, line.style) for line in series], _HEIGHT)
+    axes = drawing.axes
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(f"{y_label}, %" if share else y_label)
     for line in series:
-        parts.extend(_draw(line, at))
+        _draw_line(drawing, line, scale)
+    low, high = _ends(series, scale)
+    if share:
+        axes.set_ylim(min(0.0, low), max(100.0, high))
+    elif low == high:
+        axes.set_ylim(low - 0.5, high + 0.5)
+    if log_x:
+        axes.set_xscale("log")
+    if log_x or integer_x:
+        xs = sorted({x for line in series for x, _ in line.points})
+        xs = xs[:: -(-len(xs) // 12)]
+        axes.set_xticks(xs, [f"{x:g}" for x in xs])
+        axes.minorticks_off()
     for line in series:
-        parts.extend(_line_points(line, at, width))
-    parts.append("</svg>")
-    return "".join(parts) + _legend(series)
+        _say_line(drawing, line, scale, " %" if share else "")
+    return drawing.svg()
 
 
-def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, width: int = WIDTH) -> str:
-    """Values with intervals on one axis, one row each, with a line at 0."""
-    if not rows:
-        return '<p class="empty">nothing to plot yet</p>'
-    ends = [end for row in rows for _, value, low, high, _ in row.values for end in (value, low, high)]
-    ends += [0.0] + [row.bound for row in rows if row.bound is not None]
-    low, high = min(ends), max(ends)
-    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    row_height, top = 40, 8
-    height = top + row_height * len(rows) + BOTTOM
+def _ends(series: Sequence[Series], scale: float) -> tuple[float, float]:
+    """The lowest and the highest value, with intervals."""
+    ys = [y for line in series for _, y in line.points]
+    ys += [end for line in series for interval in line.intervals or () for end in interval]
+    return scale * min(ys), scale * max(ys)
 
-    def x_at(x: float) -> float:
-        return 14 + (x - low) / (high - low) * (width - 28)
 
-    bottom = height - BOTTOM
-    parts = [_opening(width, height, title)]
-    for x in ticks(low, high):
-        kind = "axis-line" if x == 0 else "grid"
-        parts.append(f'<line class="{kind}" x1="{x_at(x):.1f}" x2="{x_at(x):.1f}" y1="{top}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x_at(x):.1f}" y="{bottom + 18}" text-anchor="middle">{x:g}</text>')
-    parts.append(
-        f'<text class="axis" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>'
+def _draw_line(drawing: Drawing, line: Series, scale: float) -> None:
+    xs, ys = [x for x, _ in line.points], [scale * y for _, y in line.points]
+    marker = MARKERS[line.style % len(MARKERS)]
+    # so that a line of many points has the marker that the legend shows, but not on each
+    every = -(-len(xs) // _MOST_POINTS)
+    drawing.axes.plot(
+        xs,
+        ys,
+        color=color(line.style),
+        marker=marker,
+        markersize=5,
+        markevery=((len(xs) - 1) % every, every),
+        linewidth=1.8,
     )
-    points = []
-    for i, row in enumerate(rows):
-        y = top + row_height * i + 28
-        parts.append(f'<text class="row" x="14" y="{y - 12}">{escape(row.name)}</text>')
-        if row.bound is not None:
-            x = x_at(row.bound)
-            parts.append(f'<line class="bound" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 9}" y2="{y + 9}"/>')
-        for name, value, least, most, style in row.values:
-            colour = f"s{style % STYLES}"
-            if most > least:
-                parts.append(
-                    f'<line class="{colour} span" x1="{x_at(least):.1f}" x2="{x_at(most):.1f}" y1="{y}" y2="{y}"/>'
-                )
-            parts.append(_marker(style, x_at(value), y, colour))
-            said = f"{row.name}, {name}: {value:.3g}" if name else f"{row.name}: {value:.3g}"
-            if most > least:
-                said += f" (95 % interval {least:.3g} to {most:.3g})"
-            points.append(_point(x_at(value), y, said, width))
-    names = {style: name for row in rows for name, _, _, _, style in row.values if name}
-    legend = _legend([Series(name, [], style) for style, name in sorted(names.items())]) if names else ""
-    return "".join([*parts, *points, "</svg>"]) + legend
+    if line.intervals is not None:
+        lows, highs = zip(*line.intervals, strict=True)
+        drawing.axes.vlines(
+            xs, [scale * y for y in lows], [scale * y for y in highs], color=color(line.style), alpha=0.6
+        )
 
 
-def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str, width: int = WIDTH) -> str:
-    """Shares that add up to at most 1, as one bar per row; a name has the same color in every row."""
-    if not rows:
-        return '<p class="empty">nothing to plot yet</p>'
-    names = list(dict.fromkeys(name for _, shares in rows for name, _ in shares))
-    row_height = 44
-    height = row_height * len(rows) + 8
-    parts, points = [_opening(width, height, title)], []
-    for i, (row, shares) in enumerate(rows):
-        y, x = row_height * i + 22, 2.0
-        parts.append(f'<text class="row" x="2" y="{y - 6}">{escape(row)}</text>')
-        parts.append(f'<rect class="track" x="2" y="{y}" width="{width - 4}" height="16"/>')
-        for name, share in shares:
-            wide = share * (width - 4)
-            colour = f"f{names.index(name) % 10}"
-            parts.append(f'<rect class="{colour}" x="{x:.1f}" y="{y}" width="{max(wide, 0):.1f}" height="16"/>')
-            points.append(_point(x + wide / 2, y + 8, f"{row}, {name}: {100 * share:.1f} %", width, 8))
-            x += wide
-    items = [f'<span><i class="f{i % 10}"></i>{escape(name)}</span>' for i, name in enumerate(names)]
-    return "".join([*parts, *points, "</svg>"]) + f'<p class="legend">{"".join(items)}</p>'
-
-
-def _share(low: float, high: float, log: bool) -> Callable[[float], float]:
-    """The relative position of a value between low and high."""
-    scale: Callable[[float], float] = math.log if log else float
-    return lambda value: (scale(value) - scale(low)) / (scale(high) - scale(low))
-
-
-def _opening(width: int, height: int, title: str) -> str:
-    # role group, because role img would hide the points from screen readers
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}" '
-        'xmlns="http://www.w3.org/2000/svg">'
-    )
-
-
-def _draw(line: Series, at: Place) -> list[str]:
-    placed = [at(x, y) for x, y in line.points]
-    colour = f"s{line.style % STYLES}"
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-    parts = [f'<polyline class="{colour}{" dashed" if line.dashed else ""}" points="{path}"/>']
-    for i, ((x, _), (px, py)) in enumerate(zip(line.points, placed, strict=True)):
-        if line.intervals is not None:
-            low, high = line.intervals[i]
-            (_, top), (_, bottom) = at(x, high), at(x, low)
-            parts.append(
-                f'<line class="{colour} whisker" x1="{px:.1f}" x2="{px:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
-            )
-        if not line.dashed and len(placed) <= _MOST_POINTS:
-            parts.append(_marker(line.style, px, py, colour))
-    return parts
-
-
-def _line_points(line: Series, at: Place, width: int) -> list[str]:
-    """The interactive marks of a line: all points of a short line, some of a long one, always including the last."""
+def _say_line(drawing: Drawing, line: Series, scale: float, unit: str) -> None:
+    """The interactive marks: all points of a short line, some of a long one, always including the last."""
     every = -(-len(line.points) // _MOST_POINTS)
-    parts = []
     for i, (x, y) in enumerate(line.points):
         if (len(line.points) - 1 - i) % every:
             continue
-        said = f"{line.name}: {y:.3g} at {x:g}"
+        said = f"{line.name}: {number(scale * y, line.digits)}{unit} at {number(x, line.digits)}"
         if line.intervals is not None:
-            low, high = line.intervals[i]
-            said += f" ({line.interval} {low:.3g} to {high:.3g})"
-        px, py = at(x, y)
-        parts.append(_point(px, py, said, width))
-    return parts
+            low, high = (number(scale * end, line.digits) for end in line.intervals[i])
+            said += f" (95 % interval {low} to {high})"
+        drawing.say(x, scale * y, said + (f", {line.note}" if line.note else ""))
 
 
-def _point(x: float, y: float, said: str, width: int, radius: float = 9) -> str:
-    """An invisible mark that shows a text on hover and focus."""
-    text = escape(said)
-    # at 12 px a character is about 6.2 px wide; the box stays inside the chart
-    wide = min(len(said) * 6.2 + 12, width - 4.0)
-    left = min(max(x - wide / 2, 2), width - 2 - wide)
-    top = y + 12 if y < 40 else y - 34
-    return (
-        f'<g class="point" tabindex="0" role="img" aria-label="{text}">'
-        f'<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="transparent"/>'
-        f'<g class="tip" display="none"><rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="22" rx="4"/>'
-        f'<text x="{left + wide / 2:.1f}" y="{top + 15:.1f}" text-anchor="middle" textLength="{wide - 12:.1f}" '
-        f'lengthAdjust="spacingAndGlyphs">{text}</text></g></g>'
-    )
+def number(value: float, digits: int = 4) -> str:
+    """Digits of a value without exponent where it is large; -0 is 0.
 
-
-def _marker(style: int, x: float, y: float, colour: str) -> str:
-    shape = style % STYLES
-    if shape == 1:
-        return f'<rect class="{colour} dot" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
-    if shape in (2, 3, 4):
-        corners = {
-            2: [(0, -5), (-5, 4), (5, 4)],
-            3: [(0, -6), (6, 0), (0, 6), (-6, 0)],
-            4: [(0, 5), (-5, -4), (5, -4)],
-        }[shape]
-        path = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
-        return f'<polygon class="{colour} dot" points="{path}"/>'
-    hole = ' fill-opacity="0" stroke-width="2"' if shape == 5 else ""
-    return f'<circle class="{colour} dot{" ring" if hole else ""}" cx="{x:.1f}" cy="{y:.1f}" r="4"{hole}/>'
-
-
-def _legend(series: Sequence[Series]) -> str:
-    items = []
-    for line in series:
-        dashes = " dashed" if line.dashed else ""
-        marker = "" if line.dashed else _marker(line.style, 14, 6, f"s{line.style % STYLES}")
-        items.append(
-            f'<span><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">'
-            f'<polyline class="s{line.style % STYLES}{dashes}" points="0,6 28,6"/>{marker}</svg> '
-            f"{escape(line.name)}</span>"
-        )
-    return f'<p class="legend">{"".join(items)}</p>'
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within [low, high], about `about` of them.
-
-    >>> ticks(0.0, 1.0)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> [number(v) for v in (-0.0, 12.3456, 123456.0, 3.74)]
+    ['0', '12.35', '123456', '3.74']
     """
-    raw = (high - low) / about
-    magnitude = 10 ** math.floor(math.log10(raw))
-    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value + 0.0:.{digits}g}"
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within [low, high], or a few percent beyond; powers alone where that is many.
+def interval_chart(rows: Sequence[Row], *, title: str, x_label: str, limits: tuple[float, float] | None = None) -> str:
+    """Values with intervals on one axis, one row each, with a line at 0; `limits` of x follow from them by default."""
+    if not rows:
+        return NOTHING
+    if not matplotlib_is_installed():
+        return NOT_INSTALLED
+    names = {style: name for row in rows for name, _, _, _, style in row.values if name}
+    drawing = Drawing(title, [(name, style) for style, name in names.items()], _AROUND + _ROW_HEIGHT * len(rows))
+    axes = drawing.axes
+    drawing.rows([row.name for row in rows])
+    axes.set_xlabel(x_label)
+    axes.axvline(0.0, color=SOFT, linewidth=1)
+    for i, row in enumerate(rows):
+        for bound in row.bounds:
+            axes.plot([bound] * 2, [i + 0.45, i + 0.98], color=TEXT, linestyle=":", linewidth=2)
+        for _, value, low, high, style in row.values:
+            axes.plot([low, high], [i + 0.72] * 2, color=color(style), linewidth=3, alpha=0.55, solid_capstyle="butt")
+            axes.plot([value], [i + 0.72], color=color(style), marker=MARKERS[style % len(MARKERS)], markersize=7)
+    if limits is not None:
+        axes.set_xlim(*limits)
+    for i, row in enumerate(rows):
+        for name, value, low, high, _ in row.values:
+            said = f"{row.name}, {name}: {value + 0.0:.3g}" if name else f"{row.name}: {value + 0.0:.3g}"
+            interval = f" (95 % interval {low + 0.0:.3g} to {high + 0.0:.3g})" if high > low else ""
+            drawing.say(value, i + 0.72, said + interval)
+    return drawing.svg()
 
-    >>> log_ticks(0.9, 11.0)
-    [1.0, 2.0, 5.0, 10.0]
-    """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    fine = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    found = [value for value in fine if low * 0.96 <= value <= high * 1.04]
-    return found if len(found) <= 8 else [value for value in found if math.log10(value) % 1 == 0]
+
+def share_chart(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str) -> str:
+    """Shares that add up to at most 1, as one bar per row; a name has the same color in every row."""
+    if not rows:
+        return NOTHING
+    if not matplotlib_is_installed():
+        return NOT_INSTALLED
+    names = list(dict.fromkeys(name for _, shares in rows for name, _ in shares))
+    legend = [(name, i) for i, name in enumerate(names)]
+    drawing = Drawing(title, legend, _AROUND + _BAR_HEIGHT * len(rows), bars=True)
+    axes = drawing.axes
+    drawing.rows([name for name, _ in rows])
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of samples, %")
+    for i, (row, shares) in enumerate(rows):
+        axes.barh(i + 0.7, 100, height=0.38, color=CARD, edgecolor=LINE, linewidth=1)
+        start = 0.0
+        for name, value in shares:
+            axes.barh(i + 0.7, 100 * value, left=start, height=0.38, color=color(names.index(name)), linewidth=0)
+            drawing.say(start + 50 * value, i + 0.7, f"{row}, {name}: {number(100 * value)} %", 8)
+            start += 100 * value
+    return drawing.svg()

@@ -66,10 +66,14 @@ def collect_batch(
         samples = _generate(engine, own, settings, seed, number * settings.prompts + positions)
         sampled = clock.seconds()
         verdicts = grade(own, samples.tokens, tokenizer=tokenizer, finished=samples.finished)
-        rewards, in_loss = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
+        reported = settings.verifier.report(verdicts, seed, number * settings.prompts + positions)
+        rewards, in_loss = counted_rewards(reward(own, samples, reported), samples, settings.truncated)
+        true_rewards = rewards
+        if reported is not verdicts:
+            true_rewards, _ = counted_rewards(reward(own, samples, verdicts), samples, settings.truncated)
         seconds["grade"] += clock.seconds() - sampled
         seconds["sample"] += sampled - started
-        facts.append(Facts.gather(samples, verdicts, rewards, settings.samples))
+        facts.append(Facts.gather(samples, verdicts, rewards, true_rewards, settings.samples))
         source.observe(drawn, facts[-1].reward.reshape(len(drawn), -1).astype(np.float32))
         numbers = positions + len(problems) * settings.prompts
         own_groups.append(Groups.of(samples, torch.from_numpy(rewards), numbers, in_loss))

@@ -98,7 +98,7 @@ def reinforce(
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}
     progress |= {"seconds": 0.0, "draws": 0, "curriculum": {}, "watch": {}, "finished": False}
-    optimizer, saved = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder)
+    optimizer, saved = Optimizer(model, settings.optim), checkpoint.find_checkpoint(folder, settings.keep)
     if saved:
         progress |= checkpoint.restore(saved, model, optimizer)
         if progress["finished"]:
@@ -131,6 +131,8 @@ def reinforce(
         progress["curriculum"] = source.state()
         progress["finished"] = settings.share_done(progress) >= 1.0
         line = _line(progress, batch, history, seconds, trained)
+        if settings.verifier.errs:
+            line["true_reward"] = float(batch.facts.true_reward.mean())
         warnings = watch.look(line)
         progress["watch"] = watch.state()
         log.write("rl", **line, **({"warnings": warnings} if warnings else {}))

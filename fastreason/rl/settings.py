@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+from ..grading.erring_verifier import VerifierErrors
 from ..grading.rewards import REWARDS, reward_names
 from ..kernels.policy_loss import Kind
 from ..model.precision import Precision
@@ -84,6 +85,8 @@ class PolicySettings:
     "module:function"."""
     outcome_weight: float | None = None
     """Weight of the answer in reward blended; default 0.2."""
+    verifier: VerifierErrors = field(default_factory=VerifierErrors)
+    """Errors of the verifier that pays the reward; by default none. Metrics show the true verdicts beside it."""
     truncated: Truncated = "zero"
     """What a sample that reaches its length limit earns: at most 0 ("zero"), nothing because it is left out of the loss
     ("mask"), or its reward unchanged ("keep")."""
@@ -162,6 +165,8 @@ class PolicySettings:
             )  # fmt: skip
         if self.outcome_weight is not None and self.reward != "blended":
             raise ValueError(f"rl: outcome_weight has no effect with reward {self.reward!r}, only with 'blended'")
+        if self.verifier.every > 1 and self.reward == "outcome":
+            raise ValueError("rl: verifier.every has no effect with reward 'outcome', which checks no steps")
 
     def _check_effect(self) -> None:
         """Settings without effect are errors."""

@@ -25,12 +25,14 @@ class Facts:
 
     Args:
         reward: of the sample; the mean of its token rewards, 0 if it is not in the loss.
-        answer_correct, verified, sound, finished: 0 or 1.
+        true_reward: the same by a verifier without errors.
+        answer_correct, verified, sound, finished: 0 or 1, by the true verdicts.
         length: in tokens.
         zero_advantage: 1 where all rewards of its group are equal.
     """
 
     reward: np.ndarray
+    true_reward: np.ndarray
     answer_correct: np.ndarray
     verified: np.ndarray
     sound: np.ndarray
@@ -39,12 +41,20 @@ class Facts:
     zero_advantage: np.ndarray
 
     @classmethod
-    def gather(cls, samples: RolloutOutput, verdicts: Verdicts, rewards: np.ndarray, group_size: int) -> Facts:
+    def gather(
+        cls,
+        samples: RolloutOutput,
+        verdicts: Verdicts,
+        rewards: np.ndarray,
+        true_rewards: np.ndarray,
+        group_size: int,
+    ) -> Facts:
         """Combines the facts of this rank's samples with those of the other ranks."""
         by_group = torch.from_numpy(rewards).reshape(len(rewards) // group_size, -1)
         table = np.stack(
             [
                 sample_rewards(rewards),
+                sample_rewards(true_rewards),
                 verdicts.answer_correct,
                 verdicts.verified,
                 verdicts.sound,

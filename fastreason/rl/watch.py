@@ -41,6 +41,9 @@ RULES: Mapping[str, Rule] = {
         lambda first, last, limit: first < 0.75 * limit and last >= 0.9 * limit,
         "samples reach max_new_tokens",
     ),
+    "true reward": Rule(
+        "true_reward", lambda first, last, limit: last < first - 0.1, "a verifier without errors would pay less"
+    ),
     "length": Rule("mean_length", lambda first, last, limit: last < 0.5 * first, "samples stop early"),
 }
 

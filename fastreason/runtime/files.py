@@ -46,6 +46,31 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     flush(path.parent)
 
 
+def check_writable(name: str, path: Path) -> None:
+    """Finds before the work, not after it, that a file cannot be written; creates its folder.
+
+    Raises:
+        ValueError: it is a folder, or its folder cannot be made or written to; the message begins with `name`.
+    """
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file, got the folder {path}")
+    check_folder(name, path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"{name} {path} cannot be written: permission denied")
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Creates a folder; a ValueError that begins with `name` if it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{name}: {folder} is a file, not a folder") from None
+    except OSError as error:
+        raise ValueError(f"{name}: {folder} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{name}: {folder} cannot be written to: permission denied")
+
+
 @functools.cache
 def _machine() -> str:
     """Identifies the machine or container that process ids refer to."""

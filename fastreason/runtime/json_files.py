@@ -29,15 +29,31 @@ def shown(value: Any) -> str:
     return _shortener.repr(value)
 
 
+def check_regular(path: Path) -> None:
+    """Raises a ValueError that names the path unless it is a regular file or a symlink to one."""
+    try:
+        if path.is_file():
+            return
+        wrong = "is not a regular file" if path.exists() else "does not exist"
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        wrong = f"cannot be read: {error.strerror}"
+    raise ValueError(f"{shown_path(path)} {wrong}")
+
+
+def shown_path(path: Path) -> str:
+    """A path for an error message, without the middle of a name that no file can have."""
+    text = str(path)
+    return text if len(text) <= 600 else f"{text[:300]}...{text[-100:]}"
+
+
 def read_regular(path: Path, max_mb: float) -> bytes:
     """The bytes of a file.
 
     Raises:
         ValueError: it is missing, not a regular file, larger than max_mb, or not permitted to be read.
     """
+    check_regular(path)
     try:
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist" if not path.exists() else f"{path} is not a regular file")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > max_mb * 1e6:
                 raise ValueError(f"{path} has more than {max_mb:g} MB")

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_FURTHER = ("safetensors", "pydantic", "tyro", "tomli-w", "jinja2", "tqdm", "transformers", "tokenizers", "pyarrow")
+_FURTHER = ("safetensors", "pydantic", "tomli-w", "jinja2", "tqdm", "transformers", "tokenizers", "pyarrow")
 
 
 def describe_machine() -> dict[str, Any]:

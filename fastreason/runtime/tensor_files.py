@@ -8,11 +8,12 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .json_files import check_regular
+
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, memory-mapped; a ValueError names the file if it is missing or damaged."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist" if not path.exists() else f"{path} is not a regular file")
+    check_regular(path)
     try:
         return load_file(path)
     except Exception as error:  # SafetensorError, OSError, and torch's errors about dtypes and shapes

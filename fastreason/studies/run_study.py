@@ -38,10 +38,12 @@ from ..runtime.folder_lock import Lock, held
 from ..runtime.json_files import to_json
 from ..runtime.progress import tell
 from ..runtime.stop_request import Interrupted, StopRequest, Terminated
+from ..training.checkpoint import settle_checkpoint
 from .preflight import preflight
-from .results import collect, graph_parts, scores_by_stage
+from .results import collect
 from .resume import check_study
 from .study import Study
+from .study_scores import graph_parts, scores_by_stage
 from .work_units import (
     Run,
     Unit,
@@ -117,6 +119,7 @@ def run_study(
                         stack.enter_context(held(folder / ".lock", f"run: {folder}", stop.request))
                     prepare(folder, study, resume or shard is not None, place)
                     _forget_cut(units, place)
+                    _check_models(units, place)
             if jobs > 1:
                 _start_workers(folder, place, jobs, shard, stop)
             else:
@@ -195,6 +198,17 @@ def _forget_cut(units: Sequence[Unit], stages: Path) -> None:
         except ValueError as error:
             print(f"run: {error}; this stage is redone from its checkpoint", file=sys.stderr)
             (stages / unit.key / "done.json").unlink(missing_ok=True)
+
+
+def _check_models(units: Sequence[Unit], stages: Path) -> None:
+    """Compares the files of finished stages, which nothing else here would read again, with their SHA-256."""
+    for unit in units:
+        if unit.kind == "evaluate" or not _finished(unit, stages):
+            continue
+        try:
+            settle_checkpoint(stages / unit.key / "checkpoint")
+        except ValueError as error:
+            raise ValueError(f"{error}; remove {stages / unit.key / 'done.json'} too") from None
 
 
 def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
@@ -401,7 +415,7 @@ def format_results(results: Mapping[str, Any]) -> str:
         if claim["effect"] is not None:
             low, high = claim["interval"]
             effect = f"{100 * claim['effect']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points"
-        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}")
+        lines.append(f"{claim['verdict']:28} {effect:34} {claim['text']}, k = {claim['k']}")
     return "\n".join(lines) or "no claims"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..evaluation.seen_unseen import SeenGraphs
 from ..rl.settings import PolicySettings
-from ..runtime.files import write_whole
+from ..runtime.files import read_whole, write_whole
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
 from ..training.supervised_settings import SupervisedSettings
@@ -61,6 +61,28 @@ def seen_by(stages: Sequence[tuple[str, SeenGraphs | None]]) -> dict[str, SeenGr
         for kind, found in kinds.items()
         if None not in found
     }
+
+
+def graphs_of_checkpoint(checkpoint: Path) -> dict[str, SeenGraphs]:
+    """What the model of a run's checkpoint has seen, from the files that its stages left beside it; {} of any other.
+
+    Args:
+        checkpoint: RUN/checkpoints/STAGE or RUN/stages/UNIT/checkpoint.
+    """
+    folder: Path | None = checkpoint.resolve().parent
+    found: list[tuple[str, SeenGraphs | None]] = []
+    while folder is not None:
+        facts, graphs = folder / "unit.json", folder / "graphs.npz"
+        if not (facts.is_file() and graphs.is_file()):
+            return {}
+        unit = read_whole(facts)
+        if unit.get("folder") is not None:  # what a model of elsewhere has seen is not known
+            return {}
+        kind = "rl" if "prompts" in unit["settings"] and "reward" in unit["settings"] else "supervised"
+        with np.load(graphs) as kept:
+            found.append((kind, SeenGraphs(kept["graphs"], str(kept["bound"]))))
+        folder = folder.parent / unit["before"] if unit["before"] is not None else None
+    return seen_by(found)
 
 
 def _save(path: Path, seen: SeenGraphs) -> None:

@@ -83,8 +83,10 @@ class Claim:
     `against_stage`."""
     metric: Literal["verified", "answer", "sound", "gap", "process_accuracy"] = "verified"
     """The score. gap: answer minus verified, the share of right answers with a wrong step."""
-    k: int = 1
-    """k of pass@k; not used by process_accuracy."""
+    k: int | list[int] = 1
+    """k of pass@k, or several, each with a verdict; not used by process_accuracy. Default: the study's k."""
+    graphs: Literal["all", "unseen"] = "all"
+    """unseen: only problems whose graph no training stage of the variants compared has shown, with the same seed."""
     stage: Literal["pretrain", "midtrain", "rl"] | None = None
     """The stage after which the variant is scored; default: its last."""
     against_stage: Literal["pretrain", "midtrain", "rl"] | None = None
@@ -93,17 +95,32 @@ class Claim:
     """The claim holds if the whole 95 % interval of the difference is at or above this, and fails if all is below."""
     at_most: float | None = None
     """The claim holds if the whole interval is at or below this, and fails if all is above."""
+    within: float | None = None
+    """The claim holds if the whole interval is between minus this and this, and fails if all is on one side of it."""
 
     def __post_init__(self) -> None:
-        check_ranges(f"claims: {self.name}", self, {"k": COUNT, "at_least": Range(), "at_most": Range()})
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError(f"claims: {self.name} must have exactly one of at_least and at_most")
+        limits = {"at_least": Range(-1, 1), "at_most": Range(-1, 1), "within": Range(0, 1, open_low=True)}
+        check_ranges(f"claims: {self.name}", self, {"k": COUNT, **limits})
+        if not self.ks or len(set(self.ks)) < len(self.ks):
+            raise ValueError(f"claims: {self.name}: k must be distinct numbers, at least one, got {self.k}")
+        if sum(bound is not None for bound in (self.at_least, self.at_most, self.within)) != 1:
+            raise ValueError(f"claims: {self.name} must have exactly one of at_least, at_most and within")
         if not self.against and self.against_stage is None:
             raise ValueError(f"claims: {self.name} must have against or against_stage")
 
     @property
     def others(self) -> list[str]:
         return self.against or [self.variant]
+
+    @property
+    def ks(self) -> list[int]:
+        return [self.k] if isinstance(self.k, int) else self.k
+
+    @property
+    def rule(self) -> tuple[str, float]:
+        """at least, at most or within, and the bound."""
+        bounds = {"at least": self.at_least, "at most": self.at_most, "within": self.within}
+        return next((rule, bound) for rule, bound in bounds.items() if bound is not None)
 
 
 @dataclass(frozen=True)
@@ -158,9 +175,9 @@ class Study:
             recipe = self.variants[name]
             if stage is not None and stage not in recipe.stages:
                 raise ValueError(f"claims: {claim.name}: variant {name} has no stage {stage!r}")
-            if not 1 <= claim.k <= recipe.evaluate.samples:
+            if max(claim.ks) > recipe.evaluate.samples:
                 raise ValueError(
-                    f"claims: {claim.name}: k must be in 1 .. samples = {recipe.evaluate.samples}, got {claim.k}"
+                    f"claims: {claim.name}: k must be in 1 .. samples = {recipe.evaluate.samples}, got {max(claim.ks)}"
                 )
             evaluated = set(Mixture.from_dict(recipe.evaluate.mixture).ops)
             if missing := sorted({op for part in self.ranges[claim.range] for op in part.op} - evaluated):

@@ -2,6 +2,7 @@
 
     STAGES/pretrain-1f0c2d3e4a5b/   unit.json, metrics.jsonl, checkpoint/, graphs.npz, done.json, owner-0001/
     STAGES/evaluate-77ab01c9d2ee/   unit.json, samples/ if they are kept, done.json, owner-0001/
+                                    (samples in unfinished/ until the evaluation is done, if they are not kept)
 
 The hash covers the settings, the seed, the model, the vocabulary, the first problems that the stage draws, the
 preceding unit, and the code. So variants, and studies with a common folder, share identical units and nothing else. The
@@ -11,6 +12,7 @@ frequency of checkpoints and the number of threads are not included.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -193,12 +195,25 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     model.to(distributed.chosen_device(unit.device))
     started = time.perf_counter()
     if isinstance(unit.settings, EvaluateSettings):
-        files = folder / "samples" if unit.settings.files else None
+        kept = unit.settings.files
+        samples = folder / ("samples" if kept else "unfinished")
         name = f"eval {unit.before.kind}" if unit.before is not None else "eval"
         seen = _seen(unit, stages)
         scores = evaluate(
-            model, unit.tokenizer, unit.settings, seed=unit.seed, name=name, stop=stop, out=files, seen=seen
+            model,
+            unit.tokenizer,
+            unit.settings,
+            seed=unit.seed,
+            name=name,
+            stop=stop,
+            out=samples,
+            parquet=kept,
+            seen=seen,
         )
+        if not kept:
+            with distributed.together():
+                if distributed.is_main():
+                    shutil.rmtree(samples)
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
     else:
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.run)) as log:

@@ -6,6 +6,7 @@ byte-level BPE tokenizers can be read too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 from .. import _core
 from ..runtime.arguments import integer, integers, listed
 from ..runtime.json_files import check_fields, read_json, shown
+from ..runtime.model_names import model_folder
 from .theme import load_theme
 from .tokenizer_json import (
     _SPLIT,
@@ -97,11 +99,13 @@ class Tokenizer:
         """Loads a tokenizer written by `save_pretrained`, or any byte-level BPE tokenizer.
 
         Args:
-            folder: a folder with a tokenizer.json, or that file.
+            folder: a folder with a tokenizer.json, or that file; or the name of a model, as for
+                `Decoder.from_pretrained`.
         Raises:
             ValueError: the file does not exist or uses an unsupported feature.
         """
-        path = Path(folder) if Path(folder).is_file() else Path(folder) / "tokenizer.json"
+        found = model_folder(folder)
+        path = found if os.path.isfile(found) else found / "tokenizer.json"
         beside = path.with_name("tokenizer_config.json")
         content = read_json(path, MAX_FILE_MB)
         config = read_json(beside) if beside.exists() else None

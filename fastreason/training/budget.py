@@ -127,7 +127,8 @@ def split(budget: Budget, beta: float) -> tuple[Budget | None, Budget | None]:
 
 
 def matmul_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of the fastest square matrix product measured in a third of a second, once per process and setting.
+    """FLOP/s of the fastest of at least ten square matrix products, measured in a third of a second or more, once per
+    process and setting.
 
     On CPU this uses the faster of the libraries that `kernels.linear` chooses from, with torch's current number of
     threads. A busy machine gives a lower peak, and so a higher share of it.
@@ -142,7 +143,7 @@ def _measured_peak(device: str, dtype: torch.dtype, num_threads: int, time_s: fl
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     weight = b.clone().requires_grad_()
     runs, best_s, end = 0, math.inf, time.perf_counter() + time_s
-    while time.perf_counter() < end or best_s == math.inf:
+    while time.perf_counter() < end or runs < 10:  # on a busy machine the first is of no use
         started = time.perf_counter()
         kernels.linear(a, weight) if on_gpu or runs % 2 else torch.mm(a, b)
         runs += 1

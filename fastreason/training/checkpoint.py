@@ -149,23 +149,32 @@ def best_checkpoint(folder: str | Path) -> Path:
     return Path(folder).with_name(Path(folder).name + "-best")
 
 
-def find_checkpoint(folder: str | Path) -> Path | None:
+def find_checkpoint(folder: str | Path, keep: int | None = None) -> Path | None:
     """The complete checkpoint of this name, if there is one; first restores one that a crash left under another name.
 
     Rank 0 checks; all ranks must call this, and see the same files.
 
+    Args:
+        keep: number of checkpoints to keep, as in `save_checkpoint`; a crash in the last save may have left more, or
+            the one that it replaced under neither name. Default: older ones stay as they are.
     Raises:
         ValueError: a file is missing, damaged or changed; nothing is deleted.
         OtherRankFailed: the same, on the other ranks.
     """
     with distributed.together():
         if distributed.is_main():
-            _find_checkpoint(Path(folder))
+            settle_checkpoint(Path(folder))
+            if keep is not None and Path(folder).exists():
+                _retire(Path(folder).with_name(Path(folder).name + ".old"), Path(folder), keep)
     return Path(folder) if Path(folder).exists() else None
 
 
-def _find_checkpoint(folder: Path) -> None:
-    """Restores a checkpoint that a crash left under another name, and checks its files."""
+def settle_checkpoint(folder: Path) -> None:
+    """Restores a checkpoint that a crash left under another name, and checks its files, if there is one.
+
+    Raises:
+        ValueError: a file is missing, damaged or changed; nothing is deleted.
+    """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         old.rename(folder)

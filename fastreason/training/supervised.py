@@ -84,7 +84,7 @@ def train(
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
     progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
     progress |= {"best_loss": None, "finished": False}
-    if saved := checkpoint.find_checkpoint(folder):
+    if saved := checkpoint.find_checkpoint(folder, settings.keep):
         progress |= checkpoint.restore(saved, model)
         if progress["finished"]:
             return progress

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -10,7 +11,7 @@ from fastreason.reports.study_page import write_report
 from fastreason.studies.run_study import conclude, prepare
 from fastreason.studies.study import load_study
 from fastreason.studies.work_units import study_runs
-from tests.studies.synthetic import write_outcomes
+from tests.studies.synthetic import EDGE_STUDY, write_outcomes
 
 GAIN = {"mixed": {6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
 
@@ -18,7 +19,7 @@ GAIN = {"mixed": {6: 1.0}, "edge": {6: 2.5, 7: 2.0}}
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
-    study = load_study("finding-1-edge", size="laptop")
+    study = load_study(EDGE_STUDY, size="laptop")
     run = folder / "run"
     prepare(run, study, False)
     runs = write_outcomes(study, run / "stages", GAIN)
@@ -27,16 +28,15 @@ def written(tmp_path_factory):
     docs.write_text("<!-- findings -->\n<!-- /findings -->\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_pages.shutil, "which", lambda name: None)
-        patch.setattr(
-            sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), "--note", "A note."]
-        )
+        more = ["--note", "A note.", "--picture", "edge:none=no RL,edge"]
+        patch.setattr(sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), *more])
         study_pages.main()
     return folder, results
 
 
 def test_verdicts_and_effects_are_those_of_the_results(written):
     folder, results = written
-    page = (folder / "out" / "finding-1-edge.md").read_text()
+    page = (folder / "out" / "edge-study.md").read_text()
     assert "A note." in page
     for text in (page, (folder / "page.md").read_text()):
         rows = {row.split("|")[1 if text is page else 2].strip(): row for row in text.splitlines() if "**" in row}
@@ -47,8 +47,22 @@ def test_verdicts_and_effects_are_those_of_the_results(written):
             assert f"{100 * claim['effect']:+.1f} [" in row
 
 
+def test_the_picture_says_each_variant_at_each_k(written):
+    """A file of its own, with colors for light and dark pages; the base of a paired difference has no interval."""
+    drawn = (written[0] / "out" / "edge-study.svg").read_text()
+    assert "![verified pass@k over k](edge-study.svg)" in (written[0] / "out" / "edge-study.md").read_text()
+    ElementTree.fromstring(drawn)
+    assert "prefers-color-scheme: dark" in drawn
+    ks = load_study(EDGE_STUDY, size="laptop").variants["none"].evaluate.k
+    said = re.findall(r'aria-label="([^"]*)"', drawn)
+    for name, interval in (("no RL", False), ("edge", True)):
+        points = [text for text in said if text.startswith(name)]
+        assert len(points) == len(ks)
+        assert all(("interval" in text) == interval for text in points), points
+
+
 def test_every_variant_is_scored_once(written):
-    page = (written[0] / "out" / "finding-1-edge.md").read_text()
+    page = (written[0] / "out" / "edge-study.md").read_text()
     rows = re.findall(
         r"^\| (none|in-distribution|mixed|edge|hard) +\| +(pre-training|reinforcement learning) ", page, re.M
     )
@@ -56,14 +70,14 @@ def test_every_variant_is_scored_once(written):
 
 
 def test_the_report_is_made_again_from_what_is_kept(written):
-    place = written[0] / "out" / "finding-1-edge"
+    place = written[0] / "out" / "edge-study"
     report = write_report(place).read_text()
     assert "does not hold" in report or "holds" in report
     assert sorted(file.name for file in place.iterdir()) == ["report.html", "results.json", "study.toml"]
 
 
 def test_an_unfinished_study_is_refused(tmp_path, monkeypatch, capsys):
-    study = load_study("finding-1-edge", size="laptop")
+    study = load_study(EDGE_STUDY, size="laptop")
     prepare(tmp_path / "run", study, False)
     conclude(study, study_runs(study), tmp_path / "run", tmp_path / "stages")
     monkeypatch.setattr(sys, "argv", ["studies", str(tmp_path / "run"), "--out", str(tmp_path / "out")])

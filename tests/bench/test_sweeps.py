@@ -9,10 +9,10 @@ import torch
 
 from bench.harness.charts import Axis, chart
 from bench.harness.records import OURS, read_run
+from bench.harness.svg_lines import Series
 from bench.sweeps import points, sweeps
 from bench.sweeps.charts import TITLES, pictures
 from bench.sweeps.points import SWEEPS, Point
-from fastreason.reports.charts import Series
 
 from .runs import record, run
 

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 import types
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
+from fastreason.cli.recipe_flags import parse_recipe_flags
 from fastreason.runtime.stop_request import StopRequest
+from fastreason.studies.seen_graphs import graphs_of_checkpoint
 
 
 def test_help_lists_commands_and_recipes(capsys):
@@ -21,7 +25,47 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "run RECIPE" in out
     assert "report DIR" in out
     assert main(["run", "--help"]) == 0
-    assert "finding-4-process, quickstart, " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "finding-4-process, quickstart, " in out
+    assert len([line for line in out.splitlines() if line.startswith("  --") and "." in line.split()[0]]) >= 15
+    assert "more: fastreason run RECIPE --help" in out
+    assert main(["run", "smoke", "--help"]) == 0
+    assert "[8]" in next(line for line in capsys.readouterr().out.splitlines() if "  --rl.steps " in line)
+
+
+def test_flags_of_a_recipe(capsys):
+    flags = ["--no-rl", "--evaluate.k", "1", "4", "--in-distribution=2,3", "--pretrain.optim.betas", "0.8,0.9"]
+    flags += ["--midtrain.phases", '[{"until": 1.0, "mixture": [{"op": [3], "themes": ["symbolic"]}]}]']
+    assert main(["run", "smoke", "--dry-run", *flags]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    assert "rl" not in values and values["evaluate"]["k"] == [1, 4] and values["in_distribution"] == [2, 3]
+    assert values["pretrain"]["optim"]["betas"] == [0.8, 0.9]
+    assert values["midtrain"]["phases"][0]["mixture"][0]["op"] == [3]
+    assert parse_recipe_flags(["--evaluate.files", "--rl.max-new-tokens", "9"]) == {
+        "evaluate.files": True,
+        "rl.max_new_tokens": "9",
+    }
+    assert parse_recipe_flags(["--evaluate.no-files"]) == {"evaluate.files": False}
+    listed = ["--mid-2.tokens=3000", "--mid-2.loss-on", "all", "--mid-2.mixture", "edge"]
+    assert parse_recipe_flags(listed, ["mid-2"]) == {
+        "mid-2.tokens": "3000",
+        "mid-2.loss_on": "all",
+        "mid-2.mixture": "edge",
+    }
+
+
+def test_completion(capsys):
+    assert main(["completion"]) == 0
+    script = capsys.readouterr().out
+    asked = 'COMP_WORDS=(fastreason {} {}); COMP_CWORD=2; _fastreason; echo "${{COMPREPLY[@]}}"'
+    for command, begun, found in (
+        ("run", "qui", "quickstart"),
+        ("run", "--rl.kl_c", "--rl.kl_coef"),
+        ("eval", "tiny", "tiny-base"),
+        ("grade", "--answer", "--answer-may-end-text"),
+    ):
+        done = subprocess.run(["bash", "-c", script + asked.format(command, begun)], capture_output=True, text=True)
+        assert done.stdout.split() == [found], done.stderr
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
@@ -73,7 +117,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
     [
         (
             ["fly"],
-            "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, themes, bench, info",
+            "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, export, themes, bench",
         ),
         (["run", "nothing"], "finding-4-process, quickstart, "),
         (["report", "/nonexistent"], "study.toml does not exist"),
@@ -90,9 +134,7 @@ def test_bad_input_is_status_2_and_one_line(capsys, arguments, message):
     "flag, value, message", [("stepz", "3", "stepz"), ("steps", "0", "steps must be at least 1, got 0")]
 )
 def test_a_flag_that_does_not_fit_is_refused(capsys, flag, value, message):
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "smoke", f"--rl.{flag}", value])
-    assert stop.value.code == 2
+    assert main(["run", "smoke", f"--rl.{flag}", value]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -208,6 +250,40 @@ def test_eval_takes_the_settings_of_the_run(capsys, checkpoint, tmp_path):
     assert results["engine"] == "RolloutSampler"
     assert results["seconds"] > 0
     assert results["machine"]["cores"]
+
+
+def test_eval_of_a_checkpoint_tells_seen_graphs_from_unseen_ones(capsys, checkpoint, tmp_path):
+    """By what the stages of its run left: pre-training and RL, each with the graphs of half of the problems."""
+    stages = tmp_path / "stages"
+    shutil.copytree(checkpoint, stages / "rl-b" / "checkpoint")
+    stream = fr.TaskStream(fr.Mixture.uniform([5], ["symbolic"], max_value=99), split="test")
+    hashes = stream.graph_hashes(0, 6)
+    for name, before, settings, part in (
+        ("pretrain-a", None, {"tokens": 5}, hashes[:3]),
+        ("rl-b", "pretrain-a", {"prompts": 4, "reward": "strict"}, hashes[3:]),
+    ):
+        (stages / name).mkdir(exist_ok=True)
+        (stages / name / "unit.json").write_text(json.dumps({"before": before, "settings": settings}))
+        np.savez(stages / name / "graphs.npz", graphs=np.unique(part), bound=np.array("exact"))
+    flags = ["--op", "5", *SYMBOLIC, "--problems", "6", "--samples", "1", "--out", str(tmp_path / "e")]
+    assert main(["eval", str(stages / "rl-b" / "checkpoint"), *flags]) == 0
+    graphs = json.loads((tmp_path / "e" / "results.json").read_text())["graphs"]
+    assert graphs["training"]["problems"]["5"] == np.isin(hashes, hashes[:3]).astype(int).tolist()
+    assert graphs["rl"]["problems"]["5"] == np.isin(hashes, hashes[3:]).astype(int).tolist()
+    assert "op 5, unseen in training" in capsys.readouterr().out
+    (stages / "pretrain-a" / "graphs.npz").unlink()  # then it is not known
+    assert graphs_of_checkpoint(stages / "rl-b" / "checkpoint") == {}
+
+
+def test_eval_without_pyarrow_writes_its_results(capsys, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    flags = ["--op", "2", *SYMBOLIC, "--problems", "2", "--samples", "2", "--out", str(tmp_path / "e")]
+    assert main(["eval", str(checkpoint), *flags]) == 0
+    assert "pyarrow is not installed, so --out gets results.json alone" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["results.json"]
+    assert json.loads((tmp_path / "e" / "results.json").read_text())["samples"] == 4
+    assert main(["eval", str(checkpoint), *flags]) == 2
+    assert "holds results.json; choose another" in capsys.readouterr().err
 
 
 def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):

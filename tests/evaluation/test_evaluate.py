@@ -15,7 +15,15 @@ import torch
 
 import fastreason as fr
 from fastreason.cli.main import main
-from fastreason.evaluation.evaluate import PRESETS, EvaluateSettings, evaluate, evaluate_sampler, open_folder, parts_of
+from fastreason.evaluation.evaluate import (
+    PRESETS,
+    EvaluateSettings,
+    _informative,
+    evaluate,
+    evaluate_sampler,
+    open_folder,
+    parts_of,
+)
 from fastreason.evaluation.op_ranges import covered, op_weights, parse_range
 from fastreason.evaluation.pass_at_k import pass_at_ks
 from fastreason.evaluation.pass_table import SCORES, failure_table, shown_ks, summarise, table
@@ -104,11 +112,23 @@ def test_an_evaluation_follows_from_seed_and_model_alone():
     assert a["samples"] == 40
     assert len(a["traces"]) == 4
     for trace in a["traces"]:
-        assert trace.keys() == {"op", "prompt", "completion", "gold", "verified", "answer_correct", "steps"}
+        assert trace.keys() == {"op", "prompt", "completion", "gold", "verified", "answer_correct", "failure", "steps"}
     for entry in a["ops"].values():
         for value in (*entry["verified"].values(), *entry["answer"].values(), entry["process_accuracy"]):
             assert 0.0 <= value <= 1.0
     assert evaluate(model, tokenizer, SETTINGS, seed=2) != a
+
+
+def test_problems_show_samples_of_different_kinds():
+    """Verified, right without its steps, unfinished, failed, as op + problem say; the first where there is none."""
+    kinds = {"failure": [0, FailureKind.WRONG_PARENTS, FailureKind.UNFINISHED, FailureKind.MISSING_STEP, 0]}
+    columns = {name: np.array(values * 5) for name, values in kinds.items()}
+    columns["answer_correct"] = np.array([True, True, False, False, True] * 5)
+    columns["verified"] = np.array([True, False, False, False, True] * 5)
+    columns["op"], columns["problem"] = np.full(25, 4), np.arange(5).repeat(5)
+    assert [_informative(columns, p, 5) - 5 * p for p in range(5)] == [0, 1, 2, 3, 0]
+    columns["verified"][:] = False
+    assert _informative(columns, 0, 5) == 0
 
 
 def test_it_draws_from_the_test_split_only(monkeypatch):

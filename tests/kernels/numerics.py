@@ -49,8 +49,11 @@ def check_errors(run: Run, definition: Run, inputs: Sequence[Tensor], cotangents
             assert relative(mine, exact) <= 2 * relative(other, exact) + 2 * torch.finfo(dtype).eps
 
 
-def check_compiled(run: Callable[..., Any], *inputs: Any) -> None:
-    """One graph, backward included, and the same bits as without compilation."""
+def check_compiled(run: Callable[..., Any], *inputs: Any, exact: bool = True) -> None:
+    """One graph, backward included, and the same bits as without compilation.
+
+    `exact` False: the same to rounding, for what has a kernel on CPU, where compilers see the definition.
+    """
     torch._dynamo.reset()
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     found = []
@@ -61,7 +64,8 @@ def check_compiled(run: Callable[..., Any], *inputs: Any) -> None:
         differentiable = [o for o in out if o.requires_grad]
         wanted = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
         found.append([*out, *torch.autograd.grad([o.sum() for o in differentiable], wanted)])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b) if exact else torch.allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 def check_op(op: Any, *inputs: Any) -> None:

@@ -1,10 +1,12 @@
 """The CPU's own kernels against the float64 definitions, with every instruction set that this processor has."""
 
+import math
+
 import pytest
 import torch
 
 from fastreason import _core
-from fastreason.kernels import Segments, cpu_kernels, cross_entropy
+from fastreason.kernels import Segments, cpu_kernels, cross_entropy, policy_loss
 from fastreason.kernels.attention import attention_ref
 from fastreason.kernels.cross_entropy import cross_entropy_ref
 from fastreason.kernels.rms_norm import rms_norm_ref
@@ -13,6 +15,9 @@ from fastreason.kernels.swiglu import swiglu_ref
 from fastreason.kernels.triton_support import INTERPRETED
 
 from .numerics import check_errors, value_and_gradients
+from .test_policy_loss import batch as policy_batch
+from .test_policy_loss import check as check_policy_loss
+from .test_policy_loss import loss_and_gradient
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"], autouse=True)
@@ -120,6 +125,55 @@ def test_cross_entropy_is_its_definition(V, z_loss):
         [logits],
         [torch.tensor(0.7)],
     )
+
+
+POLICY_SHAPES = [(5, 1), (9, 16), (70, 283), (9, 2200)]
+
+
+@pytest.mark.parametrize("N, V", POLICY_SHAPES)
+@pytest.mark.parametrize("references", ["", "logprobs", "logits"])
+def test_policy_loss_is_its_definition(N, V, references):
+    """Gradient with and without entropy bonus; a masked row; every instruction set."""
+    b = policy_batch(N, V)
+    b.weights[2] = 0.0
+    for entropy_coef in (0.0, 0.05):
+        check_policy_loss(b, references=references, entropy_coef=entropy_coef, clip_dual=1.3)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "gspo", "cispo", "reinforce"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_policy_loss_of_every_kind_and_precision(kind, dtype):
+    b = policy_batch(40, 283, dtype)
+    # bfloat16: sums are those of float32, only the gradient is rounded: by at most half its unit of 2^-7
+    check_policy_loss(b, kind=kind, references="logits", limit=1e-6 if dtype == torch.float32 else 2**-8)
+
+
+def test_policy_loss_does_not_depend_on_threads():
+    b, before, found = policy_batch(500, 283), torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        result, gradient = loss_and_gradient(policy_loss, b, references="logits", entropy_coef=0.1)
+        found.append((result.totals_K, result.logprobs_N, gradient))
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, three) for one, three in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_policy_loss_of_logits_that_are_not_finite_is_seen(value):
+    b = policy_batch(4, 40)
+    b.logits[1, 7] = value
+    result, gradient = loss_and_gradient(policy_loss, b, entropy_coef=0.1)
+    assert result.loss.isnan() and result.ratio_max.isnan()
+    assert gradient[1].isnan().all() and gradient[[0, 2, 3]].isfinite().all()
+
+
+def test_policy_loss_of_a_token_outside_the_vocabulary_is_an_error_where_it_counts():
+    b = policy_batch(4, 40)
+    b.tokens[1] = 40
+    with pytest.raises(IndexError, match=r"policy_loss: tokens must be in 0 \.\. 39 where the weight is not 0"):
+        loss_and_gradient(policy_loss, b)
+    b.weights[1] = 0.0
+    assert not loss_and_gradient(policy_loss, b)[1][1].any()
 
 
 def test_a_loss_of_logits_that_are_not_finite_is_not_a_number():

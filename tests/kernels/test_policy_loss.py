@@ -450,8 +450,6 @@ def test_forbidden_tokens(V, device):
 @pytest.mark.parametrize("V", [257, 8200])
 def test_adding_to_all_logits_of_a_row_changes_nothing(V, device):
     b = batch(N=5, V=V, device=device)
-    if not runs_triton(b.logits):
-        b = b.double()  # the definition divides by the temperature first, which rounds a shift of 4,096 to 2e-4
     # eighths, so that the sums are exact
     b = replace(b, logits=(8 * b.logits).round() / 8, reference_logits=(8 * b.reference_logits).round() / 8)
     shift = torch.tensor([[0.0], [64.0], [-64.0], [512.0], [-4096.0]], device=device)
@@ -462,7 +460,6 @@ def test_adding_to_all_logits_of_a_row_changes_nothing(V, device):
     torch.testing.assert_close(gradient, again, atol=1e-8, rtol=1e-5)
 
 
-@needs_triton
 @pytest.mark.parametrize("V", [257, 8200])
 def test_rows_do_not_mix(V, device):
     """Bitwise; also for a vocabulary that is a part of a wider matrix, and for columns that are not adjacent."""
@@ -530,7 +527,7 @@ def test_torch_compile_takes_it_in_one_graph(kind, V, device):
         result = call(policy_loss, replace(b, logits=logits), kind=kind, references="logits", entropy_coef=0.1)
         return 0.5 * result.loss, result.logprobs_N, result.entropy
 
-    check_compiled(run, b.logits.requires_grad_())
+    check_compiled(run, b.logits.requires_grad_(), exact=runs_triton(b.logits))
 
 
 def test_a_schedule_does_not_make_torch_compile_again(device):

@@ -179,6 +179,23 @@ def test_what_is_no_json_is_named(folder, file, content, message):
         load(folder)
 
 
+@pytest.mark.parametrize("length", [250, 256, 5000])
+def test_a_name_longer_than_any_file_is_reported_short(folder, length):
+    """Of a shard, of a model and of a tokenizer."""
+    index = {"weight_map": {"model.embed_tokens.weight": "x" * length}}
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors\.index\.json: .*(does not exist|File name too long)"
+    ) as error:
+        fr.Decoder.from_pretrained(folder)
+    assert len(str(error.value)) < 1000
+    for load in (fr.Decoder.from_pretrained, fr.Tokenizer.from_pretrained):
+        with pytest.raises(ValueError, match=r"(does not exist|File name too long)$") as error:
+            load(folder / ("x" * length))
+        assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
 def test_what_is_no_file_is_not_opened(folder, file):
     """A pipe would be waited for, a device or a sparse file read until memory ends."""

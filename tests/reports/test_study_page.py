@@ -19,7 +19,7 @@ from fastreason.studies.run_study import conclude, format_results, prepare
 from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import distinct_units
 
-from ..studies.synthetic import write_outcomes
+from ..studies.synthetic import EDGE_STUDY, write_outcomes
 
 PROBE = Path(__file__).with_name("probe.html")
 # RL at the edge helps there and nowhere else: what the paper found
@@ -32,7 +32,7 @@ def finish(study, runs, folder):
     return results
 
 
-def study_of(folder, gain, name="finding-1-edge", **more):
+def study_of(folder, gain, name=EDGE_STUDY, **more):
     study = load_study(name, size="laptop", **more)
     prepare(folder, study, False)
     runs = write_outcomes(study, folder / "stages", gain)
@@ -51,8 +51,8 @@ def test_what_the_paper_found_holds_where_it_is_true(reported):
         "edge-rises": "holds",
         "within-does-not": "holds",
         "edge-beats-within": "holds",
-        "no-gain-within": "holds",
-        "hard-does-not": "holds",
+        "no-gain-within": "at the ceiling",
+        "hard-does-not": "at the floor",
     }
     rises = results["claims"][0]
     assert rises["effect"] == pytest.approx(sum(rises["by_seed"]) / 3)
@@ -79,6 +79,18 @@ def test_a_small_effect_is_left_undecided(tmp_path):
 def test_one_seed_is_said_to_be_one(tmp_path):
     study_of(tmp_path / "run", TRUTH, seeds=[4])
     assert "with one seed, the interval is over problems" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_an_unfinished_study_says_how_far_it_is(tmp_path):
+    study, runs, _ = study_of(tmp_path / "run", TRUTH)
+    for unit in distinct_units(runs):
+        if unit.seed == 2 and unit.kind == "evaluate":
+            (tmp_path / "run" / "stages" / unit.key / "done.json").unlink()
+    finish(study, runs, tmp_path / "run")
+    said = " ".join(" ".join(read(tmp_path / "run").text).split())
+    # 5 evaluations of 20 s
+    assert "25 of 30 units of work are finished" in said and "about 2 minutes" in said
+    assert "none 2 of 2 2 of 2 1 of 2 in-distribution 4 of 4 4 of 4 2 of 4" in said
 
 
 def test_an_unfinished_study_says_so_and_counts_the_seeds_it_has(tmp_path):
@@ -139,8 +151,8 @@ def test_the_page_is_whole_and_needs_no_network(reported):
     folder, _ = reported
     page, text = read(folder), (folder / "report.html").read_text()
     assert all(link.startswith("data:text/csv") for link in page.links.values())
-    assert not re.search(r"(?:src|href)=[\"'](?!data:)", text)
-    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
+    assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", text)
+    assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     said = " ".join(" ".join(page.text).split())
     for heading in (
         "Claims",
@@ -150,7 +162,7 @@ def test_the_page_is_whole_and_needs_no_network(reported):
         "How samples fail",
         "Training",
         "Throughput and compute",
-        "Traces",
+        "Samples",
         "Recipe",
     ):
         assert heading in said
@@ -165,6 +177,11 @@ def test_a_csv_stands_behind_every_plot(reported):
         "pass-at-k-edge.csv",
         "pass-at-1-by-op.csv",
         "levels-edge.csv",
+        "rl-mean_length.csv",
+        "rl-entropy.csv",
+        "rl-kl.csv",
+        "rl-answer_correct-minus-verified.csv",
+        "pass-at-32-by-op.csv",
         "failures-edge.csv",
         "rl-reward.csv",
         "rl-zero_advantage.csv",
@@ -197,6 +214,18 @@ def test_the_account_counts_shared_stages_once(reported):
     assert f"{taken} s of work instead of {apart} s" in said
 
 
+def test_claims_are_judged_again_from_what_earlier_versions_wrote(reported, tmp_path):
+    folder, results = reported
+    shutil.copyfile(folder / "study.toml", tmp_path / "study.toml")
+    old = {name: value for name, value in results.items() if name != "effects"}
+    names = ("name", "text", "verdict", "effect", "of", "bound", "seeds", "rule", "interval", "by_seed")
+    old["claims"] = [{name: claim[name] for name in names} | {"verdict": "holds"} for claim in results["claims"]]
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    assert write_report(tmp_path).read_text() == (folder / "report.html").read_text()
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert (again["claims"], again["effects"]) == (results["claims"], results["effects"])
+
+
 def test_report_of_a_study_is_written_again(reported, tmp_path):
     folder, _ = reported
     before = (folder / "report.html").read_text()
@@ -216,7 +245,7 @@ def one_run(folder, change=lambda kind, done, lines: None, recipe=None):
     """The page of a run of three stages, of which only the last adds anything."""
     study = Study.of(recipe or load_recipe("smoke", {"edge": [4]}))
     prepare(folder, study, False)
-    runs = write_outcomes(study, folder / "stages", {"smoke": {2: -4.0, 4: 9.0}})
+    runs = write_outcomes(study, folder / "stages", {"smoke": {2: -7.0, 4: 9.0}})
     for unit in distinct_units(runs):
         place = folder / "stages" / unit.key
         done, metrics = json.loads((place / "done.json").read_text()), place / "metrics.jsonl"
@@ -240,7 +269,7 @@ def test_the_lines_of_one_run_are_its_stages(tmp_path):
     # RL lowers what is in distribution and raises the edge; mid-training does nothing
     table = said[said.index("What each stage added") : said.index("Verified pass@k by range")]
     middle, last = table.split("mid-training")[1].split("reinforcement learning")
-    assert middle.count("undecided") == 4
+    assert middle.count("undecided") + middle.count("at the ceiling") == 4
     assert re.search(r"-\d+\.\d \[.*?\] lowered .* \+\d+\.\d \[.*?\] raised", last)
     assert results["stages"].keys() == {"pretrain", "midtrain", "rl"}
 
@@ -308,11 +337,40 @@ def test_the_page_in_a_browser(reported, tmp_path, width, dark):
     assert found["requests"] == 0
     # a point is silent until it has the focus, and says its value then
     assert (found["before"], found["after"], found["active"]) == (False, True, True)
-    assert re.fullmatch(r"edge-rises: [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)", found["label"])
+    assert re.fullmatch(r"edge-rises, k = 32: [\d.]+ \(95 % interval [\d.]+ to [\d.]+\)", found["label"])
     assert found["order"] > 100
     # WCAG AA for text
     assert found["least"] >= 4.5
     assert (found["back"] < 0.1) == dark
+
+
+def test_hover_shows_the_values_of_the_metrics(tmp_path):
+    """Each line of metrics.jsonl where there are few, the mean of consecutive ones where there are many."""
+
+    def few(kind, done, lines):
+        if kind == "pretrain":
+            del lines[40:]
+            lines[0]["loss"], lines[1]["loss"] = 31.4159, 3.74
+        for line in lines:
+            line |= {"reward": line["reward"] * 5 - 2} if kind == "rl" else {}
+
+    one_run(tmp_path, few)
+    tips = look(tmp_path, (tmp_path / "report.html").read_text(), 900, False)["tips"]
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+    def shown(title):
+        pairs = [re.fullmatch(r"smoke: (\S+)( %)? at (\S+?)(, mean of .*)?", text).groups() for text in tips[title]]
+        return [(float(at), float(value) / (100 if unit else 1)) for value, unit, at, _ in pairs]
+
+    loss = {line["tokens"] / 1e6: line["loss"] for line in metrics if line["stage"] == "pretrain"}
+    values = shown("Loss of pre-training")
+    assert len(values) == 20 and values[-1] == pytest.approx((0.4, loss[0.4]), rel=1e-5)
+    assert all(value == pytest.approx(loss[at], rel=1e-5) for at, value in values)
+    rl = {line["step"]: line for line in metrics if line["stage"] == "rl"}
+    for title, name in [("Reward", "reward"), ("Entropy", "entropy"), ("Verified samples in training", "verified")]:
+        for at, value in shown(title):
+            assert value == pytest.approx((rl[at - 1][name] + rl[at][name]) / 2, rel=1e-5), title
+    assert "mean of 2 lines of metrics.jsonl" in tips["Reward"][0]
 
 
 def test_the_page_of_one_run_in_a_narrow_browser(tmp_path):

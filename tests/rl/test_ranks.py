@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import fastreason as fr
+from fastreason.grading.erring_verifier import VerifierErrors
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.runtime import distributed
 from fastreason.runtime.metrics_log import MetricsLog, without_times
@@ -29,12 +30,14 @@ RUNS: dict[str, dict[str, Any]] = {
     "batch": {
         "loss": "reinforce_plus_plus", "prompts": 4, "accumulate": 2, "count_zero_advantage": True, "entropy_coef": 0.01
     },
+    "erring": {"prompts": 3, "verifier": VerifierErrors(false_positive=0.3, false_negative=0.3)},
 }  # fmt: skip
 
 
 def reward(problems, samples, verdicts) -> np.ndarray:
     """Depends on the sample alone, whatever rank it is on; some groups have zero advantage."""
-    return (samples.tokens[:, 0] % 3 == 0).astype(np.float32) * (problems.indices % 4 != 1).repeat(4)
+    of_tokens = (samples.tokens[:, 0] % 3 == 0).astype(np.float32) * (problems.indices % 4 != 1).repeat(4)
+    return of_tokens + verdicts.verified  # nothing is, but by a verifier that errs
 
 
 def train_all(out: str) -> dict[str, Any]:
@@ -78,3 +81,5 @@ def test_two_ranks_are_one_process(tmp_path):
                 else:
                     assert both[key] == value, (name, key)
         assert any(0 < line["zero_advantage"] < 1 for line in one["lines"])
+    erring = alone["erring"]["lines"]
+    assert all(line["true_reward"] != line["reward"] and line["verified"] == 0.0 for line in erring)

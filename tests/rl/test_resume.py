@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import fastreason as fr
+from fastreason.grading.erring_verifier import VerifierErrors
 from fastreason.rl.loop import PolicySettings, reinforce
 from fastreason.rl.prompts import FixedMixture
 from fastreason.runtime.metrics_log import MetricsLog, without_times
@@ -27,7 +28,8 @@ from ..processes import forked
 
 KILLS = int(os.environ.get("FASTREASON_KILLS", "6"))
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
-# every step is saved; the reference, a source of prompts that learns, dynamic sampling and several updates take part
+# every step is saved; the reference, a source of prompts that learns, dynamic sampling, several updates and a verifier
+# that errs take part
 SETTINGS = PolicySettings(
     mixture=[PART],
     loss="dapo",
@@ -43,6 +45,7 @@ SETTINGS = PolicySettings(
     optim=OptimSettings(matrices="adamw", matrix_lr=2e-3, lr=2e-3, schedule="linear"),
     save_every_s=0.0,
     keep=2,
+    verifier=VerifierErrors(false_positive=0.2),
 )
 
 
@@ -67,7 +70,7 @@ class Moving(FixedMixture):
 
 
 def reward(problems: fr.ProblemBatch, samples: fr.RolloutOutput, verdicts: fr.Verdicts) -> np.ndarray:
-    return (samples.tokens[:, 0] % 4 == 0).astype(np.float32)
+    return ((samples.tokens[:, 0] % 4 == 0) | verdicts.verified).astype(np.float32)
 
 
 def run(folder: Path, kill_at: int) -> None:

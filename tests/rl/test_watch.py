@@ -15,7 +15,7 @@ from .test_loop import small_model
 from .test_policy import MIX, run_stage, settings
 
 LIMIT = 100
-GOOD = {"finished": 1.0, "mean_length": 30.0, "entropy": 0.3}
+GOOD = {"finished": 1.0, "mean_length": 30.0, "entropy": 0.3, "true_reward": 0.6}
 
 
 def told(lines, watch=None):
@@ -33,6 +33,8 @@ def told(lines, watch=None):
         ({"finished": 0.81}, []),
         ({"entropy": 0.02}, [(15, "entropy")]),
         ({"entropy": 0.04}, []),
+        ({"true_reward": 0.45}, [(14, "true reward")]),
+        ({"true_reward": 0.51}, []),
         ({"mean_length": 91.0}, [(15, "length at the limit")]),
         ({"mean_length": 88.0}, []),
         ({"mean_length": 14.0}, [(15, "length")]),
@@ -59,7 +61,7 @@ def test_steps_without_an_update_have_no_entropy():
 
 
 def test_it_goes_on_where_it_was():
-    lines = [GOOD] * 10 + [{"finished": 0.2, "mean_length": 99.0, "entropy": 0.001}] * 10
+    lines = [GOOD] * 10 + [{"finished": 0.2, "mean_length": 99.0, "entropy": 0.001, "true_reward": 0.1}] * 10
     for stop in (0, 3, 11, 13, 16):
         first = Watch(LIMIT)
         found = told(lines[:stop], first)

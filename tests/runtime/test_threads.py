@@ -1,6 +1,9 @@
 """Objects of the core in several threads: they work, or the error names the cause."""
 
+import os
+import signal
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -130,6 +133,19 @@ def test_texts_are_graded_whatever_becomes_of_their_list():
         held.clear()
         thread.join()
         assert len(got[0]) == 0 or np.array_equal(got[0], want)
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    """Those of its parent are not in it: whatever it asked them to do would never end."""
+    want = STREAM[0:400].documents
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a child may deadlock, newer interpreters say
+        pid = os.fork()
+    if not pid:
+        signal.alarm(60)
+        os._exit(0 if STREAM[0:400].documents == want else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert STREAM[0:400].documents == want
 
 
 def test_what_does_not_change_is_shared(tokenizer):

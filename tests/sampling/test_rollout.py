@@ -15,6 +15,7 @@ from fastreason.sampling.stop_sequences import Stopping
 from ..model.test_decoder import qwen2, random_model
 
 MIX = fr.Mixture.uniform(op=[2, 3, 4, 5], themes=["symbolic"], max_value=99)
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}  # several heads of keys and values, shared by queries
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model(tokenizer):
     """Flat enough that samples differ, peaked enough that they end at different lengths."""
-    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=4)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), torch.float32, seed=4)
     with torch.no_grad():
         model.embedding.weight *= 0.4
     return model
@@ -49,7 +50,7 @@ def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens, stop):
 
 @pytest.mark.parametrize("backend, count", [("cpp", 200), ("torch", 20)])
 def test_greedy_is_transformers_generate(tokenizer, backend, count):
-    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=1)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), torch.float32, seed=1)
     problems = fr.TaskStream(MIX, seed=5)[0:count]
     stop = [33]  # which about half of these samples come to
     engine = fr.Rollout(model, tokenizer, backend=backend)
@@ -115,7 +116,7 @@ def same_samples(a, rows_a, b, rows_b):
 # In the core the logits have the same bits; in torch they need float64, whose last bits no draw comes near.
 @pytest.mark.parametrize("backend, dtype", [("cpp", torch.float32), ("torch", torch.float64)])
 def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backend, dtype):
-    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), dtype, seed=4)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), dtype, seed=4)
     with torch.no_grad():
         model.embedding.weight *= 0.4
     problems = fr.TaskStream(MIX, seed=7)[0:9]
@@ -151,7 +152,7 @@ def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backen
 
 def test_a_large_rollout_is_the_same_in_any_slots(tokenizer):
     """Enough tokens that a logit which moved by a last bit would show: 77,000 draws, three ways."""
-    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=4)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), torch.float32, seed=4)
     with torch.no_grad():
         model.embedding.weight *= 0.4
     problems = fr.TaskStream(MIX, seed=11)[0:60]
@@ -189,7 +190,7 @@ def filtered(p, top_k=0, top_p=1.0, min_p=0.0):
 )
 def test_draws_follow_the_distribution(tokenizer, filters):
     """A million first tokens in five cases, against the softmax and what the filters leave of it, by chi-squared."""
-    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer)), torch.float32, seed=2)
+    model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), torch.float32, seed=2)
     with torch.no_grad():
         model.embedding.weight *= 0.3
     prompt = fr.TaskStream(MIX, seed=8)[0].prompts

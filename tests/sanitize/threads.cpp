@@ -218,6 +218,30 @@ void check_training() {
   });
 }
 
+// Callers at once, work within work, more threads than cores, an error, and more of all that afterwards.
+void check_pool() {
+  const auto nested = [] {
+    std::atomic<std::int64_t> total{0};
+    parallel_blocks(40, kThreads, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        parallel_blocks(10, 3, 1, [&](std::int64_t first, std::int64_t last) { total += (last - first) * i; });
+    });
+    return total.load();
+  };
+  for (int round = 0; round < 20; ++round) {
+    in_threads("sums of nested work are the same", nested);
+    try {
+      parallel_blocks(100, kThreads, 1, [](std::int64_t begin, std::int64_t) {
+        if (begin == 57) throw std::runtime_error("57");
+      });
+      require(false, "an error of a block comes through");
+    } catch (const std::runtime_error& error) {
+      require(error.what() == std::string("57"), "the error is that of the block");
+    }
+    if (round % 5 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the pool falls asleep
+  }
+}
+
 // Set by the caller's own check, by another thread, and not at all.
 void check_interruption() {
   const auto endless = [] { parallel_blocks(std::int64_t{1} << 40, kThreads, 1, [](std::int64_t, std::int64_t) {}); };
@@ -252,6 +276,7 @@ int main() {
   check_decoder();
   check_sampling();
   check_training();
+  check_pool();
   check_interruption();
   std::puts("threads: no race, and what one thread gives");
 }

@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 
 from fastreason.runtime.machine import describe_machine
 from fastreason.studies.work_units import distinct_units, evaluated_themes, study_runs
 
+EDGE_STUDY = Path(__file__).with_name("edge.toml")
 FAILURES = {"MISSING_STEP": 0.5, "WRONG_PARENTS": 0.3, "WRONG_VALUE": 0.2}
 
 
@@ -63,6 +65,7 @@ def scores(unit, gain):
             "gold": "Ba: 3. Be: Ba + 4 = 3 + 4 = 7. </solution> <answer> 7 </answer>",
             "verified": False,
             "answer_correct": False,
+            "failure": "wrong_value",
             "steps": list(step),
         }
     ]
@@ -76,6 +79,7 @@ def lines(unit):
         if unit.kind == "rl":
             reward = 0.2 + 0.3 * (1 - math.exp(-step / 40)) + 0.01 * unit.seed
             line |= {"reward": reward, "zero_advantage": 0.5, "answer_correct": reward + 0.1, "verified": reward}
+            line |= {"mean_length": 40.0 + step, "entropy": 0.5 / step, "kl": 0.001 * step}
         else:
             line |= {"loss": 3.0 * math.exp(-step / 30) + 0.3}
         yield line

@@ -10,11 +10,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 
 import fastreason as fr
 from fastreason.cli.main import main
+from fastreason.evaluation.samplers import RolloutSampler, SamplingInterrupted
 from fastreason.runtime import folder_lock
 from fastreason.runtime.folder_lock import Lock
 from fastreason.runtime.metrics_log import without_times
@@ -127,7 +129,13 @@ def test_errors_name_what_is_wrong(tmp_path):
         ('mixture = "easy"', 'mixture = "hard"', "mixture must be a list of parts or one of easy, both, pretrain, "),
         ('against = ["none", "all-rl"]', 'against = ["nine"]', "rises: no variant 'nine'; there are none, half, "),
         ('range = "easy"', 'range = "edge"', "rises: range must be one of .*easy.*, got 'edge'"),
-        ("at_least = 0.05", "", "rises must have exactly one of at_least and at_most"),
+        ("at_least = 0.05", "", "rises must have exactly one of at_least, at_most and within"),
+        ("at_least = 0.05", "at_least = 0.05\nwithin = 0.1", "exactly one of at_least, at_most and within"),
+        ("at_least = 0.05", "within = -0.1", r"within must be in 0 < x <= 1, got -0\.1"),
+        ("at_least = 0.05", "at_least = 5", r"at_least must be in -1 \.\. 1, got 5"),
+        ("k = 4\n", "k = []\n", "rises: k must be distinct numbers, at least one"),
+        ("k = 4\n", "k = [1, 5]\n", r"k must be in 1 \.\. samples = 4, got 5"),
+        ("at_least = 0.05", 'at_least = 0.05\ngraphs = "new"', "graphs"),
         ("k = 4\n", "k = 5\n", r"k must be in 1 \.\. samples = 4, got 5"),
         ("beta = 0.5", "beta = 1.5", r"beta must be in 0 \.\. 1, got 1.5"),
         ('compute = "4000 tokens"', "", "half has a beta, so the recipe must have compute"),
@@ -252,6 +260,49 @@ def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
     assert weights(copy, results) == weights(folder, results)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json", "state/progress.json"])
+def test_the_damaged_model_of_a_finished_stage_is_named(finished, tmp_path, file):
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "rl")
+    path = copy / "stages" / unit / "checkpoint" / file
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"{file} has changed .* remove .*{unit}/done.json too"):
+        fr.run(TINY, copy, size="small", resume=True)
+    (copy / "stages" / unit / "done.json").unlink()
+    path = copy / "stages" / unit / "checkpoint"
+    path.rename(copy / "moved")
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert weights(copy, results) == weights(folder, results)
+
+
+def test_an_evaluation_that_is_stopped_goes_on_within_it(finished, tmp_path, monkeypatch):
+    """With Ctrl-C after one op and within the next; the samples are not kept, so nothing is left of them."""
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unit = next(key for key, unit in results["units"].items() if unit["kind"] == "evaluate")
+    (copy / "stages" / unit / "done.json").unlink()
+    sampled, real = [], RolloutSampler.sample
+
+    def sample(self, problems, count, seed):
+        sampled.append(len(problems))
+        if len(sampled) == 2:
+            begun = real(self, problems[[0]], count, seed)
+            raise SamplingInterrupted(np.array([0]), begun)
+        return real(self, problems, count, seed)
+
+    monkeypatch.setattr(RolloutSampler, "sample", sample)
+    with pytest.raises(KeyboardInterrupt):
+        fr.run(TINY, copy, size="small", resume=True)
+    left = sorted(path.name for path in (copy / "stages" / unit / "unfinished" / "samples").iterdir())
+    assert [name.split(".", 1)[1] for name in left] == ["npz", "npz.begun"]
+    assert comparable(fr.run(TINY, copy, size="small", resume=True)) == comparable(results)
+    assert sampled[2] == sampled[1] - 1  # not the problem that was finished, nor the op
+    assert not (copy / "stages" / unit / "unfinished").exists()
+
+
 def test_a_study_with_more_seeds_takes_over_what_is_there(finished, tmp_path, monkeypatch):
     """Studies that are given one folder for their stages share them."""
     folder, _ = finished
@@ -362,7 +413,7 @@ def test_directories_that_do_not_fit_are_refused(finished, tmp_path, monkeypatch
 
 
 def test_a_process_that_fails_is_an_error(tmp_path, capfd):
-    bad = {"pretrain.optim.matrix_lr": 10.0, "pretrain.optim.lr": 10.0, "pretrain.optim.clip": 1e30}
+    bad = {"pretrain.optim.matrix_lr": 1e30, "pretrain.optim.lr": 1e30, "pretrain.optim.clip": 1e30}
     with pytest.raises(RuntimeError, match="of 2 processes failed"):
         fr.run(TINY, tmp_path / "run", size="small", overrides=bad | {"pretrain.tokens": 4_000_000}, jobs=2)
     assert "not finite" in capfd.readouterr().err

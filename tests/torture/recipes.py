@@ -87,7 +87,7 @@ def outcome_of(overrides: dict[str, object], folder: Path) -> str:
         return "no recipe"
     try:
         fr.run(recipe, folder)
-    except ValueError:
+    except (ValueError, ModuleNotFoundError):  # bad, or a tracker's package is not installed
         if folder.exists():
             raise
         return "refused"

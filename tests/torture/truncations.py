@@ -19,7 +19,7 @@ from fastreason.cli.main import main
 
 from .commands import COMMANDS, attempt, call, differences, make_inputs, outcome
 
-_NOT_READ = ("README.md", "report.html", "heartbeat", "released", "tokenization_fastreason.py")
+_NOT_READ = ("README.md", "report.html", "heartbeat", "released")
 _LEFT = ("metrics.jsonl", ".parquet")
 """Files that may stay as damaged as they are: nobody can write metrics again, and a finished run reads no samples."""
 
@@ -100,7 +100,7 @@ class Truncations:
             reader.prepare(whole)
         folder = self.place / "cut"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(whole, folder)
+        shutil.copytree(whole, folder, symlinks=True)
         path = folder / file if file else self.random.choice(self._files(name, folder))
         what = damage(path, self.random, how)
         done = attempt(lambda: main(reader.arguments(folder)), self.place / "cut.log")
@@ -120,6 +120,8 @@ class Truncations:
 
     def _files(self, name: str, folder: Path) -> list[Path]:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _NOT_READ]
+        unread = "checkpoint" if name == "report" else "checkpoint-"  # older ones wait for a stage that is not finished
+        files = [path for path in files if not any(part.startswith(unread) for part in path.relative_to(folder).parts)]
         if name == "eval of a folder":
             return [path for path in files if path.parent.name == "checkpoint"]
         return [path for path in files if path.name in _NAMES[name]] if name in _NAMES else files

@@ -1,8 +1,10 @@
 """Checkpoints: what other libraries read, and what survives a crash."""
 
+import contextlib
 import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,6 +177,39 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, tokenizer, monkeyp
     with pytest.raises(OSError) as failed:
         checkpoint.save_checkpoint(folder, model, tokenizer, optimizer, {"step": 2})
     assert failed.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("survived", range(8))
+def test_a_crash_anywhere_in_the_last_save_leaves_what_is_to_be_kept(tmp_path, tokenizer, monkeypatch, keep, survived):
+    """The `survived`-th rename or removal of the save of step 4 is its last; the next start settles what is left."""
+    model, optimizer = make(tokenizer)
+    for step in range(1, 4):
+        checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": step}, keep=keep)
+    left = [survived]
+
+    def counted(real):
+        def call(*arguments, **options):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", counted(Path.rename))
+        patch.setattr(checkpoint.shutil, "rmtree", counted(checkpoint.shutil.rmtree))
+        with contextlib.suppress(KeyboardInterrupt):
+            checkpoint.save_checkpoint(tmp_path / "c", model, tokenizer, optimizer, {"step": 4}, keep=keep)
+    assert checkpoint.find_checkpoint(tmp_path / "c", keep) == tmp_path / "c"
+    last = checkpoint.load_progress(tmp_path / "c")["step"]
+    assert last in (3, 4)
+    kept = checkpoint.kept_checkpoints(tmp_path / "c")
+    wanted = list(range(1, last))[1 - keep :] if keep > 1 else []
+    assert [checkpoint.load_progress(path)["step"] for path in kept] == wanted
+    if last == 4:
+        assert {path.name for path in tmp_path.iterdir()} == {"c", *(path.name for path in kept)}
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
