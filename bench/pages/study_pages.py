@@ -2,25 +2,27 @@
 
     python -m bench.pages.study_pages runs/finding-3-midtrain-laptop ... --out docs/results --docs docs/reproducing.md
 
-For each writes NAME.md with the verdicts and scores, NAME.png, its report in Chromium (where there is one), and NAME/
-with what both come from: study.toml, and results.json with two traces an evaluation. `fastreason report
-docs/results/NAME` writes the report again. `--docs` puts the verdicts of all between the marks of a page. Every number
-is read from results.json.
+For each writes NAME.md with the verdicts and scores, NAME.png, its report in Chromium (where there is one), NAME.svg
+with --picture, pass@k over k in a range, and NAME/ with what all come from: study.toml, and results.json with two
+traces an evaluation. `fastreason report docs/results/NAME` writes the report again. `--docs` puts the verdicts of all
+between the marks of a page. Every number is read from results.json, with claims judged as this version does.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fastreason.reports.charts import Series, line_chart
+from fastreason.reports.study_page import judged_again, write_report
 from fastreason.runtime.json_files import to_json
-from fastreason.runtime.old_names import with_current_names
-from fastreason.studies.effects import level
+from fastreason.studies.effects import difference, level
 from fastreason.studies.recipe import STAGE_NAMES
 from fastreason.studies.study import Study
 from fastreason.studies.study_scores import StudyScores
@@ -41,11 +43,50 @@ def claims_table(results: Mapping[str, Any]) -> str:
             ", ".join(f"{100 * value:+.1f}" for value in claim["by_seed"]),
             f"{claim['rule']} {100 * claim['bound']:g}",
             f"**{claim['verdict']}**",
+            claim["over_all"],
         ]
         for claim in results["claims"]
     ]
-    head = ["claim", "difference", "points [95 % interval]", "by seed", "holds if", "verdict"]
-    return markdown(head, rows, align="<<<<<<")
+    head = [
+        "claim",
+        "difference",
+        "points [95 % interval]",
+        "by seed",
+        "holds if",
+        "verdict",
+        "with all claims counted",
+    ]
+    return markdown(head, rows, align="<<<<<<<")
+
+
+def picture(study: Study, results: Mapping[str, Any], name: str, names: Mapping[str, str]) -> str:
+    """An SVG file, in light and dark colors: verified pass@k over k in a range. Whiskers of all variants but the first
+    are the 95 % interval of the difference from the first, which is paired by seed and problem.
+
+    Args:
+        name: of the range.
+        names: what the legend calls each variant.
+    """
+    scores, series, first = StudyScores(study, results), [], next(iter(names))
+    for style, (variant, called) in enumerate(names.items()):
+        points, intervals = [], []
+        for k in study.variants[variant].evaluate.k:
+            base, values = (scores.by_seed(of, name, "verified", k) for of in (first, variant))
+            at, found = level(base).effect, difference(values, [base])
+            points.append((float(k), at + found.effect))
+            intervals.append((at + found.interval[0], at + found.interval[1]))
+        series.append(Series(called, points, style, intervals if style else None))
+    what = f"Verified pass@k over k, {name}"
+    return _as_file(line_chart(series, title=what, x_label="k", y_label="verified pass@k", share=True, log_x=True))
+
+
+def _as_file(chart: str) -> str:
+    """A chart of a report with the colors of reports."""
+    css = resources.files("fastreason.reports").joinpath("templates", "style.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{([^}]*)\}", css)[:2]
+    style = f"""svg {{{light} background: var(--card); font-family: system-ui, sans-serif; }}
+.tip {{ display: none; }} @media (prefers-color-scheme: dark) {{ svg {{{dark}}} }}"""
+    return re.sub(r"(<svg [^>]*>)", rf"\1<style>{style}</style>", chart, count=1) + "\n"
 
 
 def scores_table(study: Study, results: Mapping[str, Any]) -> str:
@@ -86,11 +127,14 @@ def account_table(results: Mapping[str, Any]) -> str:
     return markdown(["stage", "units", "tokens", "FLOP", "time, one process"], rows)
 
 
-def page(study: Study, results: Mapping[str, Any], note: str = "", screenshot: bool = False) -> str:
+def page(
+    study: Study, results: Mapping[str, Any], note: str = "", *, screenshot: bool = False, pictured: bool = False
+) -> str:
     """NAME.md."""
     machine, code = results["machine"], results["code"]
     minutes = sum(unit["seconds"] for unit in results["units"].values()) / 60
-    picture = f"![the report]({study.name}.png)\n\n" if screenshot else ""
+    pictures = f"![verified pass@k over k]({study.name}.svg)\n\n" if pictured else ""
+    pictures += f"![the report]({study.name}.png)\n\n" if screenshot else ""
     return f"""# {study.name}: {study.about}
 
 Size {study.size}, seeds {", ".join(map(str, study.seeds))}; {machine["cpu"]}, {machine["cores"]} cores, torch
@@ -108,7 +152,7 @@ verified, at pass@1.
 
 {account_table(results)}
 
-{picture}"""
+{pictures}"""
 
 
 def _points(effect: float, interval: tuple[float, float], sign: str = "") -> str:
@@ -139,7 +183,7 @@ def photograph(report: Path, picture: Path) -> bool:
     return True
 
 
-def verdicts_table(all_results: list[Mapping[str, Any]]) -> str:
+def verdicts_table(all_results: Sequence[Mapping[str, Any]]) -> str:
     """The verdicts of several studies."""
     rows = [
         [
@@ -160,18 +204,26 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="", help="a sentence about how they were run")
+    parser.add_argument("--picture", metavar="RANGE:VARIANT[=NAME],...", help="draw pass@k; the first is the base")
     parser.add_argument("--docs", type=Path, help="a page with the marks <!-- findings --> and <!-- /findings -->")
     options = parser.parse_args()
     all_results = []
     for run in options.runs:
-        study, results = Study.load(run / "study.toml"), json.loads((run / "results.json").read_text(encoding="utf-8"))
-        results = with_current_names(results)
+        study = Study.load(run / "study.toml")
+        results = judged_again(study, run / "results.json")
         if not results["finished"]:
             parser.error(f"{run} is not finished: run it with --resume")
         place = options.out / study.name
         keep(run, place, results)
+        if options.picture:
+            name, _, variants = options.picture.partition(":")
+            split = [variant.partition("=") for variant in variants.split(",")]
+            drawn = picture(study, results, name, {variant: called or variant for variant, _, called in split})
+            (options.out / f"{study.name}.svg").write_text(drawn, encoding="utf-8")
+        write_report(run)
         taken = photograph(run / "report.html", options.out / f"{study.name}.png")
-        (options.out / f"{study.name}.md").write_text(page(study, results, options.note, taken), encoding="utf-8")
+        text = page(study, results, options.note, screenshot=taken, pictured=bool(options.picture))
+        (options.out / f"{study.name}.md").write_text(text, encoding="utf-8")
         all_results.append(results)
     if options.docs:
         put_between_marks(options.docs, "findings", verdicts_table(all_results))

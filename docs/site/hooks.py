@@ -13,6 +13,7 @@ from pathlib import Path
 from api_pages import api_pages
 from command_line import command_line_page
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from recipe_pages import fields_page, recipes_page
@@ -31,7 +32,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     shutil.copytree(ROOT / "fastreason", source / "fastreason", ignore=python_alone)
     shutil.copytree(ROOT / "kernels", source / "fastreason" / "kernels", ignore=python_alone)
     sections = {name: section for entry in config.nav or [] for name, section in entry.items()}
-    sections["Examples"][:] = ["examples/index.md", *(f"examples/{path.stem}.md" for path in _examples())]
+    sections["Examples"][:] = ["examples/index.md", *map(_example_site_path, _examples())]
     sections["Results"] += [{path.stem: f"results/{path.name}"} for path in sorted((DOCS / "results").glob("*.md"))]
     api = next(entry["Python"] for entry in sections["Reference"] if "Python" in entry)
     api[:] = [f"reference/api/{name}" for name in api_pages()]
@@ -47,9 +48,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _generated() -> dict[str, str]:
     """All generated pages by path in the site."""
     pages = {site: (ROOT / path).read_text(encoding="utf-8") for path, site in _OUTSIDE.items()}
-    pages |= {f"examples/{path.stem}.md": _example_page(path) for path in _examples()}
-    rows = [f"- [{path.name}]({path.stem}.md): {_first_sentence(path)}" for path in _examples()]
-    pages["examples/index.md"] = "# Examples\n\nScripts to copy; each takes `--help`.\n\n" + "\n".join(rows) + "\n"
+    pages |= {_example_site_path(path): _example_page(path) for path in _examples()}
+    pages["examples/index.md"] = _examples_page()
     pages |= {f"{folder}/index.md": _folder_page(DOCS / folder) for folder in _linked_folders()}
     pages["reference/command-line.md"] = command_line_page()
     pages["reference/recipes.md"] = recipes_page()
@@ -58,19 +58,33 @@ def _generated() -> dict[str, str]:
 
 
 def _examples() -> list[Path]:
-    return sorted((ROOT / "examples").glob("*.py"))
+    folder = ROOT / "examples"
+    return [*sorted(folder.glob("*.py")), *sorted((folder / "cluster").glob("*.slurm"))]
 
 
-def _first_sentence(path: Path) -> str:
-    return path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0]
+def _example_site_path(path: Path) -> str:
+    return f"examples/{path.name.removesuffix('.py')}.md"
+
+
+def _examples_page() -> str:
+    rows = []
+    for path in _examples():
+        about = _example_page(path).split("\n")[2]
+        rows.append(f"- [{path.name}]({_example_site_path(path).removeprefix('examples/')}): {about}")
+    return "# Examples\n\nScripts to copy. Those in Python take `--help`.\n\n" + "\n".join(rows) + "\n"
 
 
 def _example_page(path: Path) -> str:
+    """The file's own first sentences and the command to run it, then the code."""
     text = path.read_text(encoding="utf-8")
-    _, docstring, code = text.split('"""', 2)
-    about, *rest = docstring.strip().split("\n\n")
-    command = "\n\n".join(rest)
-    return f"# {path.name}\n\n{about}\n\n```sh\n{command}\n```\n\n```python\n{code.strip()}\n```\n"
+    if path.suffix == ".py":
+        _, docstring, code = text.split('"""', 2)
+        about, command = docstring.strip().split("\n\n", 1)
+        language = "python"
+    else:
+        about, command = text.split("\n")[1].lstrip("# ").split(": ", 1)
+        code, language = text, "bash"
+    return f"# {path.name}\n\n{about}\n\n```sh\n{command}\n```\n\n```{language}\n{code.strip()}\n```\n"
 
 
 def _linked_folders() -> list[str]:
@@ -123,9 +137,16 @@ def _site_path(path: str) -> str | None:
         return _OUTSIDE[path]
     if path == "examples":
         return "examples/index.md"
-    if path.startswith("examples/") and path.endswith(".py"):
-        return path.removesuffix(".py") + ".md"
+    if ROOT / path in _examples():
+        return _example_site_path(ROOT / path)
     if not path.startswith("docs/"):
         return None
     inside = path.removeprefix("docs/")
     return f"{inside}/index.md" if inside in _linked_folders() else inside
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuses what a browser would load from the network."""
+    if found := re.search(r"""<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=["']?(?:https?:)?//[^>]*""", output):
+        raise PluginError(f"{page.file.src_uri} needs the network: {found[0]}")
+    return output

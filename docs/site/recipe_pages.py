@@ -76,7 +76,7 @@ def _table(prefix: str, cls: type[Any]) -> str:
 
 
 def _code(text: object) -> str:
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"  # a pipe in code needs no escape
 
 
 def _cell(text: str) -> str:

@@ -20,7 +20,7 @@ class MetricsLog:
     """Appends one JSON object per line to a file and passes numbers to trackers, on rank 0 only.
 
     Args:
-        path: created if missing; None writes nothing.
+        path: created if missing, with its folder; None writes nothing.
         trackers: any of `trackers.TRACKERS`, imported only here.
         run_name: the name of the run for trackers.
     Raises:
@@ -30,6 +30,8 @@ class MetricsLog:
     def __init__(self, path: str | Path | None, trackers: Sequence[str] = (), run_name: str = "run") -> None:
         self.path = Path(path) if path is not None else Path(os.devnull)
         self.writes = distributed.is_main() and path is not None
+        if self.writes:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self.trackers = [open_tracker(name, self.path.parent, run_name) for name in trackers] if self.writes else []
 
     @classmethod

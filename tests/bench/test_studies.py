@@ -2,6 +2,7 @@
 
 import re
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,9 +28,8 @@ def written(tmp_path_factory):
     docs.write_text("<!-- findings -->\n<!-- /findings -->\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_pages.shutil, "which", lambda name: None)
-        patch.setattr(
-            sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), "--note", "A note."]
-        )
+        more = ["--note", "A note.", "--picture", "edge:none=no RL,edge"]
+        patch.setattr(sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), *more])
         study_pages.main()
     return folder, results
 
@@ -45,6 +45,20 @@ def test_verdicts_and_effects_are_those_of_the_results(written):
             row = rows[claim["text"]]
             assert f"**{claim['verdict']}**" in row
             assert f"{100 * claim['effect']:+.1f} [" in row
+
+
+def test_the_picture_says_each_variant_at_each_k(written):
+    """A file of its own, with colors for light and dark pages; the base of a paired difference has no interval."""
+    drawn = (written[0] / "out" / "edge-study.svg").read_text()
+    assert "![verified pass@k over k](edge-study.svg)" in (written[0] / "out" / "edge-study.md").read_text()
+    ElementTree.fromstring(drawn)
+    assert "prefers-color-scheme: dark" in drawn
+    ks = load_study(EDGE_STUDY, size="laptop").variants["none"].evaluate.k
+    said = re.findall(r'aria-label="([^"]*)"', drawn)
+    for name, interval in (("no RL", False), ("edge", True)):
+        points = [text for text in said if text.startswith(name)]
+        assert len(points) == len(ks)
+        assert all(("interval" in text) == interval for text in points), points
 
 
 def test_every_variant_is_scored_once(written):

@@ -14,6 +14,14 @@ from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.runtime.trackers import TRACKERS
 
 
+def test_the_folder_of_a_log_is_made_at_once_by_the_rank_that_writes(tmp_path):
+    for number, log in enumerate([MetricsLog, MetricsLog.of]):
+        log(tmp_path / f"{number}" / "deep" / "metrics.jsonl").write("pretrain", step=1)
+    assert len(list(tmp_path.glob("*/deep/metrics.jsonl"))) == 2
+    MetricsLog(None)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_lines_are_written_read_and_forgotten(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
