@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-lm-eval test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -58,6 +58,12 @@ test-integrations: setup  ## adapters against the libraries they adapt to, which
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
 	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
 	$(BIN)/python -m pytest -q tests/integrations tests/test_examples.py
+
+# what lm_eval needs is too much for .venv
+test-lm-eval: setup  ## the task folder in lm-evaluation-harness itself, in build/lm-eval with the wheel that `make wheel` left
+	$(PYTHON) -m venv build/lm-eval
+	build/lm-eval/bin/python -m pip --disable-pip-version-check -q install $(PIP_FLAGS) "lm-eval[hf]==0.4.13" dist/cpu/*.whl
+	FASTREASON_LM_EVAL=$(CURDIR)/build/lm-eval/bin/python $(BIN)/python -m pytest -q tests/integrations/test_lm_eval.py
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)

@@ -39,7 +39,7 @@ MODULES = ("tokenizers", "transformers", "accelerate", "trl", "datasets", "reaso
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs suites, prints the table, writes the JSON; returns 0, or 1 if something of ours failed or is slower.
+    """Runs suites, prints the table, writes the JSON; returns 0, or 1 if our code failed or is slower.
 
     Raises:
         ValueError: a suite or a file that there is not, threads below 1, or a --reference that is no checkout.
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(names: Sequence[str], settings: Settings, out: Path | None, fresh_peaks: bool) -> tuple[Path, int]:
-    """Where the JSON of these suites lies, and whether something of ours failed (1) or nothing (0)."""
+    """The path of the JSON of these suites, and 1 if our code failed, otherwise 0."""
     peaks = machine_peaks(fresh=fresh_peaks)
     peaks_age = f"{age()} ago"
     records: list[Record] = []

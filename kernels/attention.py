@@ -54,7 +54,7 @@ __all__ = ["attention", "attention_ref"]
 
 
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
-    """Attention of every token to its prefix and to its own segment up to itself.
+    """Attention of every token to its prefix and, causally, to its own segment.
 
     Runs Triton on CUDA (and under TRITON_INTERPRET=1), csrc/cpu for float32 on CPU, otherwise the definition.
 

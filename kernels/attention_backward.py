@@ -122,7 +122,7 @@ def _add_rows(
     scale_log2, key, D: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, BLOCK_M: tl.constexpr,
     HAS_EDGE: tl.constexpr,
 ):  # fmt: skip
-    """Adds to dk and dv what BLOCK_M rows of the segment that starts at `token` give. Rows from num_rows on give 0:
+    """Adds to dk and dv the contributions of BLOCK_M rows of the segment at `token`. Rows from num_rows on add 0:
     their q and do are loaded as zeros."""
     row = first_row + tl.arange(0, BLOCK_M)
     inside = row < num_rows

@@ -42,7 +42,7 @@ class KeyTiles:
 
 @dataclass(frozen=True, eq=False)
 class WorkPlan:
-    """The tiles of one batch on one device, each list made when it is first asked for.
+    """The tiles of one batch on one device; each list is made on first use.
 
     Args:
         table: int64 [3, S]: `Segments.table`, as numpy.
@@ -77,7 +77,7 @@ _plans: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def work_plan(table: Tensor, device: torch.device) -> WorkPlan:
-    """The plan of a batch, made at the first call with this table and device."""
+    """The plan of a batch, made on the first call with this table and device."""
     of_table: dict[torch.device, WorkPlan] = _plans.setdefault(table, {})
     if device not in of_table:
         values = table.numpy().copy()
@@ -121,7 +121,7 @@ def _cut_keys(table: np.ndarray, block_n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pieces(size: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every size cut into blocks: which one each piece is of, and where it begins in it."""
+    """Divides every size into blocks: for each block the index of its size, and its offset within it."""
     count = -(-size // block)
     owner = np.repeat(np.arange(len(size)), count)
     return owner, (np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)) * block

@@ -41,7 +41,7 @@ def cross_entropy_ref(
     ignore_index: int = -100,
     z_loss: float = 0.0,
 ) -> Tensor:
-    """The definition, which the tests compare against in float64; CPU runs it where cpu.py does not suit."""
+    """The definition, which the tests compare against in float64; CPU runs it where the C++ kernel does not apply."""
     logits = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     shares_N = _shares(labels_N, weights_N, ignore_index, logits.dtype)
     # what a row of weight 0 holds is replaced, because 0 times a NaN is not 0
@@ -88,7 +88,7 @@ def cross_entropy(
 
 
 def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
-    """What each row counts: weights that sum to 1, or to 0 where all are 0."""
+    """The weight of each row: weights that sum to 1, or to 0 if all are 0."""
     counts = labels != ignore_index
     weights = counts.to(dtype) if weights is None else torch.where(counts, weights.detach().to(dtype), 0.0)
     total = weights.sum()
@@ -223,7 +223,7 @@ def _gradient_kernel(
     ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Second of two passes, the gradient that arrived folded in."""
+    """Second of two passes, with the incoming gradient folded in."""
     n = tl.program_id(0).to(tl.int64)
     share = tl.load(shares_ptr + n) * tl.load(upstream_ptr)
     label = tl.load(labels_ptr + n)

@@ -294,6 +294,7 @@ def policy_loss_ref(
         advantages, old, importance, reference = (
             None if x is None else torch.where(counts, x, 0.0) for x in (advantages, old, importance, reference)
         )
+        assert advantages is not None
     logprobs_NV = _log_softmax(logits_NV, counts, temperature, wide)
     logprobs_N = logprobs_NV.gather(1, tokens_N[:, None]).squeeze(1)
     if counts is not None and old is not None:

@@ -39,7 +39,7 @@ _MAX_BACKWARD_PROGRAMS = 256
 
 
 def rms_norm_ref(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """The definition, which the tests compare against in float64; CPU runs it where cpu.py does not suit."""
+    """The definition, which the tests compare against in float64; CPU runs it where the C++ kernel does not apply."""
     return F.rms_norm(x_ND, (x_ND.shape[-1],), weight_D, eps)
 
 

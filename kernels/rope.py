@@ -46,7 +46,7 @@ def rope_angles(positions_T: Tensor, head_dim: int, theta: float, dtype: torch.d
 
 
 def rope_ref(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    """The definition, which the tests compare against in float64; CPU runs it where cpu.py does not suit."""
+    """The definition, which the tests compare against in float64; CPU runs it where the C++ kernel does not apply."""
     # a roll by half swaps the halves; on CPU it costs a seventh of joining the two rotated halves
     return x_THD * cos_T1D + x_THD.roll(x_THD.shape[-1] // 2, dims=-1) * sin_T1D
 

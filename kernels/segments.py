@@ -23,17 +23,17 @@ __all__ = ["Bucket", "DeviceSegments", "Plan", "Rectangle", "Rows", "Segments"]
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Where the segments of a packed batch lie.
+    """The positions of the segments of a packed batch.
 
     Args:
-        start: int64 [S], CPU: first token of each segment. Segments do not overlap and stand in order.
+        start: int64 [S], CPU: first token of each segment. Segments are in order and do not overlap.
         length: int64 [S], CPU: tokens of each segment, at least 1.
         prefix: int64 [S], CPU: the index of the segment that all tokens of this one may attend to, or -1. A prefix has
             no prefix itself.
         num_tokens: T. Tokens outside every segment are padding: they attend to nothing and get zeros.
     Attributes:
-        table: int64 [3, S], CPU: start, length and prefix in one tensor. Kernels are handed this one, and what they
-            derive from it they keep as long as it lives; so none of the four may be written to.
+        table: int64 [3, S], CPU: start, length and prefix in one tensor. Kernels receive this one, and keep what they
+            derive from it as long as it exists, so none of the four may be written to.
     Raises:
         ValueError: on anything else.
     """
@@ -59,7 +59,7 @@ class Segments:
                 f"got starts {self.start[:4].tolist()} and lengths {self.length[:4].tolist()} (first four)"
             )
         if (self.start[1:] < end[:-1]).any():
-            raise ValueError("Segments: segments must stand in order and not overlap")
+            raise ValueError("Segments: segments must be in order and not overlap")
         has_prefix = self.prefix >= 0
         if (self.prefix < -1).any() or (self.prefix >= len(end)).any():
             raise ValueError(f"Segments: prefix must be -1 or an index below {len(end)}")

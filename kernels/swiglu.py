@@ -30,7 +30,7 @@ __all__ = ["swiglu", "swiglu_ref"]
 
 
 def swiglu_ref(gate_up: Tensor) -> Tensor:
-    """The definition, which the tests compare against in float64; CPU runs it where cpu.py does not suit."""
+    """The definition, which the tests compare against in float64; CPU runs it where the C++ kernel does not apply."""
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
 

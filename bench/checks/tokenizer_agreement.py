@@ -38,7 +38,7 @@ def judge_of(tokenizer: fr.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def disagreements(tokenizer: fr.Tokenizer, judge: tokenizers.Tokenizer, documents: list[str]) -> list[str]:
-    """The documents whose ids differ, or whose ids do not decode to them again."""
+    """The documents whose ids differ, or whose ids do not decode to the same text."""
     ids, offsets = tokenizer.core.encode_batch(documents)
     wrong = []
     for i, encoding in enumerate(judge.encode_batch_fast(documents)):

@@ -70,7 +70,7 @@ def age() -> str:
 
 
 def _cached() -> dict[str, float] | None:
-    """None where there is no file, it cannot be read, or another torch wrote it."""
+    """None if there is no file, it is not readable, or another version of torch wrote it."""
     try:
         content = json.loads(cache_path().read_text(encoding="utf-8"))
         if content["torch"] != torch.__version__:

@@ -11,7 +11,7 @@ KERNEL_DOCS = Path(__file__).parents[2] / "docs" / "kernels.md"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
-    """A table, as wide as its widest cells.
+    """A table with columns as wide as their widest cells.
 
     Args:
         align: < or > for each column; default: columns after the first are right-aligned.
@@ -37,7 +37,7 @@ def short(value: float) -> str:
 
 
 def put_between_marks(path: Path, mark: str, text: str) -> None:
-    """Replaces what stands between `<!-- mark -->` and `<!-- /mark -->` in a file.
+    """Replaces the text between `<!-- mark -->` and `<!-- /mark -->` in a file.
 
     Raises:
         ValueError: the file does not have both marks once, in order.

@@ -1,4 +1,4 @@
-"""Questions as a pytest-benchmark suite: one test a turn, in the order ours, peer, ours, peer, ...
+"""Questions as a pytest-benchmark suite: one test per turn, in the order ours, peer, ours, peer, ...
 
 The plugin that `python -m bench` gives to pytest. What else the machine does falls on all contestants alike, because
 the contestant is the innermost parameter and tests run in order. pytest-benchmark times the calls and keeps every time.
@@ -94,7 +94,7 @@ class Turn:
         return self.provider if self.contestant.missing() else f"{self.provider}, {self.question.name}"
 
     def _leave(self, reason: str, error: Exception | None = None) -> NoReturn:
-        """Skips a peer by name, so that it hides nobody else. What is ours fails, unless it has no place here."""
+        """Skips a single peer, by name. Our own code fails instead, unless this machine does not support it."""
         if self.provider == OURS and error is not None and not isinstance(error, Unavailable):
             raise error
         failed = error is not None and not isinstance(error, Unavailable)

@@ -1,4 +1,4 @@
-"""What a suite is made of: questions, each put to us and to peers on the same inputs.
+"""The contents of a suite: questions, each answered by us and by peers on the same inputs.
 
 A suite is a module bench/suites/NAME.py with `questions(settings)`, which yields them. That must cost nothing: models
 and inputs are built when the first contestant starts.

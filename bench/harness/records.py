@@ -120,7 +120,7 @@ class Record:
         return self.work if self.p50_s is None else self.p50_s / self.work
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in JSON: the fields, and the percentiles behind the times."""
+        """Its JSON form: the fields, and percentiles after the times."""
         return asdict(self) | {name: getattr(self, name) for name in _PERCENTILES}
 
     @classmethod
@@ -183,7 +183,7 @@ class Run:
             seen.add(key(record))
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in JSON."""
+        """Its JSON form."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return plain | {"records": [record.to_dict() for record in self.records]}
 
@@ -216,7 +216,7 @@ def question(record: Record) -> tuple[str, str, str]:
 
 
 def ratio(ours: Record, peer: Record) -> float:
-    """How many times cheaper a unit of work is with us: peer.cost / ours.cost.
+    """How many times cheaper a unit of our work is: peer.cost / ours.cost.
 
     Raises:
         ValueError: they are not of the same (suite, what, shape).

@@ -1,4 +1,4 @@
-"""A run as one table: what was done, ours, every peer beside it, and the share of the machine's peak."""
+"""A run as one table: the task, our figure, that of every peer, and the share of the machine's peak."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def format_skipped(run: Run) -> list[str]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """A line for each figure of ours and peer: rates, or counts. A ratio says how many times less ours costs."""
+    """A line for each of our figures and each peer: rates or counts. The ratio is how many times less ours costs."""
     ours = [record for record in records if record.provider == OURS]
     as_budgeted = [record for record in ours if _is_as_budgeted(record, records)]
     text = markdown(HEAD, [row for record in ours if record not in as_budgeted for row in _rows(record, records)])

@@ -119,7 +119,7 @@ def _records(
     peaks: Mapping[str, float],
     threads: int,
 ) -> list[Record]:
-    """Of one provider's turns at one question: the whole, and ours by its parts."""
+    """The records of one provider on one question: the total and, for us, its parts."""
     first = turns[0]
     work = float(statistics.median(turn["work"] for turn in turns))
     # calls that did more or less than the median are brought to its size

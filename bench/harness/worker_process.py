@@ -46,7 +46,7 @@ class Report:
 def contestant(
     module: str, *arguments: str, steps: int = 1, threads: int = 1, needs: tuple[str, ...] = ()
 ) -> Contestant:
-    """`python -m module *arguments` as a contestant, whose turn is `steps` steps.
+    """`python -m module *arguments` as a contestant that does `steps` steps per turn.
 
     With one thread its seconds are the CPU time of that process, as with the others that of this one.
     """

@@ -62,7 +62,7 @@ class Audited:
 
     @property
     def key(self) -> str:
-        """Where its budget stands: budgets[key][str(arch)]."""
+        """The key of its budget: budgets[key][str(arch)]."""
         return f"{self.operation}/{self.kernel}/{self.dtype}"
 
 

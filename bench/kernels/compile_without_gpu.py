@@ -73,7 +73,7 @@ def recorded(arch: int) -> Iterator[list[Compiled]]:
     Outputs hold nothing: they are allocated and never written.
 
     Raises:
-        RuntimeError: the interpreter took the kernels' place in this process.
+        RuntimeError: this process runs kernels under the interpreter.
     """
     if INTERPRETED:
         raise RuntimeError("what the interpreter decorates cannot be compiled; unset TRITON_INTERPRET")

@@ -37,7 +37,7 @@ ARCH = 90
 
 
 def count_suite(name: str, settings: Settings) -> Collected:
-    """One of them in a process of its own: the interpreter takes the kernels' place when they are decorated."""
+    """One of them in its own process, because the interpreter replaces kernels when they are decorated."""
     if find_spec("triton") is None:
         return Collected([], {name: "triton is not installed"})
     command = [sys.executable, "-m", "bench.kernels.count_suites", name, *(["--quick"] if settings.quick else [])]
@@ -53,7 +53,7 @@ def count_suite(name: str, settings: Settings) -> Collected:
 
 
 def traffic_records(row: Row) -> Iterator[Record]:
-    """Bytes a token of an operation, by whom they are moved."""
+    """Bytes per token of an operation, by provider."""
     per_token = {OURS: row.issued / row.tokens, "floor": row.floor / row.tokens}
     if row.liger is not None:
         per_token["Liger-Kernel"] = row.liger / row.liger_tokens

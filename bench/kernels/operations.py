@@ -1,4 +1,4 @@
-"""Every operation of fastreason.kernels as one call worth checking: inputs, floor, peers.
+"""Every operation of fastreason.kernels as one representative call: inputs, floor, peers.
 
 The audit, the traffic table and gpu-check all read `OPS`, so a new operation is one entry here. The model is the one of
 docs/kernels.md: width 768, 12 query and 2 key-value heads of 64, feed-forward 3,072, vocabulary 2,200.
@@ -78,7 +78,7 @@ class Shape:
 
 
 class Unwritten(Shape):
-    """A shape whose floating-point tensors hold nothing yet: enough where nothing is computed."""
+    """A shape with uninitialized floating-point tensors, for when nothing is computed."""
 
     def floats(self, *size: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.empty(size, dtype=dtype or self.dtype, device=self.device)

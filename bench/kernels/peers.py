@@ -46,7 +46,7 @@ def outputs_of(result: Any) -> tuple[Tensor, ...]:
 
 
 def upstream_of(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Gradients of the outputs; that of a loss is 1, as when `backward` is called on it."""
+    """Gradients of the outputs; 1 for a loss, as if `backward` were called on it."""
     return tuple(torch.ones_like(x) if x.ndim == 0 else torch.empty_like(x).normal_() for x in outputs)
 
 

@@ -207,7 +207,7 @@ _GATHERS = ("index", "index_select", "gather", "embedding", "take_along_dim")
 
 
 class _TorchOps(TorchDispatchMode):
-    """Adds the bytes of torch operations; looks into custom operations, whose kernels count themselves."""
+    """Adds the bytes of torch operations. Custom operations are entered: their kernels are counted separately."""
 
     def __init__(self, traffic: Traffic) -> None:
         super().__init__()

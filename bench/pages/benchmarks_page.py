@@ -61,12 +61,12 @@ def regenerate(runs: Sequence[Run], page: Path = PAGE) -> None:
 
 
 def marks(page: Path) -> list[str]:
-    """What a page has a place for, in order: suites, and "machine"."""
+    """The marks of a page, in order: suites, and "machine"."""
     return re.findall(r"^<!-- bench (\w+) -->$", page.read_text(encoding="utf-8"), flags=re.M)
 
 
 def section(run: Run, suite: str) -> str:
-    """What stands between the marks of a suite."""
+    """The text between the marks of a suite."""
     if suite == "sweep":
         shown = [f"![{TITLES[name]}](bench/{name}.svg)" for name in pictures(run)]
         return "\n\n".join([_where(run, suite), *shown])

@@ -26,7 +26,7 @@ from ..harness.markdown import markdown
 FINISHED = 0.99
 """Least share of samples that end by themselves, over the last steps of RL and of the evaluation after it."""
 LAST_STEPS = 20
-"""Steps of RL at its end over whose samples `finished` is taken."""
+"""Number of last RL steps over which `finished` is averaged."""
 LARGEST_LOSS = 0.05
 """Most that verified pass@1 in distribution may lose to RL."""
 
@@ -74,7 +74,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def start(variant: Variant, folder: Path, recipe: str) -> None:
-    """Runs a variant in a process of its own, or goes on with it.
+    """Runs a variant in its own process, or continues it.
 
     Raises:
         CalledProcessError: it failed; what it said is on stderr.

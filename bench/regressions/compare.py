@@ -34,7 +34,7 @@ _WORTH_SEEING = 0.2
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of ours on both sides.
+    """One of our figures in both runs.
 
     Args:
         base, new: of the latest run of either side.
@@ -58,12 +58,12 @@ class Compared:
 
 
 def is_peer(provider: str) -> bool:
-    """Whether no change of ours can move it."""
+    """Whether our changes cannot affect it."""
     return provider != OURS and provider not in VARIANTS
 
 
 def compare(base: Sequence[Run], new: Sequence[Run]) -> tuple[list[Compared], list[str]]:
-    """Every figure of ours that all runs have, and notes on what was left out or taken out.
+    """Our figures that all runs have, and notes on what was omitted or subtracted.
 
     Raises:
         ValueError: the runs have no figure in common, or not the same number of threads.
@@ -174,7 +174,7 @@ Paths = Path | str | Sequence[Path | str]
 
 
 def main(run: Paths, against: Paths | None = None, *, any_machine: bool = False) -> int:
-    """Prints what changed; 1 if something of ours became slower, 2 if nothing can be compared.
+    """Prints what changed; 1 if any of our figures is slower, 2 if nothing can be compared.
 
     Args:
         run: a file, or several of one commit.

@@ -84,7 +84,7 @@ def entries(machine_class: str | None = None) -> list[tuple[Path, Run]]:
 
 
 def latest(machine_class: str, *, other_than: Sequence[Run] = ()) -> list[Path]:
-    """The latest file of a class and all of its commit; [] where there is none.
+    """The latest file of a class, and the others of its commit; [] if there is none.
 
     Args:
         other_than: runs that are to be compared: none of them is its own past.

@@ -148,7 +148,7 @@ def _shared(x_FR: Floats, rounds: int = 10) -> Floats:
 
 
 def _without_peers(y_FR: Floats, figures: Sequence[Figure], is_new_R: NDArray[np.bool_]) -> Floats:
-    """Takes from every figure of ours what the peers that took turns with it did in the same run."""
+    """Subtracts from each of our figures the change of the peers that alternated with it in the same run."""
     rows: dict[tuple[object, ...], list[int]] = {}
     for i, figure in enumerate(figures):
         if figure.is_control:

@@ -50,7 +50,7 @@ def all_reduce_bytes(size_bytes: float, ranks: int) -> float:
 
 
 def all_gather_bytes(size_bytes: float, ranks: int) -> float:
-    """Bytes that each of n ranks sends, so that all have the whole of S bytes of which each had 1 / n.
+    """Bytes that each of n ranks sends in an all-gather of S bytes, of which each rank holds 1 / n.
 
         (n - 1) / n * S
 
@@ -220,7 +220,7 @@ def shapes_of(config: ModelConfig) -> Shapes:
 
 
 def padded_size(shapes: Iterable[Shape], ranks: int) -> int:
-    """Numbers of tensors whose rows are shared out to n ranks, with the padding that makes all shares as large.
+    """Numbers of elements of tensors whose rows are sharded over n ranks, padded to equal shards.
 
         sum over shapes (rows, columns) of  n ceil(rows / n) columns
 
@@ -355,7 +355,7 @@ def checkpoint_exchange(
 
 
 def checkpoint_bytes(config: ModelConfig, *, matrices: Matrices = "adamw", finished: bool = False) -> int:
-    """Tensors in the files of a checkpoint: float32 weights and, of a stage that goes on, optimizer states.
+    """Tensors in the files of a checkpoint: float32 weights and, during a stage, optimizer states.
 
     AdamW keeps two numbers a weight and one a tensor, Muon one a weight.
 

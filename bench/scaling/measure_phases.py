@@ -182,7 +182,7 @@ def _seconds(
     repeats: int = 5,
     clock: Callable[[], float] = time.process_time,
 ) -> float:
-    """Of one unit: the median over calls, of which the first is not counted. `work` returns its units."""
+    """Time per unit: the median over calls, without the first. `work` returns its number of units."""
     found = []
     for _ in range(repeats + 1):
         begin = clock()

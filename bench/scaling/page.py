@@ -346,7 +346,7 @@ def picture(case: Case) -> str:
 
 
 def tables(case: Case, measured: dict[str, Any]) -> dict[str, str]:
-    """By the mark of docs/scaling.md between which each stands."""
+    """The sections by the marks in docs/scaling.md that enclose them."""
     machine = measured["machine"]
     where = (
         f"Machine: {machine['cpu']}, {machine['cores']} cores, load {measured['load']:.1f} when it began; Python "

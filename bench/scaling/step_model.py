@@ -361,7 +361,7 @@ def part_seconds(
 
 
 def evaluation_seconds(parts_s: Sequence[float] | np.ndarray, ranks: int) -> float:
-    """Of an evaluation whose parts take so long: rank r has parts r, r + n, ..., and the fullest rank decides.
+    """Time of an evaluation from the times of its parts: rank r has parts r, r + n, ..., and the slowest rank decides.
 
     >>> evaluation_seconds([1.0, 2.0, 3.0], 1), evaluation_seconds([1.0, 2.0, 3.0], 2), evaluation_seconds([1.0], 8)
     (6.0, 4.0, 1.0)

@@ -64,7 +64,7 @@ def two_threads(task: dict[str, Any], count: int) -> Question:
 
 
 def released(count: int, settings: Settings) -> dict[str, Contestant]:
-    """The released scorer: ours in Python, and where `--reference` says where it is, itself."""
+    """The released scorer: our Python version of it and, with `--reference`, the original."""
     contestants = {"released scorer, ours": Contestant(partial(scoring, count))}
     if settings.reference is not None:
         folder = settings.reference
@@ -119,7 +119,7 @@ def gym(count: int) -> dict[str, Contestant]:
 
 
 def gym_scores(count: int) -> Work:
-    """Its own problems and their right answers, as it wants them written."""
+    """Its own problems, and correct answers in the form it expects."""
     import reasoning_gym
 
     data = reasoning_gym.create_dataset("gsm_symbolic", size=min(count, 500), seed=0)

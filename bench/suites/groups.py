@@ -48,7 +48,7 @@ def bench_model(preset: str) -> fr.Decoder:
 def training_step(
     preset: str, layout: Callable[[int, tuple[int, int, int]], Layout], size: tuple[int, int, int]
 ) -> Work:
-    """The loss of the response tokens and its gradients; the layout is made anew, as it is for every batch."""
+    """The loss of the response tokens and its gradients; the layout is rebuilt, as for every batch."""
     model = bench_model(preset)
     tokens_T, lengths, response_N = layout(model.config.vocab_size, size)
     prompt, samples, response = size

@@ -102,7 +102,7 @@ def rival(library: str, name: str, shape: Shape) -> Work:
 
 
 def repeated(contestant: Call | Rival, call: Call) -> Work:
-    """Forward, and backward where there is one, of the same inputs."""
+    """The forward pass, and the backward pass if there is one, on the same inputs."""
     upstream = contestant.upstream(contestant.forward())
     done = Done(float(call.tokens), float(sum(call.flops)) or None, float(sum(call.floor)))
 

@@ -103,7 +103,7 @@ def speaking_reward(strict: np.ndarray) -> np.ndarray:
 
 
 def run_trl(size: Size, beta: float, threads: int, parts: int) -> None:
-    """TRL's GRPOTrainer, whose backward passes take all samples of a step at once, or a part of them."""
+    """TRL's GRPOTrainer, with all samples of a step in one backward pass, or in several."""
     warnings.simplefilter("ignore")
     import transformers
 

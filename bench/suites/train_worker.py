@@ -152,7 +152,7 @@ def plain_step(setting: Setting, *, compiled: bool) -> Step:
 
 
 def run_trainer(setting: Setting) -> None:
-    """transformers.Trainer as it comes; the batch size is everybody's, checkpoints and progress bars are off."""
+    """transformers.Trainer with its defaults, except for the common batch size and no checkpoints or progress bars."""
     from torch.utils.data import IterableDataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 

@@ -24,7 +24,7 @@ TITLES = {
 
 
 def pictures(run: Run) -> dict[str, str]:
-    """SVG files, those whose points the run has."""
+    """SVG files of the sweeps in the run."""
     drawn = {"op": _op, "attention": _attention, "context": _context, "size": _size, "batch": _batch}
     found = {name: draw(run) for name, draw in (drawn | {"threads": _threads}).items()}
     return {name: picture for name, picture in found.items() if picture}
@@ -143,7 +143,7 @@ def _size(run: Run) -> str:
 
 
 def _threads(run: Run) -> str:
-    """How many times as fast as with one thread, by turns: neighbours fall on both."""
+    """Speedup over one thread, from alternating turns, so that other load affects both."""
     lines = []
     for style, (name, what, shape) in enumerate(_THREADED):
         by_threads = {int(record.shape["threads"]): record for record in _of(run, f"{what}, by threads", OURS, **shape)}

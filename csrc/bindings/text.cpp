@@ -15,7 +15,7 @@ namespace fastreason {
 
 namespace {
 
-// Ids of all texts one after the other, and where each begins; the last offset is the total.
+// Concatenated ids of all texts, and the offset of each; the last offset is the total.
 template <class TextAt>
 py::tuple encode_all(const Tokenizer& tokenizer, std::int64_t n, TextAt&& text_at) {
   std::vector<std::int32_t> ids;

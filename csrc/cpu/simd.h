@@ -46,7 +46,7 @@ FASTREASON_INLINE void store_some(float* p, Vec v, std::int64_t n) {
 
 FASTREASON_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
-// The first n lanes of a, the others of b; n may be more than there are.
+// The first n lanes of a, the rest of b; n may exceed the number of lanes.
 FASTREASON_INLINE Vec first_lanes(std::int64_t n, Vec a, Vec b) {
   IntVec lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;

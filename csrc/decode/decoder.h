@@ -75,7 +75,7 @@ class CpuDecoder {
   // Whether a sequence behind a held prompt can have a token more than `length` of its own.
   bool has_room(std::int64_t prompt, std::int64_t length) const;
 
-  // One token for each of N sequences: sequence i stands in slot slots[i] behind prompt prompts[i] and has lengths[i]
+  // One token for each of N sequences: sequence i is in slot slots[i], follows prompt prompts[i] and has lengths[i]
   // tokens of its own before this one. logits: [N][vocab].
   void decode(std::span<const std::int64_t> slots, std::span<const std::int64_t> prompts,
               std::span<const std::int64_t> lengths, std::span<const std::int32_t> tokens, float* logits, int threads);

@@ -13,7 +13,7 @@ inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 inline Vec splat(float x) { return Vec{} + x; }
 
-// B of a product: panels of 16 columns, panel_stride floats apart; within a panel row k stands at k * row_stride.
+// B of a product: panels of 16 columns, panel_stride floats apart; within a panel row k is at k * row_stride.
 struct Panels {
   const float* data;
   std::int64_t panel_stride, row_stride;

@@ -15,7 +15,7 @@ enum class Ending : std::uint8_t {
   kUnfinished,  // at a limit, or while an answer is open
 };
 
-// What is known of the end of a text beside its characters.
+// Facts about the end of a text beyond its characters.
 struct TextEnd {
   enum Kind : std::uint8_t {
     kWhole,    // it ended by itself

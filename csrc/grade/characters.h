@@ -33,7 +33,7 @@ inline bool has_word(std::string_view text, std::size_t at, std::string_view wor
   return true;
 }
 
-// Bytes of the tag of a document that stands at `at`, 0 if none does.
+// Length in bytes of the document tag at `at`, 0 if there is none.
 inline std::size_t tag_size(std::string_view text, std::size_t at) {
   static constexpr std::array<std::string_view, 6> kTags = {"<question>",  "</question>", "<solution>",
                                                             "</solution>", "<answer>",    "</answer>"};
@@ -51,7 +51,7 @@ inline std::size_t find_full_stop(std::string_view text, std::size_t from) {
   return std::min(at, text.size());
 }
 
-// Where `phrase` ends if it stands at `at` with any blanks for each of its own, else npos.
+// The end of `phrase` if it occurs at `at`, with any blanks for each of its blanks, else npos.
 inline std::size_t phrase_end(std::string_view text, std::size_t at, std::string_view phrase) {
   if (phrase.back() != ' ' && at <= text.size() && text.substr(at, phrase.size()) == phrase) return at + phrase.size();
   for (const char c : phrase) {

@@ -157,7 +157,7 @@ class ExpressionReader {
  public:
   ExpressionReader(std::string_view text, std::size_t at, Lookup& lookup) : text_(text), at_(at), lookup_(lookup) {}
 
-  // Reads as far as the text goes on as one expression.
+  // Parses the longest prefix that is one expression.
   bool read(Operand& result) { return sum(result); }
 
   // Behind the expression and the blanks after it.

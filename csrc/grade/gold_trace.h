@@ -1,4 +1,4 @@
-// The trace of a gold solution from its graph: what its text would be read as.
+// The trace of a gold solution, built from its graph: what parsing its text would give.
 #pragma once
 
 #include "grade/name_table.h"

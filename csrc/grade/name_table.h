@@ -36,7 +36,7 @@ class NameTable {
   std::string_view name(int id) const { return entry(id).name; }
   std::uint64_t hash(int id) const { return entry(id).hash; }
 
-  // Whether the name stands between " Define " and " as V;" as is_plain_step_header finds it.
+  // Whether the name is between " Define " and " as V;" as is_plain_step_header finds it.
   bool is_plain(int id) const { return entry(id).is_plain; }
 
   // The id of `name`, or -1.

@@ -7,7 +7,7 @@
 
 namespace fastreason {
 
-// The letter V of "We know V =" if that stands at `at`, else 0.
+// The letter V of "We know V =" if that is at `at`, else 0.
 inline char equation_letter(std::string_view text, std::size_t at) {
   const std::size_t letter = phrase_end(text, at, "We know ");
   if (letter == std::string_view::npos || letter >= text.size() || !is_alpha(text[letter])) return 0;

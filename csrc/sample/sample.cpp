@@ -104,7 +104,7 @@ struct MemoryRow {
   std::uint32_t* keys;
 
   FASTREASON_INLINE float scaled(int v) const { return logits[v] * inverse_temperature; }
-  // infinity for what is no number
+  // infinity for NaN
   FASTREASON_INLINE float checked(int v) const {
     const float x = scaled(v);
     return x <= std::numeric_limits<float>::max() ? x : std::numeric_limits<float>::infinity();

@@ -51,7 +51,7 @@ namespace {
 
 using Hashes = Table<std::uint64_t, kMaxMembers>;  // by member
 
-// What a member is, apart from what it follows from.
+// The type of a member, regardless of its parents.
 std::uint64_t sort_of(const Draft& draft, int member) {
   const NodeId id = draft.node[member];
   const auto type = static_cast<std::uint64_t>(id == kNoNode ? NodeType::kCount : type_of(id));

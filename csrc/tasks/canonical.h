@@ -1,4 +1,4 @@
-// The identity of a problem: what it says, not the order in which it says it.
+// The identity of a problem: its content, regardless of order.
 #pragma once
 
 #include <cstdint>

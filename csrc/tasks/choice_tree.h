@@ -1,4 +1,4 @@
-// Every outcome of a finite random experiment, one after the other, each with its probability.
+// Enumerates the outcomes of a finite random experiment with their probabilities.
 //
 //     for (ChoiceTree tree; tree.begins(); tree.next()) experiment(tree);  // draws from it as it would from an Rng
 //

@@ -9,7 +9,7 @@ namespace fastreason {
 
 namespace {
 
-// Uniform below n among what is not taken yet.
+// Uniform below n among those not yet taken.
 template <class Taken>
 int below_but(Rng& rng, int n, const Taken& taken) {
   int pick = rng.below(n);

@@ -1,4 +1,4 @@
-// The steps of a problem's solution as they stand in its text, without the text: for who compares solutions with it.
+// The steps of a problem's solution in the order of its text, without the text: for comparing solutions with it.
 #pragma once
 
 #include <cstdint>

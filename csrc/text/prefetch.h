@@ -11,7 +11,7 @@ namespace fastreason {
 
 class Prefetcher {
  public:
-  // Lane i packs problems starts[i], starts[i] + step, ...; its batches are those of Packer::pack one after the other.
+  // Lane i packs problems starts[i], starts[i] + step, ...; its batches are consecutive results of Packer::pack.
   // The lanes take turns. At most `ahead` batches wait.
   Prefetcher(std::shared_ptr<const Packer> packer, std::vector<std::int64_t> starts, std::int64_t step,
              std::int64_t rows, std::int64_t length, std::int64_t ahead);

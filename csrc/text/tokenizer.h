@@ -27,7 +27,7 @@ class Tokenizer {
 
   // Appends the ids of a text, which may hold any bytes. From many threads at once.
   virtual void encode(std::string_view text, std::vector<std::int32_t>& ids) const = 0;
-  // Whether the ids of a document are those of its theme's pieces and numbers one after the other.
+  // Whether the ids of a document are the concatenated ids of its theme's pieces and numbers.
   virtual bool cuts_at_pieces() const = 0;
   // Appends the bytes of the ids; one outside the vocabulary is written as `unknown_word`.
   void decode(std::span<const std::int32_t> ids, std::string& text) const {

@@ -24,7 +24,7 @@ def export_command(arguments: list[str]) -> int:
     return 0
 
 
-def _add_lm_eval(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_lm_eval(kinds: argparse._SubParsersAction[Parser]) -> None:
     text = "a task folder of lm-evaluation-harness with the problems of `eval` and the same verdicts"
     parser = kinds.add_parser("lm-eval", help=text, description=f"Writes {text}.")
     add_mixture_flags(parser)
@@ -34,14 +34,14 @@ def _add_lm_eval(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def _add_vllm(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_vllm(kinds: argparse._SubParsersAction[Parser]) -> None:
     text = "a model folder that vLLM reads right, whatever the width of the heads"
     parser = kinds.add_parser("vllm", help=text, description=f"Writes {text}.")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a Hugging Face folder, or a model that ships")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
 
 
-def _add_hub(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_hub(kinds: argparse._SubParsersAction[Parser]) -> None:
     text = "a model on the Hugging Face Hub, which hf://OWNER/NAME then names"
     parser = kinds.add_parser("hub", help=text, description=f"Uploads {text}.")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a Hugging Face folder, or a model that ships")

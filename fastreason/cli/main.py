@@ -58,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # `tiny` at 87,000 tokens/s with this and at 66,000 without, one thread at 84,000.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"run": run_command, "report": _report, "generate": _generate, "grade": grade_command}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": run_command,
+        "report": _report,
+        "generate": _generate,
+        "grade": grade_command,
+    }
     commands |= {"eval": _eval, "edge": _edge, "look": _look, "export": _export, "themes": _themes, "bench": _bench}
     commands |= {"info": _info, "completion": lambda rest: _completion(rest, commands)}
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are ValueErrors, and which names the flag that was perhaps meant."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, allow_abbrev=False, **named)
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **named})
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message.removeprefix("argument "))
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         known = self._option_string_actions
         for text in args or [] if self._subparsers is None else []:  # before what is missing: it may be misspelt
             if text.startswith("--") and text.partition("=")[0] not in known:

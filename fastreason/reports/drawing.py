@@ -24,7 +24,7 @@ MARKERS = "os^Dv*Xphd"
 _VARIABLES = {f"#0000b{i}": f"var(--s{i})" for i in range(10)}
 _VARIABLES |= {"#0000a0": "var(--text)", "#0000a1": "var(--soft)", "#0000a2": "var(--line)", "#0000a3": "var(--card)"}
 TEXT, SOFT, LINE, CARD = list(_VARIABLES)[-4:]
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib types its keys one by one
     "svg.fonttype": "none",
     "font.size": 12.5,
     "text.color": TEXT,
@@ -71,12 +71,11 @@ class Drawing:
         columns = 2 if max((len(name) for name, _ in names), default=0) <= 24 else 1
         legend = _ROW * -(-len(names) // columns)
         self.height = height + legend
-        self._style = {**_STYLE, "svg.hashsalt": title}
+        self._style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": title}
         with matplotlib.rc_context(self._style):
             self.figure = Figure(figsize=(WIDTH / 72, self.height / 72), dpi=72, facecolor="none")
-            place = (_LEFT, _BOTTOM, WIDTH - _LEFT - _RIGHT, height - _TOP - _BOTTOM)
-            sizes = (WIDTH, self.height, WIDTH, self.height)
-            self.axes: Any = self.figure.add_axes([a / b for a, b in zip(place, sizes, strict=True)])
+            across, up = (WIDTH - _LEFT - _RIGHT) / WIDTH, (height - _TOP - _BOTTOM) / self.height
+            self.axes: Any = self.figure.add_axes((_LEFT / WIDTH, _BOTTOM / self.height, across, up))
             if names:
                 self._legend(names, columns, bars)
 

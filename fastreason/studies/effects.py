@@ -188,7 +188,8 @@ def values_of(
             weights = inside * (part.weight / total / len(part.op) / inside.sum())
             cells.append((_values(entry, metric, k, samples), weights))
     numbers = np.concatenate([np.full(len(values), i) for i, (values, _) in enumerate(cells)])
-    return Values(*(np.concatenate(arrays) for arrays in zip(*cells, strict=True)), numbers)
+    values, weights = (np.concatenate(arrays) for arrays in zip(*cells, strict=True))
+    return Values(values, weights, numbers)
 
 
 def _values(entry: Mapping[str, Sequence[Any]], metric: str, k: int, samples: int) -> np.ndarray:

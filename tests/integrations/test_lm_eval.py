@@ -1,8 +1,10 @@
 """A task folder for lm-evaluation-harness: the problems of `eval`, unique ids, the same verdicts. The harness itself is
-run by `python tests/integrations/run_lm_eval.py`, in an environment of its own."""
+run by `make test-lm-eval`, in an environment of its own."""
 
 import importlib.util
 import json
+import os
+import subprocess
 
 import pytest
 
@@ -65,3 +67,33 @@ def test_export_refuses(tmp_path, capsys, flags, message):
     assert main(["export", "lm-eval", "--out", str(tmp_path / "t"), *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.skipif("FASTREASON_LM_EVAL" not in os.environ, reason="needs lm_eval in an environment: make test-lm-eval")
+def test_the_harness_gives_the_verdicts_of_eval(tmp_path):
+    """lm_eval itself, in the environment of the Python that the variable names, which has fastreason too."""
+    flags = ["--op", "6,8", "--themes", "symbolic", "--max-value", "199", "--problems", "10"]
+    assert main(["export", "lm-eval", *flags, "--out", str(tmp_path / "tasks")]) == 0
+    assert main(["export", "vllm", "tiny-base", "--out", str(tmp_path / "model")]) == 0
+    model = f"pretrained={tmp_path / 'model'},dtype=float32"
+    command = [os.environ["FASTREASON_LM_EVAL"], "-m", "lm_eval", "run", "--model", "hf", "--model_args", model]
+    command += [
+        "--tasks",
+        "fastreason",
+        "--include_path",
+        str(tmp_path / "tasks"),
+        "--output_path",
+        str(tmp_path / "o"),
+    ]
+    command += ["--device", "cpu", "--batch_size", "20"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = (tmp_path / "o").rglob("results_*.json")
+    theirs = json.loads(file.read_text())["results"]["fastreason"]
+    mixture = fr.Mixture.uniform([6, 8], ["symbolic"], max_value=199)
+    ours = fr.evaluate("tiny-base", mixture, problems=10, samples=1, temperature=0.0, ranges={"all": {"6,8": 1.0}})
+    row = ours.result["ranges"]["all"]
+    assert theirs["verified,none"] == pytest.approx(row["verified"]["1"])
+    assert theirs["answer_correct,none"] == pytest.approx(row["answer"]["1"])
+    assert theirs["process_accuracy,none"] == pytest.approx(row["process_accuracy"], abs=1e-3)

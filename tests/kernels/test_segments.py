@@ -90,8 +90,8 @@ def test_gradients_of_padding_rows_are_dropped():
 @pytest.mark.parametrize(
     "start, length, prefix, num_tokens, message",
     [
-        ([0, 2], [3, 2], [-1, -1], 5, "must stand in order and not overlap"),
-        ([2, 0], [2, 2], [-1, -1], 5, "must stand in order"),
+        ([0, 2], [3, 2], [-1, -1], 5, "must be in order and not overlap"),
+        ([2, 0], [2, 2], [-1, -1], 5, "must be in order"),
         ([0], [6], [-1], 5, r"within 0 \.\. 5"),
         ([0], [0], [-1], 5, "at least one token"),
         ([], [], [], 5, "at least one segment"),
