@@ -120,11 +120,8 @@ void check_grading(const std::shared_ptr<const TaskStream>& stream) {
   const std::vector<std::string> texts = documents(batch);
   const GradeInput input{
       batch.size(), 1, false,
-      [&](std::int64_t i, TextMemory& memory) {
-        batch.append_solution(i, memory.text);
-        return std::pair<std::string_view, Style>(memory.text, Style::kSymbolic);
-      },
-      [&](std::int64_t i, TextMemory&) { return Completion{texts[static_cast<std::size_t>(i)], false, {}}; }};
+      [&](std::int64_t i, Grader& grader) { grader.set_gold(batch.solution_graph(i), batch.theme(i)); },
+      [&](std::int64_t i, TextMemory&) { return Completion{texts[static_cast<std::size_t>(i)], false, {}, {}}; }};
   in_threads("verdicts are the same", [&] {
     BatchVerdicts verdicts = grade_batch(input, 2);
     return std::vector<bool>(verdicts.sound.data(), verdicts.sound.data() + verdicts.sound.size());
