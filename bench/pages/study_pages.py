@@ -11,13 +11,13 @@ is read from results.json.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fastreason.reports.study_page import judged_again
 from fastreason.runtime.json_files import to_json
 from fastreason.runtime.old_names import with_current_names
 from fastreason.studies.effects import level
@@ -37,15 +37,16 @@ def claims_table(results: Mapping[str, Any]) -> str:
         [
             claim["text"],
             claim["of"],
-            _points(claim["effect"], claim["interval"], sign="+"),
-            ", ".join(f"{100 * value:+.1f}" for value in claim["by_seed"]),
+            _effect(claim),
+            ", ".join(f"{100 * value:+.1f}" for value in claim.get("by_seed", ())),
             f"{claim['rule']} {100 * claim['bound']:g}",
             f"**{claim['verdict']}**",
+            claim["over_all"],
         ]
         for claim in results["claims"]
     ]
-    head = ["claim", "difference", "points [95 % interval]", "by seed", "holds if", "verdict"]
-    return markdown(head, rows, align="<<<<<<")
+    head = ["claim", "difference", "points [95 % interval]", "by seed", "holds if", "verdict", "over all looks"]
+    return markdown(head, rows, align="<<<<<<<")
 
 
 def scores_table(study: Study, results: Mapping[str, Any]) -> str:
@@ -101,6 +102,8 @@ docs/results/{study.name}` rebuilds the full report with curves, failure kinds a
 
 {claims_table(results)}
 
+Over all looks: what remains when the chance that any verdict of the study is wrong is 5 % (Holm).
+
 Scores in percent: means over seeds, with 95 % intervals over problems and seeds. Gap: right answers that are not
 verified, at pass@1.
 
@@ -116,6 +119,11 @@ def _points(effect: float, interval: tuple[float, float], sign: str = "") -> str
     return f"{100 * effect:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
+def _effect(claim: Mapping[str, Any]) -> str:
+    """Nothing where no problem is known that the claim is about."""
+    return "" if claim["effect"] is None else _points(claim["effect"], claim["interval"], sign="+")
+
+
 def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
     """Copies the data behind the pages."""
     shutil.rmtree(place, ignore_errors=True)
@@ -128,14 +136,15 @@ def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
     (place / "results.json").write_text(to_json(small, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-def photograph(report: Path, picture: Path) -> bool:
-    """A screenshot of the top of a report by headless Chromium; False if it is not installed."""
+def photograph(page: Path, picture: Path, size: tuple[int, int] = (1100, 1500), *flags: str) -> bool:
+    """A screenshot of the top of a page by headless Chromium; False if it is not installed."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         return False
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,1500"]
-    command = [chromium, *flags, f"--screenshot={picture.resolve()}", report.resolve().as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    width, height = size
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *flags]
+    command += [f"--window-size={width},{height}", f"--screenshot={picture.resolve()}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
     return True
 
 
@@ -145,7 +154,7 @@ def verdicts_table(all_results: list[Mapping[str, Any]]) -> str:
         [
             f"[{results['study']}](results/{results['study']}.md)" if number == 0 else "",
             claim["text"],
-            _points(claim["effect"], claim["interval"], sign="+"),
+            _effect(claim),
             f"{claim['rule']} {100 * claim['bound']:g}",
             f"**{claim['verdict']}**",
         ]
@@ -164,7 +173,8 @@ def main() -> None:
     options = parser.parse_args()
     all_results = []
     for run in options.runs:
-        study, results = Study.load(run / "study.toml"), json.loads((run / "results.json").read_text(encoding="utf-8"))
+        study = Study.load(run / "study.toml")
+        results = judged_again(study, run / "results.json")
         results = with_current_names(results)
         if not results["finished"]:
             parser.error(f"{run} is not finished: run it with --resume")
