@@ -3,24 +3,25 @@
     python -m bench.pages.screenshots --out docs/pages
 
 The pages are that of a study among the results of the documentation, and that of `fastreason run smoke`, which takes
-half a minute. Pictures have 64 colors, so that all together are smaller than one page.
+half a minute. Pictures have 256 colors, to be small.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 import fastreason as fr
 from fastreason.reports.study_page import write_report
 
+from .study_pages import photograph
+
 STUDY = Path("docs/results/finding-1-edge")
 SIZES = {"wide": (1000, 1500), "narrow": (390, 1500)}
 SCHEMES = {"dark": 0, "light": 1}  # as Blink numbers them
-_COLORS = 64
+_COLORS = 256
 
 
 def take(page: Path, picture: Path, size: tuple[int, int], scheme: str) -> None:
@@ -31,31 +32,17 @@ def take(page: Path, picture: Path, size: tuple[int, int], scheme: str) -> None:
     """
     from PIL import Image
 
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise FileNotFoundError("screenshots: chromium is not installed")
     width, height = size
     with tempfile.TemporaryDirectory() as folder:
         # a window is at least 500 pixels wide, so a narrow page is a frame in it
-        frame = Path(folder) / "frame.html"
+        frame, whole = Path(folder) / "frame.html", Path(folder) / "whole.png"
         frame.write_text(
             f'<body style="margin:0"><iframe src="{page.resolve().as_uri()}" '
             f'style="border:0;width:{width}px;height:{height}px"></iframe>'
         )
-        flags = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            f"--user-data-dir={folder}/profile",
-        ]
-        flags += [
-            f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
-            f"--window-size={max(width, 500)},{height}",
-        ]
-        whole = Path(folder) / "whole.png"
-        command = [chromium, *flags, f"--screenshot={whole}", frame.as_uri()]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        flags = [f"--user-data-dir={folder}/profile", f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"]
+        if not photograph(frame, whole, (max(width, 500), height), *flags):
+            raise FileNotFoundError("screenshots: chromium is not installed")
         with Image.open(whole) as image:
             image.crop((0, 0, width, height)).convert("RGB").quantize(_COLORS).save(picture, optimize=True)
 

@@ -79,8 +79,8 @@ def line_chart(
     axes = drawing.axes
     axes.set_xlabel(x_label)
     axes.set_ylabel(f"{y_label}, %" if share else y_label)
-    for line in series:
-        _draw_line(drawing, line, scale)
+    for i, line in enumerate(series):
+        _draw_line(drawing, line, scale, aside=2.5 * (i - (len(series) - 1) / 2))
     low, high = _ends(series, scale)
     if share:
         axes.set_ylim(min(0.0, low), max(100.0, high))
@@ -105,7 +105,8 @@ def _ends(series: Sequence[Series], scale: float) -> tuple[float, float]:
     return scale * min(ys), scale * max(ys)
 
 
-def _draw_line(drawing: Drawing, line: Series, scale: float) -> None:
+def _draw_line(drawing: Drawing, line: Series, scale: float, aside: float) -> None:
+    """Intervals are `aside` pixels from their points, so that those of several lines do not hide each other."""
     xs, ys = [x for x, _ in line.points], [scale * y for _, y in line.points]
     marker = MARKERS[line.style % len(MARKERS)]
     # so that a line of many points has the marker that the legend shows, but not on each
@@ -121,9 +122,8 @@ def _draw_line(drawing: Drawing, line: Series, scale: float) -> None:
     )
     if line.intervals is not None:
         lows, highs = zip(*line.intervals, strict=True)
-        drawing.axes.vlines(
-            xs, [scale * y for y in lows], [scale * y for y in highs], color=color(line.style), alpha=0.6
-        )
+        ends = ([scale * y for y in lows], [scale * y for y in highs])
+        drawing.aside(drawing.axes.vlines(xs, *ends, color=color(line.style), alpha=0.6), aside)
 
 
 def _say_line(drawing: Drawing, line: Series, scale: float, unit: str) -> None:

@@ -113,6 +113,13 @@ class Drawing:
             handlelength=1.8,
         )
 
+    def aside(self, drawn: Any, pixels: float) -> None:
+        """Shifts what is drawn to the right."""
+        from matplotlib.transforms import ScaledTranslation
+
+        shift = ScaledTranslation(pixels / 72, 0, self.figure.dpi_scale_trans)
+        drawn.set_transform(self.axes.transData + shift)
+
     def say(self, x: float, y: float, said: str, radius: float = 9) -> None:
         """Puts an invisible mark at a place in the units of the axes; their limits must not change any more."""
         low, high = sorted(self.axes.get_ylim())  # which also makes limits follow from what is drawn

@@ -92,6 +92,14 @@ def test_colors_are_those_of_the_page():
     assert not re.findall(r"#[0-9a-f]{6}", chart)
 
 
+def test_intervals_of_several_lines_stand_beside_each_other():
+    series = [Series(f"{i}", [(1, 0.5), (8, 0.5)], i, [(0.4, 0.6), (0.3, 0.7)]) for i in range(3)]
+    chart = line_chart(series, title="t", x_label="k", y_label="y", share=True, log_x=True)
+    whiskers = re.findall(r'd="M ([\d.]+) [\d.]+\s+L ([\d.]+) [\d.]+\s+"[^>]*stroke-opacity', chart)
+    assert all(begin == end for begin, end in whiskers)
+    assert len({begin for begin, _ in whiskers}) == len(whiskers) == 6
+
+
 def test_charts_of_a_page_share_no_ids():
     series = [Series("a", [(1, 0.5), (2, 0.25)], intervals=[(0.4, 0.6), (0.2, 0.3)])]
     page = "".join(line_chart(series, title=title, x_label="x", y_label="y") for title in ("one", "two"))
