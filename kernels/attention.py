@@ -56,7 +56,8 @@ __all__ = ["attention", "attention_ref"]
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
     """Attention of every token to its prefix and, causally, to its own segment.
 
-    Runs Triton on CUDA (and under TRITON_INTERPRET=1), csrc/cpu for float32 on CPU, otherwise the definition.
+    Runs Triton on CUDA (and under TRITON_INTERPRET=1), csrc/cpu for float32 and bfloat16 on CPU, otherwise the
+    definition.
 
     Args:
         q_THD, k_TKD, v_TKD: floating point, one dtype and device; H a multiple of K. For the kernels D is a multiple
@@ -70,7 +71,8 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     """
     _check(q_THD, k_TKD, v_TKD, segments)
     scale = q_THD.shape[-1] ** -0.5 if scale is None else scale
-    if scale > 0 and cpu_kernels.suits(q_THD, k_TKD, v_TKD, widths=q_THD.shape[-1:]):
+    kinds = cpu_kernels.FLOAT32_OR_BFLOAT16
+    if scale > 0 and cpu_kernels.suits(q_THD, k_TKD, v_TKD, widths=q_THD.shape[-1:], dtypes=kinds):
         return cpu_kernels.attention(q_THD, k_TKD, v_TKD, segments, scale)
     if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)

@@ -1,6 +1,7 @@
 """The CPU kernels (csrc/cpu) as differentiable functions: one pass over memory where torch takes several.
 
-Each computes the definition of the same name in float32, with products, sums and exponentials in a different order.
+Each computes the definition of the same name in float32, with products, sums and exponentials in a different order, and
+takes float32; all but `rms_norm` also take bfloat16, as linear layers give it under autocast, and round their result.
 They run if widths are multiples of 16 (see `suits`); otherwise, for other dtypes and during compiler tracing, the
 definitions run. They use torch's number of threads, on which results do not depend.
 
@@ -26,14 +27,11 @@ except ImportError:  # this folder on its own, without the compiled core
 __all__ = ["FLOAT32_OR_BFLOAT16", "attention", "cross_entropy", "policy_loss", "rms_norm", "rope", "suits", "swiglu"]
 
 _LANES = 16  # floats of the widest vector
-
-
-_FLOAT32 = (torch.float32,)
 FLOAT32_OR_BFLOAT16 = (torch.float32, torch.bfloat16)
 
 
 def suits(
-    *tensors: Tensor, widths: tuple[int, ...] = (), dtypes: tuple[torch.dtype, ...] = _FLOAT32
+    *tensors: Tensor, widths: tuple[int, ...] = (), dtypes: tuple[torch.dtype, ...] = (torch.float32,)
 ) -> bool:  # fmt: skip
     """Whether the kernels support these: plain tensors of `dtypes` on CPU, with widths that are multiples of 16."""
     return (
@@ -47,13 +45,17 @@ def suits(
     )
 
 
+def _is_bfloat16(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16
+
+
 def _rows_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, scale: float) -> Tensor:
-    q_THD, k_TKD, v_TKD = (_rows_contiguous(x) for x in (q_THD, k_TKD, v_TKD))
-    return _Attention.apply(q_THD, k_TKD, v_TKD, segments, scale)
+    wide = (_rows_contiguous(x.float()) for x in (q_THD, k_TKD, v_TKD))
+    return _Attention.apply(*wide, segments, scale).to(q_THD.dtype)
 
 
 def _uncovered_zero(segments: Segments, *shape: int) -> Tensor:
@@ -130,10 +132,10 @@ class _Swiglu(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate_up = gate_up.contiguous()
         width = gate_up.shape[-1] // 2
-        y = torch.empty(*gate_up.shape[:-1], width)
+        y = gate_up.new_empty(*gate_up.shape[:-1], width)
         _kernels.swiglu_forward(
-            gate_up.data_ptr(), y.data_ptr(), y.numel() // width, width, torch.get_num_threads()
-        )  # fmt: skip
+            gate_up.data_ptr(), y.data_ptr(), y.numel() // width, width, _is_bfloat16(y), torch.get_num_threads()
+        )
         ctx.save_for_backward(gate_up)
         return y
 
@@ -143,12 +145,13 @@ class _Swiglu(torch.autograd.Function):
         (gate_up,) = ctx.saved_tensors
         dy, gradient = dy.contiguous(), torch.empty_like(gate_up)
         pointers = (tensor.data_ptr() for tensor in (dy, gate_up, gradient))
-        _kernels.swiglu_backward(*pointers, dy.numel() // dy.shape[-1], dy.shape[-1], torch.get_num_threads())
+        width = dy.shape[-1]
+        _kernels.swiglu_backward(*pointers, dy.numel() // width, width, _is_bfloat16(dy), torch.get_num_threads())
         return gradient
 
 
 def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    return _Rope.apply(_rows_contiguous(x_THD), cos_T1D, sin_T1D)
+    return _Rope.apply(_rows_contiguous(x_THD.float()), cos_T1D.float(), sin_T1D.float()).to(x_THD.dtype)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
@@ -186,10 +189,10 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, shares: Tensor, z_loss: float) -> Tensor:
         N, V = logits.shape
         labels, shares, losses = labels.contiguous(), shares.contiguous(), torch.empty(N)
-        gradient = torch.empty(N, V) if ctx.needs_input_grad[0] else None
+        gradient = logits.new_empty(N, V) if ctx.needs_input_grad[0] else None
         _kernels.cross_entropy(
             logits.data_ptr(), logits.stride(0), labels.data_ptr(), shares.data_ptr(), z_loss, losses.data_ptr(),
-            0 if gradient is None else gradient.data_ptr(), N, V, torch.get_num_threads(),
+            _address(gradient), N, V, _is_bfloat16(logits), torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(gradient)
         return losses.sum()
@@ -234,11 +237,11 @@ class _PolicyLoss(torch.autograd.Function):
         numbers: tuple[float, ...], kind: int, estimator: int,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         logprobs = torch.empty(len(logits))
-        gradient = torch.empty(logits.shape, dtype=logits.dtype) if ctx.needs_input_grad[0] else None
+        gradient = logits.new_empty(logits.shape) if ctx.needs_input_grad[0] else None
         matrices = (logits, reference, gradient)
         strides = (logits.stride(0), 0 if reference is None else reference.stride(0))
         totals = _kernels.policy_loss(
-            [_address(x) for x in matrices], (*logits.shape, *strides), logits.dtype == torch.bfloat16,
+            [_address(x) for x in matrices], (*logits.shape, *strides), _is_bfloat16(logits),
             [_address(x) for x in (tokens, *vectors, logprobs)], kind, estimator, numbers, torch.get_num_threads(),
         )  # fmt: skip
         totals_K = torch.tensor(totals, dtype=torch.float32)

@@ -77,7 +77,7 @@ def cross_entropy(
         RuntimeError: a second backward through a loss that was computed in one pass.
     """
     _check(logits_NV, labels_N, weights_N, z_loss)
-    if cpu_kernels.suits(logits_NV):
+    if cpu_kernels.suits(logits_NV, dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16):
         shares_N = _shares(labels_N, weights_N, ignore_index, torch.float32)
         return cpu_kernels.cross_entropy(logits_NV, labels_N, shares_N, z_loss)
     if not runs_triton(logits_NV):

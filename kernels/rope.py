@@ -64,7 +64,7 @@ def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
         ValueError: shapes, dtypes or devices do not fit.
     """
     _check(x_THD, cos_T1D, sin_T1D)
-    if cpu_kernels.suits(x_THD, cos_T1D, sin_T1D):
+    if cpu_kernels.suits(x_THD, cos_T1D, sin_T1D, dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16):
         return cpu_kernels.rope(x_THD, cos_T1D, sin_T1D)
     if not runs_triton(x_THD):
         return rope_ref(x_THD, cos_T1D, sin_T1D)

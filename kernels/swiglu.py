@@ -49,7 +49,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
         raise ValueError(
             f"swiglu: need floating point [..., 2 F] with F >= 1, got {gate_up.dtype} {tuple(gate_up.shape)}"
         )
-    if cpu_kernels.suits(gate_up, widths=(gate_up.shape[-1] // 2,)):
+    if cpu_kernels.suits(gate_up, widths=(gate_up.shape[-1] // 2,), dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16):
         return cpu_kernels.swiglu(gate_up)
     if not runs_triton(gate_up):
         return swiglu_ref(gate_up)

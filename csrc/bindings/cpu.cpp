@@ -25,6 +25,8 @@ using Address = std::uintptr_t;
 
 const float* in(Address address) { return reinterpret_cast<const float*>(address); }
 float* out(Address address) { return reinterpret_cast<float*>(address); }
+const std::uint16_t* in16(Address address) { return reinterpret_cast<const std::uint16_t*>(address); }
+std::uint16_t* out16(Address address) { return reinterpret_cast<std::uint16_t*>(address); }
 
 // Rows that one thread takes at a time. Fixed, because partial sums over them decide bits.
 constexpr std::int64_t kGrain = 256, kRowsOfLogits = 32;
@@ -106,6 +108,35 @@ void for_rows(std::int64_t rows, int threads, Body&& body) {
   parallel_blocks(rows, threads, kGrain, body);
 }
 
+struct Matrix {
+  Address address;
+  std::int64_t width;  // of its rows, which are adjacent
+};
+using Scratch = const std::vector<float*>&;
+
+// body(rows of the operands, row of the result) in float32, for kernels of rows that stay in the cache.
+template <class Body>
+void for_bfloat16_rows(std::int64_t rows, int threads, const std::vector<Matrix>& operands, const Matrix& result,
+                       Body&& body) {
+  std::int64_t floats = result.width;
+  for (const Matrix& m : operands) floats += m.width;
+  for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+    Array<float> memory(static_cast<std::size_t>(floats));
+    float* const to = memory.data();
+    std::vector<float*> row;
+    for (float* at = to + result.width; const Matrix& m : operands) {
+      row.push_back(at);
+      at += m.width;
+    }
+    for (std::int64_t n = first; n < last; ++n) {
+      for (std::size_t i = 0; i < operands.size(); ++i)
+        table().widen(in16(operands[i].address) + n * operands[i].width, row[i], operands[i].width);
+      body(row, to);
+      table().narrow(to, out16(result.address) + n * result.width, result.width);
+    }
+  });
+}
+
 }  // namespace
 
 void bind_cpu(py::module_& m) {
@@ -121,7 +152,8 @@ void bind_cpu(py::module_& m) {
       },
       "Makes the allocator keep what is freed, for good. False where it is not glibc's.");
 
-  auto cpu = m.def_submodule("cpu", "Float32 kernels. Arguments are checked by fastreason.kernels.cpu_kernels alone.");
+  auto cpu = m.def_submodule(
+      "cpu", "Kernels that compute in float32. Arguments are checked by fastreason.kernels.cpu_kernels alone.");
 
   cpu.def(
       "use",
@@ -180,17 +212,26 @@ void bind_cpu(py::module_& m) {
       for (std::int64_t d = 0; d < width; ++d) total[d] += partial[static_cast<std::size_t>(b * width + d)];
   });
 
-  cpu.def("swiglu_forward", [](Address gate_up, Address y, std::int64_t rows, std::int64_t width, int threads) {
-    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-      table().swiglu_forward(in(gate_up), out(y), first, last, width);
-    });
-  });
-  cpu.def("swiglu_backward",
-          [](Address dy, Address gate_up, Address d_gate_up, std::int64_t rows, std::int64_t width, int threads) {
+  cpu.def("swiglu_forward",
+          [](Address gate_up, Address y, std::int64_t rows, std::int64_t width, bool bfloat16, int threads) {
+            if (bfloat16)
+              return for_bfloat16_rows(rows, threads, {{gate_up, 2 * width}}, {y, width}, [&](Scratch row, float* to) {
+                table().swiglu_forward(row[0], to, 0, 1, width);
+              });
             for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-              table().swiglu_backward(in(dy), in(gate_up), out(d_gate_up), first, last, width);
+              table().swiglu_forward(in(gate_up), out(y), first, last, width);
             });
           });
+  cpu.def("swiglu_backward", [](Address dy, Address gate_up, Address d_gate_up, std::int64_t rows, std::int64_t width,
+                                bool bfloat16, int threads) {
+    if (bfloat16)
+      return for_bfloat16_rows(
+          rows, threads, {{dy, width}, {gate_up, 2 * width}}, {d_gate_up, 2 * width},
+          [&](Scratch row, float* to) { table().swiglu_backward(row[0], row[1], to, 0, 1, width); });
+    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+      table().swiglu_backward(in(dy), in(gate_up), out(d_gate_up), first, last, width);
+    });
+  });
 
   cpu.def("rope", [](Address x, Strides strides, Address cos, Address sin, Address y, std::int64_t tokens,
                      std::int64_t heads, std::int64_t dim, float sign, int threads) {
@@ -199,13 +240,25 @@ void bind_cpu(py::module_& m) {
     });
   });
 
-  cpu.def("cross_entropy", [](Address logits, std::int64_t row_stride, Address labels, Address shares, float z_loss,
-                              Address losses, Address gradient, std::int64_t rows, std::int64_t width, int threads) {
-    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-      table().cross_entropy_rows(in(logits), row_stride, reinterpret_cast<const std::int64_t*>(labels), in(shares),
-                                 z_loss, out(losses), out(gradient), first, last, width);
-    });
-  });
+  cpu.def("cross_entropy",
+          [](Address logits, std::int64_t row_stride, Address labels, Address shares, float z_loss, Address losses,
+             Address gradient, std::int64_t rows, std::int64_t width, bool bfloat16, int threads) {
+            const auto* label = reinterpret_cast<const std::int64_t*>(labels);
+            for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+              if (!bfloat16) {
+                table().cross_entropy_rows(in(logits), row_stride, label, in(shares), z_loss, out(losses),
+                                           out(gradient), first, last, width);
+                return;
+              }
+              Array<float> scratch(static_cast<std::size_t>(2 * width));
+              float *row = scratch.data(), *to = gradient ? row + width : nullptr;
+              for (std::int64_t n = first; n < last; ++n) {
+                table().widen(in16(logits) + n * row_stride, row, width);
+                table().cross_entropy_rows(row, 0, label + n, in(shares) + n, z_loss, out(losses) + n, to, 0, 1, width);
+                if (to) table().narrow(to, out16(gradient) + n * width, width);
+              }
+            });
+          });
 
   cpu.def(
       "policy_loss",

@@ -24,6 +24,8 @@ const Kernels& FASTREASON_JOIN(kernels_of_, FASTREASON_ISA)() {
                                      swiglu_backward,
                                      rope_rotate,
                                      cross_entropy_rows,
+                                     widen,
+                                     narrow,
                                      policy_loss_rows};
   return kTable;
 }

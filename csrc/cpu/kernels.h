@@ -93,6 +93,8 @@ struct Kernels {
   void (*cross_entropy_rows)(const float* logits, std::int64_t row_stride, const std::int64_t* labels,
                              const float* shares, float z_loss, float* losses, float* gradient, std::int64_t first,
                              std::int64_t last, std::int64_t width);
+  void (*widen)(const std::uint16_t* from, float* to, std::int64_t count);   // bfloat16 to float32
+  void (*narrow)(const float* from, std::uint16_t* to, std::int64_t count);  // and back, to the nearest
   void (*policy_loss_rows)(const PolicyLoss&, std::int64_t first, std::int64_t last, PolicyTotals&, float* scratch);
 };
 

@@ -117,13 +117,13 @@ FASTREASON_INLINE Vec exponential(Vec x) {
 }
 
 // bfloat16 is the upper half of a float32; rounded to the nearest, ties to even.
-FASTREASON_INLINE void widen(const std::uint16_t* from, float* to, std::int64_t count) {
+inline void widen(const std::uint16_t* from, float* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
     __builtin_memcpy(to + i, &bits, sizeof(bits));
   }
 }
-FASTREASON_INLINE void narrow(const float* from, std::uint16_t* to, std::int64_t count) {
+inline void narrow(const float* from, std::uint16_t* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint32_t bits;
     __builtin_memcpy(&bits, from + i, sizeof(bits));

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastreason import _core
-from fastreason.kernels import Segments, cpu_kernels, cross_entropy, policy_loss
+from fastreason.kernels import Segments, attention, cpu_kernels, cross_entropy, policy_loss, rope, swiglu
 from fastreason.kernels.attention import attention_ref
 from fastreason.kernels.cross_entropy import cross_entropy_ref
 from fastreason.kernels.rms_norm import rms_norm_ref
@@ -127,6 +127,27 @@ def test_cross_entropy_is_its_definition(V, z_loss):
     )
 
 
+def test_bfloat16_is_float32_rounded_at_the_end():
+    """What linear layers give under autocast: read as it is, computed in float32, rounded once."""
+    segments = LAYOUTS["groups"]
+    T = segments.num_tokens
+    cos, sin = rope_angles(torch.arange(T), 16, 1000.0, torch.bfloat16)
+    labels = torch.randint(0, 283, (T,), generator=torch.Generator().manual_seed(1))
+    attended = [random(T, heads, 16, seed=i) for i, heads in enumerate((4, 2, 2))]
+    for run, inputs, cotangent in [
+        (lambda *x: attention(*x, segments, scale=0.25), attended, random(T, 4, 16, seed=9)),
+        (lambda x: rope(x, cos.to(x.dtype), sin.to(x.dtype)), [random(T, 6, 16)], random(T, 6, 16, seed=1)),
+        (swiglu, [random(T, 96, scale=3.0)], random(T, 48, seed=1)),
+        (lambda x: cross_entropy(x, labels, z_loss=0.1), [random(T, 283, scale=4.0)], torch.tensor(1.0)),
+    ]:
+        half, cotangent = [x.bfloat16() for x in inputs], cotangent.bfloat16().float()
+        narrow = value_and_gradients(run, half, [cotangent])
+        wide = value_and_gradients(run, [x.float() for x in half], [cotangent])
+        assert narrow[0].dtype == (torch.float32 if cotangent.ndim == 0 else torch.bfloat16)
+        for mine, exact in zip(narrow, wide, strict=True):
+            assert torch.equal(mine, exact.to(mine.dtype))
+
+
 POLICY_SHAPES = [(5, 1), (9, 16), (70, 283), (9, 2200)]
 
 
@@ -195,6 +216,6 @@ def test_what_does_not_suit_runs_the_definition():
     assert cpu_kernels.suits(x, widths=(16,)) is not INTERPRETED
     assert (
         not cpu_kernels.suits(x, widths=(24,))
-        and not cpu_kernels.suits(x.double())
+        and not cpu_kernels.suits(x.double(), dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16)
         and not cpu_kernels.suits(x.bfloat16())
     )
