@@ -23,7 +23,7 @@ from fastreason.reports.charts import Series, line_chart
 from fastreason.reports.study_page import judged_again, write_report
 from fastreason.runtime.json_files import to_json
 from fastreason.studies.effects import difference, level
-from fastreason.studies.recipe import STAGE_NAMES
+from fastreason.studies.stages import STAGE_NAMES
 from fastreason.studies.study import Study
 from fastreason.studies.study_scores import StudyScores
 
@@ -101,7 +101,7 @@ def _evaluated(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     seen = set()
     for variant, entry in results["variants"].items():
         for stage, keys in next(iter(entry["runs"].values())).items():
-            if keys["evaluation"] not in seen:
+            if "evaluation" in keys and keys["evaluation"] not in seen:
                 seen.add(keys["evaluation"])
                 yield variant, stage
 
@@ -109,7 +109,9 @@ def _evaluated(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def account_table(results: Mapping[str, Any]) -> str:
     """What the stages took."""
     rows = []
-    for kind, name in {**STAGE_NAMES, "evaluate": "evaluation"}.items():
+    kinds = dict.fromkeys([*STAGE_NAMES, *(unit["kind"] for unit in results["units"].values())])
+    for kind in kinds:
+        name = "evaluation" if kind == "evaluate" else STAGE_NAMES[kind]
         units = [unit for unit in results["units"].values() if unit["kind"] == kind]
         if units:
             seconds, tokens, flop = (sum(unit.get(of, 0) for unit in units) for of in ("seconds", "tokens", "flop"))

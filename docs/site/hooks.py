@@ -24,13 +24,17 @@ DOCS = ROOT / "docs"
 _OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Completes the navigation, and lays out the package as it is installed, with kernels/ inside it."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lays out the package as it is installed, with kernels/ inside it, before the API plugin looks for it."""
     source = ROOT / "build" / "docs-source"
     shutil.rmtree(source, ignore_errors=True)
     python_alone = shutil.ignore_patterns("*.so", "__pycache__", "*.toml", "*.html")
     shutil.copytree(ROOT / "fastreason", source / "fastreason", ignore=python_alone)
     shutil.copytree(ROOT / "kernels", source / "fastreason" / "kernels", ignore=python_alone)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Completes the navigation."""
     sections = {name: section for entry in config.nav or [] for name, section in entry.items()}
     sections["Examples"][:] = ["examples/index.md", *map(_example_site_path, _examples())]
     sections["Results"] += [{path.stem: f"results/{path.name}"} for path in sorted((DOCS / "results").glob("*.md"))]

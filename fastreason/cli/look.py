@@ -64,7 +64,9 @@ def _traces(results: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, variant in results.get("variants", {}).items():
         for seed, stages in variant["runs"].items():
             for stage, keys in stages.items():
-                scores = results.get("scores", {}).get(keys["evaluation"], {})  # a single run has them by stage alone
+                scores = results.get("scores", {}).get(
+                    keys.get("evaluation"), {}
+                )  # a single run has them by stage alone
                 yield from ((f"{name} seed {seed} {stage}", trace) for trace in scores.get("traces", []))
     yield from (("", trace) for trace in results.get("traces", []))
 

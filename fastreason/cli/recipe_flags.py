@@ -14,10 +14,10 @@ from itertools import pairwise
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..rl.self_settings import SelfSettings
 from ..rl.settings import PolicySettings
 from ..runtime.field_docs import sentences_of
 from ..studies.recipe import Recipe
-from ..training.supervised_settings import SupervisedSettings
 from .parser import no_flag
 
 _WORDS = {"true": True, "false": False, "none": None}
@@ -67,7 +67,7 @@ def parse_recipe_flags(flags: list[str], listed: Sequence[str] = ()) -> dict[str
     """
     known = {field.name: field for field in recipe_fields()}
     for stage in listed:
-        fields_of = [*recipe_fields(SupervisedSettings), *recipe_fields(PolicySettings), *_OF_A_STAGE]
+        fields_of = [*recipe_fields(SelfSettings), *recipe_fields(PolicySettings), *_OF_A_STAGE]
         known |= {f"{stage}.{field.name}": field for field in fields_of}
     values: dict[str, Any] = {}
     for flag, given in _grouped(flags):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..studies.effects import level, values_of
-from ..studies.recipe import STAGE_NAMES
+from ..studies.stages import STAGE_NAMES
 from ..studies.study import RangePart, Study
 from ..studies.study_scores import StudyScores
 from .charts import Row, Series, interval_chart, line_chart, share_chart
@@ -35,7 +35,8 @@ def lines_of(study: Study) -> list[tuple[int, str, str, str | None]]:
     if len(study.variants) > 1:
         return [(style, name, name, None) for style, name in enumerate(study.variants)]
     ((variant, recipe),) = study.variants.items()
-    return [(style, STAGE_NAMES[stage], variant, stage) for style, stage in enumerate(recipe.stages)]
+    stages = [stage.name for stage in recipe.plan if stage.evaluate]
+    return [(style, STAGE_NAMES[stage], variant, stage) for style, stage in enumerate(stages)]
 
 
 def what_lines_are(study: Study) -> str:

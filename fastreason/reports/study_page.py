@@ -15,7 +15,7 @@ from ..runtime.files import read_whole, write_text
 from ..runtime.json_files import to_json
 from ..runtime.old_names import with_current_names
 from ..studies.claims import MARGIN, effects_table, judged_claims
-from ..studies.recipe import STAGE_NAMES
+from ..studies.stages import STAGE_NAMES
 from ..studies.study import Study
 from ..studies.study_scores import StudyScores
 from . import figures, tables

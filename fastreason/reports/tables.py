@@ -10,7 +10,7 @@ import torch
 from ..model.decoder import Decoder
 from ..studies.claims import compared
 from ..studies.effects import level
-from ..studies.recipe import STAGE_NAMES
+from ..studies.stages import STAGE_NAMES
 from ..studies.study import Study
 from ..studies.study_scores import StudyScores, graph_parts
 from ..text.tokenizer import Tokenizer
@@ -22,7 +22,11 @@ def gains(study: Study, scores: StudyScores) -> list[dict[str, Any]]:
     largest k."""
     ((variant, recipe),) = study.variants.items()
     rows: list[dict[str, Any]] = []
-    for before, stage in zip((None, *recipe.stages), recipe.stages, strict=False):
+    for stage, before in [
+        (stage.name, next((each.name for each in recipe.stages_before(stage) if each.evaluate), None))
+        for stage in recipe.plan
+        if stage.evaluate
+    ]:
         cells = []
         for name in study.ranges:
             for k in ks_shown(study):
@@ -77,7 +81,9 @@ def _keys(results: Mapping[str, Any]) -> Iterator[str]:
 def account(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The cost of the stages, by kind."""
     rows = []
-    for kind, name in {**STAGE_NAMES, "evaluate": "evaluation"}.items():
+    kinds = dict.fromkeys([*STAGE_NAMES, *(unit["kind"] for unit in results["units"].values())])
+    for kind in [*(kind for kind in kinds if kind != "evaluate"), "evaluate"]:
+        name = "evaluation" if kind == "evaluate" else STAGE_NAMES[kind]
         units = [unit for unit in results["units"].values() if unit["kind"] == kind]
         if units:
             total = {column: sum(unit.get(column, 0) for unit in units) for column in ("seconds", "tokens", "flop")}
@@ -133,9 +139,9 @@ def _largest_k(found: tuple[int, dict[str, float]] | None) -> tuple[str, float, 
 def warnings(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the watch of reinforcement learning said, run by run in the order of the steps."""
     return [
-        {"variant": name, "seed": seed, **warning}
+        {"variant": name, "seed": seed, "stage": STAGE_NAMES[stage], **warning}
         for name, variant in results["variants"].items()
         for seed, run in variant["runs"].items()
-        if "rl" in run
-        for warning in results["units"].get(run["rl"]["unit"], {}).get("warnings", ())
+        for stage, keys in run.items()
+        for warning in results["units"].get(keys["unit"], {}).get("warnings", ())
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..studies.stages import STAGE_NAMES
 from ..studies.study import Study
 from .charts import Series, line_chart
 from .figures import Figure, figure
@@ -15,7 +16,8 @@ from .figures import Figure, figure
 class _Curve:
     """A column of the curves in results.json."""
 
-    stage: str
+    loop: str
+    """The kind of the stages it is of: rl, or any other."""
     column: str
     title: str
     label: str
@@ -34,24 +36,32 @@ _WANTED = [
     _Curve("rl", "mean_length", "Length of samples", "tokens"),
     _Curve("rl", "entropy", "Entropy", "nats per token"),
     _Curve("rl", "kl", "KL from the reference model", "nats per token"),
-    _Curve("pretrain", "loss", "Loss of pre-training", "nats per token"),
-    _Curve("midtrain", "loss", "Loss of mid-training", "nats per token"),
+    _Curve("supervised", "loss", "Loss", "nats per token"),
 ]
 
 
 def training_figures(study: Study, results: Mapping[str, Any]) -> list[Figure]:
     """Those of the stages that are finished, and of the columns that they have."""
-    return [found for curve in _WANTED if (found := _figure(study, results, curve))]
+    stages = {stage.name: stage.kind == "rl" for recipe in study.variants.values() for stage in recipe.plan}
+    wanted = [(stage, curve) for curve in _WANTED for stage, is_rl in stages.items() if (curve.loop == "rl") == is_rl]
+    return [found for stage, curve in wanted if (found := _figure(study, results, stage, curve))]
 
 
-def _figure(study: Study, results: Mapping[str, Any], curve: _Curve) -> Figure | None:
+def _title(stage: str, curve: _Curve) -> str:
+    """The name of a stage is said where there may be several of its kind."""
+    if curve.loop != "rl":
+        return f"{curve.title} of {STAGE_NAMES[stage]}"
+    return curve.title if stage == "rl" else f"{curve.title}, {stage}"
+
+
+def _figure(study: Study, results: Mapping[str, Any], stage: str, curve: _Curve) -> Figure | None:
     """Means over seeds, with a line for each variant whose stage is not shared with an earlier one."""
     series, table, shown = [], [], set()
-    x, label, scale = ("step", "step", 1.0) if curve.stage == "rl" else ("tokens", "million tokens", 1e6)
+    x, label, scale = ("step", "step", 1.0) if curve.loop == "rl" else ("tokens", "million tokens", 1e6)
     needed = [name for name in (curve.column, curve.minus) if name is not None]
     for style, variant in enumerate(study.variants):
         runs = results["variants"][variant]["runs"].values()
-        keys = [keys[curve.stage]["unit"] for keys in runs if curve.stage in keys]
+        keys = [keys[stage]["unit"] for keys in runs if stage in keys]
         curves = [results["units"][key]["curve"] for key in keys if key in results["units"]]
         if not curves or keys[0] in shown or not all(one.get(name) for one in curves for name in needed):
             continue
@@ -61,19 +71,20 @@ def _figure(study: Study, results: Mapping[str, Any], curve: _Curve) -> Figure |
         table += [[variant, at, value] for at, value in points]
     if not series:
         return None
-    chart = line_chart(series, title=curve.title, x_label=label, y_label=curve.label, share=curve.share)
+    chart = line_chart(series, title=_title(stage, curve), x_label=label, y_label=curve.label, share=curve.share)
     name = curve.column if curve.minus is None else f"{curve.column}-minus-{curve.minus}"
     header = ["variant", label.replace(" ", "_"), name.replace("-", "_")]
-    return figure(curve.title, chart, f"{curve.stage}-{name}", header, table)
+    return figure(_title(stage, curve), chart, f"{stage}-{name}", header, table)
 
 
 def _mean(curves: Sequence[Mapping[str, Any]], x: str, curve: _Curve) -> list[tuple[float, float]]:
     """Over seeds, as far as all reach."""
     size = min(len(one[curve.column]) for one in curves)
+    at = curves[0].get(f"{x} of {curve.column}", curves[0][x])
     less = [one[curve.minus] if curve.minus is not None else [0.0] * size for one in curves]
     return [
         (
-            curves[0][x][i],
+            at[i],
             sum(one[curve.column][i] - off[i] for one, off in zip(curves, less, strict=True)) / len(curves),
         )
         for i in range(size)

@@ -69,6 +69,7 @@ def reinforce(
     stop: StopRequest | None = None,
     reward: Callable[..., np.ndarray] | None = None,
     prompts: PromptSource | None = None,
+    name: str = "rl",
 ) -> dict[str, Any]:
     """Runs a reinforcement-learning stage: trains `model` in place and leaves its checkpoint in `folder`.
 
@@ -85,6 +86,7 @@ def reinforce(
         reward: replaces `settings.reward`: a function of the verdicts, or of (problems, samples, verdicts), that
             returns float [S], or [S, L] for tokens; see `fr.rewards`.
         prompts: replaces `settings.curriculum`.
+        name: of the stage, in the log and the progress bar.
     Returns:
         The counters in the checkpoint: step, tokens (sampled), total_tokens (with prompts), samples, flop, seconds,
         draws, curriculum, watch, finished.
@@ -105,14 +107,14 @@ def reinforce(
             return progress
         source.restore(progress["curriculum"])
     reference = _reference(model, tokenizer, folder, saved is not None) if settings.kl_coef else None
-    facts = {"stage": "rl", "seed": seed, "settings": asdict(settings)}
+    facts = {"stage": name, "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer, precision=settings.precision)
     watch = Watch(settings.max_new_tokens, progress["watch"])
     log = MetricsLog.of(log)
-    log.forget_after("rl", progress["step"])
+    log.forget_after(name, progress["step"])
     clock = Clock(progress["seconds"])
     last_save = progress["seconds"]
-    bar = progress_bar("rl", settings.length, settings.used(progress), unit=settings.unit)
+    bar = progress_bar(name, settings.length, settings.used(progress), unit=settings.unit)
 
     while not progress["finished"]:
         done = settings.share_done(progress)
@@ -135,9 +137,9 @@ def reinforce(
             line["true_reward"] = float(batch.facts.true_reward.mean())
         warnings = watch.look(line)
         progress["watch"] = watch.state()
-        log.write("rl", **line, **({"warnings": warnings} if warnings else {}))
+        log.write(name, **line, **({"warnings": warnings} if warnings else {}))
         for warning in warnings:
-            tell(f"rl: warning at step {progress['step']}: {warning}")
+            tell(f"{name}: warning at step {progress['step']}: {warning}")
         bar.set_postfix_str(f"reward {batch.facts.reward.mean():.3f}", refresh=False)
         bar.update(min(settings.used(progress), settings.length) - bar.n)
         if progress["finished"] or stopping or progress["seconds"] - last_save > settings.save_every_s:
@@ -147,7 +149,7 @@ def reinforce(
             last_save = progress["seconds"]
         if stopping:
             bar.close()
-            raise Interrupted("rl")
+            raise Interrupted(name)
     bar.close()
     return progress
 

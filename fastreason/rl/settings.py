@@ -17,6 +17,7 @@ from ..kernels.policy_loss import Kind
 from ..model.precision import Precision
 from ..runtime.field_docs import explain_fields
 from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
+from ..tasks.mixture import Mixture
 from ..training.budget import Budget
 from ..training.optimizer import OptimSettings
 from .edge_curriculum import BanditSettings
@@ -201,6 +202,11 @@ class PolicySettings:
             part("clip_high", loss.clip_high),
             part("max_draws", loss.max_draws),
         )
+
+    @property
+    def mixtures(self) -> list[Mixture]:
+        """The mixture of prompts."""
+        return [Mixture.from_dict(self.mixture)]
 
     @property
     def on_policy(self) -> bool:

@@ -37,7 +37,12 @@ def _default(field: Field[Any]) -> str:
 
 
 def sentences_of(cls: type[Any]) -> dict[str, str]:
-    """The string literal after each annotated name in the class's source; empty without source."""
+    """The string literal after each annotated name in the source of the class and its bases; empty without source."""
+    inherited = {name: text for base in reversed(cls.__bases__) for name, text in sentences_of(base).items()}
+    return inherited | _own_sentences(cls)
+
+
+def _own_sentences(cls: type[Any]) -> dict[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError):

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .effects import CONFIDENCE, Effect, Values, difference, level
-from .recipe import STAGE_NAMES
+from .stages import STAGE_NAMES
 from .study import Claim, Study
 from .study_scores import StudyScores
 

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..model.flop import forward_flop, train_flop, train_flop_per_token
 from ..rl.loop import PolicySettings
+from ..rl.self_settings import SelfSettings
 from ..runtime.distributed import chosen_device
 from ..runtime.progress import wait_for
 from ..sampling.rollout import Rollout
@@ -32,7 +33,7 @@ from ..tasks.graph_census import SHOWN_HEADER, format_shown, graphs_of, is_exact
 from ..tasks.mixture import Cell, Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
-from ..training.budget import matmul_peak
+from ..training.budget import Budget, matmul_peak
 from ..training.row_batches import count_targets
 from ..training.supervised import supervised_loss
 from ..training.supervised_settings import SupervisedSettings
@@ -174,6 +175,8 @@ def mixture_dict(unit: Unit) -> list[dict[str, Any]]:
 
 def unit_cost(unit: Unit, rates: Rates, parameters: int) -> Cost:
     """The cost of a unit; see the module docstring."""
+    if isinstance(unit.settings, SelfSettings):
+        return _self_training(unit, unit.settings, rates, parameters)
     if isinstance(unit.settings, SupervisedSettings):
         return _supervised(unit, unit.settings, rates, parameters)
     if isinstance(unit.settings, PolicySettings):
@@ -208,6 +211,32 @@ def _supervised(unit: Unit, settings: SupervisedSettings, rates: Rates, paramete
     flop = tokens * per_token
     problems = {cell: tokens * number for cell, number in problems.items()}
     return Cost(what, tokens, flop, flop / rates.train, 4.0 * parameters, steps, tokens / document, problems)
+
+
+def _self_training(unit: Unit, settings: SelfSettings, rates: Rates, parameters: int) -> Cost:
+    """The cost of sampling, and of training on documents like gold ones with what the budget leaves."""
+    flop = tokens = seconds = 0.0
+    problems: dict[Cell, float] = {}
+    for number in range(settings.rounds):
+        mixture = settings.mixtures[settings.phase_of(number)]
+        prompts, solutions = _lengths(unit, mixture, "rl")
+        solutions = np.minimum(solutions, settings.max_new_tokens)
+        prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
+        sample_flop = settings.samples * forward_flop(unit.model, solutions, before=prompts) / len(prompts)
+        sampled = settings.samples * float(solutions.mean())
+        flop += settings.prompts * (prompt_flop + sample_flop)
+        tokens += settings.prompts * sampled
+        seconds += settings.prompts * (prompt_flop / rates.train + sampled * rates.sample_s)
+        for cell, count in _by_cell(mixture, settings.prompts).items():
+            problems[cell] = problems.get(cell, 0.0) + count
+    limit, taken = settings.limit, {"flop": flop, "seconds": seconds}
+    # at least a step of every round
+    left = max(limit.amount - taken.get(limit.unit, 0.0), 0.01 * limit.amount)
+    rest = replace(settings, tokens=None, budget=str(Budget(**{limit.unit: left})))
+    train = _supervised(unit, rest, rates, parameters)
+    what = f"{train.what}, on what is kept of {settings.rounds:,} x {settings.prompts:,} x {settings.samples:,} samples"
+    total = train.flop + flop, train.seconds + seconds
+    return Cost(what, train.tokens + tokens, *total, train.disk_bytes, train.steps, train.samples, problems)
 
 
 def _by_cell(mixture: Mixture, problems: float) -> dict[Cell, float]:

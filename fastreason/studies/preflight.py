@@ -12,6 +12,8 @@ what a stage will draw (a limit in seconds, an adaptive curriculum), a SAMPLE is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,12 @@ import torch
 from ..evaluation.evaluate import EvaluateSettings, streams_of
 from ..evaluation.sample_files import require_pyarrow
 from ..evaluation.samplers import RolloutSampler
-from ..model.decoder import Decoder
+from ..model.config import ModelConfig
+from ..model.decoder import Decoder, load_model
 from ..model.flop import block_weights
 from ..rl.loop import PolicySettings, stage_reward
 from ..rl.prompts import stage_prompts
+from ..rl.self_settings import SelfSettings
 from ..runtime import distributed
 from ..runtime.trackers import require_tracker
 from ..sampling.rollout import Rollout
@@ -34,6 +38,7 @@ from ..training.optimizer import Optimizer
 from ..training.row_batches import check_rows
 from ..training.supervised_settings import SupervisedSettings
 from .recipe import Recipe
+from .stages import Stage, seed_of_draw
 
 MOST = 1 << 20
 """Number of problems per mixture whose lengths are checked."""
@@ -58,11 +63,28 @@ def preflight(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
         config = recipe.model.config(len(tokenizer))
         with torch.device("meta"):  # needs no memory, however large the model
             model = Decoder(config)
-        for stage in (*recipe.stages, "evaluate"):
-            settings = getattr(recipe, stage)
-            if (stage, settings, config) not in seen:
-                seen.append((stage, settings, config))
-                _check_stage(stage, settings, model, tokenizer, seeds)
+        for stage in recipe.plan:
+            if stage.start_from is not None and recipe.stage_before(stage) is None:
+                _check_folder(stage, config, tokenizer)
+        checks: list[tuple[str, Any, int]] = [(each.name, each.settings, recipe.draw_of(each)) for each in recipe.plan]
+        for stage, settings, draw in [*checks, ("evaluate", recipe.evaluate, 0)]:
+            if (stage, settings, draw, config) not in seen:
+                seen.append((stage, settings, draw, config))
+                _check_stage(stage, settings, model, tokenizer, [seed_of_draw(seed, draw) for seed in seeds])
+
+
+def _check_folder(stage: Stage, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Checks that the model in a folder is one that the stage can begin from."""
+    assert stage.start_from is not None
+    what, folder = f"{stage.name}: start_from", Path(stage.start_from)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{what} must be a stage above it or the folder of a model, got {stage.start_from!r}")
+    if Tokenizer.from_pretrained(folder).words != tokenizer.words:
+        raise ValueError(f"{what}: the model in {folder} has another vocabulary; list its themes in a mixture")
+    found = load_model(folder).config
+    for name, want in asdict(config).items():
+        if getattr(found, name) != want:
+            raise ValueError(f"{what}: the model in {folder} has {name} = {getattr(found, name)}, the recipe {want}")
 
 
 def _check_stage(stage: str, settings: Any, model: Decoder, tokenizer: Tokenizer, seeds: Sequence[int]) -> None:
@@ -72,7 +94,9 @@ def _check_stage(stage: str, settings: Any, model: Decoder, tokenizer: Tokenizer
             return
         Optimizer(model, settings.optim)
         for seed in seeds:
-            if isinstance(settings, PolicySettings):
+            if isinstance(settings, SelfSettings):
+                _check_self(stage, settings, model, tokenizer, seed)
+            elif isinstance(settings, PolicySettings):
                 _check_policy(settings, model, tokenizer, seed)
             else:
                 _check_supervised(stage, settings, model, tokenizer, seed)
@@ -162,14 +186,38 @@ def _documents(
 def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer, seed: int) -> None:
     stage_reward(settings)
     stage_prompts(settings, seed)
-    mixture, positions = Mixture.from_dict(settings.mixture), model.config.max_position_embeddings
+    mixture = Mixture.from_dict(settings.mixture)
     if settings.curriculum != "fixed":  # it may end up drawing from a single cell
         mixture = Mixture(dict.fromkeys(mixture.weights, 1.0))
     most = SAMPLE
     if settings.limit.unit == "samples" and settings.curriculum == "fixed":
         most = settings.parts.max_draws * max(1, int(settings.limit.amount // settings.samples)) + settings.prompts
-    stream = TaskStream(mixture, seed=seed, split="rl")
-    engine, longest = Rollout(model, tokenizer), 0
+    longest = _longest_prompt(TaskStream(mixture, seed=seed, split="rl"), most, model, tokenizer)
+    Rollout(model, tokenizer).check_memory(longest, settings.max_new_tokens, settings.samples)
+
+
+def _check_self(stage: str, settings: SelfSettings, model: Decoder, tokenizer: Tokenizer, seed: int) -> None:
+    settings.reward  # noqa: B018 - one that cannot be imported is an error here
+    rows = settings.rows or distributed.world_size()
+    check_rows(rows, settings.rows, stage)
+    streams = [TaskStream(mixture, seed=seed, split="rl") for mixture in settings.mixtures]
+    most = settings.rounds * settings.prompts
+    longest = max(_longest_prompt(stream, most, model, tokenizer) for stream in streams)
+    if longest >= settings.batch_tokens // rows:
+        raise ValueError(
+            f"a prompt has {longest} tokens, but a row has only {settings.batch_tokens // rows} "
+            f"(batch_tokens = {settings.batch_tokens} in {rows} rows)"
+        )
+    Rollout(model, tokenizer).check_memory(longest, settings.max_new_tokens, settings.samples)
+
+
+def _longest_prompt(stream: TaskStream, most: int, model: Decoder, tokenizer: Tokenizer) -> int:
+    """Tokens of the longest of the first `most` prompts.
+
+    Raises:
+        ValueError: it leaves no position for a sample.
+    """
+    longest, positions = 0, model.config.max_position_embeddings
     for first in range(0, min(most, MOST), _BLOCK):
         _, _, prompts = stream.encoded(first, _BLOCK, tokenizer)
         worst = int(prompts.argmax())
@@ -181,4 +229,4 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
                 "(model.max_position_embeddings); use smaller problems, as with max_sentences, or more positions"
             )
         longest = max(longest, int(prompts[worst]))
-    engine.check_memory(longest, settings.max_new_tokens, settings.samples)
+    return longest

@@ -10,12 +10,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator
 
 from ..evaluation.evaluate import EvaluateSettings
 from ..evaluation.op_ranges import covered
@@ -29,10 +30,8 @@ from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
 from ..runtime.trackers import TrackerName
 from ..tasks.mixture import Mixture, available_mixtures
 from ..training.supervised_settings import SupervisedSettings
-
-_LENGTHS = {"tokens", "steps", "budget"}
-T = TypeVar("T")
-STAGES = ("pretrain", "midtrain", "rl")
+from .fields import merge, nested, validated, without_none
+from .stages import SHORT_FORM, Stage, read_stage, spell_stages
 
 
 @explain_fields
@@ -70,7 +69,7 @@ class ModelSettings:
 @explain_fields
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """Everything a run depends on: the model, optional stages in order, and the evaluation after each."""
+    """Everything a run depends on: the model, its stages in order, and the evaluation after each."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -86,6 +85,8 @@ class Recipe:
     """Mid-training: a second supervised stage on another mixture."""
     rl: PolicySettings | None = None
     """Reinforcement learning."""
+    stages: list[Annotated[Stage, BeforeValidator(read_stage)]] = field(default_factory=list)
+    """Any stages in order, instead of these three; see `fastreason.studies.stages`."""
     seed: int = 0
     """Seed of initial weights, problems and samples."""
     threads: int = 0
@@ -100,28 +101,67 @@ class Recipe:
     """Ops that reports call the edge of competence."""
 
     def __repr__(self) -> str:
-        return f"Recipe({self.name!r}: {', '.join(self.stages)}; model {self.model.preset}, seed {self.seed})"
+        return f"Recipe({self.name!r}: {', '.join(self.stage_names)}; model {self.model.preset}, seed {self.seed})"
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError("recipe: must have at least one of pretrain, midtrain, rl")
+        short = [name for name in SHORT_FORM if getattr(self, name) is not None]
+        if self.stages and short:
+            raise ValueError(f"recipe: stages and {short[0]} exclude each other; name a stage {short[0]} to change it")
+        if not self.plan:
+            raise ValueError("recipe: must have stages, or at least one of pretrain, midtrain, rl")
         check_name("recipe: name", self.name)
         check_ranges("recipe", self, {"seed": SEED, "threads": COUNT_OR_ZERO})
+        names = self.stage_names
+        for number, stage in enumerate(self.plan):
+            if stage.name in names[:number]:
+                raise ValueError(f"recipe: there are two stages {stage.name!r}")
+            if stage.start_from in names[number:]:
+                raise ValueError(f"recipe: {stage.name}: start_from must be a stage above it, got {stage.start_from!r}")
+        if not self.plan[-1].evaluate:
+            raise ValueError(f"recipe: {names[-1]}: the last stage must be evaluated")
         self.mixtures()
 
+    @cached_property
+    def plan(self) -> tuple[Stage, ...]:
+        """The stages in order, those of pretrain, midtrain and rl too."""
+        named = {name: getattr(self, name) for name in SHORT_FORM}
+        short = [Stage(name, SHORT_FORM[name], each) for name, each in named.items() if each is not None]
+        return (*self.stages, *short)
+
     @property
-    def stages(self) -> tuple[str, ...]:
-        """The names of the stages in order: pretrain, midtrain, rl, as far as present."""
-        return tuple(stage for stage in STAGES if getattr(self, stage) is not None)
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages in order."""
+        return tuple(stage.name for stage in self.plan)
+
+    def stage_before(self, stage: Stage) -> Stage | None:
+        """The stage whose model a stage begins from; None: new weights, or those of a folder."""
+        names = self.stage_names
+        if stage.start_from is None:
+            number = names.index(stage.name)
+            return self.plan[number - 1] if number else None
+        return self.plan[names.index(stage.start_from)] if stage.start_from in names else None
+
+    def stages_before(self, stage: Stage) -> list[Stage]:
+        """All stages that the model of a stage has gone through before it, the last first."""
+        found = []
+        before = self.stage_before(stage)
+        while before is not None:
+            found.append(before)
+            before = self.stage_before(before)
+        return found
+
+    def draw_of(self, stage: Stage) -> int:
+        """The number of stages before it that have drawn from the same split; 0 for the three of the short form, which
+        have always had one seed."""
+        if not self.stages:
+            return 0
+        return sum(before.split == stage.split for before in self.stages_before(stage))
 
     def mixtures(self) -> list[Mixture]:
         """All mixtures of all stages and of the evaluation."""
         mixtures = [Mixture.from_dict(self.evaluate.mixture)]
-        for stage in (self.pretrain, self.midtrain):
-            if stage is not None:
-                mixtures += stage.mixtures
-        if self.rl is not None:
-            mixtures.append(Mixture.from_dict(self.rl.mixture))
+        for stage in self.plan:
+            mixtures += stage.settings.mixtures
         return mixtures
 
     def evaluation_ranges(self) -> dict[str, dict[str, float]]:
@@ -132,7 +172,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values, without fields that are None."""
-        return without_none(asdict(self))
+        values = asdict(self) | {"stages": [stage.to_dict() for stage in self.stages] or None}
+        return without_none(values)
 
     def save(self, path: Path) -> None:
         """Writes the fully resolved recipe as TOML."""
@@ -203,9 +244,10 @@ def _with_base(source: str, *above: str) -> dict[str, Any]:
         values = with_current_names(tomllib.loads(_recipe_text(source)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {source}: {error}") from None
-    base = values.pop("base", None)
-    if base is None:
+    base = values.get("base")
+    if base is None or isinstance(base, Mapping):  # a stage may be called so
         return values
+    del values["base"]
     if not isinstance(base, str) or base in (source, *above):
         raise ValueError(f"recipe {source}: base must name another recipe, got {base!r}")
     taken = _with_base(base, source, *above)
@@ -223,54 +265,6 @@ def _recipe_text(source: str) -> str:
     if source in available_recipes():
         return resources.files("fastreason.studies").joinpath("recipes", source + ".toml").read_text(encoding="utf-8")
     raise ValueError(f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {source!r}")
-
-
-def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables from dotted names.
-
-    >>> nested({"rl.steps": 3, "rl.optim.lr": 0.1, "seed": 1})
-    {'rl': {'steps': 3, 'optim': {'lr': 0.1}}, 'seed': 1}
-    """
-    values: dict[str, Any] = {}
-    for name, value in overrides.items():
-        *sections, last = name.split(".")
-        table = values
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[last] = value
-    return values
-
-
-def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges `changes` into `values`: tables by field, lists of named tables by name; everything else is replaced.
-
-    A stage has one length: a new one replaces an existing one in another unit.
-
-    >>> merge({"rl": {"steps": 3, "prompts": 8}}, {"rl": {"budget": "1 samples"}})
-    {'rl': {'prompts': 8, 'budget': '1 samples'}}
-    """
-    given = {name for name in _LENGTHS if changes.get(name) is not None}
-    merged = {name: v for name, v in values.items() if not (given and name in _LENGTHS - set(changes))}
-    for name, change in changes.items():
-        before = merged.get(name)
-        if isinstance(before, Mapping) and isinstance(change, Mapping):
-            merged[name] = merge(before, change)
-        elif isinstance(before, list) and _are_named(before) and _are_named(change):
-            merged[name] = _merge_named(before, change)
-        else:
-            merged[name] = change
-    return merged
-
-
-def _are_named(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "name" in v for v in value)
-
-
-def _merge_named(values: list[Any], changes: list[Any]) -> list[Any]:
-    by_name = {value["name"]: value for value in values}
-    for change in changes:
-        by_name[change["name"]] = merge(by_name.get(change["name"], {}), change)
-    return list(by_name.values())
 
 
 def _spell_mixtures(value: Any, mixtures: Mapping[str, Any]) -> Any:
@@ -295,28 +289,9 @@ def _mixture_named(name: str, mixtures: Mapping[str, Any]) -> Any:
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "dict") -> Recipe:
-    return validated(Recipe, values, source)
-
-
-def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
-    """Builds an object of a settings class; a ValueError names invalid fields."""
+    """The recipe of these values; a ValueError names invalid fields."""
     try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        ]
-        raise ValueError(f"recipe {source}: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
-
-
-def without_none(value: Any) -> Any:
-    """Removes fields that are None, which TOML cannot represent, and turns tuples into lists."""
-    if isinstance(value, dict):
-        return {key: without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [without_none(item) for item in value]
-    return value
-
-
-STAGE_NAMES = {"pretrain": "pre-training", "midtrain": "mid-training", "rl": "reinforcement learning"}
+        spelt = spell_stages(values)
+    except ValueError as error:
+        raise ValueError(f"recipe {source}: {error}") from None
+    return validated(Recipe, spelt, f"recipe {source}")

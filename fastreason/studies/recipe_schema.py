@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 
 from ..runtime.field_docs import sentences_of
 from ..tasks.mixture import DEPTHS, MODES, Cell, available_mixtures
-from .recipe import STAGES, Recipe
+from .recipe import Recipe
+from .stages import KINDS, SHORT_FORM, Stage
 from .study import Claim, RangePart
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,24 +28,51 @@ def recipe_schema() -> dict[str, Any]:
         schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         definitions |= schema.pop("$defs", {}) | {kind.__name__: schema}
         _explain(kind, definitions)
+    for kind in KINDS.values():  # a file may give a supervised stage of one phase its mixture
+        definitions[kind.__name__]["properties"].setdefault("mixture", {"description": "The mixture, of one phase."})
     for definition in definitions.values():
         definition.pop("required", None)
         if "mixture" in definition.get("properties", {}):
             sentence = definition["properties"]["mixture"].get("description")
             definition["properties"]["mixture"] = _described({"$ref": "#/$defs/Mixture"}, sentence)
+    definitions["Stage"] = _stage(definitions)
+    by_name = {"$ref": "#/$defs/Stage"}
     recipe = definitions.pop("Recipe")
+    recipe["properties"]["stages"] = _described(_list(by_name), recipe["properties"]["stages"]["description"])
+    for name in SHORT_FORM:  # a listed stage may be called so
+        recipe["properties"][name] = _described(by_name, recipe["properties"][name]["description"])
     study = {**recipe["properties"], **_study_fields()}
     variant = {**recipe["properties"], **_variant_fields()}
-    part = {"type": "object", "additionalProperties": False}
-    definitions["Size"] = {**part, "properties": study}
-    definitions["Variant"] = {**part, "properties": variant}
+    # a table of another name changes the stage of this name
+    definitions["Size"] = {"type": "object", "additionalProperties": by_name, "properties": study}
+    definitions["Variant"] = {"type": "object", "additionalProperties": by_name, "properties": variant}
     whole = {
         **study,
         "base": _described(_TEXT, "Another recipe, by name or .toml file, whose fields are taken where this has none."),
         "sizes": _tables({"$ref": "#/$defs/Size"}, "Fields by size, which --size selects."),
     }
-    title = {"$schema": DRAFT, "title": "A recipe or study of fastreason"}
-    return {**title, **part, "properties": whole, "$defs": dict(sorted(definitions.items()))}
+    title = {"$schema": DRAFT, "title": "A recipe or study of fastreason", "type": "object"}
+    return {
+        **title,
+        "type": "object",
+        "additionalProperties": by_name,
+        "properties": whole,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _stage(definitions: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a stage of any kind, beside its own."""
+    own, sentences = definitions["Stage"]["properties"], sentences_of(Stage)
+    own = {name: _described(_without_null(own[name]), sentences[name]) for name in own if name != "settings"}
+    own["like"] = _described(_TEXT, "A stage above, from which all fields are taken that are not given.")
+    settings: dict[str, Any] = {}
+    for kind in KINDS.values():
+        for name, field in definitions[kind.__name__]["properties"].items():
+            known = settings.setdefault(name, field)
+            if {**known, "description": ""} != {**field, "description": ""}:
+                settings[name] = {"anyOf": [known, field], "description": known["description"]}
+    return {"type": "object", "additionalProperties": False, "properties": {**settings, **own}}
 
 
 def _study_fields() -> dict[str, Any]:
@@ -65,7 +93,9 @@ def _variant_fields() -> dict[str, Any]:
     return {
         "name": _described(_TEXT, "Name of the variant."),
         "note": _described(_TEXT, "One line for the report."),
-        "remove": _described(_list({"enum": list(STAGES)}), "Stages that this variant omits."),
+        "remove": _described(_list(_TEXT), "Stages that this variant omits."),
+        "split": _tables(_NUMBER, "The share of `compute` of each of some stages; 0 leaves a stage out."),
+        "times": _described(_NUMBER, "How much of `compute` is split; default 1."),
         "beta": _described(_NUMBER, "The share of `compute` that RL gets; mid-training gets the rest."),
     }
 

@@ -29,8 +29,8 @@ def _per_point(count: int, most: int = 60) -> int:
 
 _CURVES = {
     "rl": ("reward", "zero_advantage", "answer_correct", "verified", "finished", "mean_length", "entropy", "kl"),
-    "pretrain": ("loss",),
-    "midtrain": ("loss",),
+    "supervised": ("loss",),
+    "self": ("loss",),
 }
 
 
@@ -52,7 +52,10 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
         note, samples = study.notes.get(name, ""), recipe.evaluate.samples
         results["variants"][name] = {"note": note, "samples": samples, "k": recipe.evaluate.k, "runs": {}}
     for run in runs:
-        keys = {stage: {"unit": a.key, "evaluation": b.key} for stage, (a, b) in run.stages.items()}
+        keys = {
+            stage: {"unit": unit.key} | ({} if evaluation is None else {"evaluation": evaluation.key})
+            for stage, (unit, evaluation) in run.stages.items()
+        }
         results["variants"][run.variant]["runs"][str(run.seed)] = keys
     units = distinct_units(list(runs))
     for unit in units:
@@ -64,11 +67,11 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
         done["machine"] = {name: done["machine"].get(name) for name in ("cpu", "gpu", "threads")}
         when = datetime.fromtimestamp((stages / unit.key / "done.json").stat().st_mtime, UTC)
         date = when.strftime("%Y-%m-%d %H:%M UTC")
-        results["units"][unit.key] = {"kind": unit.kind, "seed": unit.seed, "date": date, **done}
-        if unit.kind in _CURVES:
+        results["units"][unit.key] = {"kind": unit.kind, "loop": unit.loop, "seed": unit.seed, "date": date, **done}
+        if unit.loop in _CURVES:
             lines = MetricsLog(stages / unit.key / "metrics.jsonl").read()
             warnings = [{"step": line["step"], "text": text} for line in lines for text in line.get("warnings", ())]
-            results["units"][unit.key] |= {"curve": _curve(lines, unit.kind), "warnings": warnings}
+            results["units"][unit.key] |= {"curve": _curve(lines, unit.loop), "warnings": warnings}
     results["finished"] = len(results["units"]) == len(units)
     results |= {"claims": judged_claims(study, results), "effects": effects_table(study, results)}
     return results | _by_stage(study, results) if study.is_run else results
@@ -79,7 +82,7 @@ def _by_stage(study: Study, results: dict[str, Any]) -> dict[str, Any]:
     ((name, recipe),), (seed,) = study.variants.items(), study.seeds
     units, scores = results["units"], results.pop("scores")
     keys = results["variants"][name]["runs"][str(seed)]
-    done = {stage: (key["unit"], key["evaluation"]) for stage, key in keys.items() if key["evaluation"] in scores}
+    done = {s: (key["unit"], key["evaluation"]) for s, key in keys.items() if key.get("evaluation") in scores}
     return {
         "recipe": recipe.name,
         "seed": seed,
@@ -97,5 +100,8 @@ def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in _CURVES[kind]:
         if points := smooth([(line[x], line[name]) for line in lines if name in line]):
-            columns |= {x: [float(at) for at, _ in points], name: [float(f"{y:.6g}") for _, y in points]}
+            at = [float(where) for where, _ in points]
+            columns[name] = [float(f"{y:.6g}") for _, y in points]
+            # of lines that do not all have it, such as the entropy of steps with an update
+            columns[x if columns.setdefault(x, at) == at else f"{x} of {name}"] = at
     return columns | ({"lines_per_point": _per_point(len(lines))} if columns else {})

@@ -219,7 +219,7 @@ def begun_stages(study: Study, stages: Path) -> dict[str, list[str]]:
             places = [stages / unit.key / name for name in ("checkpoint", "checkpoint.old", "done.json")]
             if any(place.exists() for place in places):
                 begun[run.variant].append(stage)
-            if _finished(evaluation, stages):
+            if evaluation is not None and _finished(evaluation, stages):
                 begun[run.variant].append("evaluate")
     return begun
 
@@ -316,13 +316,13 @@ def _lay_out(run: Run, folder: Path, stages: Path) -> None:
     """Links and metrics of a single run, as described at the top of this module."""
     links, metrics = {}, []
     for stage, (unit, evaluation) in run.stages.items():
-        place, samples = stages / unit.key, stages / evaluation.key / "samples"
+        place = stages / unit.key
         if place.is_dir():
             # and checkpoint-00000120, checkpoint-best, checkpoint-failed
             kept = [path.name for path in place.glob("checkpoint-*") if path.is_dir() and not path.suffix]
             for name in ("checkpoint", *kept):
                 links[folder / "checkpoints" / name.replace("checkpoint", stage, 1)] = place / name
-        if samples.is_dir():
+        if evaluation is not None and (samples := stages / evaluation.key / "samples").is_dir():
             links[folder / "evaluation" / stage] = samples
         if (place / "metrics.jsonl").exists():
             metrics.append((place / "metrics.jsonl").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.seen_unseen import SeenGraphs
+from ..rl.self_settings import SelfSettings
 from ..rl.settings import PolicySettings
 from ..runtime.files import read_whole, write_whole
 from ..tasks.mixture import Mixture
@@ -42,7 +43,7 @@ def stage_graphs(
     if cache is not None and cache.exists():
         with np.load(cache) as kept:
             return SeenGraphs(kept["graphs"], str(kept["bound"]))
-    if isinstance(settings, SupervisedSettings) and _phase_starts(settings, progress) is None:
+    if type(settings) is SupervisedSettings and _phase_starts(settings, progress) is None:
         return None
     seen = _drawn(settings, seed, progress)
     if cache is not None:
@@ -52,10 +53,10 @@ def stage_graphs(
 
 
 def seen_by(stages: Sequence[tuple[str, SeenGraphs | None]]) -> dict[str, SeenGraphs]:
-    """Stages by name as `evaluate` takes them: pre-training and mid-training together, prompts apart."""
+    """Stages by kind as `evaluate` takes them: all supervised training together, the prompts of RL apart."""
     kinds: dict[str, list[SeenGraphs | None]] = {}
-    for name, graphs in stages:
-        kinds.setdefault("rl" if name == "rl" else "training", []).append(graphs)
+    for kind, graphs in stages:
+        kinds.setdefault("rl" if kind == "rl" else "training", []).append(graphs)
     return {
         kind: SeenGraphs.join([graphs for graphs in found if graphs is not None])
         for kind, found in kinds.items()
@@ -92,7 +93,7 @@ def _save(path: Path, seen: SeenGraphs) -> None:
 
 def _drawn(settings: Settings, seed: int, progress: Mapping[str, Any]) -> SeenGraphs:
     bound = "exact"
-    if isinstance(settings, PolicySettings) and settings.curriculum != "fixed":
+    if isinstance(settings, SelfSettings) or (isinstance(settings, PolicySettings) and settings.curriculum != "fixed"):
         bound = "at most"
     graphs, problems = np.zeros(0, dtype=np.uint64), 0
     for stream, first, step, count in _parts(settings, seed, progress):
@@ -114,6 +115,11 @@ def _parts(settings: Settings, seed: int, progress: Mapping[str, Any]) -> Iterat
         mixtures = [mixture] if settings.curriculum == "fixed" else [Mixture({cell: 1.0}) for cell in mixture.weights]
         for each in mixtures:
             yield TaskStream(each, seed=seed, split="rl"), 0, 1, progress["draws"] * settings.prompts
+        return
+    if isinstance(settings, SelfSettings):  # all prompts, of which those with a kept sample were trained on
+        for number in range(progress["round"] + 1):
+            stream = TaskStream(settings.mixtures[settings.phase_of(number)], seed=seed, split="rl")
+            yield stream, number * settings.prompts, 1, settings.prompts
         return
     starts = _phase_starts(settings, progress)
     assert starts is not None

@@ -21,8 +21,9 @@ A recipe without variants is a study of one variant, itself, with its own seed; 
     against = ["none"]
     at_least = 0.05
 
-With `compute = "1e6 tokens"`, a variant's `beta` splits that between mid-training and RL (`budget.split`). A top-level
-`k = 32` is the default for claims.
+With `compute = "1e6 tokens"`, a variant's `beta` splits that between mid-training and RL (`budget.split`). In FLOP,
+`split = { base = 0.8, rl = 0.2 }` splits it, or `times` as much, between any stages; the share 0 leaves a stage out. A
+top-level `k = 32` is the default for claims.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ import tomli_w
 from ..evaluation.op_ranges import parse_range
 from ..runtime.files import read_toml
 from ..runtime.old_names import with_current_names
-from ..runtime.ranges import COUNT, POSITIVE, SEED, Range, check_ranges
+from ..runtime.ranges import COUNT, POSITIVE, SEED, SHARE, Range, check_ranges
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
-from .recipe import STAGES, Recipe, check_name, merge, read_recipe, recipe_from_dict, validated, without_none
+from .fields import merge, validated, without_none
+from .recipe import Recipe, check_name, read_recipe, recipe_from_dict
+from .stages import spell_stages, without_stages
 
+_VARIANT_ONLY = ("name", "note", "remove", "beta", "split", "times")
 # fields of the study, not of the recipe that its variants start from
 _STUDY_ONLY = {"seeds", "variants", "claims", "ranges", "compute", "about", "k"}
 
@@ -87,9 +91,9 @@ class Claim:
     """k of pass@k, or several, each with a verdict; not used by process_accuracy. Default: the study's k."""
     graphs: Literal["all", "unseen"] = "all"
     """unseen: only problems whose graph no training stage of the variants compared has shown, with the same seed."""
-    stage: Literal["pretrain", "midtrain", "rl"] | None = None
+    stage: str | None = None
     """The stage after which the variant is scored; default: its last."""
-    against_stage: Literal["pretrain", "midtrain", "rl"] | None = None
+    against_stage: str | None = None
     """The stage after which the others are scored; default: their last."""
     at_least: float | None = None
     """The claim holds if the whole 95 % interval of the difference is at or above this, and fails if all is below."""
@@ -173,8 +177,10 @@ class Study:
             if name not in self.variants:
                 raise ValueError(f"claims: {claim.name}: no variant {name!r}; there are {', '.join(self.variants)}")
             recipe = self.variants[name]
-            if stage is not None and stage not in recipe.stages:
+            if stage is not None and stage not in recipe.stage_names:
                 raise ValueError(f"claims: {claim.name}: variant {name} has no stage {stage!r}")
+            if stage is not None and not recipe.plan[recipe.stage_names.index(stage)].evaluate:
+                raise ValueError(f"claims: {claim.name}: variant {name} does not evaluate stage {stage!r}")
             if max(claim.ks) > recipe.evaluate.samples:
                 raise ValueError(
                     f"claims: {claim.name}: k must be in 1 .. samples = {recipe.evaluate.samples}, got {max(claim.ks)}"
@@ -199,7 +205,8 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values, without fields that are None."""
-        return without_none(asdict(self))
+        variants = {name: recipe.to_dict() for name, recipe in self.variants.items()}
+        return without_none(asdict(self) | {"variants": variants})
 
     def save(self, path: Path) -> None:
         path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
@@ -207,7 +214,7 @@ class Study:
     @classmethod
     def load(cls, path: Path) -> Study:
         """Loads a file written by `save`."""
-        return validated(cls, with_current_names(read_toml(path)), str(path))
+        return validated(cls, with_current_names(read_toml(path)), f"recipe {path}")
 
 
 def _ranges_of(recipe: Recipe) -> dict[str, list[RangePart]]:
@@ -251,7 +258,7 @@ def load_study(
     else:
         study = {"ranges": _ranges_of(recipe), **study, "name": recipe.name, "variants": {recipe.name: recipe}}
     study |= {"seeds": values.get("seeds", [base.get("seed", 0)]) if seeds is None else seeds, "size": size}
-    return validated(Study, study, source)
+    return validated(Study, study, f"recipe {source}")
 
 
 def _variants(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -268,19 +275,39 @@ def _variants(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -
 
 def _variant(base: Mapping[str, Any], variant: Mapping[str, Any], compute: str | None) -> dict[str, Any]:
     """The values of a variant's recipe."""
-    changes = {name: value for name, value in variant.items() if name not in ("name", "note", "remove", "beta")}
+    changes = {name: value for name, value in variant.items() if name not in _VARIANT_ONLY}
     removed = list(variant.get("remove", []))
-    if unknown := set(removed) - set(STAGES):
-        raise ValueError(
-            f"variants: {variant['name']}: remove must be of {', '.join(STAGES)}, got {sorted(unknown)[0]!r}"
-        )
-    if "beta" in variant:
+    given = [name for name in ("beta", "split") if name in variant]
+    if given:
         if compute is None:
             raise ValueError(
-                f"variants: {variant['name']} has a beta, so the recipe must have compute, for example '1e6 tokens'"
+                f"variants: {variant['name']} has a {given[0]}, so the recipe must have compute, for example "
+                "'1e6 tokens'"
             )
-        parts = dict(zip(("midtrain", "rl"), split(Budget.parse(compute), variant["beta"]), strict=True))
+        if len(given) > 1:
+            raise ValueError(f"variants: {variant['name']}: beta and split exclude each other")
+        whole = Budget.parse(compute)
+        if "beta" in variant:
+            parts = dict(zip(("midtrain", "rl"), split(whole, variant["beta"]), strict=True))
+        else:
+            parts = _split(f"variants: {variant['name']}", whole, variant["split"], variant.get("times", 1))
         removed += [stage for stage, part in parts.items() if part is None]
         changes = merge(changes, {stage: {"budget": str(part)} for stage, part in parts.items() if part is not None})
-    values = merge(base, changes)
-    return {name: value for name, value in values.items() if name not in removed}
+    try:
+        return without_stages(spell_stages(merge(base, changes)), removed)
+    except ValueError as error:
+        raise ValueError(f"variants: {variant['name']}: {error}") from None
+
+
+def _split(what: str, whole: Budget, shares: Any, times: Any) -> dict[str, Budget | None]:
+    """The budget of each stage of `times` the compute; a share of 0 is None: the stage is left out."""
+    if whole.unit not in ("flop", "seconds"):
+        raise ValueError(f"{what}: split needs compute in flop or seconds, got {whole}")
+    if times not in POSITIVE:
+        raise ValueError(f"{what}: times must be {POSITIVE}, got {times!r}")
+    if not isinstance(shares, Mapping) or any(share not in SHARE for share in shares.values()):
+        raise ValueError(f"{what}: split must be a share {SHARE} of each of some stages, got {shares!r}")
+    if shares and abs(sum(shares.values()) - 1) > 1e-9 and any(shares.values()):
+        raise ValueError(f"{what}: the shares of split must sum to 1, or all be 0, got {shares!r}")
+    amounts = {stage: float(f"{share * times * whole.amount:.12g}") for stage, share in shares.items()}
+    return {stage: Budget(**{whole.unit: amount}) if amount else None for stage, amount in amounts.items()}

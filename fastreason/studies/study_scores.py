@@ -24,7 +24,7 @@ def scores_by_stage(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]
 
 def _scores(results: Mapping[str, Any], stage: str, keys: Mapping[str, str]) -> dict[str, Any] | None:
     scores: dict[str, Any] | None
-    scores = results["stages"].get(stage) if "stages" in results else results["scores"].get(keys["evaluation"])
+    scores = results["stages"].get(stage) if "stages" in results else results["scores"].get(keys.get("evaluation"))
     return scores
 
 

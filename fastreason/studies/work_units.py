@@ -29,6 +29,8 @@ from ..evaluation.seen_unseen import SeenGraphs
 from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..rl.loop import PolicySettings, reinforce
+from ..rl.self_settings import SelfSettings
+from ..rl.self_training import self_train
 from ..runtime import distributed
 from ..runtime.files import read_whole, write_text
 from ..runtime.json_files import to_json
@@ -42,6 +44,7 @@ from ..training.checkpoint import load_model, load_progress
 from ..training.supervised import train
 from ..training.supervised_settings import SupervisedSettings
 from .seen_graphs import seen_by, stage_graphs
+from .stages import KINDS, seed_of_draw
 from .study import Study
 
 # settings that affect what is kept and shown, but not what is computed
@@ -60,21 +63,23 @@ class Unit:
     """A stage of some runs of a study, or the evaluation after one."""
 
     kind: str
-    """pretrain, midtrain, rl or evaluate."""
+    """The name of the stage, or evaluate."""
     settings: SupervisedSettings | PolicySettings | EvaluateSettings
     """Settings of the stage."""
     model: ModelConfig
     """Shape of the decoder."""
     seed: int
-    """Seed of the run."""
+    """Seed of the stage: that of the run, unless a stage before it has drawn from the same split."""
     tokenizer: Tokenizer
     """Tokenizer of the study."""
     before: Unit | None
-    """The unit whose weights it starts from; None: new weights."""
+    """The unit whose weights it starts from; None: new weights, or those of `folder`."""
     device: distributed.Device = "auto"
     """Device, as in the recipe. The device that auto selects is not part of the name, so that machines can share."""
     run: str = ""
     """Name of the first run that includes it, used by trackers."""
+    folder: str | None = None
+    """The model that it starts from, if it is not that of a stage."""
 
     @property
     def title(self) -> str:
@@ -82,11 +87,19 @@ class Unit:
         what = self.kind if self.before is None or self.kind != "evaluate" else f"evaluation after {self.before.kind}"
         return f"{self.run}: {what}"
 
+    @property
+    def loop(self) -> str:
+        """The kind of its stage, or evaluate."""
+        if isinstance(self.settings, EvaluateSettings):
+            return "evaluate"
+        return next(kind for kind, settings in KINDS.items() if type(self.settings) is settings)
+
     @cached_property
     def determined_by(self) -> dict[str, Any]:
         """The data that the name is a hash of."""
         settings = {name: value for name, value in asdict(self.settings).items() if name not in _ASIDE}
-        return {
+        own = {} if self.folder is None else {"folder": weights_of(self.folder)}
+        return own | {
             "kind": self.kind,
             "settings": settings,
             "model": asdict(self.model),
@@ -111,17 +124,18 @@ class Unit:
 
 @dataclass(frozen=True)
 class Run:
-    """A variant with a seed: its stages in order, each followed by its evaluation."""
+    """A variant with a seed: its stages in order, each followed by its evaluation, if it is evaluated."""
 
     variant: str
     seed: int
-    stages: dict[str, tuple[Unit, Unit]]
+    stages: dict[str, tuple[Unit, Unit | None]]
 
     @property
     def units(self) -> Iterator[Unit]:
         for stage, evaluation in self.stages.values():
             yield stage
-            yield evaluation
+            if evaluation is not None:
+                yield evaluation
 
 
 def study_runs(study: Study) -> list[Run]:
@@ -135,11 +149,16 @@ def _run(study: Study, variant: str, seed: int, tokenizer: Tokenizer) -> Run:
     model = recipe.model.config(len(tokenizer))
     title = study.name if study.is_run else f"{study.name}, {variant}, seed {seed}"
     scored = replace(recipe.evaluate, ranges=recipe.evaluation_ranges())
-    stages: dict[str, tuple[Unit, Unit]] = {}
-    before = None
-    for name in recipe.stages:
-        before = Unit(name, getattr(recipe, name), model, seed, tokenizer, before, recipe.device, title)
-        stages[name] = (before, Unit("evaluate", scored, model, seed, tokenizer, before, recipe.device, title))
+    stages: dict[str, tuple[Unit, Unit | None]] = {}
+    shared = (recipe.device, title)
+    for stage in recipe.plan:
+        earlier = recipe.stage_before(stage)
+        before = None if earlier is None else stages[earlier.name][0]
+        folder = stage.start_from if before is None else None
+        drawn = seed_of_draw(seed, recipe.draw_of(stage))
+        unit = Unit(stage.name, stage.settings, model, drawn, tokenizer, before, *shared, folder)
+        evaluation = Unit("evaluate", scored, model, seed, tokenizer, unit, *shared) if stage.evaluate else None
+        stages[stage.name] = (unit, evaluation)
     return Run(variant, seed, stages)
 
 
@@ -188,7 +207,9 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
     folder = stages / unit.key
     _write(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
     model = Decoder(unit.model)
-    if unit.before is None:
+    if unit.folder is not None:
+        model.load_state_dict(load_model(unit.folder).state_dict())
+    elif unit.before is None:
         model.reset_parameters(unit.seed)
     else:
         model.load_state_dict(load_model(stages / unit.before.key / "checkpoint").state_dict())
@@ -240,23 +261,29 @@ def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
         place = stages / before.key
         progress = load_progress(place / "checkpoint")
         cache = place / "graphs.npz" if distributed.is_main() else None
-        found.append((before.kind, stage_graphs(before.settings, before.seed, progress, cache)))
+        found.append((before.loop, stage_graphs(before.settings, before.seed, progress, cache)))
+        if before.folder is not None:
+            found += [("supervised", None), ("rl", None)]  # what that model has seen is not known
         before = before.before
     return seen_by(found)
 
 
 def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: StopRequest) -> dict[str, Any]:
     if isinstance(unit.settings, PolicySettings):
-        return reinforce(model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop)
+        return reinforce(
+            model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop, name=unit.kind
+        )
     assert isinstance(unit.settings, SupervisedSettings)
+    if isinstance(unit.settings, SelfSettings):
+        return self_train(
+            model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop, name=unit.kind
+        )
     return train(unit.kind, model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop)
 
 
 def mixtures_of(settings: SupervisedSettings | PolicySettings | EvaluateSettings) -> list[Mixture]:
     """The mixtures that a stage draws from."""
-    if isinstance(settings, SupervisedSettings):
-        return settings.mixtures
-    return [Mixture.from_dict(settings.mixture)]
+    return [Mixture.from_dict(settings.mixture)] if isinstance(settings, EvaluateSettings) else settings.mixtures
 
 
 def problems_drawn(settings: SupervisedSettings | PolicySettings | EvaluateSettings, seed: int) -> str:
@@ -265,6 +292,15 @@ def problems_drawn(settings: SupervisedSettings | PolicySettings | EvaluateSetti
     for mixture in mixtures_of(settings):
         text += TaskStream(mixture, seed=seed, split="train")[0:16].documents
     return _digest("\n".join(text))
+
+
+@lru_cache
+def weights_of(folder: str) -> str:
+    """A hash of the weights in a folder."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"start_from: there is no stage above and no folder with a model that is called {folder!r}")
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()[:12]
 
 
 @lru_cache

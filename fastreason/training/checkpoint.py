@@ -1,7 +1,7 @@
 """Checkpoints: a Hugging Face folder plus the state that training needs to resume.
 
     config.json, model.safetensors, generation_config.json, tokenizer.json, tokenizer_config.json, README.md
-    state/optimizer.safetensors, state/progress.json, state/checksums.json
+    state/optimizer.safetensors, state/progress.json, state/checksums.json; state/traces.safetensors in self-training
 
 transformers loads the folder as a Qwen2 model. A folder is written under a temporary name (NAME.new), flushed to disk
 and renamed, so NAME is never an incomplete checkpoint. Nothing is pickled.
@@ -43,6 +43,7 @@ __all__ = [
     "load_model",
     "load_optimizer",
     "load_progress",
+    "load_traces",
     "model_from_hf",
     "model_to_hf",
     "restore",
@@ -60,6 +61,7 @@ def save_checkpoint(
     *,
     keep: int = 1,
     facts: Mapping[str, Any] | None = None,
+    traces: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Replaces `folder` by a checkpoint of the current state. At every instant a complete one exists under this name
     or, after a crash between two renames, under the name with `.old` appended.
@@ -74,6 +76,7 @@ def save_checkpoint(
         progress: the counters from which the stage resumes, as JSON.
         keep: number of checkpoints to keep; the older ones are `kept_checkpoints`. Needs `step` in `progress`.
         facts: for the model card, in addition to `progress`.
+        traces: the data of self-training, see `load_traces`.
     Raises:
         OSError: it cannot be written, for example because the disk is full; the previous checkpoint is untouched.
     """
@@ -84,7 +87,7 @@ def save_checkpoint(
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        _write_checkpoint(new, model, tokenizer, state, progress, facts)
+        _write_checkpoint(new, model, tokenizer, {"optimizer": state, "traces": traces}, progress, facts)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(
@@ -103,14 +106,15 @@ def _write_checkpoint(
     new: Path,
     model: Decoder,
     tokenizer: Tokenizer,
-    state: Mapping[str, Tensor] | None,
+    state: Mapping[str, Mapping[str, Tensor] | None],
     progress: Mapping[str, Any],
     facts: Mapping[str, Any] | None,
 ) -> None:
     (new / "state").mkdir(parents=True)
     save_model(model, new, tokenizer, {**(facts or {}), "progress": progress})
-    if state is not None:
-        write_tensors(state, new / "state" / "optimizer.safetensors")
+    for name, tensors in state.items():
+        if tensors is not None:
+            write_tensors(tensors, new / "state" / f"{name}.safetensors")
     _write_json(new / "state" / "progress.json", progress)
     files = sorted(path for path in new.rglob("*") if path.is_file() and path.name != "README.md")
     _write_json(new / "state" / "checksums.json", {path.relative_to(new).as_posix(): _sha256(path) for path in files})
@@ -200,6 +204,11 @@ def check_files(folder: str | Path) -> None:
             raise ValueError(f"checkpoint: {folder / name} does not exist")
         if _sha256(folder / name) != wanted:
             raise ValueError(f"checkpoint: {folder / name} has changed since it was written: its SHA-256 differs")
+
+
+def load_traces(folder: str | Path) -> dict[str, Tensor]:
+    """The `traces` that a checkpoint was saved with."""
+    return _read_tensors(Path(folder) / "state" / "traces.safetensors")
 
 
 def restore(folder: str | Path, model: Decoder, optimizer: Optimizer | None = None) -> dict[str, Any]:

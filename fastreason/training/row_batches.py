@@ -8,9 +8,9 @@ Letters: R rows per step over all ranks, L tokens per row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,29 @@ from ..runtime.distributed import share, sum_over_ranks, world_size
 from ..tasks.packed import PackedBatch, PackedBatches
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
+
+
+class Traces(Protocol):
+    """Batches that are made of what the model writes, drawn anew from time to time."""
+
+    def is_due(self, share_done: float) -> bool:
+        """Whether to draw anew at this share of the stage."""
+
+    def refill(self, share_done: float) -> dict[str, Any] | None:
+        """Draws anew; all ranks call it. Returns a line for metrics.jsonl, with `round`, counted from 1, `flop` and
+        `sampled` (tokens); None if a stop was requested."""
+
+    def draw(self, phase: int, next_index: Sequence[int]) -> tuple[PackedBatch, list[int]]:
+        """As `RowBatches.draw`."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The state, for the checkpoint."""
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], progress: Mapping[str, Any]) -> None:
+        """Restores the result of `tensors`, with the counters of the checkpoint."""
+
+    def close(self) -> None:
+        """Ends it."""
 
 
 class RowBatches:

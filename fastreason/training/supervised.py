@@ -12,7 +12,7 @@ Letters: T tokens of a batch, N of them with a loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +40,7 @@ from . import checkpoint
 from .budget import account, matmul_peak
 from .optimizer import Optimizer
 from .parallel import Replica
-from .row_batches import RowBatches, StepTotals, check_rows, count_targets, join, split_batch
+from .row_batches import RowBatches, StepTotals, Traces, check_rows, count_targets, join, split_batch
 from .supervised_settings import SupervisedSettings
 
 
@@ -54,6 +54,7 @@ def train(
     folder: str | Path,
     log: MetricsLog | str | Path | None = None,
     stop: StopRequest | None = None,
+    source: Callable[[int], Traces] | None = None,
 ) -> dict[str, Any]:
     """Runs a supervised stage: trains `model` in place and leaves its checkpoint in `folder`.
 
@@ -69,6 +70,8 @@ def train(
         folder: for the checkpoints.
         log: a file (metrics.jsonl) to which every few steps append a line of JSON, or an open MetricsLog; None: no log.
         stop: a request to stop after the current step, with a checkpoint; None: runs to the end or to Ctrl-C.
+        source: makes batches of other data than the settings' problems, of rows of so many tokens; see
+            `fastreason.rl.self_training`.
     Returns:
         The counters in the checkpoint: step, tokens, samples, flop, seconds, next_index (of every row), phase_starts
         (next_index at the start of each phase), best_loss, finished.
@@ -102,7 +105,12 @@ def train(
     length = settings.batch_tokens // len(progress["next_index"])
     _core.keep_freed_memory()  # steps reuse the same blocks; returning them to the system costs a fifth
     streams = [TaskStream(mixture, seed=seed, split="train") for mixture in settings.mixtures]
-    rows = RowBatches(streams, length, tokenizer, settings.prefetch)
+    traces = None if source is None else source(length)
+    if traces is not None:
+        progress |= {"round": -1, "sampled": 0} | progress
+        if saved:
+            traces.restore(checkpoint.load_traces(saved), progress)
+    rows = RowBatches(streams, length, tokenizer, settings.prefetch) if traces is None else traces
     how = (settings.loss_on, settings.precision)
     replica.settle(lambda: supervised_loss(replica, streams[0].packed(0, 1, length, tokenizer), *how))
     validation = list(validation_batches(settings, tokenizer, length)) if settings.validate_every else []
@@ -111,10 +119,30 @@ def train(
     last_save = progress["seconds"]
     bar = progress_bar(name, limit.amount, progress[limit.unit], unit=limit.unit)
 
+    def save() -> None:
+        ends = progress["finished"]
+        with distributed.together():
+            checkpoint.save_checkpoint(
+                folder, model, tokenizer, None if ends else optimizer, progress, keep=settings.keep, facts=facts,
+                traces=None if ends or traces is None else traces.tensors(),
+            )  # fmt: skip
+
     with closing(rows), closing(bar):
         while not progress["finished"]:
             done = limit.share_done(progress)
-            phase = next(i for i, phase in enumerate(settings.phases) if done < phase.until)
+            if traces is not None and traces.is_due(done):
+                replica.gather()
+                drawn = traces.refill(done)
+                if drawn is None:
+                    save()
+                    raise Interrupted(name)
+                progress["flop"] += drawn["flop"]
+                progress["sampled"] += drawn["sampled"]
+                progress["round"] = drawn["round"] - 1
+                # counted to the step that follows, with which a resumed stage draws and writes it again
+                log.write(name, step=progress["step"] + 1, tokens=progress["tokens"], **drawn)
+                done = limit.share_done(progress)
+            phase = next((i for i, each in enumerate(settings.phases) if done < each.until), len(settings.phases) - 1)
             _note_phase(progress, phase)
             batch, next_rows = rows.draw(phase, progress["next_index"])
             total = StepTotals.over_ranks(model.config, batch, next_rows, settings.loss_on)
@@ -128,7 +156,7 @@ def train(
                 grad_norm = math.inf
             if not math.isfinite(grad_norm):
                 replica.gather()
-                raise _failure(folder, model, tokenizer, facts, progress, phase, loss)
+                raise _failure(folder, model, tokenizer, facts, progress, phase, loss, own=traces is not None)
 
             progress["step"] += 1
             progress["tokens"] += total.tokens
@@ -149,18 +177,17 @@ def train(
                     progress["best_loss"] = line["val_loss"]
                     best = checkpoint.best_checkpoint(folder)
                     with distributed.together():
-                        checkpoint.save_checkpoint(best, model, tokenizer, optimizer, progress, facts=facts)
+                        kept = None if traces is None else traces.tensors()
+                        checkpoint.save_checkpoint(
+                            best, model, tokenizer, optimizer, progress, facts=facts, traces=kept
+                        )
             if progress["step"] % 10 == 0 or progress["finished"] or validating:
                 rates = account(progress, peak)
                 log.write(name, **_counters(progress), **line, **rates)
                 bar.set_postfix_str(_postfix(loss, rates), refresh=False)
             bar.update(min(progress[limit.unit], limit.amount) - bar.n)
             if saving:
-                state = None if progress["finished"] else optimizer
-                with distributed.together():
-                    checkpoint.save_checkpoint(
-                        folder, model, tokenizer, state, progress, keep=settings.keep, facts=facts
-                    )
+                save()
                 last_save = distributed.from_main(clock.seconds())
             if stopping:
                 raise Interrupted(name)
@@ -279,8 +306,11 @@ def _failure(
     progress: Mapping[str, Any],
     phase: int,
     loss: float,
+    *,
+    own: bool = False,
 ) -> FloatingPointError:
-    """Saves the weights before the step and the position of its batch; returns an error that says so."""
+    """Saves the weights before the step and the position of its batch; returns an error that says so, and how to repeat
+    the step if its data are not the model's own."""
     settings, place = facts["settings"], folder.with_name(folder.name + "-failed")
     failed = {key: settings[key] for key in ("batch_tokens", "loss_on", "precision")} | {"seed": facts["seed"]}
     failed |= {"mixture": settings["phases"][phase]["mixture"], "next_index": progress["next_index"]}
@@ -293,6 +323,8 @@ def _failure(
         checkpoint.save_checkpoint(place, model, tokenizer, None, {**failed, "step": progress["step"] + 1}, facts=facts)
     except OSError as error:
         return FloatingPointError(f"{message}; it could not be saved: {error}")
+    if own:
+        return FloatingPointError(f"{message}; the weights before it are in {place}")
     return FloatingPointError(f"{message}; to repeat it: fastreason.training.supervised.replay({str(place)!r})")
 
 

@@ -66,7 +66,7 @@ def test_a_base_that_is_none_is_refused(base, message, tmp_path, monkeypatch):
 def test_the_splits_of_a_budget_are_a_study():
     study = load_study(Path(__file__).parents[2] / "docs" / "results" / "budget" / "recipe.toml", size="tiny")
     spent = {
-        name: sum(Budget.parse(getattr(recipe, stage).budget).flop for stage in recipe.stages)
+        name: sum(Budget.parse(getattr(recipe, stage).budget).flop for stage in recipe.stage_names)
         for name, recipe in study.variants.items()
     }
     assert spent == dict.fromkeys(["100-0-0", "60-40-0", "60-0-40", "60-30-10", "60-10-30"], 1e13)
@@ -133,7 +133,7 @@ def test_a_stage_has_one_length():
 def test_stages_are_optional():
     values = load_recipe("smoke").to_dict()
     del values["pretrain"], values["midtrain"]
-    assert recipe_from_dict(values).stages == ("rl",)
+    assert recipe_from_dict(values).stage_names == ("rl",)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def weights(folder, results):
 def test_a_variant_is_the_recipe_with_changes():
     study = tiny()
     assert list(study.variants) == ["none", "half", "all-rl"]
-    assert [recipe.stages for recipe in study.variants.values()] == [
+    assert [recipe.stage_names for recipe in study.variants.values()] == [
         ("pretrain",),
         ("pretrain", "midtrain", "rl"),
         ("pretrain", "rl"),
