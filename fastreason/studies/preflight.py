@@ -67,10 +67,10 @@ def preflight(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
             if stage.start_from is not None and recipe.stage_before(stage) is None:
                 _check_folder(stage, config, tokenizer)
         checks: list[tuple[str, Any, int]] = [(each.name, each.settings, recipe.draw_of(each)) for each in recipe.plan]
-        for stage, settings, draw in [*checks, ("evaluate", recipe.evaluate, 0)]:
-            if (stage, settings, draw, config) not in seen:
-                seen.append((stage, settings, draw, config))
-                _check_stage(stage, settings, model, tokenizer, [seed_of_draw(seed, draw) for seed in seeds])
+        for name, settings, draw in [*checks, ("evaluate", recipe.evaluate, 0)]:
+            if (name, settings, draw, config) not in seen:
+                seen.append((name, settings, draw, config))
+                _check_stage(name, settings, model, tokenizer, [seed_of_draw(seed, draw) for seed in seeds])
 
 
 def _check_folder(stage: Stage, config: ModelConfig, tokenizer: Tokenizer) -> None:

@@ -24,10 +24,10 @@ _TEXT, _INTEGER, _NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "nu
 def recipe_schema() -> dict[str, Any]:
     """The schema of a recipe or study as TOML, draft 2020-12; mixtures may be named, as in `read_recipe`."""
     definitions: dict[str, Any] = {"MixturePart": _mixture_part(), "Mixture": _mixture()}
-    for kind in (Recipe, Claim, RangePart):
-        schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
-        definitions |= schema.pop("$defs", {}) | {kind.__name__: schema}
-        _explain(kind, definitions)
+    for form in (Recipe, Claim, RangePart):
+        schema = TypeAdapter(form).json_schema(ref_template="#/$defs/{model}")
+        definitions |= schema.pop("$defs", {}) | {form.__name__: schema}
+        _explain(form, definitions)
     for kind in KINDS.values():  # a file may give a supervised stage of one phase its mixture
         definitions[kind.__name__]["properties"].setdefault("mixture", {"description": "The mixture, of one phase."})
     for definition in definitions.values():

@@ -40,7 +40,11 @@ KINDS: Mapping[str, type[StageSettings]] = {
     "rl": PolicySettings,
     "self": SelfSettings,
 }
-SHORT_FORM: Mapping[str, str] = {"pretrain": "supervised", "midtrain": "supervised", "rl": "rl"}
+SHORT_FORM: Mapping[str, Kind] = {
+    "pretrain": "supervised",
+    "midtrain": "supervised",
+    "rl": "rl",
+}
 """The kind of each stage that has a table of its own."""
 # fields of recipes and studies, which a stage cannot be called
 _TAKEN = {
