@@ -147,7 +147,7 @@ def test_the_report_is_one_whole_page(finished):
     page = read(folder)
     assert all(link.startswith("data:text/csv") for link in page.links.values())
     text = " ".join(" ".join(page.text).split())
-    for heading in ("What each stage added", "Verified pass@k by range", "Reward", "Throughput", "Traces"):
+    for heading in ("What each stage added", "Verified pass@k by range", "Reward", "Throughput", "Samples"):
         assert heading in text
     assert f"{100 * results['stages']['rl']['ops']['2']['verified']['1']:.1f} %" in text
     assert (folder / "report.html").read_text().count('class="trace"') >= 3

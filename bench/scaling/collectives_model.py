@@ -28,7 +28,7 @@ Matrices = Literal["muon", "adamw"]
 Shape = tuple[int, ...]
 
 _FLOAT, _NUMBER = 4, 8  # bytes of float32, and of the int64 and float64 that counters are
-_FACTS = 7  # columns of policy_statistics.Facts
+_FACTS = 8  # columns of policy_statistics.Facts
 
 
 def all_reduce_bytes(size_bytes: float, ranks: int) -> float:
@@ -314,7 +314,7 @@ def policy_step(
     draw = _gathered("facts of the samples", ranks, fullest * _FACTS * _NUMBER)
     update = [
         _host("amounts", 2 * _NUMBER),
-        _host("sums of the statistics", NUM_SUMS * _FLOAT),
+        _host("sums of the statistics", (1 + NUM_SUMS) * _FLOAT),
         _host("extremes of the statistics", (len(STATISTICS) - NUM_SUMS) * _FLOAT),
         _gradients(shapes_of(config)),
     ]

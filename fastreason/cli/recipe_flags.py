@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from ..rl.self_settings import SelfSettings
 from ..rl.settings import PolicySettings
 from ..runtime.field_docs import sentences_of
+from ..runtime.json_files import to_json
 from ..studies.recipe import Recipe
 from .parser import no_flag
 
@@ -129,7 +130,7 @@ def flags_help(recipe: Recipe | None = None, most: int | None = None) -> str:
     lines = []
     for field in shown[:most]:
         value = values.get(field.name)
-        default = "" if value is None else f" [{json.dumps(value):.60}]"
+        default = "" if value is None else f" [{to_json(value):.60}]"
         name = f"  --{field.name}"
         text = textwrap.wrap(field.sentence + default, 74) or [""]
         lines += [f"{name:<42}{text[0]}"] if len(name) < 41 else [name, " " * 42 + text[0]]

@@ -260,7 +260,7 @@ def test_the_folder_says_what_its_readers_ask(saved):
         "rope_parameters": {"rope_type": "default", "rope_theta": model.config.rope_theta},
         "max_position_embeddings": model.config.max_position_embeddings,
         "vocab_size": len(tokenizer),
-        "head_dim": 16,
+        "head_dim": 32,
         "tie_word_embeddings": True,
         "use_sliding_window": False,
         "sliding_window": None,
