@@ -43,7 +43,8 @@ def completion_command(arguments: list[str], commands: Mapping[str, Callable[[li
 def _flags(command: Callable[[list[str]], int]) -> list[str]:
     """Those that the help of a command names."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    # `bench` needs a checkout, and has no flags without one
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit, ValueError, ModuleNotFoundError):
         command(["--help"])
     return re.findall(r"(?<![\w-])--[a-z][\w-]*", printed.getvalue())
 

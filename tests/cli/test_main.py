@@ -54,7 +54,11 @@ def test_flags_of_a_recipe(capsys):
     }
 
 
-def test_completion(capsys):
+def test_completion(capsys, monkeypatch):
+    def without_a_checkout(arguments):
+        raise ValueError("needs a checkout of the repository")
+
+    monkeypatch.setattr("fastreason.cli.main.bench_command", without_a_checkout)  # as where a wheel is installed
     assert main(["completion"]) == 0
     script = capsys.readouterr().out
     asked = 'COMP_WORDS=(fastreason {} {}); COMP_CWORD=2; _fastreason; echo "${{COMPREPLY[@]}}"'
