@@ -1,5 +1,5 @@
 # fastreason on CPUs: docker build -f packaging/cpu.Dockerfile -t fastreason .
-# The steps have been run on Debian 12, but not by Docker.
+# It has not been run: no Docker was available where it was written.
 FROM python:3.12-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY . /src

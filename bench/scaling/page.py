@@ -168,7 +168,7 @@ def assumptions_table(case: Case) -> str:
         ["training, a token", _time(phases.token_s), f"{short(1 / phases.token_s)} tokens/s"],
         ["the least pass", _time(phases.pass_s), "launches that nothing hides"],
         ["optimizer step", _time(phases.optimizer_s), "40 bytes a weight"],
-        ["RL update, a token", _time(phases.update_token_s), "float32: RL has no autocast"],
+        ["RL update, a token", _time(phases.update_token_s), "in float32"],
         ["decoding, a step", _time(phases.decode_step_s), "weights read once, or launches"],
         ["decoding, a token", _time(phases.decode_token_s), f"{short(1 / phases.decode_token_s)} tokens/s at most"],
         ["links within a machine", f"{short(links.share * links.node_bytes_per_s / 1e9)} GB/s", "of a GPU, one way"],
