@@ -79,10 +79,11 @@ docs: setup  ## the documentation as a site that works offline, with search: bui
 
 # The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
 # compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
-check: setup docs  ## lint, format, types, stubs, and that the documentation builds
+check: setup docs  ## lint, format, types, stubs, and that the documentation and what only the sanitizers run build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(filter csrc/%,$(CORE))
+	$(CXX) -std=c++20 -fsyntax-only -Wall -Wextra -Werror -Icsrc tests/sanitize/threads.cpp tests/fuzz/fuzz_grade.cpp
 	rm -rf build/types && mkdir -p build/types/fastreason
 	ln -s $(wildcard $(CURDIR)/fastreason/* $(CURDIR)/csrc/bindings/*.pyi) $(CURDIR)/kernels build/types/fastreason/
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason
