@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fastreason.reports.drawing import value_mark
+
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 42
 STYLES = 6
@@ -144,24 +146,8 @@ def _line_points(line: Series, at: Place, width: int) -> list[str]:
             low, high = line.intervals[i]
             said += f" ({line.interval} {low:.3g} to {high:.3g})"
         px, py = at(x, y)
-        parts.append(_point(px, py, said, width))
+        parts.append(value_mark(px, py, said, width=width))
     return parts
-
-
-def _point(x: float, y: float, said: str, width: int, radius: float = 9) -> str:
-    """An invisible mark that shows a text on hover and focus."""
-    text = escape(said)
-    # at 12 px a character is about 6.2 px wide; the box stays inside the chart
-    wide = min(len(said) * 6.2 + 12, width - 4.0)
-    left = min(max(x - wide / 2, 2), width - 2 - wide)
-    top = y + 12 if y < 40 else y - 34
-    return (
-        f'<g class="point" tabindex="0" role="img" aria-label="{text}">'
-        f'<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="transparent"/>'
-        f'<g class="tip" display="none"><rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="22" rx="4"/>'
-        f'<text x="{left + wide / 2:.1f}" y="{top + 15:.1f}" text-anchor="middle" textLength="{wide - 12:.1f}" '
-        f'lengthAdjust="spacingAndGlyphs">{text}</text></g></g>'
-    )
 
 
 def _marker(style: int, x: float, y: float, colour: str) -> str:

@@ -125,7 +125,7 @@ class Drawing:
         low, high = sorted(self.axes.get_ylim())  # which also makes limits follow from what is drawn
         across, up = self.axes.transData.transform((x, y))
         if low <= y <= high:
-            self._points.append(_point(float(across), self.height - float(up), said, radius))
+            self._points.append(value_mark(float(across), self.height - float(up), said, radius))
 
     def svg(self) -> str:
         """An `<svg>` element."""
@@ -150,12 +150,12 @@ class Drawing:
         )
 
 
-def _point(x: float, y: float, said: str, radius: float) -> str:
-    """An invisible mark that shows a text on hover and focus."""
+def value_mark(x: float, y: float, said: str, radius: float = 9, width: int = WIDTH) -> str:
+    """An invisible mark of an SVG of this width that shows a text on hover and focus."""
     text = escape(said)
     # at 12 px a character is about 6.2 px wide; the box stays inside the chart
-    wide = min(len(said) * 6.2 + 12, WIDTH - 4.0)
-    left = min(max(x - wide / 2, 2), WIDTH - 2 - wide)
+    wide = min(len(said) * 6.2 + 12, width - 4.0)
+    left = min(max(x - wide / 2, 2), width - 2 - wide)
     top = y + 12 if y < 40 else y - 34
     return (
         f'<g class="point" tabindex="0" role="img" aria-label="{text}">'
