@@ -133,47 +133,37 @@ class _Rows:
         frozen_ND: Tensor | None,
     ) -> PolicyLoss:
         """The loss of the rows in `predictors_ND`; `frozen_ND` has all rows."""
-        with autocast(self.settings.precision, model.embedding.weight):
-            return self._loss(model, predictors_ND, rows, reference, frozen_ND)
-
-    def _loss(
-        self,
-        model: Decoder,
-        predictors_ND: Tensor,
-        rows: slice,
-        reference: Decoder | None,
-        frozen_ND: Tensor | None,
-    ) -> PolicyLoss:
         settings, parts, tokens_N = self.settings, self.settings.parts, self.tokens_N[rows]
-        logits_NV = model.logits(predictors_ND)
-        old_N, importance_N = self._old(logits_NV, rows, mismatch_of(settings, model))
-        reference_logits, reference_logprobs = None, None
-        if reference is not None and frozen_ND is not None:
-            with torch.no_grad():
-                reference_logits = reference.logits(frozen_ND[rows])
-                if settings.kl != "exact":
-                    tempered = reference_logits.float() / settings.temperature
-                    reference_logprobs = tempered.log_softmax(-1).gather(1, tokens_N[:, None]).squeeze(1)
-                    reference_logits = None
-        return kernels.policy_loss(
-            logits_NV,
-            tokens_N,
-            self.advantages_N[rows],
-            self.weights_N[rows],
-            old_logprobs_N=old_N,
-            importance_N=importance_N,
-            reference_logprobs_N=reference_logprobs,
-            reference_logits_NV=reference_logits,
-            sequence_offsets_S=self._offsets(rows) if parts.kind == "gspo" else None,
-            kind=parts.kind,
-            temperature=settings.temperature,
-            clip_low=parts.clip_low,
-            clip_high=parts.clip_high,
-            clip_dual=settings.clip_dual or math.inf,
-            kl=settings.kl if settings.kl != "exact" else "k3",
-            kl_coef=settings.kl_coef,
-            entropy_coef=settings.entropy_coef,
-        )
+        with autocast(settings.precision, model.embedding.weight):
+            logits_NV = model.logits(predictors_ND)
+            old_N, importance_N = self._old(logits_NV, rows, mismatch_of(settings, model))
+            reference_logits, reference_logprobs = None, None
+            if reference is not None and frozen_ND is not None:
+                with torch.no_grad():
+                    reference_logits = reference.logits(frozen_ND[rows])
+                    if settings.kl != "exact":
+                        tempered = reference_logits.float() / settings.temperature
+                        reference_logprobs = tempered.log_softmax(-1).gather(1, tokens_N[:, None]).squeeze(1)
+                        reference_logits = None
+            return kernels.policy_loss(
+                logits_NV,
+                tokens_N,
+                self.advantages_N[rows],
+                self.weights_N[rows],
+                old_logprobs_N=old_N,
+                importance_N=importance_N,
+                reference_logprobs_N=reference_logprobs,
+                reference_logits_NV=reference_logits,
+                sequence_offsets_S=self._offsets(rows) if parts.kind == "gspo" else None,
+                kind=parts.kind,
+                temperature=settings.temperature,
+                clip_low=parts.clip_low,
+                clip_high=parts.clip_high,
+                clip_dual=settings.clip_dual or math.inf,
+                kl=settings.kl if settings.kl != "exact" else "k3",
+                kl_coef=settings.kl_coef,
+                entropy_coef=settings.entropy_coef,
+            )
 
     def _old(self, logits_NV: Tensor, rows: slice, mismatch: Mismatch) -> tuple[Tensor | None, Tensor | None]:
         """Old log-probabilities, None if they are those of the logits, and importance weights, None if all are 1."""
