@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..runtime.json_files import shown
 
 T = TypeVar("T")
 # fields of which a stage has one
 _EITHER = ({"tokens", "steps", "budget"}, {"mixture", "phases"})
+# errors that say the value themselves, and those about a name
+_WITH_VALUE = {"value_error", "missing", "missing_argument", "unexpected_keyword_argument", "extra_forbidden"}
 
 
 def nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,11 +75,17 @@ def validated(kind: type[T], values: Mapping[str, Any], source: str) -> T:
 
 
 def _what(error: ValidationError) -> str:
-    lines = [
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()
-    ]
-    return "; ".join(line.removeprefix(": ") for line in lines)
+    return "; ".join(_line(item) for item in error.errors())
+
+
+def _line(item: ErrorDetails) -> str:
+    """The place of an invalid field, what is wrong, and its value."""
+    place, message = [str(part) for part in item["loc"]], item["msg"].removeprefix("Value error, ")
+    if place:  # our own messages begin with the table that they are about
+        message = message.removeprefix(f"{place[-1]}: ")
+    if item["type"] not in _WITH_VALUE:
+        message += f", got {shown(item['input'])}"
+    return ": ".join([".".join(place), message] if place else [message])
 
 
 def without_none(value: Any) -> Any:
