@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,7 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
         if unit.kind == "evaluate":
             results["scores"][unit.key] = done.pop("scores")
         done["machine"] = {name: done["machine"].get(name) for name in ("cpu", "gpu", "threads")}
-        when = datetime.fromtimestamp((stages / unit.key / "done.json").stat().st_mtime, UTC)
-        date = when.strftime("%Y-%m-%d %H:%M UTC")
-        results["units"][unit.key] = {"kind": unit.kind, "loop": unit.loop, "seed": unit.seed, "date": date, **done}
+        results["units"][unit.key] = {"kind": unit.kind, "loop": unit.loop, "seed": unit.seed, **done}
         if unit.loop in _CURVES:
             lines = MetricsLog(stages / unit.key / "metrics.jsonl").read()
             warnings = [{"step": line["step"], "text": text} for line in lines for text in line.get("warnings", ())]

@@ -49,6 +49,7 @@ from .work_units import (
     Unit,
     check_ranges,
     code_version,
+    describe_unit,
     distinct_units,
     study_runs,
     work,
@@ -119,7 +120,7 @@ def run_study(
                         stack.enter_context(held(folder / ".lock", f"run: {folder}", stop.request))
                     prepare(folder, study, resume or shard is not None, place)
                     _forget_cut(units, place)
-                    _check_models(units, place)
+                    _check_finished(units, place)
             if jobs > 1:
                 _start_workers(folder, place, jobs, shard, stop)
             else:
@@ -200,10 +201,14 @@ def _forget_cut(units: Sequence[Unit], stages: Path) -> None:
             (stages / unit.key / "done.json").unlink(missing_ok=True)
 
 
-def _check_models(units: Sequence[Unit], stages: Path) -> None:
-    """Compares the files of finished stages, which nothing else here would read again, with their SHA-256."""
+def _check_finished(units: Sequence[Unit], stages: Path) -> None:
+    """Checks the files of finished units, which nothing else here would read again: models have the SHA-256 that they
+    were written with, and unit.json is made again."""
     for unit in units:
-        if unit.kind == "evaluate" or not _finished(unit, stages):
+        if not _finished(unit, stages):
+            continue
+        describe_unit(unit, stages)
+        if unit.kind == "evaluate":
             continue
         try:
             settle_checkpoint(stages / unit.key / "checkpoint")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,9 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
         FloatingPointError, OSError: see `supervised.train`.
     """
     folder = stages / unit.key
-    _write(folder / "unit.json", to_json(unit.determined_by, indent=1) + "\n")
+    with distributed.together():
+        if distributed.is_main():
+            describe_unit(unit, stages)
     model = Decoder(unit.model)
     if unit.folder is not None:
         model.load_state_dict(load_model(unit.folder).state_dict())
@@ -240,16 +243,18 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.run)) as log:
             progress = _train(unit, model, folder / "checkpoint", log, stop)
         done = {name: progress.get(name, 0) for name in ("seconds", "tokens", "samples", "flop", "step")}
-    done["machine"] = describe_machine()
-    _write(folder / "done.json", to_json(done) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """By rank 0; the others wait until it stands."""
+    done |= {"machine": describe_machine(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
     with distributed.together():
         if distributed.is_main():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+            write_text(folder / "done.json", to_json(done) + "\n")
+
+
+def describe_unit(unit: Unit, stages: Path) -> None:
+    """Writes what determines a unit to its unit.json, unless it stands there."""
+    path, text = stages / unit.key / "unit.json", to_json(unit.determined_by, indent=1) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
 
 
 def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:

@@ -1,6 +1,8 @@
 """Studies: variants and sizes, stages that are shared, processes that share the work, and what survives a crash."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -250,6 +252,9 @@ def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     unit = next(key for key, unit in results["units"].items() if unit["kind"] == "midtrain")
+    described = (copy / "stages" / unit / "unit.json").read_text()
+    for cut in list((copy / "stages").glob("*/unit.json")):
+        cut.write_bytes(cut.read_bytes()[:100])
     (copy / "stages" / unit / "done.json").write_text("")
     (copy / "results.json").write_text("")
     (copy / "report.html").unlink()
@@ -258,6 +263,22 @@ def test_what_a_power_failure_emptied_is_made_again(finished, tmp_path, capsys):
     assert comparable(json.loads((copy / "results.json").read_text())) == comparable(results)
     assert (copy / "report.html").exists()
     assert weights(copy, results) == weights(folder, results)
+    assert (copy / "stages" / unit / "unit.json").read_text() == described
+    for cut in (copy / "stages").glob("*/unit.json"):
+        assert cut.read_bytes() == (folder / cut.relative_to(copy)).read_bytes()
+
+
+def test_the_date_of_a_stage_is_that_of_its_end(finished, tmp_path):
+    """A copy of a finished run, or its results made again on another day, keep it."""
+    folder, results = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    for path in copy.glob("stages/*/done.json"):
+        os.utime(path, (0, 0))
+    again = fr.run(TINY, copy, size="small", resume=True)
+    dates = {key: unit["date"] for key, unit in results["units"].items()}
+    assert dates == {key: unit["date"] for key, unit in again["units"].items()}
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", date) for date in dates.values())
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json", "state/progress.json"])

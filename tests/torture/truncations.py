@@ -120,8 +120,10 @@ class Truncations:
 
     def _files(self, name: str, folder: Path) -> list[Path]:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in _NOT_READ]
-        unread = "checkpoint" if name == "report" else "checkpoint-"  # older ones wait for a stage that is not finished
-        files = [path for path in files if not any(part.startswith(unread) for part in path.relative_to(folder).parts)]
+        if name == "report":
+            return [path for path in files if path.name in ("study.toml", "results.json")]
+        # older checkpoints wait for a stage that is not finished
+        files = [path for path in files if not any(part.startswith("checkpoint-") for part in path.parts)]
         if name == "eval of a folder":
             return [path for path in files if path.parent.name == "checkpoint"]
         return [path for path in files if path.name in _NAMES[name]] if name in _NAMES else files
