@@ -1,1 +1,1 @@
-"""The GPU path on a machine that has only torch, Triton and nvcc: checked, timed and reported, or rehearsed without a GPU."""
+"""The GPU path on a machine with torch, Triton and nvcc alone: checked, timed, reported; or rehearsed without a GPU."""

@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rehearse and options.step == "smoke":
         os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
-    from .items import Place, Results, run_items
-
     import torch
+
+    from .items import Place, Results, run_items
 
     if not options.rehearse and not torch.cuda.is_available():
         print(f"torch {torch.__version__} sees no GPU here; --rehearse goes through the step without one")

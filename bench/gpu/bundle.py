@@ -1,4 +1,4 @@
-"""Everything that a bare, offline GPU machine needs, in one folder: the tree of HEAD and the wheels that are missing there.
+"""What a bare, offline GPU machine needs, in one folder: the tree of HEAD and the wheels that may be missing there.
 
     python -m bench.gpu.bundle [--out build/gpu-bundle] [--python 3.12] [--limit-mib 64]
 
@@ -32,20 +32,12 @@ def collect(folder: Path, python: str) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tree:
         tree.extractall(folder, filter="data")
     (folder / "COMMIT").write_text(f"{commit()}\n", encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        str(folder / "wheels"),
-    ]
+    command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "-d", str(folder / "wheels")]
     command += ["--python-version", python, "--implementation", "cp", *(f"--platform={name}" for name in PLATFORMS)]
-    command += ["-c", str(ROOT / "requirements-dev.txt"), "-r", str(ROOT / "requirements-gpu.txt"), *OPTIONAL]
-    subprocess.run(command, cwd=ROOT, check=True)
+    command += ["-c", str(ROOT / "requirements-dev.txt")]
+    subprocess.run([*command, "-r", str(ROOT / "requirements-gpu.txt")], cwd=ROOT, check=True)
+    # they need torch, which is there
+    subprocess.run([*command, "--no-deps", *OPTIONAL], cwd=ROOT, check=True)
 
 
 def largest(folder: Path, most: int = 10) -> list[tuple[int, str]]:

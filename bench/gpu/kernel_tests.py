@@ -60,9 +60,8 @@ def read_report(path: Path) -> tuple[dict[str, int], list[str]]:
         return {}, []
     suite = ElementTree.parse(path).getroot().find("testsuite")
     assert suite is not None
-    tests, skipped, bad = (
-        int(suite.get("tests", 0)), int(suite.get("skipped", 0)), int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-    )  # fmt: skip
+    tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+    bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
     names = [
         str(case.get("name")) for case in suite if case.find("failure") is not None or case.find("error") is not None
     ]
