@@ -45,7 +45,8 @@ install() {
     "$python" -m pip install -q --no-deps $links liger-kernel || echo "without Liger-Kernel"
     "$python" -c "import torch; print('%d%d' % torch.cuda.get_device_capability() if torch.cuda.is_available() else 90)" \
         > build/gpu/arch || return
-    "$python" -m pip install -q --no-deps --no-build-isolation -Cbuild-dir=build/gpu/core \
+    "$python" -m pip install -q --no-deps --no-build-isolation -Cbuild-dir=build/gpu-core \
+        -Ccmake.define.pybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
         -Ccmake.define.CMAKE_CUDA_ARCHITECTURES="$(cat build/gpu/arch)-real" -e .
 }
 

@@ -82,7 +82,8 @@ def step(name: str, what: str, build: Callable[[Setting, Place], Work], place: P
     for _ in range(1 if place.rehearsed else 2):
         work()
     place.wait()
-    times, amounts = [], []
+    times: list[float] = []
+    amounts: list[Mapping[str, float]] = []
     while not times or (len(times) < 20 and sum(times) < 10 and not place.rehearsed):
         begin = time.perf_counter()
         amounts.append(work())

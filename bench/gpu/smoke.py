@@ -20,7 +20,8 @@ from fastreason.kernels import Segments
 from fastreason.kernels.sample import sample_ref
 from fastreason.kernels.triton_support import INTERPRETED
 
-from ..kernels.operations import OPS, Call, Shape, outputs_of
+from ..kernels.operations import OPS, Call, Shape
+from ..kernels.peers import outputs_of
 from .items import Item, Outcome, Place
 
 __all__ = ["items"]

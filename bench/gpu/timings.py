@@ -6,8 +6,7 @@ on the CPU, and torch.compile is passed through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from fastreason.kernels.triton_support import triton
 
 from ..harness.machine_peaks import measure_gpu
+from ..harness.questions import Done, Work
 from ..harness.records import OURS
 from ..kernels.compile_without_gpu import recorded
 from ..kernels.operations import OPS, Shape
@@ -25,7 +25,7 @@ from .items import Item, Outcome, Place, Skipped
 
 __all__ = ["items"]
 
-PROVIDERS = {
+PROVIDERS: dict[str, Callable[[str, Shape], Work]] = {
     OURS: ours,
     "torch": partial(definition, False),
     "torch.compile": partial(definition, True),
@@ -59,21 +59,32 @@ def operation(name: str, provider: str, place: Place) -> Outcome:
     if missing.get(provider):
         raise Skipped(f"{provider} is not installed")
     shape = shape_of(name, place)
-    compiled = recorded(place.arch) if place.rehearsed and provider in TRITON else nullcontext([])
-    if place.rehearsed:
-        torch.compiler.set_stance("force_eager")
     try:
-        with compiled as launches:
-            work = PROVIDERS[provider](name, shape)
-            done = work()
-            measured = {} if place.rehearsed else time_of(work)
+        if place.rehearsed:
+            return rehearsed(provider, name, shape, place)
+        work = PROVIDERS[provider](name, shape)
+        done = work()
+        assert isinstance(done, Done)
+        return Outcome(time_of(work) | {"bytes": done.bytes, "flop": done.flop}, {"tokens": int(done.work)})
     finally:
         call_of.cache_clear()
-    kernels = {"kernels compiled": sorted({launch.name for launch in launches})} if launches else {}
-    return Outcome(measured | {"bytes": done.bytes, "flop": done.flop}, {"tokens": int(done.work), **kernels})
 
 
-def time_of(work: Any) -> dict[str, float]:
+def rehearsed(provider: str, name: str, shape: Shape, place: Place) -> Outcome:
+    """The same calls; the names of the kernels that were compiled."""
+    torch.compiler.set_stance("force_eager")
+    try:
+        if provider not in TRITON:
+            PROVIDERS[provider](name, shape)()
+            return Outcome()
+        with recorded(place.arch) as launches:
+            PROVIDERS[provider](name, shape)()
+        return Outcome(notes={"kernels compiled": sorted({launch.name for launch in launches})})
+    finally:
+        torch.compiler.set_stance("default")
+
+
+def time_of(work: Work) -> dict[str, float]:
     """Seconds of a call, by events on the GPU, with its L2 cache emptied before each: the median and two quantiles."""
     median, low, high = triton.testing.do_bench(work, warmup=25, rep=150, quantiles=[0.5, 0.2, 0.8])
     return {"seconds": median / 1e3, "low": low / 1e3, "high": high / 1e3}
