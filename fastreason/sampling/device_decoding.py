@@ -214,7 +214,7 @@ class DeviceDecoding:
         token, sampled, full = kernels.sample(
             logits, prompts_N=state[PROMPT], samples_N=state[SAMPLE], positions_N=length, **self.draw
         )
-        self.tokens[rows, own_length] = token
+        self.tokens[rows, own_length] = token.clamp(min=0)  # the next step looks it up, even if it has failed
         self.logprobs[0][rows, length], self.logprobs[1][rows, length] = full, sampled
         running = status == RUNNING
         longer = length + running
