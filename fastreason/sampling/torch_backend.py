@@ -45,13 +45,13 @@ def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
 
     Its keys and values are appended to `cache.own`; the caller increments the lengths.
     """
-    config, length_N = model.config, cache.own_length_N
+    length_N, added = cache.own_length_N, None
     x = model.embedding(tokens_N)
     positions_N = cache.prefix_length_S.repeat_interleave(len(tokens_N) // len(cache.prefix_length_S)) + length_N
     cos, sin = model.rope_angles(positions_N, x)
     row_N = torch.arange(len(tokens_N), device=x.device)
     for block, (prefix_k, prefix_v), (own_k, own_v) in zip(model.blocks, cache.prefix, cache.own, strict=True):
-        q, k, v = block.project(x, cos, sin)
+        (q, k, v), x = block.project(x, added, cos, sin)
         own_k[row_N, :, length_N], own_v[row_N, :, length_N] = k, v
         attended = kernels.decode_attention(
             q,
@@ -63,8 +63,8 @@ def decode_step(model: Decoder, tokens_N: Tensor, cache: KVCache) -> Tensor:
             prefix_length_P=cache.prefix_length_S,
             own_length_N=length_N + 1,
         )
-        x = block.mix(x, attended)
-    return kernels.rms_norm(x, model.final_norm, config.rms_norm_eps)
+        x, added = block.mix(x, attended)
+    return model.last_norm(x, added)
 
 
 class TorchDecoding:
