@@ -216,7 +216,9 @@ class Decoder(nn.Module):
         )  # fmt: skip
 
     def _product_dtype(self, x: Tensor) -> torch.dtype:
-        """The dtype of matrix products, which under torch.autocast is not that of x."""
+        """The dtype of matrix products, which with copies of the weights or under torch.autocast is not that of x."""
+        if self.narrow_head is not None:
+            return self.narrow_head.dtype
         device = x.device.type
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
