@@ -33,7 +33,7 @@ from fastreason import _core
 from fastreason.runtime import cuda
 from fastreason.runtime.arguments import INT64_MAX, UINT64_MAX, integer, integers, number
 
-__all__ = ["sample", "sample_ref", "sampling_settings"]
+__all__ = ["sample", "sample_ref", "sampling_settings", "uniform_ref"]
 
 LEAST_TEMPERATURE = 1e-6
 TILE = 512
@@ -81,6 +81,23 @@ def sample_ref(
         torch.where(good_N, sampled_N, torch.nan).float(),
         torch.where(good_N, full_N, torch.nan).float(),
     )
+
+
+def uniform_ref(seed: int, prompts_N: Tensor, samples_N: Tensor, positions_N: Tensor) -> Tensor:
+    """float32 [N] in (0, 1), bit for bit `_core.uniform`, on the device of the int64 keys.
+
+    Philox4x32-10: Salmon et al. 2011. A product of two words overflows int64, but keeps the bits of one without sign.
+    """
+    word = 2**32 - 1
+    counter = [positions_N & word, samples_N & word, prompts_N & word, (prompts_N >> 32) & word]
+    key = [seed & word, seed >> 32]
+    for _ in range(10):
+        even, odd = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        first, third = (odd >> 32) & word ^ counter[1] ^ key[0], (even >> 32) & word ^ counter[3] ^ key[1]
+        counter = [first, odd & word, third, even & word]
+        key = [(key[0] + 0x9E3779B9) & word, (key[1] + 0xBB67AE85) & word]
+    # the half is rounded away above 1/2, upwards from the last value
+    return (((counter[0] >> 8).float() + 0.5) * 2.0**-24).clamp(max=1.0 - 2.0**-24)
 
 
 def _exp(x: Tensor) -> Tensor:
@@ -207,7 +224,7 @@ def sample(
         with torch.cuda.device(logits_NV.device):
             stream = torch.cuda.current_stream().cuda_stream
             return _launch(module, logits_NV.detach(), seed, keys, stream, **filters)
-    uniform_N = torch.from_numpy(_core.uniform(seed, *(key.cpu().numpy() for key in keys))).to(logits_NV.device)
+    uniform_N = uniform_ref(seed, *(key.to(logits_NV.device, non_blocking=True) for key in keys))
     return sample_ref(logits_NV, uniform_N, **filters)
 
 

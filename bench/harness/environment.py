@@ -58,7 +58,12 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The short hash of the checkout, with "-dirty" where files that git knows differ from it."""
+    """The short hash of the checkout, with "-dirty" where files that git knows differ from it.
+
+    A tree that `make gpu-bundle` made is no checkout: its file COMMIT says which it is of.
+    """
+    if (ROOT / "COMMIT").exists():
+        return (ROOT / "COMMIT").read_text(encoding="utf-8").strip()
     found = _git("rev-parse", "--short", "HEAD")
     return f"{found}-dirty" if found and _git("status", "--porcelain", "-uno") else found or "unknown"
 

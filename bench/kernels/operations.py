@@ -1,6 +1,6 @@
 """Every operation of fastreason.kernels as one representative call: inputs, floor, peers.
 
-The audit, the traffic table and gpu-check all read `OPS`, so a new operation is one entry here. The model is the one of
+The audit, the traffic table and bench.gpu all read `OPS`, so a new operation is one entry here. The model is the one of
 docs/kernels.md: width 768, 12 query and 2 key-value heads of 64, feed-forward 3,072, vocabulary 2,200.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,12 @@ from fastreason.kernels import (
 )
 from fastreason.kernels.attention import attention_ref
 from fastreason.kernels.cross_entropy import cross_entropy_ref
-from fastreason.kernels.decode_attention import decode_attention_ref
+from fastreason.kernels.decode_attention import (
+    SequenceTiles,
+    decode_attention_ref,
+    sequences_per_tile,
+    tile_sequences,
+)
 from fastreason.kernels.launch import configuration
 from fastreason.kernels.policy_loss import Kind, policy_loss_ref
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
@@ -280,21 +286,30 @@ def _decode_attention(shape: Shape) -> Call:
     q = shape.floats(sequences, shape.heads, head_dim)
     prefix_k, prefix_v = (shape.floats(prompts, shape.kv_heads, shape.length, head_dim) for _ in range(2))
     own_k, own_v = (shape.floats(sequences, shape.kv_heads, shape.own, head_dim) for _ in range(2))
-    inputs: dict[str, Any] = {
-        "q_NHD": q,
-        "prefix_k_PKLD": prefix_k,
-        "prefix_v_PKLD": prefix_v,
-        "prefix_padding_PL": None,
+    sequence = torch.arange(sequences, device=shape.device)
+    where = {
+        "prefix_N": sequence // shape.members,
+        "prefix_length_P": torch.full((prompts,), shape.length, device=shape.device),
+        "slot_N": sequence,
+        "own_length_N": torch.full((sequences,), shape.own, device=shape.device),
     }
+    most = sequences_per_tile(q, shape.heads, shape.kv_heads, head_dim)
+    table = tile_sequences(np.arange(sequences) // shape.members, most)
+    tiles = SequenceTiles(torch.from_numpy(table).to(shape.device), most)
     return Call(
         tokens=sequences,
-        run=decode_attention,
-        inputs=inputs | {"own_k_NKLD": own_k, "own_v_NKLD": own_v},
+        run=functools.partial(decode_attention, tiles=tiles),
+        inputs={
+            "q_NHD": q,
+            "prefix_k_PKLD": prefix_k,
+            "prefix_v_PKLD": prefix_v,
+            "own_k_SKCD": own_k,
+            "own_v_SKCD": own_v,
+            **where,
+        },
         learns=(),
-        definition=functools.partial(
-            decode_attention_ref, prefix_length_P=None, own_length_N=None, scale=head_dim**-0.5
-        ),
-        # q, o and all keys and values once
+        definition=functools.partial(decode_attention_ref, scale=head_dim**-0.5),
+        # q, o and all keys and values once; what is one number a sequence is not in the floor
         floor=(_bytes(q, q, prefix_k, prefix_v, own_k, own_v), 0),
         flops=(4 * sequences * shape.heads * head_dim * (shape.length + shape.own), 0),
     )

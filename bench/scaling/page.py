@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import fastreason as fr
 from bench.scaling import step_model
@@ -34,6 +35,7 @@ from bench.scaling.collectives_model import (
 from bench.scaling.step_model import Phases, StepTime
 from fastreason.evaluation.evaluate import PRESETS, parts_of
 from fastreason.runtime.json_files import to_json
+from fastreason.sampling.device_decoding import size_within
 
 from ..harness.charts import Axis, chart
 from ..harness.markdown import markdown, put_between_marks, short
@@ -60,7 +62,7 @@ class Case:
     phases: Phases
     links: Links
     cores: float = 14.0
-    kv_memory_bytes: float = 2048e6
+    kv_memory_bytes: float = 40e9
     unfinished: float = 0.0
 
     @cached_property
@@ -81,12 +83,13 @@ class Case:
         )  # fmt: skip
 
     def slots(self, limit: int, prompt: int, samples: int) -> int:
-        """Sequences that decode together, as `Rollout` with torch reckons: at most 512."""
-        of_token = 8 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.config.head_dim
-        group = min(samples, 16)
-        of_slot = of_token * (limit + prompt / group + prompt / samples)
-        slots = int((self.kv_memory_bytes - of_token * prompt) // of_slot)
-        return max(group, min(slots, 512) // group * group)
+        """Sequences that decode together, as many as `Rollout` finds room for in float32."""
+        size = size_within(
+            self.kv_memory_bytes, self.config, torch.float32, prompts=PROMPTS, n=samples, longest=prompt,
+            capacity=limit, most=None,
+        )  # fmt: skip
+        assert size is not None
+        return size.slots
 
     @cached_property
     def evaluation_parts_s(self) -> list[float]:
@@ -247,7 +250,7 @@ def rl_tables(case: Case) -> str:
     variants = {
         "as it is": case,
         "1 % of samples run to 1,024 tokens": replace(case, unfinished=0.01),
-        "keys and values in 40 GB": replace(case, kv_memory_bytes=40e9),
+        "keys and values in 2 GB": replace(case, kv_memory_bytes=2e9),
         "updates at the rate of training (bfloat16)": replace(
             case, phases=replace(case.phases, update_token_s=case.phases.token_s)
         ),
@@ -428,7 +431,7 @@ def parser() -> argparse.ArgumentParser:
         ("network-us", 6.0, "of a message between machines"),
         ("host-us", 30.0, "of a message of counters"),
         ("cores", 14.0, "of the host for each GPU"),
-        ("kv-memory-mb", 2048.0, "for keys and values"),
+        ("kv-memory-mb", 40_000.0, "for keys and values"),
         ("unfinished", 0.0, "share of samples that run to the limit"),
     ):
         found.add_argument(f"--{name}", type=type(default), default=default, help=f"{text}; default %(default)g")

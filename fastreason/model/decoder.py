@@ -2,7 +2,7 @@
 
 Pre-norm blocks with grouped-query attention (RoPE, biases on q, k and v only), SwiGLU and RMSNorm; the output head is
 tied to the embedding or a separate matrix. The same forward pass is used for training, log-probabilities and the
-prompts of a rollout; sampling/torch_backend.py continues it token by token.
+prompts of a rollout; sampling/device_decoding.py continues it token by token.
 
 Letters: T tokens, N selected tokens, V vocabulary, H query heads, K key-value heads, D head dim.
 """

@@ -7,25 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import kernels
+from .cpp_backend import CoreDecoding
 from .stop_sequences import Stopping
-
-
-class Decoding(Protocol):
-    """The interface that `CoreDecoding` and `TorchDecoding` share; see their docstrings."""
-
-    group: int
-
-    def prefill(self, tokens: np.ndarray, offsets: np.ndarray) -> tuple[list[int], Tensor]: ...
-    def release(self, prompt: int) -> None: ...
-    def load(self, prefix_slot: int, prompt: int) -> None: ...
-    def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -104,12 +94,10 @@ class PromptMemory:
 class ContinuousBatch:
     """Runs a `Work` to completion, one token of every running sample per step.
 
-    A prefix slot holds one prompt for `decoding.group` sequence slots. A freed sequence slot takes the next sample of
-    the same prompt; a prefix slot whose samples have all ended takes the next prompt with samples left. Prompts are
-    processed in order.
+    A freed slot takes the next sample, prompts being processed in order.
     """
 
-    def __init__(self, work: Work, decoding: Decoding, slots: int, memory: PromptMemory) -> None:
+    def __init__(self, work: Work, decoding: CoreDecoding, slots: int, memory: PromptMemory) -> None:
         self.work, self.decoding, self.memory = work, decoding, memory
         P = len(work.limits)
         self.running = np.zeros(slots, dtype=bool)
@@ -141,31 +129,20 @@ class ContinuousBatch:
 
     def _enter(self) -> np.ndarray:
         """Starts samples in the free slots, and returns those slots."""
-        group, n = self.decoding.group, self.work.n
-        by_prefix = self.running.reshape(-1, group)
-        entered: list[np.ndarray] = []
-        empty = np.flatnonzero(~by_prefix.any(1))
-        for prefix_slot in np.flatnonzero(by_prefix.any(1) & ~by_prefix.all(1)).tolist():
-            slots = np.arange(prefix_slot * group, (prefix_slot + 1) * group)
-            entered.append(self._start(int(self.prompt[slots[0]]), slots[~self.running[slots]]))
-        loads: list[tuple[int, int]] = []
+        free, entered = np.flatnonzero(~self.running), []
         fresh: list[int] = []
-        while len(empty) and (p := self._next_prompt(fresh)) is not None:
-            prefix_slots, empty = np.split(empty, [-(-(n - int(self.started[p])) // group)])
-            slots = (prefix_slots[:, None] * group + np.arange(group)).flatten()
-            self.prompt[slots] = p
-            entered.append(self._start(p, slots))
-            loads.extend((prefix_slot, p) for prefix_slot in prefix_slots.tolist())
+        while len(free) and (p := self._next_prompt(fresh)) is not None:
+            slots = self._start(p, free)
+            entered.append(slots)
+            free = free[len(slots) :]
         if fresh:
             self._prefill(fresh)
-        for prefix_slot, p in loads:
-            self.decoding.load(prefix_slot, int(self.numbers[p]))
         return np.concatenate(entered) if entered else np.zeros(0, dtype=np.int64)
 
     def _start(self, p: int, slots: np.ndarray) -> np.ndarray:
         """Starts the next samples of prompt p in some of the free `slots`, and returns those slots."""
         slots = slots[: self.work.n - self.started[p]]
-        self.sample[slots] = self.started[p] + np.arange(len(slots))
+        self.prompt[slots], self.sample[slots] = p, self.started[p] + np.arange(len(slots))
         self.length[slots], self.running[slots] = 0, True
         self.held.tokens[slots] = self.work.pad
         self.held.logprobs[slots], self.held.sampled_logprobs[slots] = 0.0, 0.0

@@ -74,15 +74,13 @@ class CoreDecoder:
 
 
 class CoreDecoding:
-    """Prompts and sequences of one rollout; a prefix slot (see torch_backend.py) is a single sequence.
+    """Prompts and sequences of one rollout.
 
     Args:
         decoder: with the weights loaded.
         slots: number of sequences decoded together.
         capacity: maximum number of new tokens of a sequence.
     """
-
-    group = 1
 
     def __init__(self, decoder: CoreDecoder, slots: int, capacity: int) -> None:
         self.core, self.threads = decoder.core, torch.get_num_threads()
@@ -100,9 +98,6 @@ class CoreDecoding:
 
     def release(self, prompt: int) -> None:
         self.core.release(prompt)
-
-    def load(self, prefix_slot: int, prompt: int) -> None:
-        """Nothing to do: sequences read a prompt in place."""
 
     def decode(self, slots: np.ndarray, prompts: np.ndarray, lengths: np.ndarray, tokens: np.ndarray) -> Tensor:
         """Logits [n, V] after appending one token to each of the sequences `slots`, which have `lengths` tokens so far.

@@ -1,9 +1,9 @@
 """Sampling from the policy itself: the weights being trained, in the same process, without a second engine.
 
 A prompt is prefilled once and its n samples share its keys and values. Batching is continuous: a sample that ends gives
-its slot to the next one immediately, from the same prompt or another. A prompt is admitted only when there is memory
-for it. A draw depends only on (seed, prompt, sample, position) and the logits; in float32 on CPU the logits are
-bit-identical in any batch, so a sample does not depend on the batch.
+its slot to the next one, from the same prompt or another. A prompt is admitted only when there is memory for it. A draw
+depends only on (seed, prompt, sample, position) and the logits; in float32 on CPU the logits are bit-identical in any
+batch, so a sample does not depend on the batch.
 
 Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L new tokens.
 """
@@ -25,12 +25,17 @@ from ..model.precision import CopyInDtype, Precision, product_dtype
 from ..runtime.arguments import INT64_MAX, integer, integers, listed, number
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
-from .continuous_batching import ContinuousBatch, Decoding, PromptMemory, Rows, Work
+from .continuous_batching import ContinuousBatch, PromptMemory, Rows, Work
 from .cpp_backend import CoreDecoder, CoreDecoding, runs_in_core
+from .device_batching import DeviceBatch
+from .device_decoding import DeviceDecoding, Size, free_bytes, kv_bytes, size_within, slot_bytes
 from .stop_sequences import Stopping
-from .torch_backend import TorchDecoding
 
 Stop = Sequence[int | str] | int | str | None
+
+# where a limit is not given and the device does not set one
+_CPU_KV_MEMORY_MB = 2048.0
+_CPU_SEQUENCES = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,9 +99,10 @@ class Rollout:
     Args:
         model: each call uses its current weights, which may change between calls.
         tokenizer: encodes prompts and decodes samples; at most as many tokens as the model.
-        max_sequences: maximum number of sequences decoded together.
-        kv_memory_mb: memory for keys and values, in MB of 10^6 bytes. If it is too small for all of them, fewer
-            sequences are decoded together and prompts wait.
+        max_sequences: maximum number of sequences decoded together; None: 512 on CPU, on a GPU as many as fit.
+        kv_memory_mb: memory for keys and values, in MB of 10^6 bytes; None: 2048 on CPU, on a GPU nine tenths of what
+            is free at each call. If it is too small for all of them, fewer sequences are decoded together and prompts
+            wait.
         backend: "cpp" (C++, float32 on CPU), "torch" (any dtype and device), or "auto": cpp if possible.
         precision: of matrix products, keys and values, for a model with float32 weights: "float32", "bfloat16", or
             "auto": bfloat16 on a GPU. In bfloat16 each call copies the current weights into a model of that dtype.
@@ -110,8 +116,8 @@ class Rollout:
         model: Decoder,
         tokenizer: Tokenizer,
         *,
-        max_sequences: int = 512,
-        kv_memory_mb: float = 2048.0,
+        max_sequences: int | None = None,
+        kv_memory_mb: float | None = None,
         backend: Literal["auto", "cpp", "torch"] = "auto",
         precision: Precision = "auto",
     ) -> None:
@@ -119,8 +125,10 @@ class Rollout:
             raise ValueError(
                 f"Rollout: the tokenizer has {len(tokenizer)} tokens, but the model has only {model.config.vocab_size}"
             )
-        max_sequences = integer("Rollout: max_sequences", max_sequences, 1)
-        kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)
+        if max_sequences is not None:
+            max_sequences = integer("Rollout: max_sequences", max_sequences, 1)
+        if kv_memory_mb is not None:
+            kv_memory_mb = number("Rollout: kv_memory_mb", kv_memory_mb, 0, above_low=True)
         if backend not in ("auto", "cpp", "torch"):
             raise ValueError(f'Rollout: backend must be "auto", "cpp" or "torch", got {backend!r}')
         if precision not in get_args(Precision):
@@ -146,14 +154,22 @@ class Rollout:
         Raises:
             ValueError: it does not.
         """
-        capacity = min(max_new_tokens, self.model.config.max_position_embeddings - prompt)
-        of_slot, of_prompt = (TorchDecoding.kv_bytes(self.model, tokens, self.dtype) for tokens in (capacity, prompt))
-        if of_slot + of_prompt + of_prompt / n > self.kv_memory_mb * 1e6:
+        config = self.model.config
+        capacity = min(max_new_tokens, config.max_position_embeddings - prompt)
+        of_slot, of_prompt = (kv_bytes(config, tokens, self.dtype) for tokens in (capacity, prompt))
+        if of_slot + of_prompt + of_prompt / n > self._budget():
             self._refuse_memory(prompt, capacity, of_slot + 2 * of_prompt)
+
+    def _budget(self) -> float:
+        """Bytes for keys and values."""
+        if self.kv_memory_mb is not None:
+            return self.kv_memory_mb * 1e6
+        device = self.model.embedding.weight.device
+        return free_bytes(self.model.config, self.dtype, device) if device.type == "cuda" else _CPU_KV_MEMORY_MB * 1e6
 
     def _refuse_memory(self, prompt: int, capacity: int, wanted_bytes: float) -> NoReturn:
         raise ValueError(
-            f"generate: kv_memory_mb = {self.kv_memory_mb:g} is not enough for one prompt of {prompt} tokens and "
+            f"generate: kv_memory_mb = {self._budget() / 1e6:g} is not enough for one prompt of {prompt} tokens and "
             f"{capacity} new ones, which need {wanted_bytes / 1e6:.3g}"
         )
 
@@ -259,48 +275,52 @@ class Rollout:
 
     def _run(self, work: Work) -> Iterator[tuple[int, Rows]]:
         """Releases the lock and leaves inference mode whenever control returns to the consumer."""
-        with self._lock:
+        with self._lock, torch.inference_mode():
             self._turn += 1
-            turn, slots = self._turn, ContinuousBatch(work, *self._decoding(work))
-        while not slots.done:
+            turn, batch = self._turn, self._batch(work)
+        while not batch.done:
             with self._lock, torch.inference_mode():
                 if turn != self._turn:
                     raise RuntimeError("Rollout: another generate or stream began before this stream ended")
-                finished = slots.step()
+                finished = batch.step()
             yield from finished
 
-    def _decoding(self, work: Work) -> tuple[Decoding, int, PromptMemory]:
-        """The decoding backend, the number of slots, and the memory left for prompts."""
+    def _batch(self, work: Work) -> ContinuousBatch | DeviceBatch:
         model = self.model if self._copy is None else self._copy.refresh()
-        in_core = runs_in_core(model) if self.backend == "auto" else self.backend == "cpp"
-        if in_core:
-            self._core = self._core or CoreDecoder(self.model)
-            self._core.load()
+        if runs_in_core(model) if self.backend == "auto" else self.backend == "cpp":
+            return self._in_core(work)
+        size = self._size(work, model)
+        return DeviceBatch(work, DeviceDecoding(model, size, work.draw, work.stopping.ids))
+
+    def _size(self, work: Work, model: Decoder) -> Size:
+        """Slots and prefixes on the model's device."""
         capacity, longest = int(work.limits.max()), int(work.prompt_lengths.max())
+        on_gpu = model.embedding.weight.is_cuda
+        size = size_within(
+            self._budget(), model.config, self.dtype, prompts=len(work.limits), n=work.n, longest=longest,
+            capacity=capacity, most=self.max_sequences or (None if on_gpu else _CPU_SEQUENCES),
+        )  # fmt: skip
+        if size is None:
+            of_slot, of_prompt = (
+                slot_bytes(model.config, capacity, self.dtype),
+                kv_bytes(model.config, longest, self.dtype),
+            )
+            self._refuse_memory(longest, capacity, 2 * (of_slot + of_prompt))
+        return size
 
-        def kv_bytes(tokens: int) -> int:
-            if in_core:
-                assert self._core is not None
-                return CoreDecoding.kv_bytes(self._core, tokens)
-            return TorchDecoding.kv_bytes(model, tokens, self.dtype)
-
-        # torch keeps a prompt twice, and a copy for each `group` sequences
-        group = 1 if in_core else min(work.n, 16, self.max_sequences)
-        of_slot = kv_bytes(capacity) + (0 if in_core else kv_bytes(longest) / group)
-        of_prompt = kv_bytes(longest)
-        budget = self.kv_memory_mb * 1e6
-        # as many slots as fit together with their prompts
+    def _in_core(self, work: Work) -> ContinuousBatch:
+        """In C++, with as many slots as fit together with their prompts."""
+        self._core = core = self._core or CoreDecoder(self.model)
+        core.load()
+        capacity, longest = int(work.limits.max()), int(work.prompt_lengths.max())
+        of_slot, of_prompt = (CoreDecoding.kv_bytes(core, tokens) for tokens in (capacity, longest))
+        budget = self._budget()
         fit = int((budget - of_prompt) // (of_slot + of_prompt / work.n))
-        slots = min(fit, self.max_sequences, len(work.limits) * -(-work.n // group) * group)
-        group = max(1, min(group, slots))
-        slots -= slots % group
+        slots = min(fit, self.max_sequences or _CPU_SEQUENCES, len(work.limits) * work.n)
         if slots < 1:
             self._refuse_memory(longest, capacity, of_slot + 2 * of_prompt)
-        memory = PromptMemory(budget - slots * of_slot, kv_bytes)
-        if in_core:
-            assert self._core is not None
-            return CoreDecoding(self._core, slots, capacity), slots, memory
-        return TorchDecoding(model, slots, group, longest, capacity), slots, memory
+        memory = PromptMemory(budget - slots * of_slot, lambda tokens: CoreDecoding.kv_bytes(core, tokens))
+        return ContinuousBatch(work, CoreDecoding(core, slots, capacity), slots, memory)
 
 
 def _joined(work: Work, rows: dict[int, Rows], tokenizer: Tokenizer) -> RolloutOutput:

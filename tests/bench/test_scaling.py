@@ -113,7 +113,7 @@ def test_rows_are_never_fuller_than_they_are_long():
 
 
 def test_slots_are_those_of_the_engine():
-    """As many as `Rollout` would decode together with torch, from the memory that it is given."""
+    """As many as `Rollout` would decode together on a GPU, from the memory that it is given."""
     import fastreason as fr
     from fastreason.sampling.continuous_batching import Work
     from fastreason.sampling.stop_sequences import Stopping
@@ -121,16 +121,14 @@ def test_slots_are_those_of_the_engine():
     case = case_of(parser().parse_args([]), MEASURED)
     words = tokenizer()
     model = fr.Decoder(replace(case.config, vocab_size=len(words)))
-    engine = fr.Rollout(model, words, backend="torch", kv_memory_mb=2048)
+    engine = fr.Rollout(model, words, backend="torch", kv_memory_mb=40_000, max_sequences=10**6)
+    model.config = case.config  # the logits count too
     for samples, prompt in ((6, 200), (128, 250)):
         work = Work(
-            np.zeros(prompt * 512, np.int32), np.arange(513) * prompt, np.arange(512), np.full(512, 1024), samples, {},
-            Stopping(words, None), 0,
+            np.zeros(prompt * 1024, np.int32), np.arange(1025) * prompt, np.arange(1024), np.full(1024, 1024), samples,
+            {}, Stopping(words, None), 0,
         )  # fmt: skip
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fastreason.sampling.rollout.TorchDecoding.__init__", lambda self, *args: None)
-            _, slots, _ = engine._decoding(work)
-        assert case.slots(1024, prompt, samples) == slots
+        assert case.slots(1024, prompt, samples) == engine._size(work, model).slots
 
 
 def test_the_paper_evaluates_133_parts():

@@ -26,7 +26,7 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "report DIR" in out
     assert main(["run", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "finding-4-process, question-flop, " in out
+    assert "finding-4-process, question-curriculum, " in out
     assert len([line for line in out.splitlines() if line.startswith("  --") and "." in line.split()[0]]) >= 15
     assert "more: fastreason run RECIPE --help" in out
     assert main(["run", "smoke", "--help"]) == 0
@@ -123,7 +123,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
             ["fly"],
             "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, export, themes, bench",
         ),
-        (["run", "nothing"], "finding-4-process, question-flop, "),
+        (["run", "nothing"], "finding-4-process, question-curriculum, "),
         (["report", "/nonexistent"], "study.toml does not exist"),
     ],
 )
@@ -330,7 +330,7 @@ def test_eval_takes_flags_and_a_preset(capsys, checkpoint, tmp_path):
         (["--op", "1-2"], "op must be an integer in 2 .. 40, got 1"),
         (["--themes", "zoo"], "does not know every word of theme zoo"),
         (["--threads", "-1"], "--threads and --seed must be at least 0"),
-        (["--recipe", "nothing"], "finding-4-process, question-flop, "),
+        (["--recipe", "nothing"], "finding-4-process, question-curriculum, "),
         (["--temperature", "-1"], "temperature must be 0 or at least 1e-06"),
     ],
 )

@@ -124,8 +124,12 @@ def test_no_batch_compiles_a_kernel_again():
                 q, k, v = (some(segments.num_tokens, n, D).requires_grad_() for n in (H, K, K))
                 attention(q, k, v, segments, scale=1.0 / len(lengths)).sum().backward()
         for L, own, samples in ((1, 1, 1), (16, 16, 2), (33, 5, 3)):
-            cache = some(samples, K, 40, D)[:, :, :own]
-            decode_attention(some(samples, H, D), some(1, K, L, D), some(1, K, L, D), None, cache, cache)
+            prefix, cache = some(1, K, L, D), some(samples + 1, K, own, D)
+            zeros, lengths = torch.zeros(samples, dtype=torch.int64), torch.full((samples,), own)
+            decode_attention(
+                some(samples, H, D), prefix, prefix, cache, cache, prefix_N=zeros, prefix_length_P=torch.tensor([L]),
+                slot_N=zeros, own_length_N=lengths,
+            )  # fmt: skip
     codes = {}
     for launch in launches:
         codes.setdefault(launch.name, set()).add(id(launch.asm))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastreason import _core, kernels
-from fastreason.kernels.sample import sample_ref
+from fastreason.kernels.sample import sample_ref, uniform_ref
 from fastreason.kernels.triton_support import tl, triton
 
 from .conftest import needs_triton
@@ -265,3 +265,11 @@ def test_what_does_not_fit_is_refused(change, message):
 def test_logits_that_do_not_fit_are_refused(logits):
     with pytest.raises(ValueError, match=r"logits must be floating point \[N, V\] with V >= 1"):
         kernels.sample(logits, seed=0, **keys(3))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 + 12345, 2**64 - 1])
+def test_uniform_numbers_of_a_device_are_those_of_the_core(seed):
+    rng = np.random.default_rng(seed % 1000)
+    keys = [rng.integers(-(2**62), 2**62, 20_000) for _ in range(3)]
+    keys[0][:3] = 2**63 - 1, -(2**63) + 1, -1
+    assert np.array_equal(uniform_ref(seed, *map(torch.from_numpy, keys)).numpy(), _core.uniform(seed, *keys))

@@ -48,7 +48,9 @@ def transformers_greedy(theirs, prompts, tokenizer, max_new_tokens, stop):
     return out[:, width:].numpy()
 
 
-@pytest.mark.parametrize("backend, count", [("cpp", 200), ("torch", 20)])
+@pytest.mark.parametrize(
+    "backend, count", [("cpp", 200), ("torch", 40), pytest.param("torch", 200, marks=pytest.mark.slow)]
+)
 def test_greedy_is_transformers_generate(tokenizer, backend, count):
     model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), torch.float32, seed=1)
     problems = fr.TaskStream(MIX, seed=5)[0:count]

@@ -15,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import fastreason as fr
+from fastreason import kernels
 from fastreason.kernels.triton_support import as_if_on
 from fastreason.rl.groups import Groups
 from fastreason.rl.loop import PolicySettings, policy_step, update
 from fastreason.runtime import distributed
-from fastreason.sampling.torch_backend import TorchDecoding
+from fastreason.sampling.device_decoding import DeviceDecoding, Size
 from fastreason.training import supervised
 
 MIX = fr.Mixture.from_dict({"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99})
@@ -119,19 +120,26 @@ def test_a_loss_for_a_loop_of_ones_own(model, tokenizer):
     assert all(parameter.grad.is_meta for parameter in model.parameters())
 
 
-def test_prefill_and_steps_of_decoding(model):
+def test_prefill_and_steps_of_decoding(model, monkeypatch):
     model.to("meta")
+    drawn = []
+
+    def sample(logits, *, prompts_N, samples_N, positions_N, seed):
+        assert all(x.is_meta and x.shape == logits.shape[:1] for x in (prompts_N, samples_N, positions_N))
+        drawn.append(logits.shape)
+        return torch.zeros_like(positions_N), *torch.zeros(2, len(logits), device="meta")
+
+    monkeypatch.setattr(kernels, "sample", sample)
     with device(), torch.inference_mode():
-        decoding = TorchDecoding(model, slots=8, group=2, prompt_room=9, capacity=8)
-        numbers, logits = decoding.prefill(np.arange(12) % 7, np.array([0, 5, 12]))
-        for place in range(4):
-            decoding.load(place, numbers[place % 2])
-        # the last place alone is moved to the front
-        for slots in (np.arange(8), np.array([6, 7])):
-            zeros = np.zeros(len(slots), dtype=np.int64)
-            behind = decoding.decode(slots, zeros, zeros, zeros.astype(np.int32))
-            assert behind.is_meta and behind.shape == (len(slots), model.config.vocab_size)
-    assert logits.is_meta and logits.shape == (2, model.config.vocab_size)
+        decoding = DeviceDecoding(model, Size(40, 3, prompt=9, capacity=8), {"seed": 0}, np.array([3]))
+        # one prompt without a prefix
+        decoding.prefill(np.array([0, 2, 1]), [np.arange(6), np.arange(1), np.arange(8)])
+        slots = np.arange(40)
+        decoding.start(slots, np.ones((4, 40), dtype=np.int64), np.zeros(40, dtype=np.int64))
+        for count in (40, 3):
+            decoding.arrange(slots[:count], slots[:count] % 3)
+            decoding.advance(2)
+    assert drawn == [(40, model.config.vocab_size)] * 2 + [(16, model.config.vocab_size)] * 2
 
 
 def test_where_a_model_is_put(monkeypatch):
