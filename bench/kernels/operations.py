@@ -1,6 +1,6 @@
 """Every operation of fastreason.kernels as one representative call: inputs, floor, peers.
 
-The audit, the traffic table and gpu-check all read `OPS`, so a new operation is one entry here. The model is the one of
+The audit, the traffic table and bench.gpu all read `OPS`, so a new operation is one entry here. The model is the one of
 docs/kernels.md: width 768, 12 query and 2 key-value heads of 64, feed-forward 3,072, vocabulary 2,200.
 """
 
