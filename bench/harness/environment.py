@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,15 @@ def _git(*arguments: str) -> str:
 
 def versions(modules: Iterable[str] = ()) -> dict[str, str]:
     """Of the libraries of every run and of those that `modules` are imported from, where they are installed."""
-    owners = packages_distributions()
+    owners = _distributions()
     names = [*LIBRARIES, *(name for module in modules for name in owners.get(module, [module]))]
     found = {name: package_version(name) for name in dict.fromkeys(names)}
     return {name: version for name, version in found.items() if version}
+
+
+@cache  # it reads every installed file's name
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def new_run(

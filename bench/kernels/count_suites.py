@@ -1,10 +1,11 @@
 """The suites that count instead of measuring time, as records.
 
-    python -m bench.kernels.count_suites traffic|audit [--quick]
+    python -m bench.kernels.count_suites traffic|audit|launches [--quick]
 
 traffic: bytes a token that every operation moves under Triton's interpreter, beside the floor, where each operand is
 moved once, and Liger-Kernel (bench/kernels/traffic.py). audit: registers, shared memory and instructions of the kernels
-as compiled for sm_90, beside their budgets (bench/kernels/audit.py). Neither needs a GPU.
+as compiled for sm_90, beside their budgets (bench/kernels/audit.py). launches: what a training step hands to a GPU,
+beside what it should at most (bench/kernels/step_launches.py). None needs a GPU.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
     from .budgets import read_budgets
     from .traffic import measure_by_name
 
+    if name == "launches":
+        from .step_launches import step_records
+
+        yield from step_records("10m" if operations == [QUICK_OPERATION] else "100m", 65_536)
+        return
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         if name == "traffic":
             for row in pool.map(measure_by_name, operations):
@@ -97,7 +103,7 @@ def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["traffic", "audit"])
+    parser.add_argument("name", choices=["traffic", "audit", "launches"])
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_OPERATION} alone")
     options = parser.parse_args()
     from .operations import OPS
