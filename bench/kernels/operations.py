@@ -179,7 +179,8 @@ def _rms_norm(shape: Shape) -> Call:
 
 
 def _add_rms_norm(shape: Shape, stream: torch.dtype | None = None) -> Call:
-    """stream: dtype of the residual stream and the weight, where it is not that of the branch."""
+    """stream: dtype of the residual stream and the weight, where it is not that of the branch, which is of 16 bits."""
+    stream = stream if shape.dtype.itemsize == 2 else None
     x, weight = shape.floats(shape.tokens, shape.width), shape.floats(shape.width, dtype=stream)
     residual = shape.floats(shape.tokens, shape.width, dtype=stream)
     narrow = (x,) if x.dtype != residual.dtype else ()  # the gradient of x, where it is not that of the residual

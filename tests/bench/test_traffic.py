@@ -97,6 +97,7 @@ def test_needs_the_interpreter():
 SMALL = {name: {"tokens": 64, "own": 32} for name in OPS} | {
     "rms_norm": {"tokens": 16384, "width": 128},
     "add_rms_norm": {"tokens": 8192, "width": 64},
+    "add_rms_norm_float32": {"tokens": 8192, "width": 64},
     "attention": {"tokens": 100, "length": 60},
     "attention_groups": {"tokens": 1, "length": 30, "own": 20, "members": 3},
     "decode_attention": {"tokens": 4, "length": 20, "own": 5, "members": 2},
