@@ -33,6 +33,17 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "[8]" in next(line for line in capsys.readouterr().out.splitlines() if "  --rl.steps " in line)
 
 
+@pytest.mark.parametrize("command", ["info --schema", "--help", "generate --show 3", "look --help"])
+def test_a_reader_that_leaves_ends_a_command_without_noise(command, monkeypatch, capfd):
+    """Like `head`; writes of a few lines are noticed only when they are flushed."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(command.split()) == 141
+    assert capfd.readouterr() == ("", "")
+
+
 def test_flags_of_a_recipe(capsys):
     flags = ["--no-rl", "--evaluate.k", "1", "4", "--in-distribution=2,3", "--pretrain.optim.betas", "0.8,0.9"]
     flags += ["--midtrain.phases", '[{"until": 1.0, "mixture": [{"op": [3], "themes": ["symbolic"]}]}]']
