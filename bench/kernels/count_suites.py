@@ -1,10 +1,11 @@
 """The suites that count instead of measuring time, as records.
 
-    python -m bench.kernels.count_suites traffic|audit [--quick]
+    python -m bench.kernels.count_suites traffic|audit|decode [--quick]
 
 traffic: bytes a token that every operation moves under Triton's interpreter, beside the floor, where each operand is
 moved once, and Liger-Kernel (bench/kernels/traffic.py). audit: registers, shared memory and instructions of the kernels
-as compiled for sm_90, beside their budgets (bench/kernels/audit.py). Neither needs a GPU.
+as compiled for sm_90, beside their budgets (bench/kernels/audit.py). decode: launches, waits and bytes of sampling, and
+the time that a model gives it (bench/kernels/decode_step.py). None needs a GPU.
 """
 
 from __future__ import annotations
@@ -97,12 +98,18 @@ def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["traffic", "audit"])
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_OPERATION} alone")
+    parser.add_argument("name", choices=["traffic", "audit", "decode"])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_OPERATION} alone, or few samples")
     options = parser.parse_args()
     from .operations import OPS
 
-    for record in count(options.name, [QUICK_OPERATION] if options.quick else list(OPS)):
+    if options.name == "decode":
+        from .decode_step import Gpu, accounts, records
+
+        found = (record for name, one in accounts(Gpu(), options.quick) for record in records(name, one))
+    else:
+        found = count(options.name, [QUICK_OPERATION] if options.quick else list(OPS))
+    for record in found:
         print("RECORD " + json.dumps(record.to_dict()), flush=True)
 
 
