@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # of the bench, what runs kernels; the rest does not change under the interpreter
-KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py gpu_check.py traffic.py)
+KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
 .PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-lm-eval test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
-.PHONY: gpu-check clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
+.PHONY: gpu-bundle gpu-check gpu-report clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -186,8 +186,17 @@ try-wheel-cpu try-wheel-cuda: try-wheel-%: setup  ## what `make wheel` (`make wh
 	    --cuobjdump "$$($(CURDIR)/$(BIN)/python -c \
 	        "import triton.backends.nvidia as n; print(n.__path__[0] + '/bin/cuobjdump')")"
 
-gpu-check: setup  ## on a GPU: tests of the kernels, and their times beside peers, into runs/bench/gpu.json
-	$(BIN)/python -m bench.kernels.gpu_check
+# On the GPU machine nothing of this file is needed: bash tools/gpu_day.sh
+gpu-bundle: setup  ## what a bare, offline GPU machine needs, in one folder of at most 64 MiB: build/gpu-bundle
+	$(BIN)/python -m bench.gpu.bundle
+
+gpu-check:  ## on a GPU: the kernels checked and timed, a model trained and sampled; lines of results in runs/gpu
+	bash tools/gpu_day.sh build smoke tests timings end-to-end
+
+# where the results lie that were brought back
+RESULTS ?= runs/gpu
+gpu-report: setup  ## docs/gpu.md from these results, and entries that they suggest for kernels/launch.toml
+	$(BIN)/python -m bench.gpu.report --results $(RESULTS)
 
 clean:  ## everything that was built
 	rm -rf $(VENV) build dist

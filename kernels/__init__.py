@@ -8,8 +8,9 @@ if __name__ == "fastreason.kernels":
     from .decode_attention import decode_attention
     from .group_advantages import group_advantages, token_weights
     from .linear import linear
+    from .linear_loss import linear_cross_entropy, linear_policy_loss
     from .policy_loss import PolicyLoss, policy_loss
-    from .rms_norm import rms_norm
+    from .rms_norm import add_rms_norm, rms_norm
     from .rope import rope, rope_angles
     from .sample import sample, sampling_settings
     from .segments import Segments
@@ -18,11 +19,14 @@ if __name__ == "fastreason.kernels":
 __all__ = [
     "PolicyLoss",
     "Segments",
+    "add_rms_norm",
     "attention",
     "cross_entropy",
     "decode_attention",
     "group_advantages",
     "linear",
+    "linear_cross_entropy",
+    "linear_policy_loss",
     "policy_loss",
     "rms_norm",
     "rope",

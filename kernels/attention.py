@@ -29,6 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastreason.runtime import transfer
+
 from . import cpu_kernels
 from .attention_backward import attention_backward, match_strides
 from .attention_tiles import (
@@ -46,11 +48,11 @@ from .attention_tiles import (
     store_rows,
     work_plan,
 )
-from .launch import launch
+from .launch import configuration, launch
 from .segments import Rectangle, Segments
 from .triton_support import runs_triton, tl, triton
 
-__all__ = ["attention", "attention_ref"]
+__all__ = ["attention", "attention_ref", "send"]
 
 
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
@@ -78,6 +80,33 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
     check_head_dim("attention", q_THD.shape[-1])
     return _attention_op(q_THD, k_TKD, v_TKD, segments.table, scale)[0]
+
+
+def send(
+    segments: Segments, tensors: Sequence[Tensor], like: Tensor, *, heads: int, kv_heads: int, head_dim: int
+) -> list[Tensor]:
+    """Tensors of a batch on the device of `like`, in one transfer with all that attention needs of the layout there.
+
+    Otherwise `attention` copies its lists of tiles when it first meets a batch, and the host waits for each.
+
+    Args:
+        segments: the layout; remembers what was sent.
+        tensors: on CPU.
+        like: of the device and the dtype of queries.
+        heads, kv_heads, head_dim: of `attention`, forward and backward.
+    """
+    device = like.device
+    if device.type == "cpu":
+        return list(tensors)
+    plan, facts = work_plan(segments.table, device), {"head_dim": padded_head_dim(head_dim), "itemsize": like.itemsize}
+    forward, dq, dkv = (
+        configuration(f"attention_{name}", like, **facts) for name in ("forward", "backward_dq", "backward_dkv")
+    )
+    lists = plan.cut({(forward["BLOCK_M"], heads // kv_heads), (dq["BLOCK_M"], heads // kv_heads)}, [dkv["BLOCK_N"]])
+    positions_T, *sent = transfer.send([segments.positions, *lists.values(), *tensors], device)
+    segments.put_positions(positions_T)
+    plan.put(dict(zip(lists, sent, strict=False)))
+    return sent[len(lists) :]
 
 
 def attention_ref(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, scale: float) -> Tensor:

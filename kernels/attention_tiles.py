@@ -8,13 +8,15 @@ from the first token of their segment on, so what a segment gets depends on it a
     key tile:   start of its segment, first key, length; first and one behind the last of its viewers
     viewer:     start and length of a segment whose prefix the key tile belongs to, in the order of the batch
 
-The lists are made once for a batch and a device. Tiles of a segment, and segments of a prefix, stand together, because
-programs that run at the same time then find each other's keys and rows in the cache (bench/kernels/l2_cache.py counts
-it); the groups with the longest tile come first, so that the last programs to start are short.
+The lists are made once for a batch and a device; `attention.send` copies them there with the batch. Tiles of a segment,
+and segments of a prefix, stand together, because programs that run at the same time then find each other's keys and
+rows in the cache (bench/kernels/l2_cache.py counts it); the groups with the longest tile come first, so that the last
+programs to start are short.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,7 +44,7 @@ class KeyTiles:
 
 @dataclass(frozen=True, eq=False)
 class WorkPlan:
-    """The tiles of one batch on one device; each list is made on first use.
+    """The tiles of one batch on one device; each list is made on first use, unless it was put there before.
 
     Args:
         table: int64 [3, S]: `Segments.table`, as numpy.
@@ -52,24 +54,34 @@ class WorkPlan:
     table: np.ndarray
     device: torch.device
     num_covered: int
-    _query_tiles: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    _key_tiles: dict[int, KeyTiles] = field(default_factory=dict)
+    _lists: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
 
     def query_tiles(self, block_m: int, group: int) -> Tensor:
         """int32 [N, 5]: tiles of block_m rows, `group` rows a token."""
-        if (block_m, group) not in self._query_tiles:
-            self._query_tiles[block_m, group] = self._to_device(_cut_queries(self.table, block_m, group))
-        return self._query_tiles[block_m, group]
+        if ("queries", block_m, group) not in self._lists:
+            self.put({key: x.to(self.device) for key, x in self.cut([(block_m, group)], []).items()})
+        return self._lists["queries", block_m, group]
 
     def key_tiles(self, block_n: int) -> KeyTiles:
         """Tiles of block_n keys."""
-        if block_n not in self._key_tiles:
-            tiles, viewers = _cut_keys(self.table, block_n)
-            self._key_tiles[block_n] = KeyTiles(self._to_device(tiles), self._to_device(viewers))
-        return self._key_tiles[block_n]
+        if ("keys", block_n, 1) not in self._lists:
+            self.put({key: x.to(self.device) for key, x in self.cut([], [block_n]).items()})
+        return KeyTiles(self._lists["keys", block_n, 1], self._lists["viewers", block_n, 1])
 
-    def _to_device(self, x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x).to(self.device)
+    def cut(self, queries: Iterable[tuple[int, int]], keys: Iterable[int]) -> dict[tuple[str, int, int], Tensor]:
+        """Lists on CPU, to be handed to `put` where they have been copied to the device.
+
+        Args:
+            queries: (block_m, group) of query tiles.
+            keys: block_n of key tiles.
+        """
+        lists = {("queries", *sizes): _cut_queries(self.table, *sizes) for sizes in queries}
+        for block_n in keys:
+            lists["keys", block_n, 1], lists["viewers", block_n, 1] = _cut_keys(self.table, block_n)
+        return {key: torch.from_numpy(x) for key, x in lists.items()}
+
+    def put(self, lists: Mapping[tuple[str, int, int], Tensor]) -> None:
+        self._lists.update(lists)
 
 
 # An operation is handed the table and not the Segments that made it, so its plans hang on the table.

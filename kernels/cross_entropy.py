@@ -42,8 +42,12 @@ def cross_entropy_ref(
     z_loss: float = 0.0,
 ) -> Tensor:
     """The definition, which the tests compare against in float64; CPU runs it where the C++ kernel does not apply."""
-    logits = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    shares_N = _shares(labels_N, weights_N, ignore_index, logits.dtype)
+    wide = torch.promote_types(logits_NV.dtype, torch.float32)
+    return _share_weighted_ref(logits_NV, labels_N, _shares(labels_N, weights_N, ignore_index, wide), z_loss)
+
+
+def _share_weighted_ref(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
+    logits = logits_NV.to(shares_N.dtype)
     # what a row of weight 0 holds is replaced, because 0 times a NaN is not 0
     counts_N = shares_N != 0
     logits, labels_N = torch.where(counts_N[:, None], logits, 0.0), torch.where(counts_N, labels_N, 0)
@@ -76,15 +80,27 @@ def cross_entropy(
         ValueError: shapes, dtypes or devices do not match, or z_loss is negative.
         RuntimeError: a second backward through a loss that was computed in one pass.
     """
-    _check(logits_NV, labels_N, weights_N, z_loss)
+    width = logits_NV.shape[1] if logits_NV.ndim == 2 else 0
+    shares_N = checked_shares("cross_entropy", logits_NV, width, labels_N, weights_N, ignore_index, z_loss)
+    return share_weighted(logits_NV, labels_N, shares_N, z_loss)
+
+
+def share_weighted(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
+    """`cross_entropy` with weights that need not be divided by their sum, of arguments that have been checked."""
     if cpu_kernels.suits(logits_NV, dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16):
-        shares_N = _shares(labels_N, weights_N, ignore_index, torch.float32)
         return cpu_kernels.cross_entropy(logits_NV, labels_N, shares_N, z_loss)
     if not runs_triton(logits_NV):
-        return cross_entropy_ref(logits_NV, labels_N, weights_N, ignore_index=ignore_index, z_loss=z_loss)
-    shares_N = _shares(labels_N, weights_N, ignore_index, torch.float32)
+        return _share_weighted_ref(logits_NV, labels_N, shares_N, z_loss)
     needs_gradient = torch.is_grad_enabled() and logits_NV.requires_grad
     return _cross_entropy_op(logits_NV, labels_N, shares_N, scalars(z_loss), needs_gradient)[0]
+
+
+def checked_shares(
+    name: str, rows: Tensor, num_labels: int, labels: Tensor, weights: Tensor | None, ignore_index: int, z_loss: float
+) -> Tensor:
+    """The weight of each row, of arguments that are checked first; `rows` [N, ...] are logits or what makes them."""
+    _check(name, rows, num_labels, labels, weights, z_loss)
+    return _shares(labels, weights, ignore_index, torch.promote_types(rows.dtype, torch.float32))
 
 
 def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
@@ -95,22 +111,21 @@ def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: to
     return weights / torch.where(total == 0, 1.0, total)
 
 
-def _check(logits: Tensor, labels: Tensor, weights: Tensor | None, z_loss: float) -> None:
-    if logits.ndim != 2 or logits.shape[1] < 1 or labels.shape != logits.shape[:1]:
+def _check(
+    name: str, rows: Tensor, num_labels: int, labels: Tensor, weights: Tensor | None, z_loss: float
+) -> None:  # fmt: skip
+    if rows.ndim != 2 or num_labels < 1 or labels.shape != rows.shape[:1]:
         raise ValueError(
-            f"cross_entropy: need logits [N, V] with V >= 1 and labels [N], "
-            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
+            f"{name}: need logits [N, V] with V >= 1 and labels [N], got {tuple(rows.shape)} and {tuple(labels.shape)}"
         )
     if weights is not None and weights.shape != labels.shape:
-        raise ValueError(f"cross_entropy: weights must be [N] = {tuple(labels.shape)}, got {tuple(weights.shape)}")
-    if not logits.is_floating_point() or labels.dtype != torch.int64:
-        raise ValueError(
-            f"cross_entropy: logits must be floating point and labels int64, got {logits.dtype} and {labels.dtype}"
-        )
-    if labels.device != logits.device or (weights is not None and weights.device != logits.device):
-        raise ValueError(f"cross_entropy: labels and weights must be on the device of the logits, {logits.device}")
+        raise ValueError(f"{name}: weights must be [N] = {tuple(labels.shape)}, got {tuple(weights.shape)}")
+    if not rows.is_floating_point() or labels.dtype != torch.int64:
+        raise ValueError(f"{name}: logits must be floating point and labels int64, got {rows.dtype} and {labels.dtype}")
+    if labels.device != rows.device or (weights is not None and weights.device != rows.device):
+        raise ValueError(f"{name}: labels and weights must be on the device of the logits, {rows.device}")
     if not z_loss >= 0:
-        raise ValueError(f"cross_entropy: z_loss must be >= 0, got {z_loss}")
+        raise ValueError(f"{name}: z_loss must be >= 0, got {z_loss}")
 
 
 @triton.jit

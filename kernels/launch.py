@@ -118,7 +118,7 @@ def launch(
         changes: inputs that the kernel overwrites; tuning puts them back after every call.
     """
     with torch.cuda.device_of(x):
-        if not (AUTOTUNE and x.is_cuda):
+        if not (AUTOTUNE and (x.is_cuda or triton_support.pretended_arch() is not None)):
             return call(configuration(name, x, **facts))
         key = (name, arch_of(x), tuple(sorted(facts.items())))
         if key not in _found:
@@ -168,7 +168,8 @@ def tuned_table() -> str:
         if entry.when:
             lines.append(f"when = {_inline(entry.when)}")
         lines += [f"use = {_inline(timed[0][1])}", f"try = {_inline(entry.candidates)}"]
-        lines += [f'why = "tuned on {torch.cuda.get_device_name()}: {1e3 * timed[0][0]:.1f} us, {before}"', ""]
+        made_by = f"{torch.cuda.get_device_name()} with Triton {triton_support.triton.__version__}"
+        lines += [f'why = "tuned on {made_by}: {1e3 * timed[0][0]:.1f} us, {before}"', ""]
     return "\n".join(lines)
 
 

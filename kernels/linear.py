@@ -8,7 +8,9 @@ GFLOP/s where MKL gives 105 to 112, at every shape of the presets (130 to 200 fo
 It compiles once for every shape (about 0.7 ms), so it is asked only for row counts that repeat.
 
 Letters:    N rows (tokens), K width in, M width out.
-Numerics:   float32 products and sums in another order than MKL's; elsewhere torch's linear as it is.
+Numerics:   float32 products and sums in another order than MKL's; elsewhere torch's linear as it is. With a narrow copy
+            of the weight: what torch.autocast computes, bit for bit on CPU; on CUDA dw and db are written in float32,
+            where autocast rounds them to 16 bits first.
 """
 
 from __future__ import annotations
@@ -31,7 +33,13 @@ def linear_ref(x_NK: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) ->
     return F.linear(x_NK, weight_MK, bias_M)
 
 
-def linear(x_NK: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
+def linear(
+    x_NK: Tensor,
+    weight_MK: Tensor,
+    bias_M: Tensor | None = None,
+    *,
+    narrow: tuple[Tensor, Tensor | None] | None = None,
+) -> Tensor:
     """x w^T + b by torch's linear or, where it is faster, by oneDNN.
 
     oneDNN is used for float32 in training, with rows in multiples of `ROW_MULTIPLE`, on a CPU with AVX-512.
@@ -40,9 +48,13 @@ def linear(x_NK: Tensor, weight_MK: Tensor, bias_M: Tensor | None = None) -> Ten
         x_NK: floating point [N, K].
         weight_MK: [M, K], dtype of x.
         bias_M: [M] or None.
+        narrow: copies of weight and bias in 16 bits, which are multiplied in their place; the gradients are those of
+            weight and bias.
     Returns:
-        [N, M], dtype of x.
+        [N, M], dtype of x, or of the copies.
     """
+    if narrow is not None:
+        return _NarrowLinear.apply(x_NK.to(narrow[0].dtype), weight_MK, bias_M, *narrow)
     if not _suits_onednn(x_NK, weight_MK):
         return linear_ref(x_NK, weight_MK, bias_M)
     return _Linear.apply(x_NK, weight_MK, bias_M)
@@ -90,3 +102,30 @@ class _Linear(torch.autograd.Function):
         if need_weight:  # the narrower of the two as the rows, where it was faster
             dw = _product(x.t(), dy.t()).t() if weight.shape[0] >= weight.shape[1] else _product(dy.t(), x.t())
         return dx, dw, dy.sum(0) if ctx.has_bias else None
+
+
+class _NarrowLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, narrow_weight: Tensor, narrow_bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, narrow_weight)
+        ctx.dtype, ctx.has_bias = weight.dtype, bias is not None
+        return F.linear(x, narrow_weight, narrow_bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, narrow_weight = ctx.saved_tensors
+        dx = dy @ narrow_weight if ctx.needs_input_grad[0] else None
+        dw = _wide_product(dy.t(), x, ctx.dtype) if ctx.needs_input_grad[1] else None
+        db = None
+        if ctx.has_bias:
+            db = dy.sum(0).to(ctx.dtype) if dy.device.type == "cpu" else dy.sum(0, dtype=ctx.dtype)
+        return dx, dw, db, None, None
+
+
+def _wide_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a b of 16-bit matrices in `dtype`; on CUDA written in it, without a rounding to 16 bits and a cast."""
+    if a.device.type != "cpu" and dtype == torch.float32 and "dtype" in torch.ops.aten.mm.overloads():
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)

@@ -8,11 +8,12 @@ and backward, with g = dy * weight, xhat = s * rstd:
     ds = rstd * (g - xhat * mean_d(g * xhat)) + (gradient of s as an output);   dweight = sum_n dy * xhat
 
 Letters:    N rows (tokens), D width; a program takes a tile of ROWS rows.
-Numerics:   loads in the input dtype; squares, means, rstd and the sum for dweight in float32.
-Traffic:    floor forward: x (and residual) read once, y (and s) written once; backward: dy, s (and ds) read once, dx
-            written once. Besides, a few hundred rows in all for the weight and the partial sums of dweight: every
-            program sums its rows in order into a row of its own, and those rows are summed in order; no atomics, so the
-            same bits every time.
+Numerics:   loads in the input dtype; squares, means, rstd and the sum for dweight in float32. x, y and their gradients
+            may be of 16 bits where residual, s, weight and their gradients are float32: a branch under autocast.
+Traffic:    floor forward: x (and residual) read once, y (and s) written once; backward: dy, s (and ds) read once, the
+            gradient of s written once, and once more for x where x is of another dtype. Besides, a few hundred rows in
+            all for the weight and the partial sums of dweight: every program sums its rows in order into a row of its
+            own, and those rows are summed in order; no atomics, so the same bits every time.
 Source:     Zhang and Sennrich 2019, arXiv:1910.07467.
 """
 
@@ -31,6 +32,7 @@ from .triton_support import runs_triton, tl, triton
 
 __all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref"]
 
+_HALF = (torch.bfloat16, torch.float16)
 _MAX_WIDTH = 16384  # a row must fit into the registers of one program
 # A program takes several tiles where there are many, so that the weight is read, and a row of partial dweight written,
 # a few hundred times in all and not once a tile. The same on every GPU, because the partial rows decide bits.
@@ -46,7 +48,7 @@ def rms_norm_ref(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 def add_rms_norm_ref(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The definition with the residual: (y, s)."""
     total = x_ND + residual_ND
-    return rms_norm_ref(total, weight_D, eps), total
+    return rms_norm_ref(total, weight_D, eps).to(x_ND.dtype), total
 
 
 def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> Tensor:
@@ -70,15 +72,29 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """(norm of x + residual, x + residual) in one pass; arguments as for `rms_norm`."""
-    _check("add_rms_norm", x_ND, weight_D, eps)
-    if residual_ND.shape != x_ND.shape or residual_ND.dtype != x_ND.dtype or residual_ND.device != x_ND.device:
+    """The norm of x + residual, and x + residual, in one pass.
+
+    Args:
+        x_ND: what is added to the residual stream: [N, D], the dtype of residual, or of 16 bits where that is float32.
+        residual_ND: float32, float16 or bfloat16 [N, D].
+        weight_D: [D], dtype of residual.
+        eps: as for `rms_norm`.
+    Returns:
+        The norm, dtype of x, and the sum, dtype of residual. Off the GPU the sum is torch's and the norm `rms_norm`'s.
+    Raises:
+        ValueError: as for `rms_norm`.
+    """
+    _check("add_rms_norm", residual_ND, weight_D, eps)
+    fits = x_ND.dtype == residual_ND.dtype or (residual_ND.dtype == torch.float32 and x_ND.dtype in _HALF)
+    if residual_ND.shape != x_ND.shape or not fits or residual_ND.device != x_ND.device:
         raise ValueError(
-            f"add_rms_norm: residual must be like x, {x_ND.dtype} {tuple(x_ND.shape)} on {x_ND.device}, "
-            f"got {residual_ND.dtype} {tuple(residual_ND.shape)} on {residual_ND.device}"
+            f"add_rms_norm: x must be like residual, {residual_ND.dtype} {tuple(residual_ND.shape)} on "
+            f"{residual_ND.device} (or of 16 bits where that is float32), got {x_ND.dtype} {tuple(x_ND.shape)} on "
+            f"{x_ND.device}"
         )
-    if not runs_triton(x_ND):
-        return add_rms_norm_ref(x_ND, residual_ND, weight_D, eps)
+    if not runs_triton(residual_ND):
+        total_ND = x_ND + residual_ND
+        return rms_norm(total_ND, weight_D, eps).to(x_ND.dtype), total_ND
     y_ND, total_ND, _ = _rms_norm_op(x_ND, residual_ND, weight_D, eps)
     return y_ND, total_ND
 
@@ -145,11 +161,13 @@ def _backward_kernel(
     weight_ptr,
     rstd_ptr,
     dx_ptr,
+    branch_ptr,  # dx in the dtype of x, written if HAS_BRANCH
     dweight_ptr,  # [programs, D] float32, one row a program
     N,
     width_units,
     tiles_per_program,
     HAS_RESIDUAL: tl.constexpr,
+    HAS_BRANCH: tl.constexpr,
     ALIGN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -172,6 +190,8 @@ def _backward_kernel(
         if HAS_RESIDUAL:
             dx += tl.load(dsum_ptr + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        if HAS_BRANCH:
+            tl.store(branch_ptr + at, dx.to(branch_ptr.dtype.element_ty), mask=inside)
     tl.store(dweight_ptr + program * D + d, dweight, mask=d < D)
 
 
@@ -191,7 +211,7 @@ def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float)
     residual = None if residual is None else residual.contiguous()
     N, D = x.shape
     y = torch.empty_like(x)
-    total = torch.empty_like(x) if residual is not None else x.new_empty(0)
+    total = torch.empty_like(residual) if residual is not None else x.new_empty(0)
     rstd = torch.empty(N, dtype=torch.float32, device=x.device)
 
     def call(config: dict[str, int]) -> None:
@@ -208,44 +228,47 @@ def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float)
 
 @_rms_norm_op.register_fake
 def _(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    total = x.new_empty(x.shape if residual is not None else 0)
+    total = x.new_empty(0) if residual is None else residual.new_empty(x.shape)
     return x.new_empty(x.shape), total, x.new_empty(x.shape[0], dtype=torch.float32)
 
 
 @torch.library.custom_op("fastreason::rms_norm_backward", mutates_args=())
 def _rms_norm_backward_op(
     dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(dx, dweight)"""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(ds, ds in the dtype of dy, dweight); the second is empty where that is the dtype of s."""
     dy, total, weight = dy.contiguous(), total.contiguous(), weight.contiguous()
     dsum = None if dsum is None else dsum.contiguous()
     N, D = total.shape
     dx = torch.empty_like(total)
+    branch = dy.new_empty(dy.shape if dy.dtype != total.dtype else 0)
 
     def call(config: dict[str, int]) -> Tensor:
         tile, options = take(config, "TILE")
         programs, constants = _tiles(N, D, tile, _MAX_BACKWARD_PROGRAMS)
         dweight = torch.empty(programs, D, dtype=torch.float32, device=total.device)
         _backward_kernel[(programs,)](
-            dy, total, dsum, weight, rstd, dx, dweight, N, HAS_RESIDUAL=dsum is not None, **constants, **options
-        )
+            dy, total, dsum, weight, rstd, dx, branch, dweight, N,
+            HAS_RESIDUAL=dsum is not None, HAS_BRANCH=branch.numel() > 0, **constants, **options,
+        )  # fmt: skip
         return dweight
 
     if not N:
-        return dx, torch.zeros_like(weight)
-    return dx, launch("rms_norm_backward", total, call).sum(0).to(weight.dtype)
+        return dx, branch, torch.zeros_like(weight)
+    return dx, branch, launch("rms_norm_backward", total, call).sum(0).to(weight.dtype)
 
 
 @_rms_norm_backward_op.register_fake
-def _(dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
-    return total.new_empty(total.shape), weight.new_empty(weight.shape)
+def _(dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    branch = dy.new_empty(dy.shape if dy.dtype != total.dtype else 0)
+    return total.new_empty(total.shape), branch, weight.new_empty(weight.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, residual, weight, _ = inputs
     _, total, rstd = output
     ctx.save_for_backward(x if residual is None else total, weight, rstd)
-    ctx.has_residual = residual is not None
+    ctx.has_residual, ctx.dtype = residual is not None, x.dtype
     # else backward would be given zeros for outputs that nothing depends on
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(rstd)
@@ -257,9 +280,9 @@ def _backward(
     total, weight, rstd = ctx.saved_tensors
     dsum = dsum if ctx.has_residual else None
     if dy is None:
-        return dsum, dsum, None, None
-    dx, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd)
-    return dx, dx if ctx.has_residual else None, dweight, None
+        return None if dsum is None else dsum.to(ctx.dtype), dsum, None, None
+    dx, branch, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd)
+    return branch if branch.numel() else dx, dx if ctx.has_residual else None, dweight, None
 
 
 _rms_norm_op.register_autograd(_backward, setup_context=_setup_context)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Bucket", "DeviceSegments", "Plan", "Rectangle", "Rows", "Segments"]
+__all__ = ["Bucket", "Plan", "Rectangle", "Rows", "Segments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Segments:
     prefix: Tensor
     num_tokens: int
     table: Tensor = field(init=False, repr=False)
-    _on_device: dict[torch.device, DeviceSegments] = field(init=False, repr=False, default_factory=dict)
+    _positions: dict[torch.device, Tensor] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("start", "length", "prefix"):
@@ -128,28 +128,22 @@ class Segments:
         positions[token] = token + offset.repeat_interleave(self.length)
         return positions
 
-    def on(self, device: torch.device | str) -> DeviceSegments:
-        """The layout as int32 tensors on `device`, copied there once."""
-        device = torch.device(device)
-        if device not in self._on_device:
-            fields = (self.start, self.length, self.prefix, self.positions)
-            self._on_device[device] = DeviceSegments(*(x.to(torch.int32).to(device) for x in fields))
-        return self._on_device[device]
+    def positions_on(self, device: torch.device) -> Tensor:
+        """`positions` on a device, copied there once."""
+        if device.type == "cpu":
+            return self.positions
+        if device not in self._positions:
+            self.put_positions(self.positions.to(device))
+        return self._positions[device]
+
+    def put_positions(self, positions_T: Tensor) -> None:
+        """Hands over `positions` where they have been copied to a device together with other tensors."""
+        self._positions[positions_T.device] = positions_T
 
     @cached_property
     def plan(self) -> Plan:
         """How to cut the batch into padded rectangles; computed once and used by every layer."""
         return Plan.build(self)
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceSegments:
-    """What `Segments` says, where kernels read it: int32 start, length and prefix [S], and positions [T]."""
-
-    start: Tensor
-    length: Tensor
-    prefix: Tensor
-    positions: Tensor
 
 
 def _tokens_of(start: Tensor, length: Tensor) -> Tensor:

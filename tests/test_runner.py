@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import fastreason as fr
+from fastreason import runner
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.stop_request import Interrupted, StopRequest
+from fastreason.studies import run_study
 from fastreason.studies.recipe import load_recipe
 from fastreason.studies.run_study import format_results
 from fastreason.studies.study import Study
@@ -259,9 +261,18 @@ def test_sigterm_ends_a_script_with_143(tmp_path):
     assert process.wait(timeout=120) == 143
 
 
-def test_a_crash_before_the_recipe_is_written_can_be_resumed(short, tmp_path):
-    folder = tmp_path / "run"
+@pytest.mark.parametrize("every_s, stages", [(0.0, [["pretrain"], ["pretrain", "midtrain"], STAGES]), (1e9, [STAGES])])
+def test_pages_are_written_between_stages_where_time_has_passed_and_once_at_the_end(
+    short, tmp_path, monkeypatch, every_s, stages
+):
+    """And what a crash left before the recipe was written is no obstacle."""
+    folder, seen = tmp_path / "run", []
     folder.mkdir()
     (folder / "study.toml.new-1").write_text("half a stu")
+    monkeypatch.setattr(run_study, "_PAGE_EVERY_S", every_s)
+    monkeypatch.setattr(
+        runner, "write_report", lambda place: seen.append(json.loads((place / "results.json").read_text())["stages"])
+    )
     fr.run("smoke", folder, resume=True, overrides=SHORT)
+    assert [list(scores) for scores in seen] == stages
     assert_unbroken(folder, short)

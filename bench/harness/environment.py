@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,12 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The short hash of the checkout, with "-dirty" where files that git knows differ from it."""
+    """The short hash of the checkout, with "-dirty" where files that git knows differ from it.
+
+    A tree that `make gpu-bundle` made is no checkout: its file COMMIT says which it is of.
+    """
+    if (ROOT / "COMMIT").exists():
+        return (ROOT / "COMMIT").read_text(encoding="utf-8").strip()
     found = _git("rev-parse", "--short", "HEAD")
     return f"{found}-dirty" if found and _git("status", "--porcelain", "-uno") else found or "unknown"
 
@@ -76,10 +82,15 @@ def _git(*arguments: str) -> str:
 
 def versions(modules: Iterable[str] = ()) -> dict[str, str]:
     """Of the libraries of every run and of those that `modules` are imported from, where they are installed."""
-    owners = packages_distributions()
+    owners = _distributions()
     names = [*LIBRARIES, *(name for module in modules for name in owners.get(module, [module]))]
     found = {name: package_version(name) for name in dict.fromkeys(names)}
     return {name: version for name, version in found.items() if version}
+
+
+@cache  # it reads every installed file's name
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def new_run(

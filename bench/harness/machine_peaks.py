@@ -24,7 +24,7 @@ from fastreason.runtime.json_files import to_json
 
 from .environment import machine
 
-__all__ = ["CORES", "age", "cache_path", "machine_peaks", "measure", "percent_of_peak"]
+__all__ = ["CORES", "age", "cache_path", "machine_peaks", "measure", "measure_gpu", "percent_of_peak"]
 
 # square matrices: the smallest fit into a core's cache, the largest into none
 SIZES = (256, 512, 768, 1024, 2048)
@@ -110,7 +110,7 @@ def measure(seconds: float = 0.3) -> dict[str, float]:
     # where neighbours hold a core, threads that wait for each other are slower than one alone
     for peak in ("matmul", "copy"):
         found[f"{peak}_all_cores"] = max(found[f"{peak}_{cores}"] for cores in CORES)
-    return found | (_measure_gpu(seconds) if torch.cuda.is_available() else {})
+    return found | (measure_gpu(seconds) if torch.cuda.is_available() else {})
 
 
 def _products(size: int) -> Iterator[Callable[[], object]]:
@@ -138,7 +138,7 @@ def _best(work: Callable[[], object], clock: Callable[[], float], seconds: float
     return best_s
 
 
-def _measure_gpu(seconds: float) -> dict[str, float]:
+def measure_gpu(seconds: float = 0.3) -> dict[str, float]:
     """Products in bfloat16, and a copy, each the mean of ten calls that are waited for together."""
 
     def rate(amount: float, work: Callable[[], object]) -> float:

@@ -50,6 +50,7 @@ from fastreason.sampling.stop_sequences import Stopping
 from ..harness.environment import ROOT
 from ..harness.markdown import markdown, put_between_marks, short
 from ..harness.records import OURS, Record, Shape
+from .launch_counts import launches_nothing
 
 __all__ = ["Account", "Gpu", "Operation", "account", "accounts", "counted_step", "lengths_of", "records", "simulate"]
 
@@ -59,12 +60,6 @@ PROMPTS, SAMPLES, PROMPT_TOKENS, LIMIT = 1024, 6, 400, 1024
 SLOTS, KV_BYTES = 4096, 40e9
 MEAN = 300
 _KERNELS = {"decode_attention": 2}
-_aten = torch.ops.aten
-# memory and metadata; nothing runs
-_NO_KERNEL = {
-    _aten.empty.memory_format, _aten.empty_like.default, _aten.new_empty.default, _aten.empty_strided.default,
-    _aten.new_empty_strided.default, _aten._unsafe_view.default, _aten.detach.default, _aten.lift_fresh.default,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,9 +115,7 @@ class Counting(TorchDispatchMode):
         made = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
         if name in ("_local_scalar_dense", "nonzero", "equal") or (name == "_to_copy" and leaves(given[0], made[0])):
             self.waits += 1
-        returns = [value.alias_info for value in func._schema.returns]
-        is_view = bool(returns) and all(alias is not None and not alias.is_write for alias in returns)
-        if not is_view and func not in _NO_KERNEL:
+        if not launches_nothing(func):
             kernels_ = _KERNELS.get(name, 1) if namespace == "fastreason" else 1
             self.operations.append(Operation(name, kernels_, moved(name, given, made), flops(name, given)))
         self.inside_s += time.process_time() - begin

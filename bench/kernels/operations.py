@@ -1,6 +1,6 @@
 """Every operation of fastreason.kernels as one representative call: inputs, floor, peers.
 
-The audit, the traffic table and gpu-check all read `OPS`, so a new operation is one entry here. The model is the one of
+The audit, the traffic table and bench.gpu all read `OPS`, so a new operation is one entry here. The model is the one of
 docs/kernels.md: width 768, 12 query and 2 key-value heads of 64, feed-forward 3,072, vocabulary 2,200.
 """
 
@@ -178,18 +178,23 @@ def _rms_norm(shape: Shape) -> Call:
     )
 
 
-def _add_rms_norm(shape: Shape) -> Call:
-    x, weight = shape.floats(shape.tokens, shape.width), shape.floats(shape.width)
-    residual = shape.floats(shape.tokens, shape.width)
+def _add_rms_norm(shape: Shape, stream: torch.dtype | None = None) -> Call:
+    """stream: dtype of the residual stream and the weight, where it is not that of the branch."""
+    x, weight = shape.floats(shape.tokens, shape.width), shape.floats(shape.width, dtype=stream)
+    residual = shape.floats(shape.tokens, shape.width, dtype=stream)
+    narrow = (x,) if x.dtype != residual.dtype else ()  # the gradient of x, where it is not that of the residual
     return Call(
         tokens=shape.tokens,
         run=add_rms_norm,
         inputs={"x_ND": x, "residual_ND": residual, "weight_D": weight, "eps": 1e-6},
         learns=("x_ND", "residual_ND", "weight_D"),
         definition=add_rms_norm_ref,
-        # x, residual, s, y and the weight; then dy, ds, s, dx, the weight and its gradient
-        floor=(_bytes(x, x, x, x, weight), _bytes(x, x, x, x, weight, weight)),
-        rivals=peers.add_rms_norm(x, residual, weight),
+        # x, y, residual, s and the weight; then dy, ds, s, their gradient, the weight and its own
+        floor=(
+            _bytes(x, x, residual, residual, weight),
+            _bytes(x, residual, residual, residual, weight, weight, *narrow),
+        ),
+        rivals={} if narrow else peers.add_rms_norm(x, residual, weight),
     )
 
 
@@ -385,6 +390,10 @@ _GROUP: Sizes = {"length": 400, "own": 300, "members": 6}
 OPS = {
     "rms_norm": Op(_rms_norm, counted={"tokens": 12288}, liger_tokens=1024, most_traffic=1.05),
     "add_rms_norm": Op(_add_rms_norm, counted={"tokens": 12288}, liger_tokens=1024, most_traffic=1.05),
+    # a branch of 16 bits on a float32 stream, as in training under autocast
+    "add_rms_norm_float32": Op(
+        functools.partial(_add_rms_norm, stream=torch.float32), counted={"tokens": 12288}, most_traffic=1.05
+    ),
     "rope": Op(_rope, most_traffic=1.05),
     "swiglu": Op(_swiglu, most_traffic=1.05),
     # bfloat16, because float16 takes two passes

@@ -16,8 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .. import kernels
+from ..kernels.attention import send
+from ..kernels.linear_loss import LARGE_VOCABULARY
 from ..kernels.segments import Segments
 from ..runtime.json_files import read_json, to_json
 from ..runtime.model_names import model_folder
@@ -28,14 +31,24 @@ from .hugging_face import EMBEDDING, HEAD, MODEL_CARD, checked_weights, read_wei
 
 
 class Linear(nn.Linear):
-    """torch's linear layer, using the faster of the available libraries."""
+    """torch's linear layer, using the faster of the available libraries.
+
+    Attributes:
+        narrow: copies of weight and bias to be multiplied in their place, while precision.cast_once lends them.
+    """
+
+    narrow: tuple[Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear(x, self.weight, self.bias)
+        return kernels.linear(x, self.weight, self.bias, narrow=self.narrow)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of the same input are one matrix."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). Projections of the same input are one matrix.
+
+    Blocks hand on the residual stream and, apart, what the last feed-forward adds to it: the addition is fused with the
+    norm that follows it, which is the next block's.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -54,24 +67,35 @@ class Block(nn.Module):
         self.gate_up = Linear(width, 2 * config.intermediate_size, bias=False)
         self.down = Linear(config.intermediate_size, width, bias=False)
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values: [T, H, D], [T, K, D], [T, K, D]."""
-        h = kernels.rms_norm(x, self.attention_norm, self.eps)
+    def project(
+        self, x: Tensor, added: Tensor | None, cos: Tensor, sin: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Rotated queries and keys, and values, [T, H, D], [T, K, D], [T, K, D]; and the residual stream, x + added."""
+        h, x = _add_norm(x, added, self.attention_norm, self.eps)
         qkv = self.qkv(h).unflatten(-1, (-1, self.head_dim))
         qk, v = qkv.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         q, k = kernels.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
-        return q, k, v
+        return (q, k, v), x
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The output on packed segments, with its keys and values. FSDP gathers the weights around this call."""
-        q, k, v = self.project(x, cos, sin)
-        return self.mix(x, kernels.attention(q, k, v, segments)), (k, v)
+    def forward(
+        self, x: Tensor, added: Tensor | None, cos: Tensor, sin: Tensor, segments: Segments
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """On packed segments: the residual stream, what is to be added to it, and keys and values. FSDP gathers the
+        weights around this call."""
+        (q, k, v), x = self.project(x, added, cos, sin)
+        return *self.mix(x, kernels.attention(q, k, v, segments)), (k, v)
 
-    def mix(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the block, given the output of attention."""
-        x = x + self.out(attended.flatten(1))
-        h = kernels.rms_norm(x, self.mlp_norm, self.eps)
-        return x + self.down(kernels.swiglu(self.gate_up(h)))
+    def mix(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """The rest of the block, given the output of attention: the residual stream, and what is to be added to it."""
+        h, x = _add_norm(x, self.out(attended.flatten(1)), self.mlp_norm, self.eps)
+        return x, self.down(kernels.swiglu(self.gate_up(h)))
+
+
+def _add_norm(x: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of x + added, and x + added; the first block adds nothing."""
+    if added is None:
+        return kernels.rms_norm(x, weight, eps), x
+    return kernels.add_rms_norm(added, x, weight, eps)
 
 
 class Decoder(nn.Module):
@@ -79,12 +103,19 @@ class Decoder(nn.Module):
 
     Args:
         config: the shape. Call `reset_parameters(seed)` for reproducible initial weights.
+    Attributes:
+        narrow_head: a copy of the head's matrix to be multiplied in its place, while precision.cast_once lends it.
+        checkpoint_activations: whether a block keeps for its gradient only what it was given, and computes the rest
+            again in the backward pass: a third more computation for a fraction of the memory; the same bits.
 
     >>> model = Decoder(ModelConfig.preset("tiny"))
     >>> tokens, segments = torch.tensor([5, 6, 7, 5, 8]), Segments.from_lengths([3, 2])
     >>> model.logits(model(tokens, segments)).shape
     torch.Size([5, 300])
     """
+
+    narrow_head: Tensor | None = None
+    checkpoint_activations: bool = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -156,23 +187,61 @@ class Decoder(nn.Module):
     def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Hidden states as in `forward`, and the keys and values [T, K, D] of every layer."""
         x = self.embedding(tokens_T)
-        cos, sin = self.rope_angles(segments.positions.to(x.device), x)
-        keys_values = []
+        cos, sin = self.rope_angles(segments.positions_on(x.device), x)
+        keys_values, added = [], None
+        recomputes = self.checkpoint_activations and torch.is_grad_enabled()
         for block in self.blocks:
-            x, kv = block(x, cos, sin, segments)
+            given = (x, added, cos, sin, segments)
+            # nothing in a block is random
+            x, added, kv = (
+                checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
+                if recomputes
+                else block(*given)
+            )
             keys_values.append(kv)
-        return kernels.rms_norm(x, self.final_norm, self.config.rms_norm_eps), keys_values
+        return self.last_norm(x, added), keys_values
+
+    def last_norm(self, x: Tensor, added: Tensor | None) -> Tensor:
+        """Hidden states, from what the last block hands on; in the dtype of the residual stream, which sums of their
+        gradients need."""
+        return kernels.rms_norm(x if added is None else x + added, self.final_norm, self.config.rms_norm_eps)
+
+    def send(self, segments: Segments, *tensors: Tensor) -> list[Tensor]:
+        """Tensors of a batch on the device of the weights; what the blocks need of its layout is copied with them."""
+        config, weight = self.config, self.embedding.weight
+        like = weight.new_empty(0, dtype=self._product_dtype(weight))
+        return send(
+            segments, tensors, like, heads=config.num_attention_heads, kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+        )  # fmt: skip
+
+    def _product_dtype(self, x: Tensor) -> torch.dtype:
+        """The dtype of matrix products, which with copies of the weights or under torch.autocast is not that of x."""
+        if self.narrow_head is not None:
+            return self.narrow_head.dtype
+        device = x.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
     def rope_angles(self, positions_T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of the positions in the dtype of matrix products, not that of x under torch.autocast."""
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        """cos and sin of the positions in the dtype of matrix products."""
+        dtype = self._product_dtype(x)
         return kernels.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Logits [N, V] from hidden states [N, hidden_size]."""
-        head = self.embedding if self.head is None else self.head
-        return kernels.linear(hidden_ND, head.weight)
+        narrow = None if self.narrow_head is None else (self.narrow_head, None)
+        return kernels.linear(hidden_ND, self.head_weight, narrow=narrow)
+
+    def cross_entropy(self, hidden_ND: Tensor, labels_N: Tensor) -> Tensor:
+        """`kernels.cross_entropy` of the logits; those of a large vocabulary are never there all at once."""
+        if self.config.vocab_size < LARGE_VOCABULARY:
+            return kernels.cross_entropy(self.logits(hidden_ND), labels_N)
+        return kernels.linear_cross_entropy(hidden_ND, self.head_weight, labels_N, narrow_VK=self.narrow_head)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix [V, hidden_size] that makes logits of hidden states."""
+        return (self.embedding if self.head is None else self.head).weight
 
 
 def model_to_hf(model: Decoder) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,12 +6,14 @@ the weights and the optimizer are float32 in every precision.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .decoder import Decoder
+from .decoder import Decoder, Linear
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -31,6 +33,34 @@ def autocast(precision: Precision, weight: Tensor) -> torch.autocast:
     """A context in which a model with this weight is trained in a precision."""
     narrow = product_dtype(precision, weight) == torch.bfloat16 and weight.dtype == torch.float32
     return torch.autocast(weight.device.type, torch.bfloat16, enabled=narrow)
+
+
+@contextmanager
+def cast_once(model: Decoder, precision: Precision) -> Iterator[None]:
+    """Within, the matrix products of a model in bfloat16 read copies of its weights that were made on entry.
+
+    For the parts of one step, between which the weights do not change: torch.autocast alone casts every weight, and
+    the gradient of every weight, once per part. Without effect where products are in the dtype of the weights, and for
+    weights that FSDP shards, which are whole within their block alone.
+    """
+    weight = model.embedding.weight
+    dtype = product_dtype(precision, weight)
+    if dtype == weight.dtype or hasattr(weight, "full_tensor"):
+        yield
+        return
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    masters = [model.head_weight, *(x for layer in layers for x in (layer.weight, layer.bias) if x is not None)]
+    copies = {master: torch.empty_like(master, dtype=dtype, requires_grad=False) for master in masters}
+    with torch.no_grad():
+        torch._foreach_copy_(list(copies.values()), masters)
+    model.narrow_head = copies[model.head_weight]
+    for layer in layers:
+        layer.narrow = copies[layer.weight], None if layer.bias is None else copies[layer.bias]
+    try:
+        yield
+    finally:
+        for module in (model, *layers):
+            vars(module).pop("narrow_head" if module is model else "narrow")
 
 
 class CopyInDtype:

@@ -6,6 +6,7 @@ Its lines are the variants of a study after their last stage; a study of one var
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,21 @@ def write_report(folder: str | Path) -> Path:
             raise ValueError(f"report: {folder / name} does not exist")
     study = Study.load(folder / "study.toml")
     results = judged_again(study, folder / "results.json")
+    recipe_text = (folder / "study.toml").read_text(encoding="utf-8")
+    page = _template().render(content(study, results) | {"recipe_text": recipe_text})
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+@cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fastreason.reports", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    recipe_text = (folder / "study.toml").read_text(encoding="utf-8")
-    page = environment.get_template("study.html").render(content(study, results) | {"recipe_text": recipe_text})
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
+    return environment.get_template("study.html")
 
 
 def judged_again(study: Study, path: Path) -> dict[str, Any]:

@@ -155,18 +155,24 @@ class PackedGroups:
         """The order of the tokens in `predictors`: the first tokens of all samples come last."""
         return torch.cat([(~self._is_first_N).nonzero().squeeze(1), self._is_first_N.nonzero().squeeze(1)])
 
-    def predictors(self, model: Decoder) -> Tensor:
+    def sources(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `predictors` reads, on CPU: the tokens, where each prompt ends, and what precedes the other tokens."""
+        prompt_end_P = (self.segments.start + self.segments.length - 1)[self.segments.prefix < 0]
+        return self.tokens_T, prompt_end_P, self.target_N[~self._is_first_N] - 1
+
+    def predictors(self, model: Decoder, tokens_T: Tensor, prompt_end_P: Tensor, before_M: Tensor) -> Tensor:
         """The hidden state that predicts each sampled token, [N, D], in the order `order_N`.
 
         The first token of a sample is predicted by the last token of its prompt, all others by the preceding token.
         The first tokens come last, by expansion instead of indexing: the gradient of an index with repeats is summed in
         no fixed order.
+
+        Args:
+            tokens_T, prompt_end_P, before_M: `sources`, on the device of the weights.
         """
-        device = model.embedding.weight.device
-        hidden = model(self.tokens_T.to(device), self.segments)
-        prompt_end_P = (self.segments.start + self.segments.length - 1)[self.segments.prefix < 0]
-        behind_prompts = hidden[prompt_end_P.to(device)][:, None].expand(-1, self.group_size, -1).flatten(0, 1)
-        return torch.cat([hidden[(self.target_N[~self._is_first_N] - 1).to(device)], behind_prompts])
+        hidden = model(tokens_T, self.segments)
+        behind_prompts = hidden.index_select(0, prompt_end_P)[:, None].expand(-1, self.group_size, -1).flatten(0, 1)
+        return torch.cat([hidden.index_select(0, before_M), behind_prompts])
 
 
 def counted_rewards(rewards: np.ndarray, samples: RolloutOutput, truncated: Truncated) -> tuple[np.ndarray, np.ndarray]:

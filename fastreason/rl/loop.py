@@ -106,6 +106,7 @@ def reinforce(
         if progress["finished"]:
             return progress
         source.restore(progress["curriculum"])
+    model.checkpoint_activations = settings.checkpoint_activations
     reference = _reference(model, tokenizer, folder, saved is not None) if settings.kl_coef else None
     facts = {"stage": name, "seed": seed, "settings": asdict(settings)}
     engine = Rollout(model, tokenizer, precision=settings.precision)

@@ -125,6 +125,8 @@ class PolicySettings:
     """Updates per epoch, each on its share of the groups."""
     accumulate: int = 1
     """Number of parts in which an update is computed, to save memory; the update is the same."""
+    checkpoint_activations: bool = False
+    """Whether blocks compute their activations again in the backward pass, to save memory; the update is the same."""
     precision: Precision = "auto"
     """Dtype of matrix products in sampling and training; weights, gradients, log-probabilities and updates stay
     float32. auto: bfloat16 on a GPU, else float32."""

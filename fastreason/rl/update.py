@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -20,8 +21,9 @@ from .. import kernels
 from ..kernels.policy_loss import PolicyLoss
 from ..kernels.policy_loss_triton import NUM_SUMS, STATISTICS
 from ..model.decoder import Decoder
-from ..model.precision import autocast, product_dtype
+from ..model.precision import autocast, cast_once, product_dtype
 from ..runtime.distributed import sum_over_ranks, world_size
+from ..runtime.transfer import send
 from ..sampling.rollout import RolloutOutput
 from ..training.optimizer import Optimizer
 from .groups import Groups, PackedGroups, has_advantage, has_loss, inside
@@ -32,8 +34,9 @@ _IMPORTANCE_LIMIT = 2.0
 # Statistics of an update: the mean difference between sampler and trainer by the weights, then those of the loss
 _MEAN_DIFFERENCE, _MAX_DIFFERENCE = 0, 1 + STATISTICS.index("max_logprob_difference")
 _NUM_SUMS = 1 + NUM_SUMS
-# 16 MB in float32. The loss of 256 x 62 tokens at V = 2,353 takes 0.44 s of CPU in chunks, 0.73 s all at once
-_PIECE_LOGITS = 2**22
+# On CPU 16 MB in float32: the loss of 256 x 62 tokens at V = 2,353 takes 0.44 s of CPU in chunks, 0.73 s all at once.
+# On a GPU 512 MB in bfloat16, so that a large vocabulary does not fill its memory.
+_PIECE_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 
 
 def policy_step(
@@ -74,7 +77,7 @@ def group_loss(
             samples.
         reference: the frozen reference model of the KL.
     """
-    rows = _Rows.of(groups, advantages.cpu(), settings, share, model.embedding.weight.device)
+    rows = _Rows.of(groups, advantages.cpu(), settings, share, model)
     return rows.loss(model, rows.predictors(model), slice(0, len(rows.tokens_N)), reference, rows.frozen(reference))
 
 
@@ -89,12 +92,12 @@ class _Rows:
     weights_N: Tensor
     sampler_N: Tensor
     trainer_N: Tensor | None
+    sources: tuple[Tensor, Tensor, Tensor]
+    places_N: Tensor
 
     @classmethod
-    def of(
-        cls, groups: Groups, advantages: Tensor, settings: PolicySettings, share: float, device: torch.device
-    ) -> _Rows:
-        """Indexing is done on CPU, where the groups are; each result is moved once."""
+    def of(cls, groups: Groups, advantages: Tensor, settings: PolicySettings, share: float, model: Decoder) -> _Rows:
+        """Indexing is done on CPU, where the groups are; all results are moved together."""
         packed, parts = PackedGroups.of(groups), settings.parts
         length = settings.max_new_tokens if parts.aggregation == "constant" else None
         weights_N = torch.zeros(len(packed.target_N))
@@ -109,16 +112,21 @@ class _Rows:
         values = [packed.tokens_T[packed.target_N], spread_SL[inside_SL], weights_N, *logprobs]
         if parts.kind != "gspo":
             values = [x[packed.order_N] for x in values]
-        tokens_N, spread_N, weights_N, sampler_N, *trainer = (x.to(device) for x in values)
-        return cls(packed, settings, tokens_N, spread_N, weights_N, sampler_N, trainer[0] if trainer else None)
+        places_N = packed.order_N.argsort()
+        with autocast(settings.precision, model.embedding.weight):
+            sent = model.send(packed.segments, *packed.sources(), places_N, *values)
+        (tokens_T, prompt_end_P, before_M, places_N), (tokens_N, spread_N, weights_N, sampler_N, *trainer) = (
+            sent[:4],
+            sent[4:],
+        )
+        sources, trainer_N = (tokens_T, prompt_end_P, before_M), trainer[0] if trainer else None
+        return cls(packed, settings, tokens_N, spread_N, weights_N, sampler_N, trainer_N, sources, places_N)
 
     def predictors(self, model: Decoder) -> Tensor:
         """The hidden state from which each token was sampled: [N, D]. With gspo sequences stay contiguous."""
         with autocast(self.settings.precision, model.embedding.weight):
-            predictors_ND = self.packed.predictors(model)
-        if self.settings.parts.kind != "gspo":
-            return predictors_ND
-        return predictors_ND[self.packed.order_N.argsort().to(predictors_ND.device)]
+            predictors_ND = self.packed.predictors(model, *self.sources)
+        return predictors_ND if self.settings.parts.kind != "gspo" else predictors_ND.index_select(0, self.places_N)
 
     @torch.no_grad()
     def frozen(self, reference: Decoder | None) -> Tensor | None:
@@ -192,7 +200,7 @@ class _Rows:
             with autocast(self.settings.precision, model.embedding.weight):
                 found.append(self._logprobs(model.logits(predictors_ND[rows]), rows))
         joined = torch.cat(found).cpu()
-        return joined if self.settings.parts.kind == "gspo" else joined[self.packed.order_N.argsort()]
+        return joined if self.settings.parts.kind == "gspo" else joined[self.places_N.cpu()]
 
     def backward(self, model: Decoder, reference: Decoder | None) -> Tensor:
         """Accumulates the gradient of the weights, computing the logits in chunks of rows; returns the statistics [K].
@@ -219,11 +227,11 @@ class _Rows:
         difference_N = torch.where(weights_N != 0, result.logprobs_N - self.sampler_N[rows], 0.0).abs()
         totals_K = torch.cat([(weights_N * difference_N).sum()[None], result.totals_K]).float()
         totals_K[_MAX_DIFFERENCE] = difference_N.max()
-        return totals_K.cpu()
+        return totals_K
 
     def _pieces(self, device: torch.device, vocab_size: int) -> list[slice]:
-        """Chunks of `_PIECE_LOGITS` logits on CPU; with gspo divided between sequences."""
-        size = max(1, _PIECE_LOGITS // vocab_size) if device.type == "cpu" else len(self.tokens_N)
+        """Chunks of `_PIECE_LOGITS` logits; with gspo divided between sequences."""
+        size = max(1, _PIECE_LOGITS["cpu" if device.type == "cpu" else "cuda"] // vocab_size)
         ends = self.packed.lengths_S.cumsum(0)
         if self.settings.parts.kind != "gspo":
             ends = torch.arange(1, len(self.tokens_N) + 1)
@@ -235,7 +243,7 @@ class _Rows:
     def _offsets(self, rows: slice) -> Tensor:
         ends = self.packed.lengths_S.cumsum(0)
         ends = ends[(ends > rows.start) & (ends <= rows.stop)]
-        return torch.cat([ends.new_zeros(1), ends - rows.start]).to(self.tokens_N.device)
+        return send([torch.cat([ends.new_zeros(1), ends - rows.start])], self.tokens_N.device)[0]
 
 
 def _joined(totals: Sequence[Tensor]) -> Tensor:
@@ -294,7 +302,7 @@ def _with_trainer_logprobs(model: Decoder, groups: Groups, advantages: Tensor, s
     for which in np.array_split(trained, min(settings.accumulate * settings.minibatches, max(1, len(trained)))):
         if len(which):
             part, part_advantages = _part(groups, advantages, which)
-            rows = _Rows.of(part, part_advantages, settings, 1.0, model.embedding.weight.device)
+            rows = _Rows.of(part, part_advantages, settings, 1.0, model)
             samples = (which[:, None] * groups.group_size + np.arange(groups.group_size)).flatten()
             own = found[samples]
             own[inside(part)] = rows.logprobs(model).numpy()
@@ -324,14 +332,17 @@ def _accumulate(
     total, num_trained = _over_ranks(_amount(groups.take(counted), settings), float(len(trained)))
     if num_trained == 0:
         return None
-    totals = torch.zeros(1 + len(STATISTICS))
+    totals = torch.zeros(1 + len(STATISTICS), device=model.embedding.weight.device)
     totals[_NUM_SUMS:] = -math.inf
-    for which in np.array_split(trained, min(settings.accumulate, len(trained))) if len(trained) else ():
-        part, part_advantages = _part(groups, advantages, which)
-        share = _amount(part, settings) / total
-        rows = _Rows.of(part, part_advantages, settings, share, model.embedding.weight.device)
-        totals = _joined([totals, rows.backward(model, reference)])
-    return _statistics_over_ranks(totals)
+    with ExitStack() as casts:
+        for each in (model,) if reference is None else (model, reference):
+            casts.enter_context(cast_once(each, settings.precision))
+        for which in np.array_split(trained, min(settings.accumulate, len(trained))) if len(trained) else ():
+            part, part_advantages = _part(groups, advantages, which)
+            share = _amount(part, settings) / total
+            rows = _Rows.of(part, part_advantages, settings, share, model)
+            totals = _joined([totals, rows.backward(model, reference)])
+    return _statistics_over_ranks(totals.cpu())
 
 
 def _amount(groups: Groups, settings: PolicySettings) -> float:

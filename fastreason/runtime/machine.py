@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+@cache  # ten milliseconds each time otherwise
 def package_version(name: str) -> str | None:
+    """Of an installed distribution, by its name on PyPI; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -158,14 +158,14 @@ class DeviceDecoding:
             np.stack([np.concatenate(texts).astype(np.int64), np.repeat(prefixes, lengths), position])
         )
         segments = Segments.from_lengths(lengths[lengths > 0].tolist())
-        x = self.model.embedding(tokens)
+        x, added = self.model.embedding(tokens), None
         cos, sin = self.cos[position_T], self.sin[position_T]
         last = len(self.model.blocks) - 1
         for layer, (block, (keys, values)) in enumerate(zip(self.model.blocks, self.prefix_kv, strict=True)):
             if layer < last:
-                x, (k, v) = block(x, cos, sin, segments)
+                x, added, (k, v) = block(x, added, cos, sin, segments)
             else:
-                _, k, v = block.project(x, cos, sin)
+                (_, k, v), _ = block.project(x, added, cos, sin)
             keys[at, :, position_T], values[at, :, position_T] = k, v
 
     def start(self, slots: np.ndarray, begin: np.ndarray, last_tokens: np.ndarray) -> None:
@@ -203,15 +203,16 @@ class DeviceDecoding:
         own_length = length + 1
         position = self.prefix_length[state[PREFIX]] + length
         x, cos, sin = model.embedding(self.tokens[rows, length]), self.cos[position], self.sin[position]
+        added = None
         for block, prefix, own in zip(model.blocks, self.prefix_kv, self.own_kv, strict=True):
-            q, k, v = block.project(x, cos, sin)
+            (q, k, v), x = block.project(x, added, cos, sin)
             own[0][rows, :, length], own[1][rows, :, length] = k, v
             attended = kernels.decode_attention(
                 q, *prefix, *own, prefix_N=state[PREFIX], prefix_length_P=self.prefix_length, slot_N=rows,
                 own_length_N=own_length, tiles=tiles,
             )  # fmt: skip
-            x = block.mix(x, attended)
-        logits = model.logits(kernels.rms_norm(x, model.final_norm, model.config.rms_norm_eps))
+            x, added = block.mix(x, attended)
+        logits = model.logits(model.last_norm(x, added))
         token, sampled, full = kernels.sample(
             logits, prompts_N=state[PROMPT], samples_N=state[SAMPLE], positions_N=length, **self.draw
         )

@@ -56,6 +56,8 @@ from .work_units import (
 )
 
 _POLL_S = 0.5
+# a page takes a second or two
+_PAGE_EVERY_S = 30.0
 # code of a worker, which must know its parent before the slow imports
 _WORKER = """import sys
 from fastreason.runtime.processes import end_with_parent
@@ -87,7 +89,8 @@ def run_study(
             parts are done by the first to reach them, while the others wait. Without it the process has the directory
             to itself.
         stages: folder of finished units; default OUT/stages.
-        write_page: writes the report into the directory: at the end, and for a single run after each evaluation.
+        write_page: writes the report into the directory: at the end, and for a single run after an evaluation too, at
+            most every half minute.
     Raises:
         ValueError: an argument is invalid, or the directory belongs to another study.
         Interrupted, Terminated, KeyboardInterrupt, OSError, FloatingPointError: as in `fastreason.run`.
@@ -107,10 +110,16 @@ def run_study(
     runs = study_runs(study)
     units = distinct_units(part_of(runs, first, count))
 
+    page_written = time.monotonic()
+
     def update(finished: Unit | None) -> None:
+        nonlocal page_written
         conclude(study, runs, folder, place)
-        if finished is not None and finished.kind == "evaluate":
+        if finished is None or finished.kind != "evaluate" or finished is units[-1]:  # the last page is written below
+            return
+        if time.monotonic() - page_written >= _PAGE_EVERY_S:
             write_page(folder)
+            page_written = time.monotonic()
 
     with StopRequest.watch() as stop, ExitStack() as stack:
         try:

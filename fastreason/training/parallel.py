@@ -47,9 +47,13 @@ class Replica(Generic[Model]):
         """The trained parameters; under "fsdp" this rank's shards."""
         return self.trained.parameters()
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [N, V] from hidden states [N, hidden_size]."""
-        return self.trained.logits(hidden)  # type: ignore[operator]
+    def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """`Decoder.cross_entropy`."""
+        return self.trained.cross_entropy(hidden, labels)  # type: ignore[operator]
+
+    def send(self, *arguments: Any) -> list[Tensor]:
+        """`Decoder.send`."""
+        return self.trained.send(*arguments)  # type: ignore[operator]
 
     def settle(self, loss: Callable[[], Tensor]) -> None:
         """A dummy forward and backward pass before the first step.

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import _core, kernels
+from .. import _core
 from ..kernels.linear import ROW_MULTIPLE
 from ..kernels.segments import Segments
 from ..model.decoder import Decoder
-from ..model.precision import Precision, product_dtype
+from ..model.precision import Precision, cast_once, product_dtype
 from ..runtime import distributed
 from ..runtime.distributed import Device, chosen_device
 from ..runtime.machine import package_version
@@ -95,6 +95,7 @@ def train(
         progress["phase_starts"] = []  # what an earlier version began does not know them, and goes on without
     check_rows(len(progress["next_index"]), settings.rows, name)
     replica = Replica(model, settings.parallel)
+    replica.trained.checkpoint_activations = settings.checkpoint_activations
     optimizer = Optimizer(replica.trained, settings.optim)
     if saved:
         checkpoint.load_optimizer(saved, optimizer)
@@ -203,18 +204,21 @@ def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, s
     """
     parts = split_batch(batch, settings.accumulate)
     num_parts = distributed.max_over_ranks(len(parts)) if settings.accumulate > 1 else 1
-    loss = 0.0
-    for i in range(num_parts):
-        # a rank with fewer parts repeats its last one with weight 0, because FSDP gathers weights from all ranks
-        part = parts[min(i, len(parts) - 1)]
-        # gradients are averaged over the ranks, so each rank scales its own up first
-        targets = count_targets(part, settings.loss_on) * distributed.world_size() if i < len(parts) else 0
-        with replica.reducing(i == num_parts - 1):
-            part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision) * (targets / num_targets)
-            part_loss.backward()
-        loss += part_loss.item()
-    losses = distributed.sum_over_ranks(torch.tensor(loss, dtype=torch.float64))
-    return losses.item() / distributed.world_size()
+    # summed where it is computed: the host waits for the loss once a step
+    loss = torch.zeros((), dtype=torch.float64, device=compute_in(settings.precision, replica)[0])
+    with cast_once(replica.trained, settings.precision):
+        for i in range(num_parts):
+            # a rank with fewer parts repeats its last one with weight 0, because FSDP gathers weights from all ranks
+            part = parts[min(i, len(parts) - 1)]
+            # gradients are averaged over the ranks, so each rank scales its own up first
+            targets = count_targets(part, settings.loss_on) * distributed.world_size() if i < len(parts) else 0
+            with replica.reducing(i == num_parts - 1):
+                part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision) * (
+                    targets / num_targets
+                )
+                part_loss.backward()
+            loss += part_loss.detach()
+    return distributed.sum_over_ranks(loss.cpu()).item() / distributed.world_size()
 
 
 def supervised_loss(
@@ -240,10 +244,11 @@ def supervised_loss(
     # pad with tokens and rows without a loss, so that matrix products have few distinct shapes
     tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
     spare = -len(target_N) % ROW_MULTIPLE
-    source_N, labels_N = F.pad(target_N - 1, (0, spare)).to(device), F.pad(labels_N, (0, spare), value=-100).to(device)
+    source_N, labels_N = F.pad(target_N - 1, (0, spare)), F.pad(labels_N, (0, spare), value=-100)
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        hidden = model(tokens_T.to(device), segments)
-        return kernels.cross_entropy(model.logits(hidden[source_N]), labels_N)
+        tokens_T, source_N, labels_N = model.send(segments, tokens_T, source_N, labels_N)
+        hidden = model(tokens_T, segments)
+        return model.cross_entropy(hidden.index_select(0, source_N), labels_N)
 
 
 def compute_in(precision: Precision, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:

@@ -54,6 +54,8 @@ class SupervisedSettings:
     """Steps drawn ahead by a thread; 0 draws them on demand. Does not affect results."""
     accumulate: int = 1
     """Number of parts in which a step is computed, to save memory; the update is the same."""
+    checkpoint_activations: bool = False
+    """Whether blocks compute their activations again in the backward pass, to save memory; the update is the same."""
     loss_on: Literal["solution", "all"] = "solution"
     """Which tokens have a loss: those of the solution, or all."""
     optim: OptimSettings = field(default_factory=OptimSettings)

@@ -1,4 +1,4 @@
-"""The list of calls that audit, traffic and gpu-check share: nothing is left out of it, and its calls are right."""
+"""The list of calls that audit, traffic and bench.gpu share: nothing is left out of it, and its calls are right."""
 
 import importlib
 import pkgutil

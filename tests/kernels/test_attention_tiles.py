@@ -99,7 +99,7 @@ def test_plans_are_kept_as_long_as_their_segments():
     plan = plans.work_plan(segments.table, cpu)
     assert plans.work_plan(segments.table, cpu) is plan
     assert plan.query_tiles(16, 2) is plan.query_tiles(16, 2)
-    assert plan.key_tiles(16) is plan.key_tiles(16)
+    assert plan.key_tiles(16).viewers is plan.key_tiles(16).viewers
     kept = len(plans._plans)
     del segments, plan
     gc.collect()

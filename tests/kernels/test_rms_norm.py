@@ -28,23 +28,46 @@ def data(shape, dtype, device, seed=0):
 def test_is_its_definition(shape, dtype, tolerance, with_residual, device):
     x, residual, weight, dy, dsum = data(shape, dtype, device)
     if with_residual:
-        leaves = [x.requires_grad_(), residual.requires_grad_(), weight.requires_grad_()]
-        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
-        # the sum is rounded to the input dtype before it is normalised, so the truth starts from that
-        ours, truth = add_rms_norm(*leaves, 1e-6), add_rms_norm_ref(*exact, 1e-6)
-        grads = torch.autograd.grad(ours, leaves, (dy, dsum))
-        true_grads = torch.autograd.grad(truth, exact, (dy.double(), dsum.double()))
-    else:
-        leaves = [x.requires_grad_(), weight.requires_grad_()]
-        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
-        ours, truth = (rms_norm(*leaves, 1e-6),), (rms_norm_ref(*exact, 1e-6),)
-        grads = torch.autograd.grad(ours, leaves, (dy,))
-        true_grads = torch.autograd.grad(truth, exact, (dy.double(),))
-    for a, b in zip((*ours, *grads), (*truth, *true_grads), strict=True):
-        assert a.dtype == dtype
+        check_sum_and_norm(x, residual, weight, dy, dsum, tolerance)
+        return
+    leaves = [x.requires_grad_(), weight.requires_grad_()]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    ours, truth = rms_norm(*leaves, 1e-6), rms_norm_ref(*exact, 1e-6)
+    grads = torch.autograd.grad(ours, leaves, dy)
+    true_grads = torch.autograd.grad(truth, exact, dy.double())
+    check_values((ours, *grads), (truth, *true_grads), (x, x, weight), tolerance)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 48), (130, 768)], ids=str)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float16, 5e-4), (torch.bfloat16, 8e-3)])
+def test_a_branch_of_16_bits_on_a_float32_residual(shape, dtype, tolerance, device):
+    """As under autocast: the norm and the gradient of the branch have its dtype, everything else is float32."""
+    _, residual, weight, _, dsum = data(shape, torch.float32, device)
+    x, _, _, dy, _ = data(shape, dtype, device)
+    check_sum_and_norm(x, residual, weight, dy, dsum, tolerance)
+    total = add_rms_norm(x, residual, weight)[1]
+    assert torch.equal(total, x + residual)
+    if dtype == torch.bfloat16:  # that of the sum alone, which no norm follows
+        (dx,) = torch.autograd.grad(add_rms_norm(x, residual, weight)[1], x, dsum)
+        assert torch.equal(dx, dsum.to(dtype))
+
+
+def check_sum_and_norm(x, residual, weight, dy, dsum, tolerance):
+    leaves = [x.requires_grad_(), residual.requires_grad_(), weight.requires_grad_()]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    # the sum is rounded to the dtype of the residual before it is normalised, so the truth starts from that
+    ours, truth = add_rms_norm(*leaves, 1e-6), add_rms_norm_ref(*exact, 1e-6)
+    grads = torch.autograd.grad(ours, leaves, (dy, dsum))
+    true_grads = torch.autograd.grad(truth, exact, (dy.double(), dsum.double()))
+    check_values((*ours, *grads), (*truth, *true_grads), (x, residual, x, residual, weight), tolerance)
+
+
+def check_values(ours, truth, like, tolerance):
+    for a, b, c in zip(ours, truth, like, strict=True):
+        assert a.dtype == c.dtype
         assert a.shape == b.shape
         if b.norm() > 1e-3:  # at width 1 the gradient of x is 0 up to eps
-            assert relative(a, b) < tolerance
+            assert relative(a, b) < (1e-6 if a.dtype == torch.float32 else tolerance)
         else:
             assert (a.double() - b).abs().max() < 1e-3
 
@@ -118,7 +141,9 @@ def test_as_an_operator(with_residual, device):
     leaves = [a.requires_grad_() for a in (x, residual, weight)]
     if with_residual:
         check_op(torch.ops.fastreason.rms_norm.default, *leaves, 1e-6)
-        check_op(torch.ops.fastreason.rms_norm_backward.default, dy, dsum, x.detach(), weight.detach(), rstd)
+        for upstream in (dy, dy.bfloat16()):
+            check_op(torch.ops.fastreason.rms_norm_backward.default, upstream, dsum, x.detach(), weight.detach(), rstd)
+        check_op(torch.ops.fastreason.rms_norm.default, x.detach().bfloat16(), residual, weight, 1e-6)
         check_compiled(add_rms_norm, *leaves)
     else:
         check_op(torch.ops.fastreason.rms_norm.default, leaves[0], None, leaves[2], 1e-6)
@@ -181,3 +206,6 @@ def test_refuses_mixed_dtypes():
         rms_norm(torch.zeros(3, 4), torch.zeros(4, dtype=torch.float64), 1e-6)
     with pytest.raises(ValueError, match="residual"):
         add_rms_norm(torch.zeros(3, 4), torch.zeros(2, 4), torch.zeros(4), 1e-6)
+    narrow = torch.zeros(3, 4, dtype=torch.bfloat16)  # a float32 branch is not rounded to a narrower stream
+    with pytest.raises(ValueError, match=r"x must be like residual, torch\.bfloat16"):
+        add_rms_norm(torch.zeros(3, 4), narrow, torch.zeros(4, dtype=torch.bfloat16), 1e-6)

@@ -36,14 +36,12 @@ def test_a_document_of_no_token_has_no_segment():
     assert torch.equal(Segments.from_cu_seqlens(borders).table, Segments.from_lengths([3, 2]).table)
 
 
-def test_what_kernels_read_is_int32_and_copied_once(device):
+def test_positions_are_copied_once():
     segments = Segments.from_groups([3, 2], torch.tensor([[2, 1], [1, 2]]))
-    on_device = segments.on(device)
-    assert segments.on(device) is on_device
-    for name in ("start", "length", "prefix", "positions"):
-        copy = getattr(on_device, name)
-        assert copy.dtype == torch.int32 and copy.device.type == device
-        assert copy.tolist() == getattr(segments, name).tolist()
+    assert segments.positions_on(torch.device("cpu")) is segments.positions
+    copied = segments.positions_on(torch.device("meta"))
+    assert copied.is_meta and copied.shape == segments.positions.shape
+    assert segments.positions_on(torch.device("meta")) is copied
     assert segments.table.tolist() == [x.tolist() for x in (segments.start, segments.length, segments.prefix)]
 
 

@@ -66,6 +66,18 @@ def test_grpo_solves_a_bandit_in_50_steps(tmp_path, tokenizer):
     assert lines[-1]["reward"] > 0.95
 
 
+def test_checkpointed_activations_leave_the_weights_as_they_are(tmp_path, tokenizer):
+    trained = []
+    for name, checkpointed in (("plain", False), ("checkpointed", True)):
+        (tmp_path / name).mkdir()
+        model = small_model(tokenizer)
+        chosen = settings(steps=2, max_new_tokens=4, kl_coef=0.1, checkpoint_activations=checkpointed)
+        run_stage(model, tokenizer, chosen, tmp_path / name, reward=by_number)
+        assert model.checkpoint_activations is checkpointed
+        trained.append(flat(model))
+    assert torch.equal(*trained)
+
+
 def test_zero_advantage_groups_move_no_weight(tmp_path, tokenizer):
     for name, reward in (("zero", 0.0), ("tenth", 0.1), ("one", 1.0)):
         (tmp_path / name).mkdir()

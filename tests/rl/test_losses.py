@@ -431,8 +431,8 @@ def test_pieces_of_the_rows_are_the_whole(setting, monkeypatch, changes, rows):
     kl_to = reference if chosen.kl_coef else None
     whole = group_loss(model, groups, given, chosen, reference=kl_to)
     want = gradients(model, whole.loss)
-    monkeypatch.setattr(update, "_PIECE_LOGITS", rows * VOCAB)
-    pieces = update._Rows.of(groups, given, chosen, 1.0, torch.device("cpu"))
+    monkeypatch.setattr(update, "_PIECE_LOGITS", {"cpu": rows * VOCAB})
+    pieces = update._Rows.of(groups, given, chosen, 1.0, model)
     model.zero_grad()
     totals = pieces.backward(model, kl_to)
     got = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])

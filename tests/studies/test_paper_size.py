@@ -22,8 +22,9 @@ FINDINGS = ["finding-1-edge", "finding-2-context", "finding-3-midtrain", "findin
 
 @pytest.fixture(autouse=True)
 def known_rates(monkeypatch):
-    """Rates of a machine that every test runs on, and lengths of fewer documents."""
+    """Rates of a machine that every test runs on, lengths of fewer documents, and fewer of those that a run checks."""
     monkeypatch.setattr("fastreason.studies.dry_run._DRAWN", 200)
+    monkeypatch.setattr("fastreason.studies.preflight.MOST", 10_000)
     monkeypatch.setattr("fastreason.studies.dry_run.measured_rates", lambda *arguments: Rates(1e12, 5e11, 1e-5, 256))
 
 
@@ -64,8 +65,8 @@ def test_the_mixtures_are_those_of_the_presets():
         load_study("finding-3-midtrain", size="paper").variants["beta-0"].midtrain.phases[0].mixture, "midtrain"
     )
     context = load_study("finding-2-context", size="paper").variants
-    assert same(context["share-1"].pretrain.phases[0].mixture, "context-pretrain")
-    assert same(context["share-1"].rl.mixture, "context-rl")
+    assert same(context["op2-1"].pretrain.phases[0].mixture, "context-pretrain")
+    assert same(context["op2-1"].rl.mixture, "context-rl")
 
 
 @pytest.mark.parametrize("name", FINDINGS)
@@ -137,7 +138,7 @@ def test_every_kind_of_stage_runs_for_two_steps(model, tmp_path):
     """Variants that differ in more than their mixture; what recipes share is run once."""
     wanted = {
         "finding-1-edge": ["edge"],
-        "finding-2-context": ["share-1"],
+        "finding-2-context": ["op2-1"],
         "finding-3-midtrain": ["beta-0.5"],
         "finding-4-process": ["blended-0.2", "strict", "steps"],
     }

@@ -21,7 +21,8 @@ from fastreason.rl.groups import Groups
 from fastreason.rl.loop import PolicySettings, policy_step, update
 from fastreason.runtime import distributed
 from fastreason.sampling.device_decoding import DeviceDecoding, Size
-from fastreason.training import supervised
+from fastreason.training import supervised, supervised_settings
+from fastreason.training.parallel import Replica
 
 MIX = fr.Mixture.from_dict({"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99})
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -31,16 +32,25 @@ READS_ON_CPU = ("fastreason.attention", "fastreason.policy_loss", "fastreason.cr
 
 
 class OneDevice(TorchDispatchMode):
-    """Fails where tensors of two devices meet."""
+    """Fails where tensors of two devices meet. Counts copies to the device and from it: on a GPU the host waits for
+    the latter."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_device = self.from_device = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         tensors = [x for x in tree_flatten((args, kwargs or {}))[0] if isinstance(x, torch.Tensor)]
         on_meta = any(x.is_meta for x in tensors)
         if func in (torch.ops.aten._local_scalar_dense.default,) and on_meta:
+            self.from_device += 1
             return 1.0
+        if func is COPIES[0] and not on_meta and torch.device((kwargs or {}).get("device") or "cpu").type == "meta":
+            self.to_device += 1
         if func in COPIES and on_meta:
             to = args[0].device if func is COPIES[1] else (kwargs or {}).get("device") or args[0].device
             if torch.device(to).type == "cpu":
+                self.from_device += 1
                 return torch.zeros(tensors[0].shape, dtype=(kwargs or {}).get("dtype") or tensors[0].dtype)
         elif on_meta and not str(func).startswith(READS_ON_CPU) and any(x.ndim and not x.is_meta for x in tensors):
             raise AssertionError(f"{func}: {[(str(x.device), tuple(x.shape)) for x in tensors]}")
@@ -50,10 +60,10 @@ class OneDevice(TorchDispatchMode):
 @contextmanager
 def device():
     # torch has no autocast for meta
-    with OneDevice(), as_if_on(90), pytest.MonkeyPatch.context() as patch:
+    with OneDevice() as mode, as_if_on(90), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "is_autocast_enabled", lambda device: False)
         patch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())
-        yield
+        yield mode
 
 
 @pytest.fixture
@@ -83,6 +93,18 @@ def test_supervised_loss_and_its_gradient(model, tokenizer):
     assert all(parameter.grad.is_meta for parameter in model.parameters())
 
 
+def test_a_step_copies_each_part_to_the_device_at_once_and_waits_for_the_loss_alone(model, tokenizer):
+    """What attention needs of the layout travels with the tokens, for backward too."""
+    settings = supervised.SupervisedSettings(
+        [supervised_settings.Phase(1.0, [{"op": [2], "themes": ["symbolic"]}])], accumulate=3, precision="float32"
+    )
+    batch = fr.TaskStream(MIX, seed=0).packed(0, 1, 512, tokenizer)
+    model.to("meta")
+    with device() as mode:
+        supervised.step_loss(Replica(model, "ddp"), batch, 100, settings)
+    assert (mode.to_device, mode.from_device) == (3, 1)
+
+
 # gspo keeps sequences whole; dapo leaves out zero-advantage groups; a KL reads the reference's log-probabilities or
 # logits
 @pytest.mark.parametrize(
@@ -105,10 +127,13 @@ def test_policy_update(model, tokenizer, change, of_tokens):
             taken.append(all(parameter.grad.is_meta for parameter in model.parameters()))
             return 0.0
 
-    with device():
+    with device() as mode:
         history = update(model, NoOptimizer(), Groups.of(samples, advantages), advantages, settings, 0.0,
                          reference=reference)  # fmt: skip
     assert taken == [True] * len(history) == [True] * settings.minibatches
+    # of every part: its groups and all that goes with them, then the borders of sequences; and the statistics back
+    parts = settings.minibatches
+    assert (mode.to_device, mode.from_device) == (parts * (2 if settings.loss == "gspo" else 1), parts)
 
 
 def test_a_loss_for_a_loop_of_ones_own(model, tokenizer):

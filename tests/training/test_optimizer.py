@@ -24,6 +24,16 @@ def test_orthogonalize_pushes_singular_values_to_one(shape):
     assert off.abs().max() < 1e-4
 
 
+def test_orthogonalize_in_bfloat16_as_on_a_gpu():
+    """The iteration pulls the singular values into its interval in 8 bits too; the update itself is float32."""
+    x = torch.randn(3, 16, 24, generator=torch.Generator().manual_seed(0))
+    narrow = orthogonalize(x.bfloat16()).float()
+    values = torch.linalg.svdvals(narrow)
+    assert 0.5 < values.min() <= values.max() < 1.3
+    assert (narrow - orthogonalize(x)).norm() < 0.02 * narrow.norm()
+    assert orthogonalize(x.to("meta")).dtype == torch.float32
+
+
 def test_muon_is_torchs_muon():
     """torch computes in bfloat16, so its orthogonalised update agrees to that precision only."""
     g = torch.Generator().manual_seed(0)

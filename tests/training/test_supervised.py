@@ -225,6 +225,24 @@ def test_accumulation_gives_the_update_of_one_large_batch(loss_on):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_checkpointed_activations_leave_the_weights_as_they_are_and_keep_less(tmp_path, precision):
+    trained, kept = [], []
+    for number, checkpointed in enumerate((False, True)):
+        model, tokenizer = fresh()
+        chosen = settings(
+            tokens=1_500, precision=precision, accumulate=2, checkpoint_activations=checkpointed
+        )  # fmt: skip
+        start(model, tokenizer, chosen, tmp_path / str(number))
+        trained.append(model)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):
+            supervised_loss(model, fr.TaskStream(MIX, seed=0).packed(0, 1, 512, tokenizer), "all", precision)
+        kept.append(sum(sizes))
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in trained), strict=True))
+    assert kept[1] < 0.6 * kept[0]  # a copy of the head's matrix, logits and embeddings remain
+
+
 def test_accumulation_leaves_the_training_as_it_is(tmp_path):
     """The loss after ten updates agrees to 1e-5: rounding, as Adam magnifies it where gradients are small."""
     losses = []

@@ -1,0 +1,49 @@
+"""What a step hands to a GPU, counted on the meta device."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from bench.kernels.launch_counts import counted
+from bench.kernels.step_launches import count_step
+from fastreason.kernels import swiglu
+from fastreason.kernels.triton_support import INTERPRETED
+from fastreason.model.config import ModelConfig
+from fastreason.model.decoder import Decoder
+
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="what the interpreter decorates launches otherwise")
+
+
+def test_launches_copies_and_waits_are_told_apart():
+    with counted() as launches:
+        x = torch.ones(4, 6, dtype=torch.float16).to("meta")  # one copy
+        y = swiglu(x)  # one launch of ours: 48 bytes in, 24 out
+        z = y.t().view(3, 4) + 1.0  # views are none
+        z.add_(torch.empty_like(z))
+        (z @ x).sum().item()  # a product, a sum and a wait
+        z.cpu()  # another one
+    assert dict(launches.triton) == {"swiglu.forward": 1}
+    assert dict(launches.torch) == {"add": 1, "add_": 1, "sum": 1}
+    assert dict(launches.products) == {"mm": 1}
+    assert (launches.to_device, launches.waits, launches.total) == (1, 2, 5)
+    assert launches.moved["swiglu.forward"] == 72
+    assert launches.moved["add"] == 48
+    assert not torch.ones(2).is_meta and swiglu(torch.ones(2, 4)).shape == (2, 2)  # on CPU again
+
+
+def test_a_step_casts_weights_once_and_waits_once_whatever_its_parts():
+    with torch.device("meta"):
+        shallow, deep = (
+            Decoder(ModelConfig.preset("tiny", vocab_size=300, num_hidden_layers=layers)) for layers in (1, 3)
+        )
+    one, more, two = count_step(shallow, 1024), count_step(deep, 1024), count_step(shallow, 1024, 2)
+    assert (one.to_device, one.waits) == (1, 1)
+    assert (two.to_device, two.waits) == (2, 1)
+    assert one.torch["_foreach_copy_"] == two.torch["_foreach_copy_"] == 1
+    # of a block: norm and addition twice, rope, attention, SwiGLU; then backward, where attention is two kernels
+    assert (more.triton.total() - one.triton.total()) / 2 == 5 + 6
+    # four matrices, forward and backward twice each
+    assert (more.products.total() - one.products.total()) / 2 == 12
+    # sums for the weights of two norms and a bias; gradients of q, k and v are put together in two steps
+    assert (more.torch.total() - one.torch.total()) / 2 == 5
