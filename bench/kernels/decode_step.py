@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -165,12 +166,13 @@ def meta_decoding(size: Size) -> DeviceDecoding:
 
 def counted_step(decoding: DeviceDecoding, width: int) -> Counting:
     """One step of `width` rows on tensors without values."""
-    real, kernels.sample = kernels.sample, _drawn
-    try:
-        with torch.no_grad(), as_if_on(ARCH), Counting() as found:
-            decoding._step(width)
-    finally:
-        kernels.sample = real
+    with (
+        mock.patch.object(kernels, "sample", _drawn),
+        torch.no_grad(),
+        as_if_on(ARCH),
+        Counting() as found,
+    ):
+        decoding._step(width)
     return found
 
 
