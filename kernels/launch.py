@@ -101,6 +101,10 @@ def _chosen(name: str, arch: int, facts: tuple[tuple[str, int], ...]) -> Entry:
     return max(rows, key=lambda row: (row.arch, len(row.when)))
 
 
+def _tunes(x: Tensor) -> bool:
+    return AUTOTUNE and x.is_cuda
+
+
 def _with_fusion(config: Config) -> Config:
     # written down because Triton's default changes in 3.10, and it changes bits
     return config | {"enable_fp_fusion": True}
@@ -118,7 +122,7 @@ def launch(
         changes: inputs that the kernel overwrites; tuning puts them back after every call.
     """
     with torch.cuda.device_of(x):
-        if not (AUTOTUNE and (x.is_cuda or triton_support.pretended_arch() is not None)):
+        if not _tunes(x):
             return call(configuration(name, x, **facts))
         key = (name, arch_of(x), tuple(sorted(facts.items())))
         if key not in _found:

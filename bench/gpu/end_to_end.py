@@ -8,7 +8,7 @@ model on the same tokens. In a rehearsal everything is small and runs on the CPU
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
@@ -31,7 +31,9 @@ from fastreason.training.supervised import supervised_loss
 from ..suites.transformers_peer import hf_model, hf_sampling
 from .items import Item, Outcome, Place, Skipped
 
-__all__ = ["items"]
+__all__ = ["LIMIT_S", "items"]
+
+LIMIT_S = 240.0
 
 Work = Callable[[], Mapping[str, float]]
 NEVER: list[int | str] = []  # no token ends a sample
@@ -96,24 +98,29 @@ def step(name: str, what: str, build: Callable[[Setting, Place], Work], place: P
     return Outcome(measured | profile(work, place), vars(setting.size))
 
 
-def profile(work: Work, place: Place, most: int = 15) -> dict[str, Any]:
+def profile(work: Work, place: Place) -> dict[str, Any]:
     """What a GPU did in a call, by kernel."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [] if place.rehearsed else [torch.profiler.ProfilerActivity.CUDA]
+    # of a thousand steps of decoding the CPU's part would be millions of events
+    kind = torch.profiler.ProfilerActivity
+    activities = [kind.CPU] if place.rehearsed else [kind.CUDA]
     begin = time.perf_counter()
     with torch.profiler.profile(activities=activities) as profiler:
         work()
         place.wait()
-    wall = time.perf_counter() - begin
-    found = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
+    return summary(profiler.key_averages(), time.perf_counter() - begin)
+
+
+def summary(events: Iterable[Any], wall_s: float, most: int = 15) -> dict[str, Any]:
+    """Time on the GPU, in all and by kernel. What the CPU did names the same time again, so it is left out."""
+    found = [event for event in events if event.device_type.name != "CPU" and not event.is_user_annotation]
     found.sort(key=lambda event: -event.self_device_time_total)
     kernels = [
         {"name": event.key[:100], "calls": event.count, "seconds": event.self_device_time_total / 1e6}
         for event in found[:most]
     ]
-    busy = sum(event.self_device_time_total for event in found) / 1e6
+    busy_s = sum(event.self_device_time_total for event in found) / 1e6
     launches = sum(event.count for event in found)
-    return {"profiled_seconds": wall, "busy_seconds": busy, "launches": launches, "kernels": kernels}
+    return {"profiled_seconds": wall_s, "busy_seconds": busy_s, "launches": launches, "kernels": kernels}
 
 
 @dataclass
@@ -175,12 +182,12 @@ def reinforce(setting: Setting, place: Place) -> Work:
 
 def evaluate(setting: Setting, place: Place) -> Work:
     size = setting.size
-    settings = EvaluateSettings([size.mixture], problems=size.prompts, samples=size.samples, k=[1])
+    settings = EvaluateSettings([size.mixture], problems=-(-size.prompts // 8), samples=size.samples, k=[1])
     sampler = RolloutSampler(setting.model, setting.tokenizer, Sampling(max_new_tokens=size.new_tokens))
 
     def work() -> Mapping[str, float]:
         evaluate_sampler(sampler, settings)
-        return {"samples": float(len(size.ops) * size.prompts * size.samples)}
+        return {"samples": float(len(size.ops) * settings.problems * size.samples)}
 
     return work
 

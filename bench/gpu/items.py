@@ -26,10 +26,11 @@ from fastreason.runtime.json_files import to_json
 
 from ..harness.environment import commit, machine, versions
 
-__all__ = ["Item", "Left", "Outcome", "Place", "Results", "Skipped", "run_items"]
+__all__ = ["Item", "Left", "Outcome", "Place", "Results", "Skipped", "run_items", "time_left"]
 
 MODULES = ("triton", "transformers", "liger_kernel", "flash_attn")
 STARTED = "FASTREASON_GPU_STARTED"  # when the step began, through replacements of its process
+GRACE_S = 40.0  # steps begin no item after 540 s, and commands may have 600
 DONE = ("ok", "rehearsed", "skipped")
 
 
@@ -78,6 +79,13 @@ class Outcome:
 
 
 Item = Callable[[Place], Outcome]
+
+
+def time_left(place: Place) -> float | None:
+    """Seconds that a process may take which an item starts; None, as long as it wants, in a rehearsal."""
+    if place.rehearsed:
+        return None
+    return max(1.0, float(os.environ[STARTED]) + 540.0 + GRACE_S / 2 - time.time())
 
 
 @functools.cache
@@ -151,8 +159,8 @@ def run_items(
     """Does the items that are not done yet.
 
     Args:
-        seconds: since the step began, after which no item is started.
-        limit_s: of one item; where there is one worker, an item that runs longer is given up. 0: none is.
+        seconds: since the step began, after which no item is started. One that runs `GRACE_S` longer is given up.
+        limit_s: of one item; where there is one worker, an item that runs longer is given up. 0: none ever is.
         workers: how many items are done at a time.
     """
     began = float(os.environ.setdefault(STARTED, str(time.time())))
@@ -160,10 +168,13 @@ def run_items(
     failed: list[str] = []
     left: list[str] = []
 
+    def limit_of() -> float:
+        return min(limit_s, began + seconds + GRACE_S - time.time()) if workers == 1 else 0.0
+
     def one(name: str, item: Item) -> None:
         if time.time() - began > seconds:
             left.append(name)
-        elif not _work(name, item, results, limit_s if workers == 1 else 0.0):
+        elif not _work(name, item, results, limit_of()):
             failed.append(name)
 
     todo = [(name, item) for name, item in items if name not in done]

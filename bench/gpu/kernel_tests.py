@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 from ..harness.environment import ROOT
-from .items import Item, Outcome, Place, Skipped
+from .items import Item, Outcome, Place, Skipped, time_left
 
 __all__ = ["LIMIT_S", "items", "workers"]
 
@@ -44,8 +44,8 @@ def one_file(path: Path, place: Place) -> Outcome:
         # other versions of libraries than those of the repository have warnings of their own
         command += ["-o", "filterwarnings=default", f"--junitxml={report}", str(path.relative_to(ROOT))]
         environment = os.environ | ({"TRITON_INTERPRET": "1"} if place.rehearsed else {})
-        limit = LIMIT_S if not place.rehearsed else None
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit)
+        left = time_left(place)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=left)
         if done.returncode == 5:
             raise Skipped("it has no test that runs here")
         counts, failed = read_report(report)
@@ -70,7 +70,7 @@ def read_report(path: Path) -> tuple[dict[str, int], list[str]]:
 
 def audit(place: Place) -> Outcome:
     command = [sys.executable, "-m", "bench.kernels.audit", "--arch", str(min(place.arch, 100) // 10 * 10)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=time_left(place))
     over = [line for line in done.stdout.splitlines() if re.match(r"\S.* sm_\d+: ", line)]
     if done.returncode:
         raise AssertionError("\n".join(over) or done.stderr[-1500:])

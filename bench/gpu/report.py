@@ -63,7 +63,7 @@ def _where(lines: Sequence[Line]) -> str:
     commits = ", ".join(sorted({line["commit"] for line in lines}))
     gpus = sorted({line["gpu"] for line in lines if line.get("gpu")})
     if not any(is_measured(line) for line in lines) or not gpus:
-        return f"**{NO_GPU.capitalize()}.** No figure from a GPU exists. Commit {commits}; {versions}."
+        return f"**{NO_GPU[0].upper()}{NO_GPU[1:]}.** No figure from a GPU exists. Gone through with {versions}."
     return f"{', '.join(gpus)}; commit {commits}; {versions}."
 
 

@@ -45,7 +45,8 @@ DECODE_LIMITS = {"float32": 1e-3, "bfloat16": 0.25}
 
 def items(place: Place) -> Iterator[tuple[str, Item]]:
     if INTERPRETED:
-        importlib.import_module("tests.kernels.interpreted_bfloat16").repair()
+        for repairs in ("interpreted_bfloat16", "interpreted_index"):
+            importlib.import_module(f"tests.kernels.{repairs}").repair()
     for name in OPS:
         for dtype in (torch.bfloat16, torch.float32):
             yield f"{name}, {str(dtype).removeprefix('torch.')}", partial(operation, name, dtype)

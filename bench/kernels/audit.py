@@ -4,7 +4,8 @@
 
 Operations of bench/kernels/operations.py run on CPU, their launches are compiled for each architecture and read back
 with the tools that Triton carries. Every kernel must spill nothing, fit into shared memory, move what streams by 128
-bits, use tensor cores where the operation demands it, and stay within its budget in bench/kernels/budgets.toml.
+bits, use tensor cores where the operation demands it, and stay within its budget for this
+version of Triton (bench/kernels/budgets.py).
 `--write` records the present figures there as the new budgets; `--docs` writes the table into docs/kernels.md. Exits 1
 on any failure.
 """
@@ -13,31 +14,28 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
-import tomllib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 
 from fastreason.kernels.triton_support import INTERPRETED
 
 from ..harness.markdown import KERNEL_DOCS, markdown, put_between_marks
+from .budgets import BUDGETED, read_budgets, record_budgets
 from .compile_without_gpu import Compiled, recorded
 from .machine_code import SHARED_LIMIT_BYTES, Figures, figures_of
 from .operations import MAY_BE_NARROW, OPS, Unwritten
 
 __all__ = ["Audited", "audit_operation", "broken_rules", "main", "over_budget", "tasks", "work"]
 
-BUDGETS = Path(__file__).with_name("budgets.toml")
 ARCHS = (80, 90, 100)
 # no multiple of 16, so that nothing is specialised on a lucky number of tokens
 TOKENS = 20_003
-_BUDGETED = ("registers", "shared_bytes", "instructions")
 _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
@@ -123,7 +121,7 @@ def over_budget(figures: Figures, budget: dict[str, int] | None) -> list[str]:
         return ["no budget"]
     return [
         f"{name} {getattr(figures, name)} > {budget[name]}"
-        for name in _BUDGETED
+        for name in BUDGETED
         if getattr(figures, name) > budget[name]
     ]
 
@@ -184,30 +182,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.operations or list(OPS)
     if unknown := set(names) - set(OPS):
         parser.error(f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPS)}")
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 16), multiprocessing.get_context("spawn")) as pool:
         found = [audited for batch in pool.map(work, tasks(names, options.arch)) for audited in batch]
     text = table(found)
     print(f"{text}\nWhere architectures differ: {' / '.join(f'sm_{arch}' for arch in options.arch)}")
-    budgets = {} if options.write else tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
     failures = [f"{one.key} sm_{one.arch}: {rule}" for one in found for rule in broken_rules(one)]
     if options.write:
-        _record(found, whole=not options.operations)
+        figures = [(one.key, one.arch, {name: getattr(one.figures, name) for name in BUDGETED}) for one in found]
+        record_budgets(figures, whole=not options.operations and set(options.arch) == set(ARCHS))
     else:
+        budgets = read_budgets()
         over = [(one, over_budget(one.figures, budgets.get(one.key, {}).get(str(one.arch)))) for one in found]
         failures += [f"{one.key} sm_{one.arch}: {what}" for one, whats in over for what in whats]
     print("\n".join(failures) or f"{len(found)} kernels are within their budgets")
     if options.docs:
         put_between_marks(KERNEL_DOCS, "audit", text)
     return 1 if failures else 0
-
-
-def _record(found: Iterable[Audited], *, whole: bool) -> None:
-    """Makes the present figures the budgets; of all kernels, or of those that were looked at."""
-    budgets: dict[str, Any] = {} if whole else tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
-    for one in found:
-        figures = {name: getattr(one.figures, name) for name in _BUDGETED}
-        budgets.setdefault(one.key, {})[str(one.arch)] = figures
-    BUDGETS.write_text(tomli_w.dumps(dict(sorted(budgets.items()))), encoding="utf-8")
 
 
 if __name__ == "__main__":

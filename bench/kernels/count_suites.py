@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
@@ -84,7 +83,8 @@ def audit_records(kernels: Sequence[Audited], budgets: Mapping[str, Any]) -> Ite
 def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
     """Counts on two processes, as `python -m bench.kernels.traffic` and `python -m bench.kernels.audit` do."""
     # here, because without Triton they cannot be imported
-    from .audit import BUDGETS, tasks, work
+    from .audit import tasks, work
+    from .budgets import read_budgets
     from .traffic import measure_by_name
 
     if name == "decode":
@@ -103,7 +103,7 @@ def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
             for row in pool.map(measure_by_name, operations):
                 yield from traffic_records(row)
         else:
-            budgets = tomllib.loads(BUDGETS.read_text(encoding="utf-8"))
+            budgets = read_budgets()
             for kernels in pool.map(work, tasks(operations, [ARCH])):
                 yield from audit_records(kernels, budgets)
 

@@ -6,14 +6,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch.autograd import DeviceType
 
 pytest.importorskip("triton")
 
 from bench.gpu import items as gpu_items
 from bench.gpu.bundle import largest
 from bench.gpu.bundle import main as bundle
+from bench.gpu.end_to_end import summary
 from bench.gpu.items import Outcome, Place, Results, Skipped, run_items
 from bench.gpu.kernel_tests import read_report
 from bench.gpu.report import NO_GPU, main, page, read, suggestions
@@ -157,6 +160,24 @@ def test_figures_of_a_gpu_become_tables_and_suggestions(tmp_path):
     assert "200,000 tokens/s" in text and "80%" in text
     assert suggestions(read(tmp_path)).count("[[rope]]") == 1
     assert "Triton 3.6.0" in suggestions(read(tmp_path))
+
+
+def test_a_profile_counts_the_time_of_the_gpu_once():
+    def event(key, device, microseconds, count, annotation=False):
+        return SimpleNamespace(key=key, device_type=device, self_device_time_total=microseconds, count=count,
+                               is_user_annotation=annotation)  # fmt: skip
+
+    found = summary(
+        [
+            event("aten::mm", DeviceType.CPU, 300, 2),
+            event("copy", DeviceType.CUDA, 100, 5),
+            event("gemm", DeviceType.CUDA, 300, 2),
+            event("a step", DeviceType.CUDA, 900, 1, annotation=True),
+        ],
+        wall_s=1e-3,
+    )
+    assert found["busy_seconds"] == pytest.approx(4e-4) and found["launches"] == 7
+    assert [one["name"] for one in found["kernels"]] == ["gemm", "copy"]
 
 
 def test_no_results_are_no_figures(tmp_path):

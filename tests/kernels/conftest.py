@@ -7,7 +7,7 @@ import torch
 
 from fastreason.kernels.triton_support import INTERPRETED
 
-from .interpreted_bfloat16 import repair
+from . import interpreted_bfloat16, interpreted_index
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,8 @@ def device() -> str:
 WITHOUT = ["test_audit.py", "test_cpu_kernels.py", "test_sample.py", "test_triton_support.py"]
 collect_ignore = WITHOUT if INTERPRETED else []
 if INTERPRETED:
-    repair()
+    interpreted_bfloat16.repair()
+    interpreted_index.repair()
 
 
 needs_triton = pytest.mark.skipif(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 pytest.importorskip("triton")
 
 from bench.kernels.audit import ARCHS, Audited, broken_rules, over_budget, table
+from bench.kernels.budgets import path_of, read_budgets, record_budgets
 from bench.kernels.compile_without_gpu import recorded
 from bench.kernels.machine_code import Access, Figures, accesses, figures_of, occupancy, read_code
 from fastreason.kernels.triton_support import INTERPRETED, tl, triton
@@ -205,6 +207,26 @@ def test_budgets_are_upper_limits():
     budget = {"registers": 32, "shared_bytes": 512, "instructions": 120}
     assert over_budget(CLEAN, budget) == ["shared_bytes 1024 > 512"]
     assert over_budget(CLEAN, None) == ["no budget"]
+
+
+def test_budgets_of_another_triton_are_those_that_differ(tmp_path):
+    usual = {"registers": 32, "shared_bytes": 512, "instructions": 120}
+    other, worse = usual | {"registers": 40}, usual | {"instructions": 200}
+    record_budgets([("a", 80, usual), ("a", 90, usual), ("b", 90, usual)], whole=True, version="3.7.1", folder=tmp_path)
+    record_budgets([("a", 80, usual), ("a", 90, other), ("b", 90, usual)], whole=True, version="3.6.0", folder=tmp_path)
+    assert path_of("3.6.2", tmp_path).read_text().count("[a.") == 1 and "b" not in read_only(tmp_path, "3.6.0")
+    assert read_budgets("3.7.0", tmp_path) == {"a": {"80": usual, "90": usual}, "b": {"90": usual}}
+    assert read_budgets("3.6.0", tmp_path) == {"a": {"80": usual, "90": other}, "b": {"90": usual}}
+    # a version that has none of its own
+    assert read_budgets("3.9.0", tmp_path) == read_budgets("3.7.0", tmp_path)
+    # one kernel looked at again: the others stay
+    record_budgets([("b", 90, worse)], whole=False, version="3.6.0", folder=tmp_path)
+    assert read_only(tmp_path, "3.6.0") == {"a": {"90": other}, "b": {"90": worse}}
+
+
+def read_only(folder, version):
+    """What is in the file of a version."""
+    return tomllib.loads(path_of(version, folder).read_text())
 
 
 def test_architectures_are_those_of_the_documentation():

@@ -106,7 +106,8 @@ def test_what_was_tuned_is_printed_as_an_entry_to_commit(table, monkeypatch):
     (entry,) = tomllib.loads(tuned_table())["k"]
     assert entry["use"] == {"BLOCK": 4}
     assert entry["try"] == {"BLOCK": [3, 4, 5]}
-    assert entry["why"] == "tuned on NVIDIA Test 9000: 2.0 us, 3.0 us with the entry before"
+    by = f"NVIDIA Test 9000 with Triton {module.triton_support.triton.__version__}"
+    assert entry["why"] == f"tuned on {by}: 2.0 us, 3.0 us with the entry before"
 
 
 def test_on_request_the_first_launch_tunes_and_all_use_what_was_found(table, monkeypatch):
