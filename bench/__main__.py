@@ -31,10 +31,11 @@ SUITES = {
     "kernels": "every operation, on the GPU where there is one",
     "traffic": "bytes that every kernel moves, no GPU needed",
     "audit": "registers and shared memory of every kernel, no GPU needed",
+    "decode": "launches, waits and bytes of sampling on a GPU, and its time by a model, no GPU needed",
     "launches": "launches, host time, waits and bytes of a training step, no GPU needed",
 }
 # those that count instead of measuring time
-COUNTS = ("traffic", "audit", "launches")
+COUNTS = ("traffic", "audit", "decode", "launches")
 LATEST = ROOT / "runs" / "bench" / "latest.json"
 # what is imported by a suite or its peers, for their versions
 MODULES = ("tokenizers", "transformers", "accelerate", "trl", "datasets", "reasoning_gym", "liger_kernel", "triton")
