@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -58,11 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run_command(arguments)
         finally:  # --help leaves by SystemExit
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # as `head` leaves it; what is still to be written goes nowhere, so that the interpreter ends without a word
+            if sys.stdout is not None:  # as with >&-
+                sys.stdout.flush()
+    except OSError as error:  # of standard output alone
+        # what is still to be written goes nowhere, so that the interpreter ends without a word
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        if isinstance(error, BrokenPipeError):  # as `head` leaves it
+            return 128 + signal.SIGPIPE
+        print(f"fastreason: standard output: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    watched = select.poll()
+    watched.register(sys.stdout, 0)
+    return bool(watched.poll(0))
 
 
 def _run_command(arguments: Sequence[str] | None) -> int:
@@ -92,12 +104,12 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         return 2
     try:
         return commands[command](rest)
-    except BrokenPipeError:
-        raise
     except (ValueError, ModuleNotFoundError) as error:
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 2
     except (OSError, FloatingPointError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            raise
         print(f"fastreason {command}: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
