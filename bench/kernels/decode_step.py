@@ -2,12 +2,8 @@
 
     python -m bench.kernels.decode_step
 
-Launches: a step, a pass over prompts and the work of a look run on tensors without values (torch's `meta` device, or
-those of a tiny model), where a dispatch mode counts the operations that are kernels or copies on a GPU. A step counts
-once when it is replayed as a graph.
-
-Occupancy: `DeviceBatch` schedules samples whose lengths are drawn beforehand; only the steps are simulated. What its
-Python takes of this machine's CPU time is measured on the way.
+A step counts as one launch when it is replayed as a graph; decode_operations.py counts what is in it, and
+decode_simulation.py how often it runs.
 
 The model of time adds up, for every operation of a step, the largest of: its bytes over a share of the H100's
 bandwidth, its multiplications over a share of its peak, and the least time of a kernel in a graph. The assumptions are
@@ -17,50 +13,22 @@ bandwidth, its multiplications over a share of its peak, and the least time of a
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from unittest import mock
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 import fastreason as fr
-from fastreason import kernels
-from fastreason.kernels.triton_support import as_if_on
-from fastreason.sampling.continuous_batching import Work
-from fastreason.sampling.device_batching import DeviceBatch
-from fastreason.sampling.device_decoding import (
-    FULL,
-    LEAST_WIDTH,
-    PREFILL_TOKENS,
-    RUNNING,
-    STOPPED,
-    DeviceDecoding,
-    Download,
-    Size,
-    size_within,
-    widths,
-)
-from fastreason.sampling.stop_sequences import Stopping
+from fastreason.sampling.device_decoding import PREFILL_TOKENS, Size
 
 from ..harness.environment import ROOT
 from ..harness.markdown import markdown, put_between_marks, short
 from ..harness.records import OURS, Record, Shape
-from .launch_counts import launches_nothing
+from .decode_operations import DTYPE, PRESET, PROMPT_TOKENS, Operation, counted_prefill, counted_step, meta_decoding
+from .decode_simulation import LIMIT, MEAN, PROMPTS, SAMPLES, SLOTS, lengths_of, simulate
 
-__all__ = ["Account", "Gpu", "Operation", "account", "accounts", "counted_step", "lengths_of", "records", "simulate"]
-
-PRESET, DTYPE, ARCH = "100m", torch.bfloat16, 90
-# the paper's step of reinforcement learning: prompts of op 11-14, groups of 6, a limit of 1,024 new tokens
-PROMPTS, SAMPLES, PROMPT_TOKENS, LIMIT = 1024, 6, 400, 1024
-SLOTS, KV_BYTES = 4096, 40e9
-MEAN = 300
-_KERNELS = {"decode_attention": 2}
+__all__ = ["Account", "Gpu", "account", "accounts", "records"]
 
 
 @dataclass(frozen=True)
@@ -82,232 +50,6 @@ class Gpu:
     kernel_s: float = 2.5e-6
     replay_s: float = 30e-6
     launch_s: float = 30e-6
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What an operation launches and moves; keys and values that attention reads are not in `bytes`."""
-
-    name: str
-    kernels: int
-    bytes: int
-    flops: int
-
-
-class Counting(TorchDispatchMode):
-    """Notes every operation that is a kernel or a copy on a GPU, and what the host would wait for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[Operation] = []
-        self.waits = 0
-        self.inside_s = 0.0  # CPU time of the operations themselves
-
-    @property
-    def launches(self) -> int:
-        return sum(operation.kernels for operation in self.operations)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        begin, kwargs = time.process_time(), kwargs or {}
-        out = func(*args, **kwargs)
-        namespace, name = func.name().split("::")
-        name = name.split(".")[0]
-        given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
-        made = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
-        if name in ("_local_scalar_dense", "nonzero", "equal") or (name == "_to_copy" and leaves(given[0], made[0])):
-            self.waits += 1
-        if not launches_nothing(func):
-            kernels_ = _KERNELS.get(name, 1) if namespace == "fastreason" else 1
-            self.operations.append(Operation(name, kernels_, moved(name, given, made), flops(name, given)))
-        self.inside_s += time.process_time() - begin
-        return out
-
-
-def leaves(before: Tensor, after: Tensor) -> bool:
-    return before.device.type != "cpu" and after.device.type == "cpu"
-
-
-def _size(*tensors: Tensor) -> int:
-    return sum(x.numel() * x.element_size() for x in tensors)
-
-
-def moved(name: str, given: Sequence[Tensor], made: Sequence[Tensor]) -> int:
-    """Bytes read and written: every operand once, but of tables and caches only what is picked."""
-    if name in ("index", "embedding", "index_select"):
-        return 2 * _size(*made) + _size(*given[1:])
-    if name in ("index_put_", "index_put", "_index_put_impl_"):
-        return 2 * _size(given[-1]) + _size(*given[1:-1])
-    if name == "decode_attention":
-        q = given[0]
-        return 2 * _size(q) + 8 * q.shape[0] * q.shape[1] * (q.shape[2] + 1)
-    return _size(*given) + _size(*made)
-
-
-def flops(name: str, given: Sequence[Tensor]) -> int:
-    if name not in ("mm", "addmm"):
-        return 0
-    a, b = given[-2:]
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1]
-
-
-def _drawn(logits: Tensor, *, prompts_N: Tensor, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """In the place of `kernels.sample`, which is one kernel that reads the logits once."""
-    token = torch.empty_like(prompts_N)
-    logprobs = torch.empty(2, len(logits), device=logits.device)
-    logits.sum()  # the one operation that is counted
-    return token, logprobs[0], logprobs[1]
-
-
-def meta_decoding(size: Size) -> DeviceDecoding:
-    with torch.device("meta"):
-        model = fr.Decoder(fr.ModelConfig.preset(PRESET)).to(DTYPE)
-    return DeviceDecoding(model, size, {"seed": 0}, np.array([3]))
-
-
-def counted_step(decoding: DeviceDecoding, width: int) -> Counting:
-    """One step of `width` rows on tensors without values."""
-    with (
-        mock.patch.object(kernels, "sample", _drawn),
-        torch.no_grad(),
-        as_if_on(ARCH),
-        Counting() as found,
-    ):
-        decoding._step(width)
-    return found
-
-
-def counted_prefill(decoding: DeviceDecoding) -> Counting:
-    """One full pass over prompts."""
-    prompts = [np.zeros(PROMPT_TOKENS, np.int32)] * (PREFILL_TOKENS // PROMPT_TOKENS)
-    with torch.no_grad(), as_if_on(ARCH), Counting() as found:
-        decoding.prefill(np.arange(len(prompts)), prompts)
-    return found
-
-
-@dataclass
-class Simulated:
-    """What was asked of the device, and the rows that did something.
-
-    Args:
-        steps: (width, number of steps, tokens of slots and of prefixes that attention reads in all of them).
-        launches: operations that were launched on their own, by what for; waits: of the host.
-        live, rows: rows that drew a token that was kept, and all rows that slots were there for, while samples waited;
-            all_rows: of all steps, whatever their width.
-        host_s: CPU time of the scheduler, without the operations, which count as launches.
-    """
-
-    steps: list[tuple[int, int, int, int]] = field(default_factory=list)
-    launches: dict[str, int] = field(default_factory=dict)
-    waits: int = 0
-    prefill_passes: int = 0
-    prefill_tokens: int = 0
-    live: int = 0
-    rows: int = 0
-    all_rows: int = 0
-    host_s: float = 0.0
-
-    @property
-    def num_steps(self) -> int:
-        return sum(count for _, count, _, _ in self.steps)
-
-
-class SimulatedDecoding(DeviceDecoding):
-    """Slots of a tiny model on CPU whose samples end at known lengths; the model is not run."""
-
-    def __init__(self, size: Size, lengths_PG: np.ndarray, found: Simulated) -> None:
-        config = fr.ModelConfig(vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
-                                num_key_value_heads=1, intermediate_size=16, max_position_embeddings=4096)  # fmt: skip
-        super().__init__(fr.Decoder(config), size, {"seed": 0}, np.array([3]))
-        self.lengths_PG, self.found, self.widths = lengths_PG, found, widths(size.slots, LEAST_WIDTH)
-        self.length = np.zeros(size.slots, dtype=np.int64)
-        self.end = np.zeros(size.slots, dtype=np.int64)
-        self.active = np.zeros(0, dtype=np.int64)
-        self.num_prefixes, self.waiting, self.idle_s = 0, True, 0.0
-
-    def _count(self, what: str, work: Any, *arguments: Any) -> Any:
-        with Counting() as counted:
-            out = work(*arguments)
-        self.found.launches[what] = self.found.launches.get(what, 0) + counted.launches
-        self.idle_s += counted.inside_s
-        return out
-
-    def prefill(self, prefixes: np.ndarray, prompts: Sequence[np.ndarray]) -> None:
-        total = sum(len(prompt) - 1 for prompt in prompts)
-        per_pass = max(1, PREFILL_TOKENS // max(1, len(prompts[0]) - 1))
-        self.found.prefill_passes += -(-len(prompts) // per_pass)
-        self.found.prefill_tokens += total
-
-    def start(self, slots: np.ndarray, begin: np.ndarray, last_tokens: np.ndarray) -> None:
-        self.length[slots], self.end[slots] = 0, self.lengths_PG[begin[1], begin[2]]
-        self._count("start", super().start, slots, begin, last_tokens)
-
-    def arrange(self, slots: np.ndarray, prefixes: np.ndarray) -> None:
-        self.active, self.num_prefixes = slots, len(np.unique(prefixes))
-        self._count("arrange", super().arrange, slots, prefixes)
-
-    def advance(self, steps: int) -> None:
-        begin, found = time.process_time(), self.found
-        length, end = self.length[self.active], self.end[self.active]
-        live = np.minimum(end - length, steps)
-        read = live * (length + 1) + live * (live - 1) // 2 + (steps - live) * (end + 1)
-        read_prefixes = steps * self.num_prefixes * (self.size.prompt - 1)
-        found.steps.append((self.width, steps, int(read.sum()), read_prefixes))
-        found.all_rows += self.width * steps
-        if self.waiting:
-            found.live += int(live.sum())
-            found.rows += self.size.slots * steps
-        self.length[self.active] = length + live
-        self.idle_s += time.process_time() - begin
-
-    def look(self) -> tuple[np.ndarray, np.ndarray]:
-        self.found.waits += 1
-        self.found.launches["look"] = self.found.launches.get("look", 0) + 1
-        status = np.where(self.length < self.end, RUNNING, STOPPED)
-        return self.length, np.where((status == STOPPED) & (self.length == LIMIT), FULL, status)
-
-    def fetch(self, slots: np.ndarray, width: int) -> Download:
-        self.found.waits += 1
-        # two copies to the host as well
-        self.found.launches["fetch"] = self.found.launches.get("fetch", 0) + 2
-        download: Download = self._count("fetch", super().fetch, slots, width)
-        return download
-
-
-def lengths_of(kind: str, prompts: int) -> np.ndarray:
-    """int64 [P, G] with a mean of about 300: geometric, cut at the limit, or uniform between 200 and 400."""
-    rng = np.random.default_rng(0)
-    if kind == "geometric":
-        return np.minimum(rng.geometric(1 / MEAN, (prompts, SAMPLES)), LIMIT)
-    return rng.integers(200, 401, (prompts, SAMPLES))
-
-
-def simulate(lengths_PG: np.ndarray, slots: int = SLOTS) -> Simulated:
-    """The rollout of so many prompts in so many slots."""
-    found, (P, n) = Simulated(), lengths_PG.shape
-    size = size_within(
-        KV_BYTES,
-        fr.ModelConfig.preset(PRESET),
-        DTYPE,
-        prompts=P,
-        n=n,
-        longest=PROMPT_TOKENS,
-        capacity=LIMIT,
-        most=slots,
-    )
-    assert size is not None
-    words = fr.Tokenizer.for_mixtures([fr.Mixture.uniform(op=[2], themes=["symbolic"])])
-    work = Work(
-        np.zeros(P * PROMPT_TOKENS, np.int32), np.arange(P + 1) * PROMPT_TOKENS, np.arange(P), np.full(P, LIMIT), n, {},
-        Stopping(words), 0,
-    )  # fmt: skip
-    decoding = SimulatedDecoding(size, lengths_PG, found)
-    batch = DeviceBatch(work, decoding)
-    begin = time.process_time()
-    while not batch.done:
-        batch.step()
-        decoding.waiting = batch.num_started < P * n
-    found.host_s = time.process_time() - begin - decoding.idle_s
-    return found
 
 
 @dataclass(frozen=True)

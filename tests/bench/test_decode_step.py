@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from bench.kernels import decode_step
-from bench.kernels.decode_step import Counting, Gpu, Operation, counted_step, meta_decoding, seconds_of, simulate
+from bench.kernels.decode_operations import PROMPT_TOKENS, Counting, Operation, counted_step, meta_decoding
+from bench.kernels.decode_simulation import lengths_of, simulate
+from bench.kernels.decode_step import Gpu, seconds_of
 from fastreason.sampling.device_decoding import Size
 
 
@@ -40,12 +42,12 @@ def test_a_step_asks_the_host_for_nothing_and_is_the_same_at_every_width():
 
 @pytest.mark.parametrize("kind", ["geometric", "uniform"])
 def test_slots_are_busy_while_samples_wait(kind):
-    found = simulate(decode_step.lengths_of(kind, 256), 256)
-    lengths = decode_step.lengths_of(kind, 256)
+    found = simulate(lengths_of(kind, 256), 256)
+    lengths = lengths_of(kind, 256)
     # every token was drawn by a step, and few rows were there for nothing
     assert sum(count * width for width, count, _, _ in found.steps) == found.all_rows >= lengths.sum()
     assert found.live / found.rows > 0.95
-    assert found.prefill_tokens == 256 * (decode_step.PROMPT_TOKENS - 1)
+    assert found.prefill_tokens == 256 * (PROMPT_TOKENS - 1)
     assert sum(found.launches.values()) < 3 * found.num_steps
 
 
@@ -59,9 +61,9 @@ def test_the_time_of_an_operation_is_the_largest_of_three():
 
 
 def test_the_account_and_its_records():
-    found = decode_step.account(decode_step.lengths_of("uniform", 16), Gpu(), 32)
+    found = decode_step.account(lengths_of("uniform", 16), Gpu(), 32)
     assert found.waits_between_looks == 0 and found.occupancy > 0.9
-    assert found.tokens == decode_step.lengths_of("uniform", 16).sum()
+    assert found.tokens == lengths_of("uniform", 16).sum()
     records = list(decode_step.records("name", found))
     assert len({record.what for record in records}) == 7 and all(record.clock == "count" for record in records)
     assert "modeled: tokens per second" in decode_step.table({"name": found})
