@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from bench.pages import study_pages
 from fastreason.reports.study_page import write_report
 from fastreason.studies.recipe import load_recipe
 from fastreason.studies.run_study import conclude, format_results, prepare
@@ -77,8 +78,11 @@ def test_a_small_effect_is_left_undecided(tmp_path):
 
 
 def test_one_seed_is_said_to_be_one(tmp_path):
-    study_of(tmp_path / "run", TRUTH, seeds=[4])
-    assert "with one seed, the interval is over problems" in (tmp_path / "run" / "report.html").read_text()
+    study, _, results = study_of(tmp_path / "run", TRUTH, seeds=[4])
+    report, page = (tmp_path / "run" / "report.html").read_text(), study_pages.page(study, results)
+    assert "with one seed, the interval is over problems" in report
+    assert "Scores in percent: of one seed" in page and ", seed 4;" in page
+    assert "over seeds" not in report + page and "seeds and problems" not in report + page
 
 
 def test_an_unfinished_study_says_how_far_it_is(tmp_path):
