@@ -35,7 +35,7 @@ run smoke --no-sft                         there is no flag --no-sft
 run smoke --no-rl yes                      --no-rl takes no value, got 'yes'
 run smoke --no-pretrain --no-midtrain --no-rl   must have .*at least one of pretrain, midtrain, rl
 run finding-1-edge --size laptop --no-rl   --no-rl is for a recipe without variants
-run smoke --model.preset huge              preset: name must be one of tiny, 10m, 100m, got 'huge'
+run smoke --model.preset huge              preset: name must be one of tiny, 1m, 10m, 100m, got 'huge'
 run smoke --model.num_key_value_heads 3    num_attention_heads must be a multiple of num_key_value_heads, got . and 3
 run smoke --rl.reward stict                reward must be one of outcome, blended, strict, steps.* got 'stict'
 run smoke --rl.loss ppo                    rl.loss: Input should be 'grpo', 'dr_grpo'
