@@ -25,8 +25,8 @@ run smoke 3                                unexpected argument '3'
 run smoke --jobs two                       --jobs: invalid int value: 'two'
 run smoke --jobs 0                         jobs must be .*at least 1, got 0
 run smoke --size huge                      size must be omitted, because it has only one, got 'huge'
-run finding-1-edge                         has sizes; set size \\(--size\\) to one of laptop, paper
-run finding-1-edge --size huge             size must be one of laptop, paper, got 'huge'
+run finding-1-edge                         has sizes; set size \\(--size\\) to one of laptop, server, paper
+run finding-1-edge --size huge             size must be one of laptop, server, paper, got 'huge'
 run smoke --seeds a                        --seeds must have the form 7, 2-10 or 3,5,9, got 'a'
 run smoke --seeds 1,1                      seeds must be distinct numbers, at least one, got \\[1, 1\\]
 run smoke --shard 3                        shard must .*, got '3'
