@@ -1,6 +1,5 @@
 """Ahead-of-time compilation: every kernel stays within its budget, and the audit sees what it says it sees."""
 
-import os
 import subprocess
 import sys
 import tomllib
