@@ -87,7 +87,6 @@ def write_task(
 
 
 def _rows(batch: Any, op: int) -> list[dict[str, Any]]:
-    """Ids are unique within a stream, and each op is one of its own."""
     return [
         {"id": f"op{op}-{row['id']}", "op": op, "prompt": prompt, "solution": row["solution"]}
         for prompt, row in zip(batch.prompts, batch.rows(), strict=True)

@@ -133,7 +133,7 @@ class _Export(ABC):
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common to write to the same folder; the first rows stand for the problems."""
         stream = self.problems.stream
-        rows = to_json(self.problems[0:4].rows())
+        rows = to_json([_as_before(row) for row in self.problems[0:4].rows()])
         return {
             "format": self.format,
             "mixture": [asdict(cell) | {"weight": weight} for cell, weight in stream.mixture.weights.items()],
@@ -331,6 +331,11 @@ def show(stream: TaskStream, count: int, width: int = 100) -> str:
     return "\n\n".join(parts)
 
 
+def _as_before(row: dict[str, Any]) -> dict[str, Any]:
+    """With the id that files of earlier versions have: without `TaskStream.fingerprint`."""
+    return row | {"id": row["id"].rpartition("-")[0]}
+
+
 def _whole_lines(path: Path, stream: TaskStream, indices: np.ndarray) -> int:
     """The number of complete lines; an incomplete last line is removed, but only from a file that is ours."""
     if not path.exists():
@@ -344,8 +349,9 @@ def _whole_lines(path: Path, stream: TaskStream, indices: np.ndarray) -> int:
                 rest = line
     if done > len(indices):
         raise ValueError(f"generate: {path} has {done} lines, more than the {len(indices)} requested")
-    expected = [_line(row).encode() for row in stream[indices[max(done - 1, 0) : done + 1]].rows()]
-    is_ours = (done == 0 or last == expected[0]) and (rest == b"" or expected[-1].startswith(rest))
+    rows = stream[indices[max(done - 1, 0) : done + 1]].rows()
+    expected = [[_line(form).encode() for form in (row, _as_before(row))] for row in rows]
+    is_ours = (done == 0 or last in expected[0]) and (not rest or any(form.startswith(rest) for form in expected[-1]))
     if not is_ours:
         raise ValueError(f"generate: {path} holds problems of another mixture, seed, split or shard")
     os.truncate(path, end)

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from hashlib import sha256
 from html import escape
 from typing import Any, Literal, overload
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from .. import _core
 from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers
+from ..runtime.json_files import to_json
 from ..text.theme import load_theme
 from ..text.tokenizer import Tokenizer
 from .graph import ProblemGraph
@@ -71,6 +73,15 @@ class TaskStream:
             split,
             split_by,
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """8 hexadecimal digits of the mixture, with the words of its themes, and `split_by`: part of each id."""
+        parts = [
+            asdict(cell) | {"theme": asdict(load_theme(cell.theme)), "weight": weight}
+            for cell, weight in self.mixture.weights.items()
+        ]
+        return sha256(to_json([parts, self.split_by]).encode()).hexdigest()[:8]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as its constructor arguments, so worker processes can have copies."""
@@ -297,7 +308,7 @@ class ProblemBatch:
         return [self.stream.cells[i] for i in self.core.cells()]
 
     def rows(self, *, prompts: bool = False) -> list[dict[str, Any]]:
-        """Rows in the published JSONL schema; `id` is unique within (mixture, seed, split).
+        """Rows in the published JSONL schema; no two problems have an `id` in common, whatever their streams.
 
         Args:
             prompts: whether `prompt`, which the schema has not, comes first in each row.
@@ -309,7 +320,7 @@ class ProblemBatch:
                 "question": question,
                 "solution": solution,
                 "op": cell.op,
-                "id": f"{self.stream.split}-{self.stream.seed}-{index}",
+                "id": self._id(index),
                 "template": cell.theme,
                 "mode": modes[cell.mode],
                 "length": _length_name(cell.context),
@@ -320,6 +331,9 @@ class ProblemBatch:
             )
         ]
         return [{"prompt": prompt} | row for prompt, row in zip(self.prompts, rows, strict=True)] if prompts else rows
+
+    def _id(self, index: int) -> str:
+        return f"{self.stream.split}-{self.stream.seed}-{index}-{self.stream.fingerprint}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -332,7 +346,7 @@ class Problem:
 
     >>> problem = TaskStream(Mixture.uniform(op=[3], themes=["symbolic"], max_sentences=4), seed=1)[0:1][0]
     >>> problem
-    Problem('train-1-0', op 3, theme symbolic, answer 2)
+    Problem('train-1-0-11fb5504', op 3, theme symbolic, answer 2)
     >>> problem.problem, problem.question, problem.solution
     ('Di: 4. Do: 2. Ci: Do.', 'C ?', 'Do: 2. Ci: Do = 2. C: Ci = 2. Answer: 2.')
     """
@@ -387,8 +401,8 @@ class Problem:
 
     @property
     def id(self) -> str:
-        """Unique within (mixture, seed, split)."""
-        return f"{self.batch.stream.split}-{self.batch.stream.seed}-{self.index}"
+        """Split, seed, index and `TaskStream.fingerprint`: no two problems have it in common."""
+        return self.batch._id(self.index)
 
     @property
     def graph(self) -> ProblemGraph:

@@ -39,6 +39,17 @@ def test_an_interrupted_file_continues(tmp_path, kept):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("kept", [900, 5000])
+def test_a_file_of_an_earlier_version_continues(tmp_path, kept):
+    """Its ids say nothing of the mixture."""
+    path = tmp_path / "a.jsonl"
+    write_jsonl(STREAM, path, 30)
+    before = "".join(json.dumps(row | {"id": f"train-3-{i}"}) + "\n" for i, row in enumerate(read(path)))
+    path.write_text(before[:kept])
+    write_jsonl(STREAM, path, 30)
+    assert [row | {"id": ""} for row in read(path)] == [row | {"id": ""} for row in STREAM[0:30].rows()]
+
+
 def test_a_file_of_something_else_is_refused_and_kept(tmp_path):
     path = tmp_path / "a.jsonl"
     write_jsonl(STREAM, path, 10)

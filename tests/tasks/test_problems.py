@@ -18,7 +18,7 @@ def test_a_problem_is_the_batch_in_the_singular():
     for name, of_all in plural.items():
         assert getattr(problem, name) == getattr(PROBLEMS, of_all)[2]
     assert problem.graph == PROBLEMS.graph(2)
-    assert problem.id == PROBLEMS.rows()[2]["id"] == "val-3-12"
+    assert problem.id == PROBLEMS.rows()[2]["id"] == "val-3-12-f2aac896"
 
 
 def test_iterating_gives_every_problem_in_order():

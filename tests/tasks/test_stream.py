@@ -69,7 +69,19 @@ def test_rows_have_the_published_schema():
         "zero_context",
         2,
     )
-    assert len({row["id"] for row in fr.TaskStream(uniform("zoo"))[0:500].rows()}) == 500
+
+
+def test_ids_are_unique_over_ops_mixtures_seeds_and_splits():
+    mixtures = [uniform("zoo", op=[op]) for op in (2, 3)] + [uniform("school", op=[2]), uniform("zoo", op=[2, 3])]
+    mixtures += [0.2 * mixtures[0] + 0.8 * mixtures[1], uniform("zoo", op=[2], max_value=50)]
+    streams = [
+        fr.TaskStream(mixture, seed, split) for mixture in mixtures for seed in (0, 1) for split in ("val", "test")
+    ]
+    streams += [fr.TaskStream(uniform("zoo", op=[6]), split_by=by) for by in ("problem", "graph")]
+    ids = [row["id"] for stream in streams for row in stream[0:20].rows()]
+    assert len(set(ids)) == len(ids) == 20 * 26
+    # a stream made anew has the same
+    assert fr.TaskStream(mixtures[1], seed=0, split="val")[3:4].rows()[0]["id"] == ids[4 * 20 + 3]
 
 
 def test_documents_are_put_together_from_their_parts():
