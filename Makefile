@@ -196,7 +196,7 @@ wheel-cuda: setup  ## dist/cuda: the same with the CUDA module; needs nvcc, no G
 try-wheel-cpu try-wheel-cuda: try-wheel-%: setup  ## what `make wheel` (`make wheel-cuda`) left, in a fresh environment
 	rm -rf build/try/$* && $(PYTHON) -m venv build/try/$*
 	build/try/$*/bin/python -m pip --disable-pip-version-check -q install $(PIP_FLAGS) dist/$*/*.whl
-	cd build/try && $*/bin/python -P $(CURDIR)/tests/try_wheel.py --wheel $(CURDIR)/dist/$*/*.whl --run smoke \
+	cd build/try && $*/bin/python -P $(CURDIR)/tests/try_wheel.py --wheel $(CURDIR)/dist/$*/*.whl --commands --run smoke \
 	    --cuobjdump "$$($(CURDIR)/$(BIN)/python -c \
 	        "import triton.backends.nvidia as n; print(n.__path__[0] + '/bin/cuobjdump')")"
 

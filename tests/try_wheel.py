@@ -1,4 +1,5 @@
-"""Tries an installed fastreason, and looks into the wheel it came from: `make try-wheel-cpu`, `make try-wheel-cuda`.
+"""Tries an installed fastreason, each of its commands, and looks into the wheel it came from: `make try-wheel-cpu`,
+`make try-wheel-cuda`.
 
 A script and no test: it runs in an environment that has nothing but what pip installed for the wheel.
 """
@@ -14,6 +15,45 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+# a use of each command that must succeed, in an empty folder and this order, and what it prints
+USES = """
+--version                                                                  fastreason \\d
+info                                                                       torch
+info --mixture pretrain --draws 200                                        op
+info --schema                                                              "properties"
+themes                                                                     symbolic
+generate --op 2-3 --themes symbolic --count 6 --out rows.jsonl
+generate --show 1                                                          Answer:
+generate --graph graph.svg --op 3
+themes learn rows.jsonl --out learnt
+grade --gold rows.jsonl --completions completions.jsonl --out verdicts.jsonl   verified
+run smoke --pretrain.tokens 20000 --midtrain.tokens 5000 --rl.steps 1 --out out   verified pass@k
+report out
+look out --count 1                                                         op
+eval tiny-base --op 2 --problems 4 --samples 2 --out scores                pass@
+look scores --count 1                                                      op
+edge tiny-base --op 2 --themes zoo --problems 16 --samples 4               op
+export lm-eval --op 2 --problems 2 --out tasks
+export vllm tiny-base --out vllm
+completion                                                                 fastreason
+"""
+# mistakes, and the one line that says so; each leaves no file
+MISTAKES = """
+rnu                                          unknown command 'rnu'
+run smok                                     recipe: must be one of
+report nowhere                               does not exist
+generate --show 0                            --show must be at least 1
+eval nowhere                                 no model folder 'nowhere'
+edge nowhere                                 no model folder 'nowhere'
+grade --gold no --completions rows.jsonl     no file 'no'
+look nowhere                                 no file 'nowhere'
+export onnx                                  KIND: invalid choice: 'onnx'
+themes learn absent.jsonl --out t            no file 'absent.jsonl'
+bench                                        checkout
+info --mixture nope                          preset must be one of
+completion fish                              unexpected argument 'fish'
+"""
+
 # real code for each of these, and code that a driver compiles for what comes later
 TARGETS, INTERMEDIATE = {"sm_80", "sm_90", "sm_100", "sm_120"}, {"sm_80", "sm_120"}
 
@@ -22,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--wheel", type=Path, help="the wheel that was installed")
     parser.add_argument("--run", metavar="RECIPE", help="train it")
+    parser.add_argument("--commands", action="store_true", help="try each command, which takes a minute or two")
     parser.add_argument("--cuobjdump", default="none", help="of the CUDA toolkit, or of Triton's package")
     options = parser.parse_args()
     try_import()
@@ -29,6 +70,8 @@ def main() -> None:
     try_cuda()
     if options.wheel:
         look_into(options.wheel, options.cuobjdump)
+    if options.commands:
+        try_commands()
     if options.run:
         command = [Path(sys.executable).with_name("fastreason"), "run", options.run, "--threads", "1"]
         with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +116,47 @@ def try_cuda() -> None:
         print(f"fastreason.cuda.require(): RuntimeError: {error}")
         return
     raise AssertionError("require() must raise where why_unavailable() names a reason")
+
+
+def rows_of(table: str) -> list[list[str]]:
+    return [re.split(r"\s{2,}", line, maxsplit=1) for line in table.strip().splitlines()]
+
+
+def try_commands() -> None:
+    """Each with --help, used well and used wrongly, as processes of their own in an empty folder."""
+    program = Path(sys.executable).with_name("fastreason")
+
+    def call(folder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        commands = re.findall(r"^  (\w+)", call(folder, "--help").stdout, flags=re.M)
+        assert {line.split()[0] for line in USES.strip().splitlines()} >= {*commands} - {"bench"}, commands
+        assert {line.split()[0] for line in MISTAKES.strip().splitlines()} >= {*commands}, commands
+        for command in commands:
+            done = call(folder, command, "--help")
+            if command == "bench":  # which a wheel has not
+                assert done.returncode == 2 and "needs a checkout" in done.stderr, done
+                continue
+            assert done.returncode == 0 and done.stdout.startswith(f"usage: fastreason {command}"), (command, done)
+        assert not any(Path(folder).iterdir())
+        for arguments, *wanted in rows_of(USES):
+            done = call(folder, *arguments.split())
+            assert done.returncode == 0 and "Traceback" not in done.stderr, (arguments, done)
+            assert re.search("".join(wanted), done.stdout + done.stderr), (arguments, done)
+            if arguments.startswith("generate") and "rows.jsonl" in arguments:
+                answer = '{"completion": "Answer: 2."}\n'
+                Path(folder, "completions.jsonl").write_text(answer * 6, encoding="utf-8")
+        before = sorted(Path(folder).rglob("*"))
+        for arguments, message in rows_of(MISTAKES):
+            done = call(folder, *arguments.split())
+            last = done.stderr.strip().splitlines()[-1]
+            assert done.returncode == 2 and last.startswith("fastreason") and re.search(message, last), (
+                arguments,
+                done,
+            )
+        assert sorted(Path(folder).rglob("*")) == before
+    print(f"{len(commands)} commands: --help, {len(rows_of(USES))} uses and {len(rows_of(MISTAKES))} mistakes")
 
 
 def look_into(wheel: Path, cuobjdump: str) -> None:
