@@ -91,6 +91,9 @@ def test_the_conda_recipe_is_of_this_version():
     run = re.findall(r"^ +- ([\w-]+) (>=\S+)$", recipe.partition("  run:\n")[2].partition("\ntests:")[0], flags=re.M)
     wanted = {re.sub("^torch", "pytorch", need).replace(">=", " >=") for need in PROJECT["project"]["dependencies"]}
     assert {" ".join(need) for need in run} == wanted | {f"python {PROJECT['project']['requires-python']}"}
+    variants = (ROOT / "packaging" / "conda" / "variants.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^  - (3\.\d+)\.\*$", variants, flags=re.M) == ["3.11", "3.12", "3.13", "3.14"]
+    assert re.search("^c_stdlib:", variants, flags=re.M) and 'stdlib("c")' in recipe
     host = PROJECT["build-system"]["requires"]
     assert all(need.replace(">=", " >=") in recipe for need in host)
 

@@ -22,7 +22,7 @@ info                                                                       torch
 info --mixture pretrain --draws 200                                        op
 info --schema                                                              "properties"
 themes                                                                     symbolic
-generate --op 2-3 --themes symbolic --count 6 --out rows.jsonl
+generate --op 2-3 --themes zoo --count 60 --out rows.jsonl
 generate --show 1                                                          Answer:
 generate --graph graph.svg --op 3
 themes learn rows.jsonl --out learnt
@@ -146,7 +146,7 @@ def try_commands() -> None:
             assert re.search("".join(wanted), done.stdout + done.stderr), (arguments, done)
             if arguments.startswith("generate") and "rows.jsonl" in arguments:
                 answer = '{"completion": "Answer: 2."}\n'
-                Path(folder, "completions.jsonl").write_text(answer * 6, encoding="utf-8")
+                Path(folder, "completions.jsonl").write_text(answer * 60, encoding="utf-8")
         before = sorted(Path(folder).rglob("*"))
         for arguments, message in rows_of(MISTAKES):
             done = call(folder, *arguments.split())
