@@ -45,6 +45,8 @@ def test_verdicts_and_effects_are_those_of_the_results(written):
             row = rows[claim["text"]]
             assert f"**{claim['verdict']}**" in row
             assert f"{100 * claim['effect']:+.1f} [" in row
+            # claims of one text at several k are told apart
+            assert f"@{claim['k']}" in row if text is page else row.split("|")[3].strip() == str(claim["k"])
 
 
 def test_the_picture_says_each_variant_at_each_k(written):
