@@ -26,8 +26,8 @@ _TOOLS = Path(nvidia.__file__).parent / "bin"
 # Of one multiprocessor: registers, warps, programs, and shared memory, of which every program takes 1 KiB besides its
 # own. CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability".
 _REGISTERS, _WARPS, _PROGRAMS = 65536, 64, 32
-_SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10}
-SHARED_LIMIT_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # of one program
+_SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10, 120: 100 << 10}
+SHARED_LIMIT_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}  # of one program
 _TENSOR_CORES = re.compile(r"(HMMA|HGMMA|UTC[HQ]MMA)\b")
 _WIDE_BITS = 128
 
