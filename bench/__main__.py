@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from fastreason.cli.parser import Parser
 
 from .harness.environment import ROOT, new_run
 from .harness.machine_peaks import age, machine_peaks
@@ -30,10 +31,11 @@ SUITES = {
     "kernels": "every operation, on the GPU where there is one",
     "traffic": "bytes that every kernel moves, no GPU needed",
     "audit": "registers and shared memory of every kernel, no GPU needed",
+    "decode": "launches, waits and bytes of sampling on a GPU, and its time by a model, no GPU needed",
     "launches": "launches, host time, waits and bytes of a training step, no GPU needed",
 }
 # those that count instead of measuring time
-COUNTS = ("traffic", "audit", "launches")
+COUNTS = ("traffic", "audit", "decode", "launches")
 LATEST = ROOT / "runs" / "bench" / "latest.json"
 # what is imported by a suite or its peers, for their versions
 MODULES = ("tokenizers", "transformers", "accelerate", "trl", "datasets", "reasoning_gym", "liger_kernel", "triton")
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs suites, prints the table, writes the JSON; returns 0, or 1 if our code failed or is slower.
 
     Raises:
-        ValueError: a suite or a file that there is not, threads below 1, or a --reference that is no checkout.
+        ValueError: a flag, a suite or a file that there is not, threads below 1, or a --reference that is no checkout.
         ModuleNotFoundError: pytest-benchmark is not installed.
     """
     options = _parser().parse_args(arguments)
@@ -70,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return failed
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fastreason bench", description="Ours beside its peers, on the same work.")
+def _parser() -> Parser:
+    parser = Parser(prog="fastreason bench", description="Ours beside its peers, on the same work.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites; default all: {', '.join(SUITES)}")
     parser.add_argument("--list", action="store_true", help="what each suite is about, and stop")
     parser.add_argument(

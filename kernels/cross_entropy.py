@@ -111,9 +111,7 @@ def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: to
     return weights / torch.where(total == 0, 1.0, total)
 
 
-def _check(
-    name: str, rows: Tensor, num_labels: int, labels: Tensor, weights: Tensor | None, z_loss: float
-) -> None:  # fmt: skip
+def _check(name: str, rows: Tensor, num_labels: int, labels: Tensor, weights: Tensor | None, z_loss: float) -> None:
     if rows.ndim != 2 or num_labels < 1 or labels.shape != rows.shape[:1]:
         raise ValueError(
             f"{name}: need logits [N, V] with V >= 1 and labels [N], got {tuple(rows.shape)} and {tuple(labels.shape)}"

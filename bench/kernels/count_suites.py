@@ -1,11 +1,12 @@
 """The suites that count instead of measuring time, as records.
 
-    python -m bench.kernels.count_suites traffic|audit|launches [--quick]
+    python -m bench.kernels.count_suites traffic|audit|decode|launches [--quick]
 
 traffic: bytes a token that every operation moves under Triton's interpreter, beside the floor, where each operand is
 moved once, and Liger-Kernel (bench/kernels/traffic.py). audit: registers, shared memory and instructions of the kernels
-as compiled for sm_90, beside their budgets (bench/kernels/audit.py). launches: what a training step hands to a GPU,
-beside what it should at most (bench/kernels/step_launches.py). None needs a GPU.
+as compiled for sm_90, beside their budgets (bench/kernels/audit.py). decode: launches, waits and bytes of sampling, and
+the time that a model gives it (bench/kernels/decode_step.py). launches: what a training step hands to a GPU, beside
+what it should at most (bench/kernels/step_launches.py). None needs a GPU.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
     from .budgets import read_budgets
     from .traffic import measure_by_name
 
+    if name == "decode":
+        from .decode_step import Gpu, accounts, records
+
+        for case, found in accounts(Gpu(), quick=operations == [QUICK_OPERATION]):
+            yield from records(case, found)
+        return
     if name == "launches":
         from .step_launches import step_records
 
@@ -103,8 +110,8 @@ def count(name: str, operations: Sequence[str]) -> Iterator[Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["traffic", "audit", "launches"])
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_OPERATION} alone")
+    parser.add_argument("name", choices=["traffic", "audit", "decode", "launches"])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_OPERATION} alone, or little work")
     options = parser.parse_args()
     from .operations import OPS
 

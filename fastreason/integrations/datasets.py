@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def to_datasets(
     stream: TaskStream | StreamShard, *, start: int = 0, stop: int | None = None, num_shards: int = 1
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """Rows in the published schema as a dataset of the `datasets` library.
+    """Rows in the published schema, after the column `prompt`, as a dataset of the `datasets` library.
 
     Args:
         stream: a stream or a shard of one.
@@ -35,10 +35,10 @@ def to_datasets(
         import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("to_datasets needs datasets: pip install 'fastreason[datasets]'") from error
-    texts = ("problem", "question", "solution", "op", "id", "template", "mode", "length", "d")
+    texts = ("prompt", "problem", "question", "solution", "op", "id", "template", "mode", "length", "d")
     features = datasets.Features({name: datasets.Value("int64" if name in ("op", "d") else "string") for name in texts})
     if stop is not None:
-        rows = stream[start:stop].rows()  # possibly empty
+        rows = stream[start:stop].rows(prompts=True)  # possibly empty
         return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
     from .stream_examples import StreamExamples
 

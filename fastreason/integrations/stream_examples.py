@@ -27,7 +27,7 @@ def _rows(
     for begin in count(skip, _CHUNK):
         rounds, turn = np.divmod(np.arange(begin, begin + _CHUNK), len(turns))
         wanted = start + turns[turn] + rounds * num_parts
-        yield from zip(wanted.tolist(), stream.batch(wanted).rows(), strict=True)
+        yield from zip(wanted.tolist(), stream.batch(wanted).rows(prompts=True), strict=True)
 
 
 class StreamExamples(ExamplesIterable):  # type: ignore[misc]

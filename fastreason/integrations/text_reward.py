@@ -94,6 +94,14 @@ class TextReward:
         columns |= {name: getattr(verdicts, name).astype(float).tolist() for name in REPORTED}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
+    def report_one(self, gold: Any, completion: str) -> dict[str, float]:
+        """`report` of one completion.
+
+        >>> TextReward("outcome").report_one(7, "Answer: 8.")["score"]
+        0.0
+        """
+        return self.report([gold], [completion])[0]
+
     def _solution(self, gold: Any, i: int) -> str:
         if isinstance(gold, int | np.integer) and not isinstance(gold, bool):
             return as_answer(str(gold))
@@ -142,4 +150,13 @@ def _part_text(part: Any) -> str | None:
 
 def questions(batch: ProblemBatch) -> list[str]:
     """Problem and question of each prompt without tags, for chat templates, which add their own."""
-    return [prompt.removeprefix("<question> ").removesuffix(" </question> <solution>") for prompt in batch.prompts]
+    return [without_tags(prompt) for prompt in batch.prompts]
+
+
+def without_tags(prompt: str) -> str:
+    """Problem and question of a prompt.
+
+    >>> without_tags("<question> C ? Ci: 2. C: Ci. </question> <solution>")
+    'C ? Ci: 2. C: Ci.'
+    """
+    return prompt.removeprefix("<question> ").removesuffix(" </question> <solution>")

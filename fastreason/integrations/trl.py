@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..tasks.stream import StreamShard, TaskStream
-from ..text.theme import load_theme
 from ..text.tokenizer import Tokenizer
 from .datasets import to_datasets
-from .text_reward import REPORTED, RewardFunction, TextReward, content_text
+from .text_reward import REPORTED, RewardFunction, TextReward, content_text, without_tags
 
 if TYPE_CHECKING:
     import datasets
@@ -68,9 +67,7 @@ def prompts(
         conversational: whether a prompt is a single user message instead of `<question> ... </question> <solution>`.
     """
     rows = to_datasets(stream, start=start, stop=stop, num_shards=num_shards)
-    whole = stream.stream if isinstance(stream, StreamShard) else stream
-    symbolic = [theme for theme in whole.mixture.themes if load_theme(theme).style == "symbolic"]
-    return rows.map(_with_prompt, fn_kwargs={"symbolic": symbolic, "conversational": conversational})
+    return rows.map(_as_message) if conversational else rows
 
 
 @dataclass(frozen=True)
@@ -127,10 +124,5 @@ def _text(completion: Any, i: int) -> str:
     )
 
 
-def _with_prompt(row: dict[str, Any], symbolic: list[str], conversational: bool) -> dict[str, Any]:
-    # symbolic texts begin with the question
-    parts = (row["question"], row["problem"]) if row["template"] in symbolic else (row["problem"], row["question"])
-    text = " ".join(part.strip() for part in parts)
-    if conversational:
-        return {"prompt": [{"role": "user", "content": text}]}
-    return {"prompt": f"<question> {text} </question> <solution>"}
+def _as_message(row: dict[str, Any]) -> dict[str, Any]:
+    return {"prompt": [{"role": "user", "content": without_tags(row["prompt"])}]}

@@ -66,7 +66,7 @@ class FastreasonTask(vf.Task[FastreasonData, vf.State, FastreasonTaskConfig]):
     def report(self, text: str) -> dict[str, float]:
         """The reward of a reply as `score`, and the verdict; servers remove the stop string `</answer>`."""
         reward = TextReward(self.config.reward, threads=1, answer_may_end_text=True)
-        return reward.report([self.data.solution], [text])[0]
+        return reward.report_one(self.data.solution, text)
 
     @vf.reward
     async def score(self, trace: vf.Trace) -> float:

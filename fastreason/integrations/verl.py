@@ -54,7 +54,7 @@ def compute_score(
     del data_source
     del reward_router_address, reward_model_tokenizer
     text_reward = TextReward(kind, settings, 1, answer_may_end_text)
-    return text_reward.report([_gold(ground_truth, extra_info)], [solution_str])[0]
+    return text_reward.report_one(_gold(ground_truth, extra_info), solution_str)
 
 
 def compute_reward(data_source: str, solution_str: str, ground_truth: Any, **arguments: Any) -> float:

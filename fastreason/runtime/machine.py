@@ -33,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-@cache  # ten milliseconds each time otherwise
+@cache  # it parses the package's metadata, and a run asks a few hundred times
 def package_version(name: str) -> str | None:
     """Of an installed distribution, by its name on PyPI; None where it is not installed."""
     try:

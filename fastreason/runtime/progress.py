@@ -6,7 +6,7 @@ import sys
 import time
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from . import distributed
 

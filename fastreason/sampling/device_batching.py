@@ -133,17 +133,17 @@ class DeviceBatch:
         if self.ended is None:
             return []
         tokens, (full, sampled) = self.ended.rows.wait()
-        width, n, done = tokens.shape[1], self.work.n, []
-        behind = np.arange(width) >= self.ended.lengths[:, None]
-        tokens[behind], full[behind], sampled[behind] = self.work.pad, 0.0, 0.0
-        rows = Rows(tokens, full, sampled, self.ended.lengths, self.ended.stopped)
-        order = np.argsort(self.ended.samples, kind="stable")
-        prompts, begins = np.unique(self.ended.samples[order] // n, return_index=True)
-        for p, which in zip(prompts.tolist(), np.split(order, begins[1:]), strict=True):
+        n, done = self.work.n, []
+        of_samples = zip(self.ended.samples.tolist(), self.ended.lengths.tolist(), self.ended.stopped, strict=True)
+        for i, (number, length, stopped) in enumerate(of_samples):
+            p, s = divmod(number, n)
             if p not in self.collected:
                 self.collected[p] = Rows.empty(n, int(self.work.limits[p]), self.work.pad)
-            self.collected[p].put(self.ended.samples[which] % n, rows, which)
-            self.missing[p] -= len(which)
+            rows = self.collected[p]
+            rows.tokens[s, :length], rows.logprobs[s, :length] = tokens[i, :length], full[i, :length]
+            rows.sampled_logprobs[s, :length] = sampled[i, :length]
+            rows.lengths[s], rows.finished[s] = length, stopped
+            self.missing[p] -= 1
             if self.missing[p] == 0:
                 done.append((p, self.collected.pop(p)))
         return done

@@ -38,16 +38,16 @@ LENGTH, STATUS, LIMIT, PROMPT, SAMPLE, PREFIX = range(6)
 # FAILED: the logits were no distribution
 RUNNING, STOPPED, FULL, FAILED = range(4)
 
-PREFILL_TOKENS = 32_768  # of prompts in one pass: bounds its activations
-_LEAST_WIDTH = 16
+PREFILL_TOKENS = 65_536  # of prompts in one pass: bounds its activations
+LEAST_WIDTH = 128  # on a GPU, where fewer rows take no less time, but another graph
 
 
-def widths(slots: int) -> list[int]:
-    """The numbers of rows that steps have: N and its halves, in multiples of 16."""
+def widths(slots: int, least: int) -> list[int]:
+    """The numbers of rows that steps have: N and its halves down to `least`, in multiples of 16."""
     found, width = {slots}, slots
-    while width > _LEAST_WIDTH:
+    while width > least:
         width = -(-width // 2)
-        found.add(min(slots, -(-width // _LEAST_WIDTH) * _LEAST_WIDTH))
+        found.add(min(slots, -(-max(width, least) // 16) * 16))
     return sorted(found)
 
 
@@ -118,9 +118,10 @@ class DeviceDecoding:
         ends = np.zeros(config.vocab_size + 1, dtype=np.int64)
         ends[0], ends[stop_ids + 1] = FAILED, STOPPED
         self.status_after = torch.from_numpy(ends).to(self.device)
-        self.cos, self.sin = model.rope_angles(torch.arange(size.prompt + C, device=self.device), weight)
+        positions = torch.arange(size.prompt + C, device=self.device)
+        self.cos, self.sin = kernels.rope_angles(positions, config.head_dim, config.rope_theta, weight.dtype)
         self.per_tile = sequences_per_tile(weight, config.num_attention_heads, *shape)
-        self.widths = widths(N)
+        self.widths = widths(N, 16 if self.device.type == "cpu" else LEAST_WIDTH)
         self.rows = torch.full((N,), N, dtype=torch.int64, device=self.device)
         self.tiles = torch.zeros(self._num_tiles(N), 3, dtype=torch.int32, device=self.device)
         self.width = self.widths[0]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from ..rl.loop import PolicySettings, stage_reward
 from ..rl.prompts import stage_prompts
 from ..rl.self_settings import SelfSettings
 from ..runtime import distributed
+from ..runtime.model_names import model_folder
 from ..runtime.trackers import require_tracker
 from ..sampling.rollout import Rollout
 from ..tasks.mixture import Mixture
@@ -76,7 +76,7 @@ def preflight(variants: Mapping[str, Recipe], seeds: Sequence[int]) -> None:
 def _check_folder(stage: Stage, config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Checks that the model in a folder is one that the stage can begin from."""
     assert stage.start_from is not None
-    what, folder = f"{stage.name}: start_from", Path(stage.start_from)
+    what, folder = f"{stage.name}: start_from", model_folder(stage.start_from)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{what} must be a stage above it or the folder of a model, got {stage.start_from!r}")
     if Tokenizer.from_pretrained(folder).words != tokenizer.words:

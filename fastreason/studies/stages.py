@@ -13,7 +13,7 @@
     [[stages]]
     name = "again"
     like = "base"                    # takes its fields from a stage above
-    start_from = "rl"                # default: the stage before; a stage above, or the folder of a model
+    start_from = "rl"                # default: the stage before; a stage above, or a model's folder or name
     tokens = 1_000_000
 
 A table of the name of a stage changes its fields, in a variant or from outside: `again.tokens = 500_000`. The tables

@@ -37,6 +37,7 @@ from ..runtime.files import read_whole, write_text
 from ..runtime.json_files import to_json
 from ..runtime.machine import describe_machine, package_version
 from ..runtime.metrics_log import MetricsLog
+from ..runtime.model_names import model_folder
 from ..runtime.stop_request import StopRequest
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
@@ -155,7 +156,7 @@ def _run(study: Study, variant: str, seed: int, tokenizer: Tokenizer) -> Run:
     for stage in recipe.plan:
         earlier = recipe.stage_before(stage)
         before = None if earlier is None else stages[earlier.name][0]
-        folder = stage.start_from if before is None else None
+        folder = str(model_folder(stage.start_from)) if stage.start_from is not None and before is None else None
         drawn = seed_of_draw(seed, recipe.draw_of(stage))
         unit = Unit(stage.name, stage.settings, model, drawn, tokenizer, before, *shared, folder)
         evaluation = Unit("evaluate", scored, model, seed, tokenizer, unit, *shared) if stage.evaluate else None

@@ -296,10 +296,14 @@ class ProblemBatch:
         """The settings each problem was drawn with."""
         return [self.stream.cells[i] for i in self.core.cells()]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Rows in the published JSONL schema; `id` is unique within (mixture, seed, split)."""
+    def rows(self, *, prompts: bool = False) -> list[dict[str, Any]]:
+        """Rows in the published JSONL schema; `id` is unique within (mixture, seed, split).
+
+        Args:
+            prompts: whether `prompt`, which the schema has not, comes first in each row.
+        """
         modes = {"forward": "normalforward", "reverse": "forwardreverse"}
-        return [
+        rows = [
             {
                 "problem": problem + " ",
                 "question": question,
@@ -315,6 +319,7 @@ class ProblemBatch:
                 self.problems, self.questions, self.solutions, self.cells, self.indices.tolist(), strict=True
             )
         ]
+        return [{"prompt": prompt} | row for prompt, row in zip(self.prompts, rows, strict=True)] if prompts else rows
 
 
 @dataclass(frozen=True, eq=False, repr=False)

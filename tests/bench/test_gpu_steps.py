@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch.autograd import DeviceType
 
 pytest.importorskip("triton")
@@ -218,7 +219,7 @@ def test_a_bundle_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch, ca
 
 
 def test_without_a_gpu_it_says_so(tmp_path):
-    if __import__("torch").cuda.is_available():
+    if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     from bench.gpu.__main__ import main as step
 
@@ -228,8 +229,8 @@ def test_without_a_gpu_it_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_every_step_can_be_rehearsed(tmp_path):
-    """With Triton, two items of each step; in an environment as on such a machine where FASTREASON_GPU_PYTHON names
-    one."""
+    """With Triton, two items of each step; in an environment as on such a machine, with this tree installed, where
+    FASTREASON_GPU_PYTHON names one."""
     python = os.environ.get("FASTREASON_GPU_PYTHON", sys.executable)
     chosen = {"smoke": "rope", "tests": "test_package", "timings": "rope", "end-to-end": "quickstart, train",
               "autotune": "rope"}  # fmt: skip

@@ -33,6 +33,43 @@ def test_help_lists_commands_and_recipes(capsys):
     assert "[8]" in next(line for line in capsys.readouterr().out.splitlines() if "  --rl.steps " in line)
 
 
+@pytest.mark.parametrize("command", ["info --schema", "--help", "generate --show 3", "look --help"])
+def test_a_reader_that_leaves_ends_a_command_without_noise(command, monkeypatch, capfd):
+    """Like `head`; writes of a few lines are noticed only when they are flushed."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(command.split()) == 141
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", ["--version", "themes", "generate --show 3"])
+def test_a_full_standard_output_is_an_error_in_one_line(command, monkeypatch, capfd):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(command.split()) == 1
+    assert capfd.readouterr() == ("", "fastreason: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["--version", "themes", "generate --show 3"])
+def test_a_closed_standard_output_is_none(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(command.split()) == 0
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capfd):
+    """Only the reader of standard output may leave without a word."""
+    monkeypatch.setattr("fastreason.cli.main._themes", lambda arguments: os.write(broken, b"x"))
+    read, broken = os.pipe()
+    os.close(read)
+    kept, write = os.pipe()
+    with os.fdopen(write, "w") as stdout, os.fdopen(kept), os.fdopen(broken, "w"):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["themes"]) == 1
+    assert capfd.readouterr().err == "fastreason themes: [Errno 32] Broken pipe\n"
+
+
 def test_flags_of_a_recipe(capsys):
     flags = ["--no-rl", "--evaluate.k", "1", "4", "--in-distribution=2,3", "--pretrain.optim.betas", "0.8,0.9"]
     flags += ["--midtrain.phases", '[{"until": 1.0, "mixture": [{"op": [3], "themes": ["symbolic"]}]}]']

@@ -163,6 +163,9 @@ export lm-eval --out rows.jsonl            --out: rows.jsonl is a file, not a fo
 export vllm nowhere --out t                nowhere/config.json does not exist
 export vllm tiny-base --out full           --out must be a new or empty folder, got full
 export hub tiny-base mine                  the repository must have the form OWNER/NAME, got 'mine'
+bench --lst                                there is no flag --lst; did you mean --list\\?
+bench --threads two                        --threads: invalid int value: 'two'
+bench taks                                 no suite 'taks'; there are tasks, grade,
 completion fish                            unexpected argument 'fish'
 """
 TABLE = [re.split(r"\s{2,}", line, maxsplit=1) for line in MISTAKES.strip().splitlines()]

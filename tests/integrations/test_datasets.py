@@ -18,7 +18,7 @@ def take(dataset, count):
 
 def test_a_range_is_a_dataset_in_memory():
     dataset = fr.to_datasets(STREAM, start=5, stop=25)
-    assert isinstance(dataset, datasets.Dataset) and dataset.to_list() == STREAM[5:25].rows()
+    assert isinstance(dataset, datasets.Dataset) and dataset.to_list() == STREAM[5:25].rows(prompts=True)
     assert dataset.features["op"].dtype == "int64" and dataset.features["problem"].dtype == "string"
 
 
@@ -26,7 +26,7 @@ def test_a_range_is_a_dataset_in_memory():
 def test_without_an_end_it_streams_in_order(start):
     dataset = fr.to_datasets(STREAM, start=start)
     assert isinstance(dataset, datasets.IterableDataset)
-    assert take(dataset, 600) == STREAM[start : start + 600].rows()
+    assert take(dataset, 600) == STREAM[start : start + 600].rows(prompts=True)
 
 
 @pytest.mark.parametrize("start", [0, 7])
@@ -36,12 +36,12 @@ def test_nodes_divide_it_without_overlap_or_gap(start):
     dataset = fr.to_datasets(STREAM, start=start, num_shards=3)
     parts = [take(split_dataset_by_node(dataset, rank=rank, world_size=3), 40) for rank in range(3)]
     for rank, part in enumerate(parts):
-        assert part == STREAM[start + rank : start + 120 : 3].rows()
+        assert part == STREAM[start + rank : start + 120 : 3].rows(prompts=True)
 
 
 def test_a_shard_of_the_stream_and_a_copy_in_a_process():
     dataset = pickle.loads(pickle.dumps(fr.to_datasets(STREAM.shard(1, 3))))
-    assert take(dataset, 50) == STREAM.shard(1, 3)[0:50].rows()
+    assert take(dataset, 50) == STREAM.shard(1, 3)[0:50].rows(prompts=True)
 
 
 def test_data_loaders_divide_it():
@@ -50,7 +50,7 @@ def test_data_loaders_divide_it():
     loader = DataLoader(
         fr.to_datasets(STREAM, num_shards=2), batch_size=None, num_workers=2, multiprocessing_context="fork"
     )
-    assert [row["id"] for row in take(loader, 60)] == [row["id"] for row in STREAM[0:60].rows()]
+    assert [row["id"] for row in take(loader, 60)] == [row["id"] for row in STREAM[0:60].rows(prompts=True)]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
@@ -75,8 +75,10 @@ def test_a_reader_of_several_parts_goes_on_where_it_was():
     state = dataset.state_dict()
     again = fr.to_datasets(STREAM, num_shards=3)
     again.load_state_dict(state)
-    assert first + take(again, 10) == STREAM[0:20].rows()
-    assert take(fr.to_datasets(STREAM, num_shards=3).shuffle(seed=1, buffer_size=1), 5) == STREAM[0:5].rows()
+    assert first + take(again, 10) == STREAM[0:20].rows(prompts=True)
+    assert take(fr.to_datasets(STREAM, num_shards=3).shuffle(seed=1, buffer_size=1), 5) == STREAM[0:5].rows(
+        prompts=True
+    )
 
 
 def test_no_problem_is_an_empty_dataset():

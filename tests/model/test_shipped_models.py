@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 import fastreason as fr
 from bench.pages.shipped_models import SHIPPED, ship
@@ -32,6 +33,18 @@ def test_a_model_is_loaded_by_its_name_and_solves_what_its_card_says(name, tmp_p
     scores = fr.evaluate(name, fr.Mixture.uniform([6], ["symbolic"], max_value=199), problems=24, samples=2)
     recorded = json.loads((SHIPPED / name / "scores.json").read_text())["ops"]["6"]["verified"]["1"]
     assert abs(scores.verified[6].at(1).value - recorded) < 0.1
+
+
+def test_reinforcement_learning_starts_from_one_and_is_compared_with_it(tmp_path, capsys):
+    assert main(["run", "edge-rl", "--dry-run"]) == 0
+    assert 'start_from = "fastreason/tiny-base"' in capsys.readouterr().out
+    few = {"rl.steps": 1, "rl.prompts": 1, "rl.samples": 2, "evaluate.problems": 1, "evaluate.samples": 1}
+    results = fr.run("edge-rl", tmp_path / "run", overrides=few | {"rl.max_new_tokens": 8, "evaluate.k": [1]})
+    assert list(results["stages"]) == ["tiny-base", "rl"]
+    # evaluated as it is
+    before = fr.Decoder.from_pretrained(tmp_path / "run" / "checkpoints" / "tiny-base").state_dict()
+    for name, value in fr.Decoder.from_pretrained("tiny-base").state_dict().items():
+        assert torch.equal(before[name], value)
 
 
 @pytest.mark.parametrize("name", MODELS)

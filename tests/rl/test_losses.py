@@ -423,6 +423,7 @@ def test_zero_advantage_groups_count_in_the_mean_when_asked(setting):
 @pytest.mark.parametrize("rows", [1, 5, 1000])
 def test_pieces_of_the_rows_are_the_whole(setting, monkeypatch, changes, rows):
     """A piece of one row, of some (in gspo at least a sequence), and all in one."""
+    from fastreason.kernels import linear_loss
     from fastreason.rl import update
 
     model, reference, groups = setting
@@ -431,7 +432,7 @@ def test_pieces_of_the_rows_are_the_whole(setting, monkeypatch, changes, rows):
     kl_to = reference if chosen.kl_coef else None
     whole = group_loss(model, groups, given, chosen, reference=kl_to)
     want = gradients(model, whole.loss)
-    monkeypatch.setattr(update, "_PIECE_LOGITS", {"cpu": rows * VOCAB})
+    monkeypatch.setattr(linear_loss, "_CHUNK_LOGITS", {"cpu": rows * VOCAB})
     pieces = update._Rows.of(groups, given, chosen, 1.0, model)
     model.zero_grad()
     totals = pieces.backward(model, kl_to)

@@ -174,11 +174,12 @@ def test_the_memory_of_a_gpu_is_what_is_free(monkeypatch):
 
 
 def test_widths():
-    assert widths(1) == [1]
-    assert widths(20) == [16, 20]
-    assert widths(4096) == [16 * 2**i for i in range(9)]
+    assert widths(1, 16) == [1]
+    assert widths(20, 16) == [16, 20]
+    assert widths(4096, 16) == [16 * 2**i for i in range(9)]
+    assert widths(4096, 128) == [128, 256, 512, 1024, 2048, 4096]
     for slots in (100, 1000, 4095):
-        found = widths(slots)
+        found = widths(slots, 16)
         assert found[-1] == slots and all(width % 16 == 0 for width in found[:-1])
         assert all(wide <= 2 * narrow + 32 for narrow, wide in itertools.pairwise(found))
 

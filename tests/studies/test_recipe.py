@@ -165,7 +165,7 @@ def test_errors_name_the_field(overrides, message):
 
 def test_errors_of_files(tmp_path):
     with pytest.raises(
-        ValueError, match=r"must be one of finding-1-edge, .*quickstart, .*smoke.* or a \.toml file, got 'nothing'"
+        ValueError, match=r"must be one of .*finding-1-edge, .*quickstart, .*smoke.* or a \.toml file, got 'nothing'"
     ):
         load_recipe("nothing")
     with pytest.raises(ValueError, match=r"no file '.*absent\.toml'"):

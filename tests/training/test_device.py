@@ -156,15 +156,15 @@ def test_prefill_and_steps_of_decoding(model, monkeypatch):
 
     monkeypatch.setattr(kernels, "sample", sample)
     with device(), torch.inference_mode():
-        decoding = DeviceDecoding(model, Size(40, 3, prompt=9, capacity=8), {"seed": 0}, np.array([3]))
+        decoding = DeviceDecoding(model, Size(200, 3, prompt=9, capacity=8), {"seed": 0}, np.array([3]))
         # one prompt without a prefix
         decoding.prefill(np.array([0, 2, 1]), [np.arange(6), np.arange(1), np.arange(8)])
-        slots = np.arange(40)
-        decoding.start(slots, np.ones((4, 40), dtype=np.int64), np.zeros(40, dtype=np.int64))
-        for count in (40, 3):
+        slots = np.arange(200)
+        decoding.start(slots, np.ones((4, 200), dtype=np.int64), np.zeros(200, dtype=np.int64))
+        for count in (200, 3):
             decoding.arrange(slots[:count], slots[:count] % 3)
             decoding.advance(2)
-    assert drawn == [(40, model.config.vocab_size)] * 2 + [(16, model.config.vocab_size)] * 2
+    assert drawn == [(200, model.config.vocab_size)] * 2 + [(128, model.config.vocab_size)] * 2
 
 
 def test_where_a_model_is_put(monkeypatch):
