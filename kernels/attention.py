@@ -79,7 +79,7 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
     check_head_dim("attention", q_THD.shape[-1])
-    if scale <= 0:  # kernels take the maximum before the scale
+    if scale <= 0:  # kernels apply it behind mask and maximum, and need it positive
         q_THD, scale = (-q_THD, -scale) if scale < 0 else (q_THD * 0.0, 1.0)
     return _attention_op(q_THD, k_TKD, v_TKD, segments.table, scale)[0]
 
