@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
 
-.PHONY: help setup quickstart tiny-base docs screenshots test test-all check test-kernels test-integrations test-lm-eval test-vllm test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
+.PHONY: help setup quickstart tiny-base docs screenshots test test-all check check-style check-types test-kernels test-integrations test-lm-eval test-vllm test-report audit traffic bench bench-compare bench-docs sanitize sanitize-threads fuzz torture
 .PHONY: gpu-bundle gpu-check gpu-report clean wheel wheel-cuda try-wheel-cpu try-wheel-cuda
 
 help:  ## this list
@@ -85,13 +85,19 @@ screenshots: setup  ## docs/pages/: pages of a run and of a study, wide and narr
 docs: setup  ## the documentation as a site that works offline, with search: build/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
-# compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
-check: setup docs  ## lint, format, types, stubs, and that the documentation and what only the sanitizers run build
+# one process for each, as none uses more than one core
+check: setup  ## lint, format, types, stubs, and that the documentation and what only the sanitizers run build
+	$(MAKE) --no-print-directory -j 2 --output-sync=target check-types docs check-style
+
+check-style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(filter csrc/%,$(CORE))
 	$(CXX) -std=c++20 -fsyntax-only -Wall -Wextra -Werror -Icsrc tests/sanitize/threads.cpp tests/fuzz/fuzz_grade.cpp
+
+# The package is type-checked as it is installed, kernels/ inside it; a cache from an earlier layout would mislead. Stubs are
+# compared in a package of nothing else, as all that `fastreason` imports would be checked with them, without a cache.
+check-types: setup
 	rm -rf build/types && mkdir -p build/types/fastreason
 	ln -s $(wildcard $(CURDIR)/fastreason/* $(CURDIR)/csrc/bindings/*.pyi) $(CURDIR)/kernels build/types/fastreason/
 	MYPYPATH=build/types MYPY_CACHE_DIR=build/types/cache $(BIN)/mypy -p fastreason

@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "clusters.md"
 # what a login node would have: each drops what is only for Slurm
 COMMANDS = {
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
-    "scontrol": '[[ "$1 $2" == "show hostnames" ]] && printf "localhost\\nother-node\\n"',
+    # more names than a pipe holds, so that a script that stops reading after the first is seen
+    "scontrol": '[[ "$1 $2" == "show hostnames" ]] && echo localhost && seq -f "node%.0f" 20000',
     "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
     "fastreason": 'printf "%s\\n" "$@"',
 }

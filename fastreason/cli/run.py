@@ -16,7 +16,7 @@ Runs a recipe, a name or a .toml file, into one directory.
   --out DIR    the run directory; default runs/NAME
   --resume     continue the run in the directory
   --dry-run    print stages, tokens, FLOP, time, disk space and the complete recipe, and stop
-  --size NAME  for a recipe with sizes: laptop or paper
+  --size NAME  for a recipe with sizes: laptop, server or paper
   --seeds 0,1  one run per seed, in place of the recipe's
   --jobs N     number of processes on this machine, which share variants and seeds
   --shard I/N  only part I of N, on one of N machines that share the directory

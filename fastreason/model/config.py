@@ -70,7 +70,7 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
-        """A shape by name, with fields overridden: `tiny` (0.17 M parameters), `10m` or `100m` (the paper's).
+        """A shape by name, with fields overridden: `tiny` (0.17 M parameters), `1m`, `10m` or `100m` (the paper's).
 
         >>> fr.ModelConfig.preset("10m", vocab_size=500).hidden_size
         320
@@ -95,6 +95,16 @@ _PRESETS: dict[str, dict[str, Any]] = {
         vocab_size=300,
         num_attention_heads=2,
         num_key_value_heads=1,
+        rope_theta=1000.0,
+        max_position_embeddings=512,
+    ),
+    "1m": dict(
+        vocab_size=300,
+        hidden_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=320,
         rope_theta=1000.0,
         max_position_embeddings=512,
     ),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .drawing import CARD, LINE, MARKERS, SOFT, TEXT, Drawing, color, matplotlib_is_installed
 
 _HEIGHT, _ROW_HEIGHT, _BAR_HEIGHT, _AROUND = 270, 40, 44, 56
-# maximum number of interactive points per line; more would be too close together
+# marked points of a long line, besides its first, lowest and highest; more would be too close together
 _MOST_POINTS = 20
 NOTHING = '<p class="empty">nothing to plot yet</p>'
 NOT_INSTALLED = "<p class=\"empty\">no chart without matplotlib: pip install 'fastreason[report]'</p>"
@@ -109,15 +109,13 @@ def _draw_line(drawing: Drawing, line: Series, scale: float, aside: float) -> No
     """Intervals are `aside` pixels from their points, so that those of several lines do not hide each other."""
     xs, ys = [x for x, _ in line.points], [scale * y for _, y in line.points]
     marker = MARKERS[line.style % len(MARKERS)]
-    # so that a line of many points has the marker that the legend shows, but not on each
-    every = -(-len(xs) // _MOST_POINTS)
     drawing.axes.plot(
         xs,
         ys,
         color=color(line.style),
         marker=marker,
         markersize=5,
-        markevery=((len(xs) - 1) % every, every),
+        markevery=_marked(ys),
         linewidth=1.8,
     )
     if line.intervals is not None:
@@ -126,12 +124,18 @@ def _draw_line(drawing: Drawing, line: Series, scale: float, aside: float) -> No
         drawing.aside(drawing.axes.vlines(xs, *ends, color=color(line.style), alpha=0.6), aside)
 
 
+def _marked(ys: Sequence[float]) -> list[int]:
+    """The points that have a marker and say their value: all of a short line; of a long one some, with its first, last,
+    lowest and highest."""
+    if not ys:
+        return []
+    every = -(-len(ys) // _MOST_POINTS)
+    return sorted({*range(len(ys) - 1, -1, -every), 0, ys.index(min(ys)), ys.index(max(ys))})
+
+
 def _say_line(drawing: Drawing, line: Series, scale: float, unit: str) -> None:
-    """The interactive marks: all points of a short line, some of a long one, always including the last."""
-    every = -(-len(line.points) // _MOST_POINTS)
-    for i, (x, y) in enumerate(line.points):
-        if (len(line.points) - 1 - i) % every:
-            continue
+    for i in _marked([y for _, y in line.points]):
+        x, y = line.points[i]
         said = f"{line.name}: {number(scale * y, line.digits)}{unit} at {number(x, line.digits)}"
         if line.intervals is not None:
             low, high = (number(scale * end, line.digits) for end in line.intervals[i])

@@ -67,7 +67,7 @@ def _figure(study: Study, results: Mapping[str, Any], stage: str, curve: _Curve)
             continue
         shown.add(keys[0])
         points = [(at / scale, y) for at, y in _mean(curves, x, curve)]
-        series.append(Series(variant, points, style, note=_note(curves), digits=6))
+        series.append(Series(variant, points, style, note=_note(curves, curve.column), digits=6))
         table += [[variant, at, value] for at, value in points]
     if not series:
         return None
@@ -91,9 +91,9 @@ def _mean(curves: Sequence[Mapping[str, Any]], x: str, curve: _Curve) -> list[tu
     ]
 
 
-def _note(curves: Sequence[Mapping[str, Any]]) -> str:
-    """mean of 3 seeds and 5 steps; nothing where a point is a line of metrics.jsonl."""
-    lines = curves[0].get("lines_per_point", 1)
+def _note(curves: Sequence[Mapping[str, Any]], column: str) -> str:
+    """mean of 3 seeds and 5 lines of metrics.jsonl; nothing where a point is a line."""
+    lines = curves[0].get(f"lines_per_point of {column}", curves[0].get("lines_per_point", 1))
     parts = [f"{len(curves)} seeds"] if len(curves) > 1 else []
     parts += [f"{lines} lines of metrics.jsonl"] if lines > 1 else []
     return f"mean of {' and '.join(parts)}" if parts else ""

@@ -42,7 +42,7 @@ class ModelSettings:
     __pydantic_config__ = {"extra": "forbid"}
 
     preset: str = "tiny"
-    """Base shape: tiny, 10m or 100m."""
+    """Base shape: tiny, 1m, 10m or 100m."""
     hidden_size: int | None = None
     """Width of the residual stream."""
     num_hidden_layers: int | None = None
@@ -230,12 +230,25 @@ def read_recipe(
     if size is not None and size not in sizes:
         known = f"one of {', '.join(sizes)}" if sizes else "omitted, because it has only one"
         raise ValueError(f"recipe {source}: size must be {known}, got {size!r}")
-    values = merge(merge(values, sizes.get(size, {})), nested(overrides or {}))
+    chosen = {} if size is None else _whole_size(sizes, size, source)
+    values = merge(merge(values, chosen), nested(overrides or {}))
     mixtures = values.pop("mixtures", {})
     try:
         return _spell_mixtures(values, mixtures)
     except ValueError as error:
         raise ValueError(f"recipe {source}: {error}") from None
+
+
+def _whole_size(sizes: Mapping[str, Any], size: str, source: str, *above: str) -> dict[str, Any]:
+    """The fields of a size over those of the size that it is like."""
+    fields = dict(sizes[size])
+    like = fields.pop("like", None)
+    if like is None:
+        return fields
+    others = [name for name in sizes if name not in (size, *above)]
+    if like not in others:
+        raise ValueError(f"recipe {source}: sizes.{size}.like must be one of {', '.join(others)}, got {like!r}")
+    return merge(_whole_size(sizes, like, source, size, *above), fields)
 
 
 def _with_base(source: str, *above: str) -> dict[str, Any]:

@@ -44,7 +44,9 @@ def recipe_schema() -> dict[str, Any]:
     study = {**recipe["properties"], **_study_fields()}
     variant = {**recipe["properties"], **_variant_fields()}
     # a table of another name changes the stage of this name
-    definitions["Size"] = {"type": "object", "additionalProperties": by_name, "properties": study}
+    like = _described(_TEXT, "Another size, from which all fields are taken that are not given.")
+    sized = {**study, "like": like}
+    definitions["Size"] = {"type": "object", "additionalProperties": by_name, "properties": sized}
     definitions["Variant"] = {"type": "object", "additionalProperties": by_name, "properties": variant}
     whole = {
         **study,

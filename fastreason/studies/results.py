@@ -92,13 +92,14 @@ def _by_stage(study: Study, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
-    """Columns of metrics.jsonl, smoothed to 60 points, and how many lines each is the mean of."""
+    """Columns of metrics.jsonl, smoothed to 60 points, where these are, and how many lines each is the mean of."""
     x = "step" if kind == "rl" else "tokens"
     columns: dict[str, Any] = {}
     for name in _CURVES[kind]:
-        if points := smooth([(line[x], line[name]) for line in lines if name in line]):
-            at = [float(where) for where, _ in points]
+        found = [(line[x], line[name]) for line in lines if math.isfinite(line.get(name, math.nan))]
+        if points := smooth(found):
             columns[name] = [float(f"{y:.6g}") for _, y in points]
-            # of lines that do not all have it, such as the entropy of steps with an update
-            columns[x if columns.setdefault(x, at) == at else f"{x} of {name}"] = at
-    return columns | ({"lines_per_point": _per_point(len(lines))} if columns else {})
+            # not all lines have every column, such as the entropy of steps with an update
+            for what, value in ((x, [float(at) for at, _ in points]), ("lines_per_point", _per_point(len(found)))):
+                columns[what if columns.setdefault(what, value) == value else f"{what} of {name}"] = value
+    return columns

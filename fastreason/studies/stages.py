@@ -50,7 +50,7 @@ SHORT_FORM: Mapping[str, Kind] = {
 _TAKEN = {
     "name", "model", "evaluate", "stages", "seed", "threads", "device", "metrics", "in_distribution", "edge", "seeds",
     "variants", "claims", "ranges", "compute", "about", "k", "sizes", "mixtures", "note", "remove", "beta",
-    "split", "times",
+    "split", "times", "like",
 }  # fmt: skip
 
 

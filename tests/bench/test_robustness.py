@@ -86,6 +86,7 @@ def test_runs_that_are_there_are_not_made_again(tmp_path, monkeypatch):
     assert "3 of 3 runs" in (tmp_path / "out" / "robustness.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_variant_runs_in_a_process_with_the_arithmetic_that_it_names(tmp_path):
     recipe = tmp_path / "small.toml"
     problems = '[{ op = [2], themes = ["symbolic"], max_value = 199 }]'

@@ -128,6 +128,7 @@ def test_refuses_unknown_operations(capsys):
     assert "no such operation: softmax; there are rms_norm" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="starts the interpreter itself")
 def test_the_command_starts_the_interpreter_by_itself():
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}

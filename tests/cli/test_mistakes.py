@@ -25,8 +25,8 @@ run smoke 3                                unexpected argument '3'
 run smoke --jobs two                       --jobs: invalid int value: 'two'
 run smoke --jobs 0                         jobs must be .*at least 1, got 0
 run smoke --size huge                      size must be omitted, because it has only one, got 'huge'
-run finding-1-edge                         has sizes; set size \\(--size\\) to one of laptop, paper
-run finding-1-edge --size huge             size must be one of laptop, paper, got 'huge'
+run finding-1-edge                         has sizes; set size \\(--size\\) to one of laptop, server, paper
+run finding-1-edge --size huge             size must be one of laptop, server, paper, got 'huge'
 run smoke --seeds a                        --seeds must have the form 7, 2-10 or 3,5,9, got 'a'
 run smoke --seeds 1,1                      seeds must be distinct numbers, at least one, got \\[1, 1\\]
 run smoke --shard 3                        shard must .*, got '3'
@@ -35,7 +35,7 @@ run smoke --no-sft                         there is no flag --no-sft
 run smoke --no-rl yes                      --no-rl takes no value, got 'yes'
 run smoke --no-pretrain --no-midtrain --no-rl   must have .*at least one of pretrain, midtrain, rl
 run finding-1-edge --size laptop --no-rl   --no-rl is for a recipe without variants
-run smoke --model.preset huge              preset: name must be one of tiny, 10m, 100m, got 'huge'
+run smoke --model.preset huge              preset: name must be one of tiny, 1m, 10m, 100m, got 'huge'
 run smoke --model.num_key_value_heads 3    num_attention_heads must be a multiple of num_key_value_heads, got . and 3
 run smoke --rl.reward stict                reward must be one of outcome, blended, strict, steps.* got 'stict'
 run smoke --rl.loss ppo                    rl.loss: Input should be 'grpo', 'dr_grpo'

@@ -79,10 +79,10 @@ def test_a_legend_shows_what_lines_are_drawn_with():
     uses = [use for use in root.iter(f"{SVG}use") if re.search(r"var\(--s\d", use.get("style") or "")]
     colors = [re.search(r"var\(--s(\d)\)", use.get("style"))[1] for use in uses]
     for style in "012":
-        # 20 on the line and one in the legend
+        # 20 on the line, its first point, and one in the legend
         shapes = [use.get("href") for use, color in zip(uses, colors, strict=True) if color == style]
-        assert len(shapes) == 21
-    assert len(labels(chart)) == 3 * 20
+        assert len(shapes) == 22
+    assert len(labels(chart)) == 3 * 21
 
 
 def test_colors_are_those_of_the_page():

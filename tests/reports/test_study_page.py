@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from bench.pages import study_pages
 from fastreason.reports.study_page import write_report
 from fastreason.studies.recipe import load_recipe
 from fastreason.studies.run_study import conclude, format_results, prepare
@@ -77,8 +78,11 @@ def test_a_small_effect_is_left_undecided(tmp_path):
 
 
 def test_one_seed_is_said_to_be_one(tmp_path):
-    study_of(tmp_path / "run", TRUTH, seeds=[4])
-    assert "with one seed, the interval is over problems" in (tmp_path / "run" / "report.html").read_text()
+    study, _, results = study_of(tmp_path / "run", TRUTH, seeds=[4])
+    report, page = (tmp_path / "run" / "report.html").read_text(), study_pages.page(study, results)
+    assert "with one seed, the interval is over problems" in report
+    assert "Scores in percent: of one seed" in page and ", seed 4;" in page
+    assert "over seeds" not in report + page and "seeds and problems" not in report + page
 
 
 def test_an_unfinished_study_says_how_far_it_is(tmp_path):
@@ -344,33 +348,75 @@ def test_the_page_in_a_browser(reported, tmp_path, width, dark):
     assert (found["back"] < 0.1) == dark
 
 
-def test_hover_shows_the_values_of_the_metrics(tmp_path):
-    """Each line of metrics.jsonl where there are few, the mean of consecutive ones where there are many."""
+# of each chart of training: the stage, how a line of its metrics.jsonl gives the value, and whether it is a share
+CHARTED = {
+    "Reward": ("rl", lambda line: line["reward"], False),
+    "Verified samples in training": ("rl", lambda line: line["verified"], True),
+    "Right answers in training": ("rl", lambda line: line["answer_correct"], True),
+    "Right but unverified": ("rl", lambda line: line["answer_correct"] - line["verified"], True),
+    "Zero-advantage groups": ("rl", lambda line: line["zero_advantage"], True),
+    "Samples that ended by themselves": ("rl", lambda line: line["finished"], True),
+    "Length of samples": ("rl", lambda line: line["mean_length"], False),
+    "Entropy": ("rl", lambda line: line.get("entropy"), False),
+    "KL from the reference model": ("rl", lambda line: line["kl"], False),
+    "Loss of pre-training": ("pretrain", lambda line: line["loss"], False),
+    "Loss of mid-training": ("midtrain", lambda line: line["loss"], False),
+}
 
-    def few(kind, done, lines):
+
+@pytest.fixture(scope="module")
+def extreme(tmp_path_factory):
+    """A run of few lines with values far outside of what is usual, and what a browser makes of its page."""
+
+    def change(kind, done, lines):
         if kind == "pretrain":
             del lines[40:]
-            lines[0]["loss"], lines[1]["loss"] = 31.4159, 3.74
-        for line in lines:
-            line |= {"reward": line["reward"] * 5 - 2} if kind == "rl" else {}
+            lines[0]["loss"], lines[1]["loss"], lines[24]["loss"] = 3.74, 31.4159, 0.0123
+        for i, line in enumerate(lines if kind == "rl" else []):
+            line |= {"reward": line["reward"] * 5 - 2, "finished": 0.9 - i / 200}
+            if i % 2:  # steps without an update have no entropy
+                del line["entropy"]
 
-    one_run(tmp_path, few)
-    tips = look(tmp_path, (tmp_path / "report.html").read_text(), 900, False)["tips"]
-    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    folder = tmp_path_factory.mktemp("extreme")
+    one_run(folder, change)
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return metrics, look(folder, (folder / "report.html").read_text(), 900, False)
 
-    def shown(title):
-        pairs = [re.fullmatch(r"smoke: (\S+)( %)? at (\S+?)(, mean of .*)?", text).groups() for text in tips[title]]
-        return [(float(at), float(value) / (100 if unit else 1)) for value, unit, at, _ in pairs]
 
-    loss = {line["tokens"] / 1e6: line["loss"] for line in metrics if line["stage"] == "pretrain"}
-    values = shown("Loss of pre-training")
-    assert len(values) == 20 and values[-1] == pytest.approx((0.4, loss[0.4]), rel=1e-5)
-    assert all(value == pytest.approx(loss[at], rel=1e-5) for at, value in values)
-    rl = {line["step"]: line for line in metrics if line["stage"] == "rl"}
-    for title, name in [("Reward", "reward"), ("Entropy", "entropy"), ("Verified samples in training", "verified")]:
-        for at, value in shown(title):
-            assert value == pytest.approx((rl[at - 1][name] + rl[at][name]) / 2, rel=1e-5), title
-    assert "mean of 2 lines of metrics.jsonl" in tips["Reward"][0]
+def test_hover_shows_the_values_of_the_metrics(extreme):
+    """Each line of metrics.jsonl where there are few, the mean of consecutive ones where there are many;
+    always the first, the last, the lowest and the highest."""
+    metrics, found = extreme
+    assert set(CHARTED) <= set(found["tips"]) and not [t for t in found["tips"] if "Loss" in t and t not in CHARTED]
+    for title, (stage, value_of, share) in CHARTED.items():
+        values = {line["tokens"] / 1e6 if stage != "rl" else line["step"]: value_of(line)
+                  for line in metrics if line["stage"] == stage}  # fmt: skip
+        values = [(at, value) for at, value in values.items() if value is not None]
+        size = -(-len(values) // 60)
+        groups = [values[i : i + size] for i in range(0, len(values), size)]
+        wanted = {float(f"{group[-1][0]:.6g}"): sum(value for _, value in group) / len(group) for group in groups}
+        note = f", mean of {size} lines of metrics.jsonl" if size > 1 else ""
+        shown, places = {}, []
+        for text, place in found["tips"][title]:
+            value, at = re.fullmatch(rf"smoke: (\S+){' %' if share else ''} at (\S+?){note}", text).groups()
+            shown[float(at)] = float(value) / (100 if share else 1)
+            places.append(place)
+        assert shown == pytest.approx({at: wanted[at] for at in shown}, rel=1e-5, abs=1e-7), title
+        ends = {min(wanted), max(wanted), min(wanted, key=wanted.get), max(wanted, key=wanted.get)}
+        assert ends <= set(shown), title
+        # the height of a point is its value, not one that fits better
+        least, most = min(shown.values()), max(shown.values())
+        if most > least:
+            scale = (min(places) - max(places)) / (most - least)
+            heights = [max(places) + scale * (value - least) for value in shown.values()]
+            assert heights == pytest.approx(places, abs=0.15), title
+
+
+def test_extreme_values_stay_in_their_chart(extreme):
+    metrics, found = extreme
+    assert max(line["loss"] for line in metrics if line["stage"] == "pretrain") > 30
+    assert {line["reward"] > 0 for line in metrics if line["stage"] == "rl"} == {True, False}
+    assert found["outside"] == 0 and found["overflow"] <= 0
 
 
 def test_the_page_of_one_run_in_a_narrow_browser(tmp_path):

@@ -1,6 +1,6 @@
 """kill -9 at random moments of reinforcement learning: the run goes on as if never stopped, to the last bit.
 
-6 kills by default; FASTREASON_KILLS asks for another number.
+4 kills by default; FASTREASON_KILLS asks for another number.
 """
 
 import os
@@ -26,7 +26,7 @@ from fastreason.training.optimizer import OptimSettings
 from ..kills import kill_at_flush
 from ..processes import forked
 
-KILLS = int(os.environ.get("FASTREASON_KILLS", "6"))
+KILLS = int(os.environ.get("FASTREASON_KILLS", "4"))
 PART = {"op": [2, 3], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 # every step is saved; the reference, a source of prompts that learns, dynamic sampling, several updates and a verifier
 # that errs take part

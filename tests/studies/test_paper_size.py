@@ -69,7 +69,9 @@ def test_the_mixtures_are_those_of_the_presets():
     assert same(context["op2-1"].rl.mixture, "context-rl")
 
 
-@pytest.mark.parametrize("name", FINDINGS)
+@pytest.mark.parametrize(
+    "name", [FINDINGS[0], FINDINGS[3], *(pytest.param(name, marks=pytest.mark.slow) for name in FINDINGS[1:3])]
+)
 def test_the_plan_has_the_papers_figures(name, monkeypatch):
     if name == "finding-3-midtrain":  # its steps of RL follow from lengths
         monkeypatch.setattr("fastreason.studies.dry_run._DRAWN", 2048)

@@ -98,6 +98,32 @@ def test_sizes_and_mixtures_by_name(tmp_path):
         load_recipe(path, size="tiny")
 
 
+def test_a_size_may_be_like_another(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("""
+    name = "mine"
+    rl = { steps = 5, mixture = [{ op = [3], themes = ["symbolic"] }] }
+    model = {}
+    evaluate = { samples = 1, k = [1], mixture = [{ op = [3], themes = ["symbolic"] }] }
+    sizes.large = { like = "middle", rl.budget = "9 samples" }
+    sizes.middle = { like = "small", model.preset = "10m", rl.prompts = 3 }
+    sizes.small = { model.preset = "1m", rl.prompts = 4, rl.samples = 2 }
+    sizes.round = { like = "about" }
+    sizes.about = { like = "round" }
+    sizes.lost = { like = "tiny" }
+    """)
+    large = load_recipe(path, size="large")
+    assert (large.model.preset, large.rl.prompts, large.rl.samples) == ("10m", 3, 2)
+    assert (large.rl.steps, large.rl.budget) == (None, "9 samples")
+    assert load_recipe(path, size="small").model.preset == "1m"
+    for size, message in {
+        "lost": "sizes.lost.like must be one of large, middle, small, round, about, got 'tiny'",
+        "round": "sizes.about.like must be one of large, middle, small, lost, got 'round'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            load_recipe(path, size=size)
+
+
 def test_named_tables_are_merged_by_name():
     values = {"variants": [{"name": "a", "x": {"p": 1, "q": 2}}, {"name": "b"}], "seeds": [1, 2]}
     changes = {"variants": [{"name": "a", "x": {"q": 3}}, {"name": "c"}], "seeds": [5]}
@@ -141,7 +167,7 @@ def test_stages_are_optional():
     [
         ({"rl.stepz": 1}, "rl.stepz: "),
         ({"rl.steps": 0}, "recipe smoke: rl: steps must be at least 1, got 0$"),
-        ({"model.preset": "huge"}, "must be one of tiny, 10m, 100m, got 'huge'"),
+        ({"model.preset": "huge"}, "must be one of tiny, 1m, 10m, 100m, got 'huge'"),
         ({"evaluate.k": [64]}, r"every k must be in 1 \.\. samples"),
         ({"evaluate.mixture": [{"op": [1]}]}, r"op must be an integer in 2 \.\. 40, got 1"),
         (

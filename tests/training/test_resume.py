@@ -1,7 +1,7 @@
 """kill -9 at random moments, saving included: the run goes on as if it had never been stopped, to the last bit, with or
 without a thread that draws batches ahead.
 
-12 kills by default; FASTREASON_KILLS asks for another number.
+6 kills by default; FASTREASON_KILLS asks for another number.
 """
 
 import os
@@ -23,7 +23,7 @@ from fastreason.training.supervised_settings import Phase, SupervisedSettings
 from ..kills import kill_at_flush
 from ..processes import forked
 
-KILLS = int(os.environ.get("FASTREASON_KILLS", "12"))
+KILLS = int(os.environ.get("FASTREASON_KILLS", "6"))
 PART = {"op": [2], "themes": ["symbolic"], "max_sentences": 3, "max_value": 99}
 # every step is saved, so that most moments lie inside a save; phases, validation and older checkpoints take part
 SETTINGS = SupervisedSettings(
