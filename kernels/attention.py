@@ -79,6 +79,8 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *
     if not runs_triton(q_THD):
         return attention_ref(q_THD, k_TKD, v_TKD, segments, scale)
     check_head_dim("attention", q_THD.shape[-1])
+    if scale <= 0:  # kernels apply it behind mask and maximum, and need it positive
+        q_THD, scale = (-q_THD, -scale) if scale < 0 else (q_THD * 0.0, 1.0)
     return _attention_op(q_THD, k_TKD, v_TKD, segments.table, scale)[0]
 
 
@@ -166,13 +168,18 @@ def _check(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> None:
 
 @triton.jit
 def _attend_to_block(q, k, v, acc, m, denominator, scale_log2, sees, HAS_EDGE: tl.constexpr):
-    """One step of the online softmax. m: running maximum of scale * q . k / log(2); denominator: running sum."""
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
+    """One step of the online softmax. m: running maximum of q . k; denominator: running sum.
+
+    The scale, which is positive, is applied behind the maximum: there it is one multiplication and subtraction in one
+    instruction, with the difference that the exponential needs anyway.
+    """
+    s = tl.dot(q, tl.trans(k), input_precision="ieee")
     if HAS_EDGE:
         s = tl.where(sees, s, -float("inf"))
     m_new = tl.maximum(m, tl.max(s, axis=1))
-    p = tl.exp2(s - m_new[:, None])
-    shrink = tl.exp2(m - m_new)
+    origin = m_new * scale_log2
+    p = tl.exp2(s * scale_log2 - origin[:, None])
+    shrink = tl.exp2(m * scale_log2 - origin)
     denominator = denominator * shrink + tl.sum(p, axis=1)
     acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
     return acc, m_new, denominator
@@ -232,7 +239,7 @@ def _forward_kernel(
     width = tl.num_programs(1) * GROUP * D
     o_at = o_ptr + (start + first_position).to(tl.int64) * width + kv * GROUP * D
     store_rows(o_at, step * width + head * D, acc / denominator[:, None], inside, D, BLOCK_D)
-    tl.store(lse_ptr + (kv.to(tl.int64) * T + start) * GROUP + row, m + tl.log2(denominator), mask=inside)
+    tl.store(lse_ptr + (kv.to(tl.int64) * T + start) * GROUP + row, m * scale_log2 + tl.log2(denominator), mask=inside)
 
 
 @torch.library.custom_op("fastreason::attention", mutates_args=())

@@ -42,11 +42,12 @@ __all__ = ["attention_backward", "match_strides"]
 
 @triton.jit
 def _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, HAS_EDGE: tl.constexpr):
-    """ds [rows, keys] of a block of keys."""
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale_log2
+    """ds [rows, keys] of a block of keys. The scale, which is positive, follows the mask: as in forward, it is one
+    instruction with the subtraction."""
+    s = tl.dot(q, tl.trans(k), input_precision="ieee")
     if HAS_EDGE:
         s = tl.where(sees, s, -float("inf"))
-    p = tl.exp2(s - lse[:, None])
+    p = tl.exp2(s * scale_log2 - lse[:, None])
     return p * (tl.dot(do, tl.trans(v), input_precision="ieee") - delta[:, None])
 
 
@@ -136,10 +137,10 @@ def _add_rows(
     lse_base = (kv.to(tl.int64) * T + token) * GROUP
     lse = tl.load(lse_ptr + lse_base + row, mask=inside, other=0.0)
     delta = tl.load(delta_ptr + lse_base + row, mask=inside, other=0.0)
-    s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale_log2
+    s = tl.dot(k, tl.trans(q), input_precision="ieee")
     if HAS_EDGE:
         s = tl.where(key[:, None] <= (row // GROUP)[None, :], s, -float("inf"))
-    p = tl.exp2(s - lse[None, :])
+    p = tl.exp2(s * scale_log2 - lse[None, :])
     dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
     ds = p * (tl.dot(v, tl.trans(do), input_precision="ieee") - delta[None, :])
     dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")

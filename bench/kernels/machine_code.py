@@ -25,9 +25,11 @@ __all__ = ["SHARED_LIMIT_BYTES", "Access", "Figures", "figures_of"]
 _TOOLS = Path(nvidia.__file__).parent / "bin"
 # Of one multiprocessor: registers, warps, programs, and shared memory, of which every program takes 1 KiB besides its
 # own. CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability".
-_REGISTERS, _WARPS, _PROGRAMS = 65536, 64, 32
-_SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10}
-SHARED_LIMIT_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # of one program
+_REGISTERS = 65536
+_WARPS = {80: 64, 90: 64, 100: 64, 120: 48}
+_PROGRAMS = {80: 32, 90: 32, 100: 32, 120: 24}
+_SHARED_BYTES = {80: 164 << 10, 90: 228 << 10, 100: 228 << 10, 120: 100 << 10}
+SHARED_LIMIT_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}  # of one program
 _TENSOR_CORES = re.compile(r"(HMMA|HGMMA|UTC[HQ]MMA)\b")
 _WIDE_BITS = 128
 
@@ -114,7 +116,7 @@ def occupancy(arch: int, registers: int, shared_bytes: int, num_warps: int) -> f
     # registers are given out to a warp by the 256
     by_registers = _REGISTERS // (-(-registers * 32 // 256) * 256 * num_warps)
     by_shared = _SHARED_BYTES[arch] // (shared_bytes + 1024)
-    return min(by_registers, by_shared, _PROGRAMS, _WARPS // num_warps) * num_warps / _WARPS
+    return min(by_registers, by_shared, _PROGRAMS[arch], _WARPS[arch] // num_warps) * num_warps / _WARPS[arch]
 
 
 def accesses(ttir: str, ptx: str) -> list[Access]:

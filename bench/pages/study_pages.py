@@ -3,9 +3,10 @@
     python -m bench.pages.study_pages runs/finding-3-midtrain-laptop ... --out docs/results --docs docs/reproducing.md
 
 For each writes NAME.md with the verdicts and scores, NAME.png, its report in Chromium (where there is one), NAME.svg
-with --picture, pass@k over k in a range, and NAME/ with what all come from: study.toml, and results.json with two
-traces an evaluation. `fastreason report docs/results/NAME` writes the report again. `--docs` puts the verdicts of all
-between the marks of a page. Every number is read from results.json, with claims judged as this version does.
+with --picture, pass@k over k in a range, NAME-gains.svg with --gains, gains over what the base has, and NAME/ with what
+all come from: study.toml, and results.json with two traces an evaluation. `fastreason report docs/results/NAME` writes
+the report again. `--docs` puts the verdicts of all between the marks of a page. Every number is read from results.json,
+with claims judged as this version does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from fastreason.reports.study_page import judged_again, write_report
 from fastreason.runtime.json_files import to_json
 from fastreason.studies.effects import difference, level
 from fastreason.studies.stages import STAGE_NAMES
-from fastreason.studies.study import Study
+from fastreason.studies.study import RangePart, Study
 from fastreason.studies.study_scores import StudyScores
+from fastreason.tasks.mixture import Mixture
 
 from ..harness.markdown import markdown, put_between_marks
 
@@ -70,6 +73,28 @@ def picture(study: Study, results: Mapping[str, Any], name: str, names: Mapping[
         series.append(Series(called, points, style, intervals if style else None))
     what = f"Verified pass@k over k, {name}"
     return _as_file(line_chart(series, title=what, x_label="k", y_label="verified pass@k", share=True, log_x=True))
+
+
+def gains_picture(study: Study, results: Mapping[str, Any], k: int, pairs: Sequence[tuple[str, str, str]]) -> str:
+    """An SVG file: points of verified pass@k that a variant gains on its base, over what the base has; a point an op.
+
+    Args:
+        pairs: (base, variant, what the legend calls it). Whiskers are paired 95 % intervals.
+    """
+    ops = Mixture.from_dict(study.variants[pairs[0][0]].evaluate.mixture).ops
+    by_op = StudyScores(replace(study, claims=[], ranges={f"op {op}": [RangePart(op=[op])] for op in ops}), results)
+    series = []
+    for style, (base, variant, called) in enumerate(pairs):
+        found = []
+        for name in by_op.study.ranges:
+            before, after = (by_op.by_seed(of, name, "verified", k) for of in (base, variant))
+            found.append((level(before).effect, difference(after, [before])))
+        found.sort(key=lambda one: one[0])
+        points = [(100 * at, 100 * gain.effect) for at, gain in found]
+        intervals = [(100 * gain.interval[0], 100 * gain.interval[1]) for _, gain in found]
+        series.append(Series(called, points, style, intervals))
+    title, across = f"Gain of verified pass@{k} over the base's own", f"the base's own pass@{k}, %, one point an op"
+    return _as_file(line_chart(series, title=title, x_label=across, y_label=f"points of pass@{k} gained"))
 
 
 def _as_file(chart: str) -> str:
@@ -214,6 +239,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--note", default="", help="a sentence about how they were run")
     parser.add_argument("--picture", metavar="RANGE:VARIANT[=NAME],...", help="draw pass@k; the first is the base")
+    parser.add_argument("--gains", metavar="K:BASE/VARIANT[=NAME],...", help="draw what variants gain over their bases")
     parser.add_argument("--docs", type=Path, help="a page with the marks <!-- findings --> and <!-- /findings -->")
     options = parser.parse_args()
     all_results = []
@@ -229,6 +255,10 @@ def main() -> None:
             split = [variant.partition("=") for variant in variants.split(",")]
             drawn = picture(study, results, name, {variant: called or variant for variant, _, called in split})
             (options.out / f"{study.name}.svg").write_text(drawn, encoding="utf-8")
+        if options.gains:
+            k, _, pairs = options.gains.partition(":")
+            drawn = gains_picture(study, results, int(k), [_pair(pair) for pair in pairs.split(",")])
+            (options.out / f"{study.name}-gains.svg").write_text(drawn, encoding="utf-8")
         write_report(run)
         taken = photograph(run / "report.html", options.out / f"{study.name}.png")
         text = page(study, results, options.note, screenshot=taken, pictured=bool(options.picture))
@@ -236,6 +266,13 @@ def main() -> None:
         all_results.append(results)
     if options.docs:
         put_between_marks(options.docs, "findings", verdicts_table(all_results))
+
+
+def _pair(text: str) -> tuple[str, str, str]:
+    """BASE/VARIANT[=NAME]."""
+    variants, _, called = text.partition("=")
+    base, _, variant = variants.partition("/")
+    return base, variant, called or variant
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from ..studies.study import Study
 from ..tasks.mixture import DEPTHS, MODES, Mixture
 from .parser import Parser
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "precision")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens", "precision", "kv_memory_mb")
 _DEFAULT = EvaluateSettings(mixture=[{"op": list(range(2, 11))}], problems=200, samples=32)
 
 
@@ -231,6 +231,7 @@ def _add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=get_args(Precision), help="of our decoder; auto: bfloat16 on a GPU, else float32"
     )
+    parser.add_argument("--kv-memory-mb", type=float, metavar="MB", help="memory for keys and values of our decoder")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="torch threads; 0: torch's default (default 0)"

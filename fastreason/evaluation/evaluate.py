@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ class EvaluateSettings:
     """Maximum number of new tokens per sample."""
     precision: Precision = "auto"
     """Dtype of matrix products, keys and values in our decoder. auto: bfloat16 on a GPU, else float32."""
+    kv_memory_mb: float | None = None
+    """Memory for keys and values in sampling, in MB of 10^6 bytes; default: 2048 on CPU, nine tenths of the free on a
+    GPU. It decides how many samples are drawn together, and changes none of them."""
     traces: int = 3
     """Number of samples per op to keep, with their steps, for the report."""
     ranges: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -90,7 +93,7 @@ class EvaluateSettings:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.max_new_tokens, self.precision)
+        return Sampling(**{each.name: getattr(self, each.name) for each in fields(Sampling)})
 
 
 PRESETS: Mapping[str, EvaluateSettings] = {
@@ -218,7 +221,7 @@ def open_folder(
         parquet: see EvaluationFolder.
     """
     # what determines the files, but not how they are aggregated
-    facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files")}
+    facts = {k: v for k, v in asdict(settings).items() if k not in ("k", "ranges", "files", "kv_memory_mb")}
     if facts["precision"] == "auto":  # as in folders from before there was a choice
         del facts["precision"]
     identity = {**facts, "seed": seed, "model": dict(model or {}), "texts": texts}

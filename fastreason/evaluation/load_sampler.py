@@ -56,6 +56,8 @@ def load_sampler(folder: str | Path, sampling: Sampling, engine: Engine = "auto"
             print(f"{folder}: loaded by transformers, because our decoder does not support it: {why}", file=sys.stderr)
     if sampling.precision != "auto":
         raise ValueError(f"precision has no effect with transformers; leave it at 'auto', got {sampling.precision!r}")
+    if sampling.kv_memory_mb is not None:
+        raise ValueError(f"kv_memory_mb has no effect with transformers; leave it out, got {sampling.kv_memory_mb}")
     from .transformers_sampler import TransformersSampler
 
     try:

@@ -39,6 +39,7 @@ def evaluate(
     min_p: float = 0.0,
     max_new_tokens: int = 256,
     precision: Precision = "auto",
+    kv_memory_mb: float | None = None,
     ranges: Mapping[str, Mapping[str, float]] | None = None,
     traces: int = 3,
     seed: int = 0,
@@ -61,6 +62,7 @@ def evaluate(
         k: compute pass@k for 1 and these k, at most `samples`; default: powers of 2, and `samples`.
         temperature, top_k, top_p, min_p, max_new_tokens: of sampling, see `Rollout.generate`.
         precision: of our decoder: "float32", "bfloat16", or "auto" for bfloat16 on a GPU.
+        kv_memory_mb: of our decoder: memory for keys and values, see `Rollout`.
         ranges: weighted means over ops by name, such as {"edge": {"11-14": 1.0}}.
         traces: number of samples per op to keep with the status of their steps.
         seed: of the sampling; the problems are the same for every seed.
@@ -91,6 +93,7 @@ def evaluate(
         min_p=min_p,
         max_new_tokens=max_new_tokens,
         precision=precision,
+        kv_memory_mb=kv_memory_mb,
         traces=traces,
         ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
     )

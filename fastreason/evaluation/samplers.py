@@ -14,7 +14,7 @@ import numpy as np
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
 from ..model.precision import Precision
-from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
 from ..sampling.rollout import Rollout, RolloutOutput
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
@@ -37,6 +37,8 @@ class Sampling:
     """Maximum number of new tokens per sample."""
     precision: Precision = "auto"
     """Dtype of matrix products, keys and values. auto: bfloat16 on a GPU, else float32."""
+    kv_memory_mb: float | None = None
+    """Memory for keys and values, in MB of 10^6 bytes; None: as `Rollout` takes it."""
 
     def __post_init__(self) -> None:
         check_ranges("sampling", self, _RANGES)
@@ -48,7 +50,7 @@ class Sampling:
 
 _RANGES: Mapping[str, Range] = {
     "temperature": TEMPERATURE_OR_GREEDY, "top_k": COUNT_OR_ZERO, "top_p": Range(0, 1, open_low=True), "min_p": SHARE,
-    "max_new_tokens": COUNT,
+    "max_new_tokens": COUNT, "kv_memory_mb": POSITIVE,
 }  # fmt: skip
 
 
@@ -100,7 +102,7 @@ class RolloutSampler:
     """
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, sampling: Sampling) -> None:
-        self.engine = Rollout(model, tokenizer, precision=sampling.precision)
+        self.engine = Rollout(model, tokenizer, precision=sampling.precision, kv_memory_mb=sampling.kv_memory_mb)
         self.tokenizer, self.sampling = tokenizer, sampling
         self.stop = _stop(tokenizer)
 

@@ -109,7 +109,7 @@ def reinforce(
     model.checkpoint_activations = settings.checkpoint_activations
     reference = _reference(model, tokenizer, folder, saved is not None) if settings.kl_coef else None
     facts = {"stage": name, "seed": seed, "settings": asdict(settings)}
-    engine = Rollout(model, tokenizer, precision=settings.precision)
+    engine = Rollout(model, tokenizer, precision=settings.precision, kv_memory_mb=settings.kv_memory_mb)
     watch = Watch(settings.max_new_tokens, progress["watch"])
     log = MetricsLog.of(log)
     log.forget_after(name, progress["step"])

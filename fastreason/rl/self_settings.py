@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..grading.erring_verifier import VerifierErrors
 from ..grading.rewards import Reward, reward_function, reward_names
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import COUNT, TEMPERATURE, Range, check_ranges
+from ..runtime.ranges import COUNT, POSITIVE, TEMPERATURE, Range, check_ranges
 from ..training.supervised_settings import SupervisedSettings
 
 LEVELS = ("verified", "sound")
@@ -40,6 +40,9 @@ class SelfSettings(SupervisedSettings):
     """Temperature of sampling."""
     max_new_tokens: int = 128
     """Maximum number of new tokens per sample."""
+    kv_memory_mb: float | None = None
+    """Memory for keys and values in sampling, in MB of 10^6 bytes; default: 2048 on CPU, nine tenths of the free on a
+    GPU. It decides how many samples are drawn together, and changes none of them."""
     verifier: VerifierErrors = field(default_factory=VerifierErrors)
     """Errors of the verifier that decides what is kept; by default none."""
 
@@ -75,5 +78,6 @@ class SelfSettings(SupervisedSettings):
 _SELF_RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("rounds", "prompts", "samples", "most", "max_new_tokens"), COUNT),
     "temperature": TEMPERATURE,
+    "kv_memory_mb": POSITIVE,
     "at_least": Range(),
 }

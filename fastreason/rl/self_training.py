@@ -96,7 +96,7 @@ class PolicyTraces:
     ) -> None:
         self.settings, self.seed, self.length, self.stop, self.name = settings, seed, length, stop, name
         self.model, self.tokenizer = model, tokenizer
-        self.engine = Rollout(model, tokenizer, precision=settings.precision)
+        self.engine = Rollout(model, tokenizer, precision=settings.precision, kv_memory_mb=settings.kv_memory_mb)
         self.reward = settings.reward
         self.round = -1
         # int32, all traces concatenated, and int64 [K, 2], the tokens of each and of its prompt

@@ -16,7 +16,7 @@ from ..grading.rewards import REWARDS, reward_names
 from ..kernels.policy_loss import Kind
 from ..model.precision import Precision
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import COUNT, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
+from ..runtime.ranges import COUNT, POSITIVE, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget
 from ..training.optimizer import OptimSettings
@@ -139,6 +139,9 @@ class PolicySettings:
     """Temperature of sampling and of the trained distribution."""
     max_new_tokens: int = 128
     """Maximum number of new tokens per sample."""
+    kv_memory_mb: float | None = None
+    """Memory for keys and values in sampling, in MB of 10^6 bytes; default: 2048 on CPU, nine tenths of the free on a
+    GPU. It decides how many samples are drawn together, and changes none of them."""
     optim: OptimSettings = field(
         default_factory=lambda: OptimSettings(matrices="adamw", matrix_lr=5e-4, lr=5e-4, schedule="constant")
     )
@@ -252,7 +255,7 @@ _RANGES: Mapping[str, Range] = {
     ),
     "samples": Range(2, whole=True), "outcome_weight": SHARE, "temperature": TEMPERATURE,
     "clip_low": Range(0, infinite=True), "clip_high": Range(0, infinite=True),
-    "clip_dual": Range(1, open_low=True), "kl_coef": Range(0), "entropy_coef": Range(0),
+    "kv_memory_mb": POSITIVE, "clip_dual": Range(1, open_low=True), "kl_coef": Range(0), "entropy_coef": Range(0),
     "save_every_s": SECONDS_BETWEEN,
 }  # fmt: skip
 _ONE_OF: Mapping[str, tuple[str, ...]] = {

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ..kernels import sampling_settings
+from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..model.precision import CopyInDtype, Precision, product_dtype
 from ..runtime.arguments import INT64_MAX, integer, integers, listed, number
@@ -36,6 +37,24 @@ Stop = Sequence[int | str] | int | str | None
 # where a limit is not given and the device does not set one
 _CPU_KV_MEMORY_MB = 2048.0
 _CPU_SEQUENCES = 512
+
+
+def kv_budget(kv_memory_mb: float | None, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> float:
+    """Bytes for keys and values on a device; without `kv_memory_mb`, what is free on a GPU."""
+    if kv_memory_mb is not None:
+        return kv_memory_mb * 1e6
+    return free_bytes(config, dtype, device) if device.type == "cuda" else _CPU_KV_MEMORY_MB * 1e6
+
+
+def sequences_within(
+    budget: float, config: ModelConfig, dtype: torch.dtype, device: torch.device, *, prompts: int, n: int, longest: int,
+    capacity: int, most: int | None = None,
+) -> Size | None:  # fmt: skip
+    """`size_within` with the limit of the device where `most` does not give one."""
+    return size_within(
+        budget, config, dtype, prompts=prompts, n=n, longest=longest, capacity=capacity,
+        most=most or (None if device.type == "cuda" else _CPU_SEQUENCES),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,10 +181,7 @@ class Rollout:
 
     def _budget(self) -> float:
         """Bytes for keys and values."""
-        if self.kv_memory_mb is not None:
-            return self.kv_memory_mb * 1e6
-        device = self.model.embedding.weight.device
-        return free_bytes(self.model.config, self.dtype, device) if device.type == "cuda" else _CPU_KV_MEMORY_MB * 1e6
+        return kv_budget(self.kv_memory_mb, self.model.config, self.dtype, self.model.embedding.weight.device)
 
     def _refuse_memory(self, prompt: int, capacity: int, wanted_bytes: float) -> NoReturn:
         raise ValueError(
@@ -295,10 +311,9 @@ class Rollout:
     def _size(self, work: Work, model: Decoder) -> Size:
         """Slots and prefixes on the model's device."""
         capacity, longest = int(work.limits.max()), int(work.prompt_lengths.max())
-        on_gpu = model.embedding.weight.is_cuda
-        size = size_within(
-            self._budget(), model.config, self.dtype, prompts=len(work.limits), n=work.n, longest=longest,
-            capacity=capacity, most=self.max_sequences or (None if on_gpu else _CPU_SEQUENCES),
+        size = sequences_within(
+            self._budget(), model.config, self.dtype, model.embedding.weight.device, prompts=len(work.limits), n=work.n,
+            longest=longest, capacity=capacity, most=self.max_sequences,
         )  # fmt: skip
         if size is None:
             of_slot, of_prompt = (

@@ -23,11 +23,13 @@ from ..evaluation.evaluate import EvaluateSettings, streams_of
 from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..model.flop import forward_flop, train_flop, train_flop_per_token
+from ..model.precision import product_dtype
 from ..rl.loop import PolicySettings
 from ..rl.self_settings import SelfSettings
 from ..runtime.distributed import chosen_device
 from ..runtime.progress import wait_for
-from ..sampling.rollout import Rollout
+from ..sampling.device_decoding import kv_bytes
+from ..sampling.rollout import Rollout, kv_budget, sequences_within
 from ..tasks.capture_recapture import Kinds
 from ..tasks.graph_census import SHOWN_HEADER, format_shown, graphs_of, is_exact, warn_often
 from ..tasks.mixture import Cell, Mixture
@@ -81,6 +83,8 @@ class Cost:
     """Number of documents trained on, or samples drawn."""
     problems: Mapping[Cell, float] = field(default_factory=dict)
     """Expected number of documents or prompts by cell; empty for an evaluation."""
+    keys_values: str = ""
+    """What the keys and values of its samples take, as text; empty where it draws none."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,9 @@ def _self_training(unit: Unit, settings: SelfSettings, rates: Rates, parameters:
     train = _supervised(unit, rest, rates, parameters)
     what = f"{train.what}, on what is kept of {settings.rounds:,} x {settings.prompts:,} x {settings.samples:,} samples"
     total = train.flop + flop, train.seconds + seconds
-    return Cost(what, train.tokens + tokens, *total, train.disk_bytes, train.steps, train.samples, problems)
+    longest = max(int(_lengths(unit, mixture, "rl")[0].max()) for mixture in settings.mixtures)
+    held = _keys_values(unit, settings, longest, settings.prompts)
+    return Cost(what, train.tokens + tokens, *total, train.disk_bytes, train.steps, train.samples, problems, held)
 
 
 def _by_cell(mixture: Mixture, problems: float) -> dict[Cell, float]:
@@ -269,14 +275,19 @@ def _policy(unit: Unit, settings: PolicySettings, rates: Rates, parameters: int)
     seconds = num_prompts * (sampling_s + training / rates.train)
     flop = num_prompts * (training + prompt_flop + group * sample_flop)
     problems = _by_cell(Mixture.from_dict(settings.mixture), num_prompts)
-    return Cost(what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group, problems)
+    held = _keys_values(unit, settings, int(prompts.max()), settings.prompts)
+    return Cost(
+        what, num_prompts * sampled, flop, seconds, 4.0 * parameters, steps, num_prompts * group, problems, held
+    )
 
 
 def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
     streams = streams_of(Mixture.from_dict(settings.mixture))
     flop = tokens = seconds = 0.0
+    longest = 0
     for stream in streams.values():
         prompts, solutions = _lengths(unit, stream.mixture, "test")
+        longest = max(longest, int(prompts.max()))
         solutions = np.minimum(solutions, settings.max_new_tokens)
         prompt_flop = forward_flop(unit.model, prompts, num_logits=len(prompts)) / len(prompts)
         sampled = settings.samples * float(solutions.mean())
@@ -286,7 +297,24 @@ def _evaluation(unit: Unit, settings: EvaluateSettings, rates: Rates) -> Cost:
         seconds += settings.problems * (prompt_flop / rates.train + sampled * rates.sample_s)
     problems = settings.problems * len(streams)
     what = f"{problems:,} problems x {settings.samples:,} samples"
-    return Cost(what, tokens, flop, seconds, 64.0 * problems, 0, problems * settings.samples)
+    held = _keys_values(unit, settings, longest, problems)
+    return Cost(what, tokens, flop, seconds, 64.0 * problems, 0, problems * settings.samples, keys_values=held)
+
+
+def _keys_values(
+    unit: Unit, settings: PolicySettings | SelfSettings | EvaluateSettings, longest: int, prompts: int
+) -> str:
+    """What keys and values take, and how many samples are drawn at once, for prompts of up to `longest` tokens."""
+    config, device = unit.model, torch.device(chosen_device(unit.device))
+    dtype = product_dtype(settings.precision, torch.empty(0, device=device))
+    longest = min(longest, config.max_position_embeddings - 1)
+    capacity = min(settings.max_new_tokens, config.max_position_embeddings - longest)
+    budget = kv_budget(settings.kv_memory_mb, config, dtype, device)
+    size = sequences_within(
+        budget, config, dtype, device, prompts=prompts, n=settings.samples, longest=longest, capacity=capacity
+    )
+    a_prompt, a_sample = (_bytes(kv_bytes(config, tokens, dtype)) for tokens in (longest, capacity))
+    return f"{a_prompt} a prompt, {a_sample} a sample; {size.slots if size else 0:,} at once in {_bytes(budget)}"
 
 
 def measured_rates(
@@ -349,6 +377,7 @@ def format_plan(plan: Plan) -> str:
         )
         lines.append(f"{'':54} of {', '.join(line.used_by)}")
     lines += _format_graphs(plan.lines)
+    lines += [f"keys and values: {line.kind}: {held}" for line in plan.lines if (held := line.cost.keys_values)]
     rates, jobs = plan.rates, ""
     if plan.jobs > 1:
         jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes with a core each"

@@ -193,7 +193,8 @@ def _check_policy(settings: PolicySettings, model: Decoder, tokenizer: Tokenizer
     if settings.limit.unit == "samples" and settings.curriculum == "fixed":
         most = settings.parts.max_draws * max(1, int(settings.limit.amount // settings.samples)) + settings.prompts
     longest = _longest_prompt(TaskStream(mixture, seed=seed, split="rl"), most, model, tokenizer)
-    Rollout(model, tokenizer).check_memory(longest, settings.max_new_tokens, settings.samples)
+    engine = Rollout(model, tokenizer, kv_memory_mb=settings.kv_memory_mb)
+    engine.check_memory(longest, settings.max_new_tokens, settings.samples)
 
 
 def _check_self(stage: str, settings: SelfSettings, model: Decoder, tokenizer: Tokenizer, seed: int) -> None:
@@ -208,7 +209,8 @@ def _check_self(stage: str, settings: SelfSettings, model: Decoder, tokenizer: T
             f"a prompt has {longest} tokens, but a row has only {settings.batch_tokens // rows} "
             f"(batch_tokens = {settings.batch_tokens} in {rows} rows)"
         )
-    Rollout(model, tokenizer).check_memory(longest, settings.max_new_tokens, settings.samples)
+    engine = Rollout(model, tokenizer, kv_memory_mb=settings.kv_memory_mb)
+    engine.check_memory(longest, settings.max_new_tokens, settings.samples)
 
 
 def _longest_prompt(stream: TaskStream, most: int, model: Decoder, tokenizer: Tokenizer) -> int:

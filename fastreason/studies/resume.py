@@ -16,7 +16,9 @@ from .recipe import Recipe
 from .stages import SHORT_FORM
 from .study import Study
 
-CHANGES_NO_RESULT = {"prefetch", "parallel", "save_every_s", "keep", "metrics"}
+CHANGES_NO_RESULT = {
+    "prefetch", "parallel", "save_every_s", "keep", "metrics", "checkpoint_activations", "kv_memory_mb",
+}  # fmt: skip
 """The last part of the names of settings that may change in any run."""
 _EVALUATED = ("evaluate", "in_distribution", "edge")
 _OF_ALL = {field.name for field in fields(Recipe)} - {*SHORT_FORM}

@@ -50,7 +50,7 @@ from .stages import KINDS, seed_of_draw
 from .study import Study
 
 # settings that affect what is kept and shown, but not what is computed
-_ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel", "checkpoint_activations"}
+_ASIDE = {"save_every_s", "keep", "traces", "files", "prefetch", "parallel", "checkpoint_activations", "kv_memory_mb"}
 # subpackages and modules that only show, select or start; all others may affect results
 _NOT_COMPUTING = (
     *("__main__.py", "runner.py", "cli/", "integrations/", "reports/", "studies/"),

@@ -28,7 +28,7 @@ def written(tmp_path_factory):
     docs.write_text("<!-- findings -->\n<!-- /findings -->\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_pages.shutil, "which", lambda name: None)
-        more = ["--note", "A note.", "--picture", "edge:none=no RL,edge"]
+        more = ["--note", "A note.", "--picture", "edge:none=no RL,edge", "--gains", "1:none/edge,none/mixed=both"]
         patch.setattr(sys, "argv", ["studies", str(run), "--out", str(folder / "out"), "--docs", str(docs), *more])
         study_pages.main()
     return folder, results
@@ -61,6 +61,15 @@ def test_the_picture_says_each_variant_at_each_k(written):
         points = [text for text in said if text.startswith(name)]
         assert len(points) == len(ks)
         assert all(("interval" in text) == interval for text in points), points
+
+
+def test_gains_are_drawn_over_what_the_base_has(written):
+    drawn = (written[0] / "out" / "edge-study-gains.svg").read_text()
+    ops = load_study(EDGE_STUDY, size="laptop").variants["none"].evaluate.mixture[0]["op"]
+    said = re.findall(r'aria-label="([^"]*)"', drawn)
+    for name in ("edge", "both"):
+        points = [text for text in said if text.startswith(name)]
+        assert len(points) == len(ops) and all("interval" in text for text in points)
 
 
 def test_every_variant_is_scored_once(written):

@@ -82,6 +82,9 @@ def test_samples_of_our_decoder_do_not_depend_on_the_batch(ours, problems):
 def test_another_architecture_is_evaluated_through_transformers(llama, problems, capsys):
     with pytest.raises(ValueError, match="llama"):
         load_sampler(llama, Sampling(), "fastreason")
+    for ours in ({"precision": "bfloat16"}, {"kv_memory_mb": 100.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(ours))} has no effect with transformers"):
+            load_sampler(llama, Sampling(**ours), "transformers")
     sampler = load_sampler(llama, Sampling(temperature=1.0, max_new_tokens=10))
     assert "loaded by transformers, because our decoder does not support it" in capsys.readouterr().err
     a, b, other = (sampler.sample(problems, 4, seed=seed) for seed in (1, 1, 2))

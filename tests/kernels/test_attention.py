@@ -121,7 +121,7 @@ def test_errors(layout, heads, dtype, device):
 
 
 @pytest.mark.parametrize("layout", ["padding", "mixed"])
-@pytest.mark.parametrize("scale, D", [(0.7, 32), (-0.2, 96)])
+@pytest.mark.parametrize("scale, D", [(0.7, 32), (-0.2, 96), (0.0, 8)])
 def test_any_layout_and_scale(layout, scale, D, device):
     segments = LAYOUTS[layout]
     inputs = random_qkv(segments.num_tokens, 4, 2, D, torch.float32, device=device)

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from bench.kernels.audit import ARCHS, Audited, broken_rules, over_budget, table
+from bench.kernels.audit import ARCHS, TARGETS, Audited, audit_operation, broken_rules, over_budget, table
 from bench.kernels.budgets import path_of, read_budgets, record_budgets
 from bench.kernels.compile_without_gpu import recorded
 from bench.kernels.machine_code import Access, Figures, accesses, figures_of, occupancy, read_code
@@ -34,6 +34,14 @@ def test_kernels_stay_within_their_budgets(arch):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kernels are within their budgets" in done.stdout
+
+
+@needs_compiler
+def test_attention_spills_nothing_and_fits_on_sm_120():
+    """The part with 99 KB of shared memory, which no other test compiles for."""
+    found, budgets = audit_operation("attention", "d128", torch.bfloat16, 120), read_budgets()
+    broken = [broken_rules(one) + over_budget(one.figures, budgets[one.key]["120"]) for one in found]
+    assert broken == [[], [], []]
 
 
 @triton.jit
@@ -171,6 +179,8 @@ def test_accesses_are_matched_by_their_line():
         (80, 64, 80 << 10, 4, 0.125),  # two of 81 KiB in 164
         (90, 64, 80 << 10, 4, 0.125),
         (90, 16, 0, 1, 0.5),  # 32 programs of one warp
+        (120, 16, 0, 1, 0.5),  # 24 of 48 warps
+        (120, 255, 98 << 10, 8, 8 / 48),
     ],
 )
 def test_occupancy(arch, registers, shared, warps, share):
@@ -231,6 +241,7 @@ def read_only(folder, version):
 
 def test_architectures_are_those_of_the_documentation():
     assert ARCHS == (80, 90, 100)
+    assert TARGETS == (80, 90, 100, 120)
 
 
 def test_the_table_joins_architectures():

@@ -81,6 +81,8 @@ def test_the_plan_has_the_papers_figures(name, monkeypatch):
     assert "10 B tokens in 19,074 steps of 524,288" in text
     assert "3,800 problems x 128 samples" in text
     assert "200 steps x 1,024 prompts x 6 samples" in text
+    # 12 layers, 2 heads of 64 in float32: 12,288 bytes a token
+    assert re.search(r"\nkeys and values: rl: [\d.]+ MB a prompt, 12\.6 MB a sample; \d+ at once in 2\.05 GB\n", text)
     pretrain = next(line.cost for line in plan.lines if line.kind == "pretrain")
     # 6 P a token, and attention in documents of some hundred tokens
     assert 6 * 103e6 * 1e10 < pretrain.flop < 1.1 * 6 * 103e6 * 1e10

@@ -29,7 +29,8 @@ def check_run(folder, begun, changes):
         ([], {"seed": 3, "model.hidden_size": 32, "pretrain.tokens": 5, "rl.mixture": [{"op": [3]}]}),
         (["pretrain"], {"midtrain.tokens": 5, "rl.steps": 3, "evaluate.problems": 3, "edge": [2]}),
         (["pretrain", "midtrain"], {"rl.optim.lr": 0.1, "rl.temperature": 0.9}),
-        (["pretrain", "midtrain", "rl"], {"metrics": ["tensorboard"], "rl.keep": 3, "pretrain.save_every_s": 1.0}),
+        (["pretrain", "midtrain", "rl"], {"metrics": ["tensorboard"], "rl.keep": 3, "rl.kv_memory_mb": 50.0}),
+        (["pretrain", "midtrain", "rl"], {"rl.checkpoint_activations": True, "pretrain.save_every_s": 1.0}),
     ],
 )
 def test_a_stage_that_has_not_begun_may_change_and_it_is_said(stages, changes, tmp_path, capsys):

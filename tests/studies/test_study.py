@@ -204,7 +204,9 @@ def test_what_does_not_determine_a_stage_leaves_its_name():
     def keys(study):
         return [unit.key for unit in distinct_units(study_runs(study))]
 
-    assert keys(tiny()) == keys(tiny(overrides={"pretrain.save_every_s": 5.0, "rl.keep": 2, "threads": 2}))
+    aside = {"pretrain.save_every_s": 5.0, "rl.keep": 2, "threads": 2}
+    aside |= {"rl.kv_memory_mb": 50.0, "evaluate.kv_memory_mb": 9.0}
+    assert keys(tiny()) == keys(tiny(overrides=aside))
     later = tiny(overrides={"evaluate.problems": 5})
     a, b = distinct_units(study_runs(tiny())), distinct_units(study_runs(later))
     for one, other in zip(a, b, strict=True):
