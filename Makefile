@@ -121,7 +121,8 @@ $(VENV)/.peers: requirements-bench.txt $(VENV)/.tools
 	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-bench.txt
 	@touch $@
 
-# some suites: make bench BENCH="tasks grade"; flags stand there too
+# some suites: make bench BENCH="tasks grade"; flags stand there too. vLLM takes part where FASTREASON_VLLM names a Python
+# that has it: FASTREASON_VLLM=$PWD/build/vllm/bin/python, which `make test-vllm` leaves
 BENCH ?=
 bench: $(VENV)/.peers  ## throughput of every part beside its peers on this machine: runs/bench/latest.json
 	$(BIN)/fastreason bench $(BENCH)

@@ -207,7 +207,12 @@ def sample(setting: Setting, place: Place) -> Work:
 
 def sample_transformers(setting: Setting, place: Place) -> Work:
     size = setting.size
-    how = {"max_new_tokens": size.new_tokens, "min_new_tokens": size.new_tokens, "temperature": 1.0, "top_k": 0}
+    how: dict[str, Any] = {
+        "max_new_tokens": size.new_tokens,
+        "min_new_tokens": size.new_tokens,
+        "temperature": 1.0,
+        "top_k": 0,
+    }
     prompts = setting.stream[0 : size.prompts].prompts
     generate = hf_sampling(setting.model, setting.tokenizer, prompts, size.samples, **how)
 

@@ -6,6 +6,7 @@ and inputs are built when the first contestant starts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -71,15 +72,19 @@ class Contestant:
         clock: seconds that are counted, where those of this process are not: of a GPU, or of a process of its own.
             Where that sleeps between the calls, a turn has to be one call (`turn_s` of the question None).
         stop: what ends that process.
+        variable: an environment variable that has to be set, "" for none: the Python of another environment.
     """
 
     start: Callable[[], Work]
     needs: tuple[str, ...] = ()
     clock: Callable[[], float] | None = None
     stop: Callable[[], None] = lambda: None
+    variable: str = ""
 
     def missing(self) -> str:
-        """Why the contestant cannot take part, as far as modules go; "" where it can."""
+        """Why the contestant cannot take part, as far as modules and other environments go; "" where it can."""
+        if self.variable and self.variable not in os.environ:
+            return f"{self.variable} is not set"
         absent = [name for name in self.needs if find_spec(name) is None]
         return f"{', '.join(absent)} is not installed" if absent else ""
 

@@ -14,7 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from .environment import ROOT
@@ -44,28 +45,63 @@ class Report:
 
 
 def contestant(
-    module: str, *arguments: str, steps: int = 1, threads: int = 1, needs: tuple[str, ...] = ()
+    module: str,
+    *arguments: str,
+    steps: int = 1,
+    threads: int = 1,
+    needs: tuple[str, ...] = (),
+    python_in: str = "",
+    prepare: Callable[[Path], None] | None = None,
 ) -> Contestant:
     """`python -m module *arguments` as a contestant that does `steps` steps per turn.
 
     With one thread its seconds are the CPU time of that process, as with the others that of this one.
+
+    Args:
+        python_in: the environment variable that names the Python of another environment, which then runs the module's
+            file; the contestant takes no part where it is not set.
+        prepare: writes what the worker reads into a folder, which becomes the first argument.
     """
-    worker = _Worker(module, arguments, steps, threads)
-    return Contestant(worker.start, needs, worker.cpu_time if threads == 1 else None, worker.stop)
+    worker = _Worker(module, arguments, steps, threads, python_in, prepare)
+    return Contestant(worker.start, needs, worker.cpu_time if threads == 1 else None, worker.stop, python_in)
 
 
 class _Worker:
-    def __init__(self, module: str, arguments: tuple[str, ...], steps: int, threads: int) -> None:
-        self.command = [sys.executable, "-m", module, *arguments, str(threads)]
+    def __init__(
+        self,
+        module: str,
+        arguments: tuple[str, ...],
+        steps: int,
+        threads: int,
+        python_in: str,
+        prepare: Callable[[Path], None] | None,
+    ) -> None:
+        self.module, self.arguments, self.python_in, self.prepare = (
+            module,
+            (*arguments, str(threads)),
+            python_in,
+            prepare,
+        )
+        self.folder: TemporaryDirectory[str] | None = None
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self.steps = steps
         self.process: subprocess.Popen[str] | None = None
         self.errors: Any = None
 
+    def _command(self) -> list[str]:
+        given = [self.folder.name] if self.folder else []
+        if not self.python_in:
+            return [sys.executable, "-m", self.module, *given, *self.arguments]
+        # -P: its neighbours are not packages that the other environment has
+        return [os.environ[self.python_in], "-P", self.module.replace(".", "/") + ".py", *given, *self.arguments]
+
     def start(self) -> Work:
+        if self.prepare:
+            self.folder = TemporaryDirectory()
+            self.prepare(Path(self.folder.name))
         self.errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         pipes: dict[str, Any] = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
-        self.process = subprocess.Popen(self.command, cwd=ROOT, env=self.environment, text=True, **pipes)
+        self.process = subprocess.Popen(self._command(), cwd=ROOT, env=self.environment, text=True, **pipes)
         self._read()
         return self._round
 
@@ -84,7 +120,7 @@ class _Worker:
         status = self.process.wait()
         self.errors.seek(0)
         last = (self.errors.read().strip() or "it wrote nothing").splitlines()[-1]
-        raise RuntimeError(f"{' '.join(self.command[2:])} ended with status {status}: {last}")
+        raise RuntimeError(f"{' '.join(self._command()[2:])} ended with status {status}: {last}")
 
     def cpu_time(self) -> float:
         """Seconds of CPU of the process, all its threads together (Linux: the clock of another process)."""
@@ -96,6 +132,8 @@ class _Worker:
             self.process.kill()
             self.process.communicate()
             self.errors.close()
+        if self.folder:
+            self.folder.cleanup()
 
 
 def say(message: Mapping[str, Any]) -> None:

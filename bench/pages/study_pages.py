@@ -93,8 +93,8 @@ def gains_picture(study: Study, results: Mapping[str, Any], k: int, pairs: Seque
         points = [(100 * at, 100 * gain.effect) for at, gain in found]
         intervals = [(100 * gain.interval[0], 100 * gain.interval[1]) for _, gain in found]
         series.append(Series(called, points, style, intervals))
-    labels = dict(x_label=f"the base's own pass@{k}, %, one point an op", y_label=f"points of pass@{k} gained")
-    return _as_file(line_chart(series, title=f"Gain of verified pass@{k} over the base's own", **labels))
+    title, across = f"Gain of verified pass@{k} over the base's own", f"the base's own pass@{k}, %, one point an op"
+    return _as_file(line_chart(series, title=title, x_label=across, y_label=f"points of pass@{k} gained"))
 
 
 def _as_file(chart: str) -> str:

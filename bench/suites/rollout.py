@@ -1,18 +1,23 @@
-"""Sampling beside transformers' generate: same weights, same prompts, same sampling."""
+"""Sampling beside transformers' generate and vLLM: same weights, same prompts, same sampling."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 import fastreason as fr
+from fastreason.model.llama_export import save_for_vllm
 from fastreason.rl.statistics import pass_flop
 
 from ..harness.questions import Contestant, Done, Question, Settings, Work
 from ..harness.records import OURS, Shape
+from ..harness.worker_process import contestant as worker
 from .transformers_peer import hf_sampling
 
 SOLVED = 2
@@ -44,10 +49,19 @@ def questions(settings: Settings) -> Iterator[Question]:
         contestants = {
             OURS: Contestant(partial(sampling, name, size)),
             "transformers generate": Contestant(partial(generating, name, size), needs=("transformers",)),
+            "vLLM": in_vllm(name, size, "float32", settings.threads),
         }
         if name == "0.85 M":
             contestants["our torch engine"] = Contestant(partial(sampling, name, size, backend="torch"))
         yield question("sampling", name, size, contestants)
+        if name == "10 M":
+            narrow = torch.bfloat16
+            contestants = {
+                OURS: Contestant(partial(sampling, name, size, precision="bfloat16")),
+                "transformers generate": Contestant(partial(generating, name, size, narrow), needs=("transformers",)),
+                "vLLM": in_vllm(name, size, "bfloat16", settings.threads),
+            }
+            yield question("sampling in bfloat16", name, size, contestants)
     size = settings.size(SIZES["0.85 M"], (2, 2, 4))
     filtered = partial(sampling, "0.85 M", size, top_k=50, top_p=0.95, min_p=0.01)
     what = "sampling with top-k 50, top-p 0.95, min-p 0.01"
@@ -87,13 +101,14 @@ def sampling(
     stop: list[int | str] = NEVER,
     max_sequences: int = 512,
     backend: Literal["auto", "torch"] = "auto",
+    precision: Literal["auto", "bfloat16"] = "auto",
     **how: Any,
 ) -> Work:
     """Our engine; each prompt is computed once."""
     prompts, samples, new_tokens = size
     model = bench_model(name)
     tokenizer, problems = prompts_of_100_tokens(prompts)
-    engine = fr.Rollout(model, tokenizer, backend=backend, max_sequences=max_sequences)
+    engine = fr.Rollout(model, tokenizer, backend=backend, precision=precision, max_sequences=max_sequences)
 
     def sample() -> Done:
         out = engine.generate(problems, samples, max_new_tokens=new_tokens, stop=stop, **how)
@@ -104,10 +119,24 @@ def sampling(
     return sample
 
 
-def generating(name: str, size: tuple[int, int, int]) -> Work:
+def in_vllm(name: str, size: tuple[int, int, int], dtype: str, threads: int) -> Contestant:
+    """vLLM on an exported folder, in a process of its own environment."""
+    prompts, samples, new_tokens = size
+
+    def prepare(folder: Path) -> None:
+        tokenizer, problems = prompts_of_100_tokens(prompts)
+        save_for_vllm(bench_model(name), folder, tokenizer)
+        ids = [tokenizer.encode(problem).tolist() for problem in problems]
+        job = {"prompts": ids, "samples": samples, "tokens": new_tokens, "positions": 512}
+        (folder / "bench.json").write_text(json.dumps(job), encoding="utf-8")
+
+    return worker("bench.suites.vllm_worker", dtype, threads=threads, python_in="FASTREASON_VLLM", prepare=prepare)
+
+
+def generating(name: str, size: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> Work:
     """transformers' own loop."""
     prompts, samples, new_tokens = size
     tokenizer, problems = prompts_of_100_tokens(prompts)
-    how = dict(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new_tokens)
+    how: dict[str, Any] = dict(dtype=dtype, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new_tokens)
     generate = hf_sampling(bench_model(name), tokenizer, problems, samples, **how)
     return lambda: float(generate().numel())

@@ -26,17 +26,24 @@ def hf_model(model: fr.Decoder) -> Any:
 
 
 def hf_sampling(
-    model: fr.Decoder, tokenizer: fr.Tokenizer, prompts: Sequence[str], samples: int, **how: Any
+    model: fr.Decoder,
+    tokenizer: fr.Tokenizer,
+    prompts: Sequence[str],
+    samples: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    **how: Any,
 ) -> Callable[[], Tensor]:
     """A call of transformers' own loop and cache: prompts padded on the left, all samples of all at once.
 
     Args:
+        dtype: of the weights.
         how: of `generate`: temperature, top_k, top_p, max_new_tokens, ...
     Returns:
         A function that gives int64 [prompts * samples, longest] new tokens, on the device of the model.
     """
     device = model.embedding.weight.device
-    theirs = hf_model(model).to(device)
+    theirs = hf_model(model).to(device, dtype)
     ids = [tokenizer.encode(prompt) for prompt in prompts]
     width = max(map(len, ids))
     tokens = torch.full((len(ids), width), tokenizer.pad_id)

@@ -1,6 +1,7 @@
 """A suite of cheap questions, from pytest-benchmark's turns to records and the table."""
 
 import json
+import sys
 
 import pytest
 
@@ -171,6 +172,31 @@ def test_a_worker_does_what_it_is_asked_for(tmp_path, monkeypatch):
 def test_several_threads_are_timed_by_the_clock_on_the_wall(tmp_path):
     assert worker(tmp_path, "", threads=2).clock is None
     assert worker(tmp_path, "").clock is not None
+
+
+def test_a_worker_of_another_environment_reads_a_folder(tmp_path, monkeypatch):
+    """Only its file is run, beside no module of its folder; without the variable it takes no part."""
+    (tmp_path / "neighbours").mkdir()
+    (tmp_path / "neighbours" / "json.py").write_text("raise ValueError('a neighbour')")
+    (tmp_path / "neighbours" / "peer.py").write_text(
+        "import json, sys; from pathlib import Path\n"
+        "say = lambda **of: print('RESULT ' + json.dumps(of), flush=True)\n"
+        "work = float(Path(sys.argv[1], 'work').read_text()); say(ready=True)\n"
+        "for line in sys.stdin: say(work=work * int(line), flop=0, parts=dict(zip(sys.argv[2:], range(9))))\n"
+    )
+    monkeypatch.setattr(worker_process, "ROOT", tmp_path)
+    folders = []
+
+    def prepare(folder):
+        folders.append(folder)
+        (folder / "work").write_text("1.5")
+
+    one = worker_process.contestant("neighbours.peer", "x", steps=2, threads=3, python_in="PEERS", prepare=prepare)
+    assert one.missing() == "PEERS is not set"
+    monkeypatch.setenv("PEERS", sys.executable)
+    assert one.start()() == Done(3.0, None, parts={"x": 0, "3": 1})
+    one.stop()
+    assert not folders[0].exists()
 
 
 def test_a_worker_that_fails_says_why(tmp_path, monkeypatch):
