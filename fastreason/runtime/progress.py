@@ -11,12 +11,20 @@ from tqdm.auto import tqdm
 from . import distributed
 
 
+class _Bar(tqdm):  # type: ignore[misc]
+    """A bar that a signal may interrupt as it is built: tqdm would complain of what it lacks when it is collected."""
+
+    def __del__(self) -> None:
+        if getattr(self, "disable", True) or hasattr(self, "start_t"):  # the last that is set
+            super().__del__()
+
+
 def progress_bar(name: str, total: float, initial: float = 0, unit: str = "tok") -> tqdm:
     """A progress bar on a terminal, or a line every ten seconds elsewhere, with rate and time remaining.
 
     Shown on rank 0 only.
     """
-    return tqdm(
+    return _Bar(
         total=total,
         initial=initial,
         desc=f"{name:9}",
