@@ -30,9 +30,9 @@ grade --gold rows.jsonl --completions completions.jsonl --out verdicts.jsonl   v
 run smoke --pretrain.tokens 20000 --midtrain.tokens 5000 --rl.steps 1 --out out   verified pass@k
 report out
 look out --count 1                                                         op
-eval tiny-base --op 2 --problems 4 --samples 2 --out scores                pass@
+eval tiny-base --op 2 --problems 4 --samples 2 --out scores                verified @1
 look scores --count 1                                                      op
-edge tiny-base --op 2 --themes zoo --problems 16 --samples 4               op
+edge tiny-base --op 2 --problems 16 --samples 4                            op
 export lm-eval --op 2 --problems 2 --out tasks
 export vllm tiny-base --out vllm
 completion                                                                 fastreason
