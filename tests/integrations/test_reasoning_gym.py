@@ -52,7 +52,7 @@ def test_its_own_answers_earn_1(reward):
         ("", 0, 0, 0),
         ("no idea", 0, 0, 0),
         ("7", 1, 0.2, 0),
-        (" 7.0 ", 1, 0.2, 0),
+        (" 7.0 ", 0, 0, 0),  # an integer has no decimal point
         ("8", 0, 0, 0),
         ("<answer> 7 </answer>", 1, 0.2, 0),
         ("Ba: 2. Be: 3 + Ba = 3 + 2 = 5. B: Ba + Be = 2 + 5 = 7. Answer: 7.", 1, 1, 1),
