@@ -76,12 +76,8 @@ class _Worker:
         python_in: str,
         prepare: Callable[[Path], None] | None,
     ) -> None:
-        self.module, self.arguments, self.python_in, self.prepare = (
-            module,
-            (*arguments, str(threads)),
-            python_in,
-            prepare,
-        )
+        self.module, self.arguments = module, (*arguments, str(threads))
+        self.python_in, self.prepare = python_in, prepare
         self.folder: TemporaryDirectory[str] | None = None
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self.steps = steps

@@ -308,7 +308,7 @@ class ProblemBatch:
         return [self.stream.cells[i] for i in self.core.cells()]
 
     def rows(self, *, prompts: bool = False) -> list[dict[str, Any]]:
-        """Rows in the published JSONL schema; no two problems have an `id` in common, whatever their streams.
+        """Rows in the published JSONL schema; an `id` is unique over streams, up to a collision of fingerprints.
 
         Args:
             prompts: whether `prompt`, which the schema has not, comes first in each row.
@@ -401,7 +401,7 @@ class Problem:
 
     @property
     def id(self) -> str:
-        """Split, seed, index and `TaskStream.fingerprint`: no two problems have it in common."""
+        """Split, seed, index and `TaskStream.fingerprint`; unique over streams, as `ProblemBatch.rows` says."""
         return self.batch._id(self.index)
 
     @property
