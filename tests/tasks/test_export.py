@@ -159,8 +159,9 @@ def test_a_damaged_description_of_a_shard_is_named(tmp_path, format):
 
 
 def size_of(path):
+    """Bytes of a file or finished files of a folder: what a kill can only leave as it was or add to."""
     if path.is_dir():
-        return len(list(path.glob("*-of-*-*")))
+        return sum(".new-" not in file.name for file in path.glob("*-of-*-*"))
     return path.stat().st_size if path.exists() else 0
 
 
