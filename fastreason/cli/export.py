@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..runtime.files import check_folder
 from ..tasks.mixture import Mixture
 from .evaluate import add_mixture_flags, mixture_with_flags
 from .parser import Parser
@@ -52,8 +53,6 @@ def _add_hub(kinds: argparse._SubParsersAction[Parser]) -> None:
 def _lm_eval(options: argparse.Namespace) -> None:
     from ..integrations.lm_eval import write_task
 
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out: {options.out} is a file, not a folder")
     base = [{"op": list(range(2, 11))}]
     mixture = Mixture.from_dict(mixture_with_flags(base, options))
     for path in write_task(options.out, mixture, options.problems, options.name, options.max_new_tokens):
@@ -70,7 +69,7 @@ def _vllm(options: argparse.Namespace) -> None:
     head_dim_for(model.config)
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ValueError(f"--out must be a new or empty folder, got {options.out}")
-    options.out.mkdir(parents=True, exist_ok=True)
+    check_folder("--out", options.out)
     print(f"{options.out}: {save_for_vllm(model, options.out, tokenizer)}")
 
 

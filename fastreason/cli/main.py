@@ -105,18 +105,23 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     try:
         return commands[command](rest)
     except (ValueError, ModuleNotFoundError) as error:
-        print(f"fastreason {command}: {error}", file=sys.stderr)
+        _say(command, error)
         return 2
     except (OSError, FloatingPointError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
             raise
-        print(f"fastreason {command}: {error}", file=sys.stderr)
+        _say(command, error)
         return 1
     except MemoryError as error:
         print(f"fastreason {command}: out of memory{f': {error}' if str(error) else ''}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _say(command: str, error: Exception) -> None:
+    """The message on stderr; many begin with the function's name, which is often the command's."""
+    print(f"fastreason {command}: {str(error).removeprefix(f'{command}: ')}", file=sys.stderr)
 
 
 def _report(arguments: list[str]) -> int:

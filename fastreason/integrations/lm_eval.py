@@ -16,7 +16,7 @@ from typing import Any
 
 from ..evaluation.evaluate import streams_of
 from ..runtime.arguments import integer
-from ..runtime.files import write_text
+from ..runtime.files import check_folder, write_text
 from ..runtime.json_files import to_json
 from ..tasks.mixture import Mixture
 from .text_reward import REPORTED, TextReward
@@ -73,7 +73,7 @@ def write_task(
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
         raise ValueError(f"lm-eval: name must be at most 100 letters, digits, - and _, got {name!r}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder("lm-eval: folder (--out)", folder)
     rows = [row for op, stream in streams_of(mixture).items() for row in _rows(stream[0:problems], op)]
     metrics = "\n".join(_METRIC.format(name=metric) for metric in REPORTED)
     files = {

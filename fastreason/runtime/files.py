@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 import tomllib
 import uuid
 from collections.abc import Callable
@@ -60,15 +61,22 @@ def check_writable(name: str, path: Path) -> None:
 
 
 def check_folder(name: str, folder: Path) -> None:
-    """Creates a folder; a ValueError that begins with `name` if it cannot be made or written to."""
+    """Creates a folder; a ValueError that begins with `name` if it cannot be made or written to.
+
+    Writing is tried: permissions say little of what root, a read-only file system or /proc allow.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{name}: {place} is a file, not a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise ValueError(f"{name}: {folder} is a file, not a folder") from None
     except OSError as error:
         raise ValueError(f"{name}: {folder} cannot be made: {error.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{name}: {folder} cannot be written to: permission denied")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{name}: {folder} cannot be written to: {error.strerror}") from None
 
 
 @functools.cache

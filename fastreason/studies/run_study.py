@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from ..runtime import distributed
-from ..runtime.files import read_whole, write_json, write_text, write_whole
+from ..runtime.files import check_folder, read_whole, write_json, write_text, write_whole
 from ..runtime.folder_lock import Lock, held
 from ..runtime.json_files import to_json
 from ..runtime.progress import tell
@@ -125,6 +125,9 @@ def run_study(
         try:
             with distributed.together():
                 if distributed.is_main():
+                    if stages is not None:
+                        check_folder("run: stages (--stages)", place)
+                    check_folder("run: out (--out)", folder)
                     if shard is None:  # of several parts, each works in the directory
                         stack.enter_context(held(folder / ".lock", f"run: {folder}", stop.request))
                     prepare(folder, study, resume or shard is not None, place)

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.files import read_whole, write_whole
+from ..runtime.files import check_folder, read_whole, write_whole
 from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
@@ -113,7 +113,7 @@ class _Export(ABC):
             raise ValueError(f"generate: count must be at least 1, got {count}")
         # problems of this shard
         size = max(0, -(-(count - self.problems.rank) // self.problems.world_size))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        check_folder("generate: out", self.folder)
         with held(self.folder / f".lock-{self.name}", f"generate: shard {self.name} of {self.folder}"):
             self._write(size)
         return size

@@ -15,7 +15,7 @@ from typing import Any
 
 import tomli_w
 
-from ..runtime.files import write_text
+from ..runtime.files import check_folder, write_text
 from .theme import Theme
 
 _COUNT = re.compile(r"The number of (.+) in (.+?)(?: equals .+| exists, and its number is greater than 0)")
@@ -98,7 +98,7 @@ def learn_file(path: str | Path, out: str | Path) -> list[Path]:
         themes = learn_themes(rows)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    Path(out).mkdir(parents=True, exist_ok=True)
+    check_folder("learn_themes: out", Path(out))
     written = []
     for name, theme in sorted(themes.items()):
         target = Path(out) / f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.toml"

@@ -60,6 +60,10 @@ run smoke --out full                       full is not empty and not a run; choo
 report                                     the following arguments are required: DIR
 report nowhere                             nowhere/study.toml does not exist
 report a b                                 unexpected argument 'b'
+run smoke --out rows.jsonl                 fastreason run: out \\(--out\\): rows.jsonl is a file, not a folder
+run smoke --out rows.jsonl/a/b             out \\(--out\\): rows.jsonl is a file, not a folder
+run smoke --stages rows.jsonl/a            stages \\(--stages\\): rows.jsonl is a file, not a folder
+generate --out rows.jsonl/a --format tokens   out: rows.jsonl is a file, not a folder
 generate                                   one of --out PATH, --show N or --graph FILE.svg is required
 generate --out x --op two                  --op must have the form 7, 2-10 or 3,5,9, got 'two'
 generate --out x --op 50                   op must be an integer in 2 .. 40, got 50
@@ -159,7 +163,9 @@ info --mixture pretrain --draws 1          --draws must be at least 2, got 1
 export                                     the following arguments are required: KIND
 export onnx                                KIND: invalid choice: 'onnx' \\(choose from 'lm-eval', 'vllm', 'hub'\\)
 export lm-eval --out t --problems 0        problems must be an integer >= 1, got 0
-export lm-eval --out rows.jsonl            --out: rows.jsonl is a file, not a folder
+export lm-eval --out rows.jsonl            \\(--out\\): rows.jsonl is a file, not a folder
+export lm-eval --out rows.jsonl/a          \\(--out\\): rows.jsonl is a file, not a folder
+export vllm tiny-base --out c.csv/x        --out: c.csv is a file, not a folder
 export vllm nowhere --out t                nowhere/config.json does not exist
 export vllm tiny-base --out full           --out must be a new or empty folder, got full
 export hub tiny-base mine                  the repository must have the form OWNER/NAME, got 'mine'
@@ -203,6 +209,30 @@ def test_the_message_says_what_is_wrong(folder, monkeypatch, capsys, arguments, 
     assert last.startswith("fastreason") and re.search(message, last), error
     assert len(error.strip().splitlines()) <= 2 and not out
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+
+
+REFUSING = """
+generate --count 5 --op 2 --out {}/x.jsonl
+generate --count 5 --op 2 --format tokens --out {}/x
+generate --op 2 --graph {}/x.svg
+run smoke --out {}/x
+run smoke --out t --stages {}/x
+eval tiny-base --out {}/x
+edge tiny-base --out {}/x.json
+grade --gold rows.jsonl --completions c.jsonl --out {}/x.jsonl
+export lm-eval --out {}/x
+export vllm tiny-base --out {}/x
+"""
+
+
+@pytest.mark.parametrize("arguments", REFUSING.strip().splitlines())
+def test_a_place_that_refuses_files_is_found_before_the_work(folder, monkeypatch, capsys, arguments):
+    """Not even root, whom permissions do not stop, can make a file in /proc."""
+    monkeypatch.chdir(folder)
+    assert main(arguments.format("/proc").split(" ")) == 2
+    out, error = capsys.readouterr()
+    assert re.fullmatch(r"fastreason \w+: .*(out|stages|graph).*: /proc\S* cannot be (made|written to): .*\n", error)
+    assert not out and not (folder / "t").exists()
 
 
 def test_the_table_is_about_every_command():
