@@ -377,7 +377,8 @@ def format_plan(plan: Plan) -> str:
         )
         lines.append(f"{'':54} of {', '.join(line.used_by)}")
     lines += _format_graphs(plan.lines)
-    lines += [f"keys and values: {line.kind}: {held}" for line in plan.lines if (held := line.cost.keys_values)]
+    kept = [f"keys and values: {line.kind}: {held}" for line in plan.lines if (held := line.cost.keys_values)]
+    lines += dict.fromkeys(kept)  # most variants of a study need the same
     rates, jobs = plan.rates, ""
     if plan.jobs > 1:
         jobs = f", about {_time(plan.seconds / plan.jobs)} in {plan.jobs} processes with a core each"

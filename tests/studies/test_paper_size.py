@@ -106,6 +106,8 @@ def test_a_plan_counts_what_is_shared_once_and_splits_over_shards():
     assert sum(line.units for line in plan.lines) == 3 * (1 + 4 + 5)
     shards = [plan_study(study, shard=f"{i}/3") for i in range(3)]
     assert sum(shard.flop for shard in shards) == pytest.approx(plan.flop, rel=0.02)
+    kept = [line for line in format_plan(plan).splitlines() if line.startswith("keys and values")]
+    assert 2 <= len(kept) == len(set(kept))
     strict = next(line.cost for line in plan.lines if line.kind == "rl")
     assert "250 steps x 32 prompts x 16 samples, reward strict" in strict.what
 
