@@ -42,8 +42,9 @@ _WANTED = [
 
 def training_figures(study: Study, results: Mapping[str, Any]) -> list[Figure]:
     """Those of the stages that are finished, and of the columns that they have."""
-    stages = {stage.name: stage.kind == "rl" for recipe in study.variants.values() for stage in recipe.plan}
-    wanted = [(stage, curve) for curve in _WANTED for stage, is_rl in stages.items() if (curve.loop == "rl") == is_rl]
+    kinds = {stage.name: stage.kind for recipe in study.variants.values() for stage in recipe.plan}
+    loops = {name: "rl" if kind == "rl" else "supervised" for name, kind in kinds.items() if kind != "model"}
+    wanted = [(stage, curve) for curve in _WANTED for stage, loop in loops.items() if curve.loop == loop]
     return [found for stage, curve in wanted if (found := _figure(study, results, stage, curve))]
 
 

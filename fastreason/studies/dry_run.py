@@ -42,6 +42,7 @@ from ..training.supervised_settings import SupervisedSettings
 from .preflight import preflight
 from .run_study import parse_shard, part_of
 from .study import Study
+from .stages import NoSettings
 from .work_units import Unit, distinct_units, mixtures_of, study_runs
 
 # number of documents from which lengths are estimated
@@ -154,7 +155,7 @@ def plan_study(study: Study, *, jobs: int = 1, shard: str | None = None, rates: 
 
 def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: int, rates: Rates | None) -> Plan:
     config, tokenizer = units[0].model, units[0].tokenizer
-    mixture = Mixture.from_dict(mixture_dict(units[0]))
+    mixture = Mixture.from_dict(next(last for unit in units if (last := mixture_dict(unit))))
     if rates is None:
         rates = measured_rates(config, tokenizer, mixture, chosen_device(units[0].device))
     parameters = Decoder(config).num_parameters
@@ -172,13 +173,17 @@ def _plan(title: str, units: Sequence[Unit], users: dict[str, list[str]], jobs: 
 
 
 def mixture_dict(unit: Unit) -> list[dict[str, Any]]:
-    """The last mixture of a unit, in the form of a recipe."""
+    """The last mixture of a unit, in the form of a recipe; [] if it draws no problems."""
     settings = unit.settings
+    if isinstance(settings, NoSettings):
+        return []
     return settings.phases[-1].mixture if isinstance(settings, SupervisedSettings) else settings.mixture
 
 
 def unit_cost(unit: Unit, rates: Rates, parameters: int) -> Cost:
     """The cost of a unit; see the module docstring."""
+    if isinstance(unit.settings, NoSettings):
+        return Cost("a model as it is", 0.0, 0.0, 0.0, 4.0 * parameters, 0, 0.0)
     if isinstance(unit.settings, SelfSettings):
         return _self_training(unit, unit.settings, rates, parameters)
     if isinstance(unit.settings, SupervisedSettings):

@@ -38,7 +38,7 @@ from ..training.optimizer import Optimizer
 from ..training.row_batches import check_rows
 from ..training.supervised_settings import SupervisedSettings
 from .recipe import Recipe
-from .stages import Stage, seed_of_draw
+from .stages import NoSettings, Stage, seed_of_draw
 
 MOST = 1 << 20
 """Number of problems per mixture whose lengths are checked."""
@@ -88,6 +88,8 @@ def _check_folder(stage: Stage, config: ModelConfig, tokenizer: Tokenizer) -> No
 
 
 def _check_stage(stage: str, settings: Any, model: Decoder, tokenizer: Tokenizer, seeds: Sequence[int]) -> None:
+    if isinstance(settings, NoSettings):
+        return
     try:
         if isinstance(settings, EvaluateSettings):
             _check_evaluation(settings, model, tokenizer)

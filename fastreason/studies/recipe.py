@@ -117,6 +117,11 @@ class Recipe:
                 raise ValueError(f"recipe: there are two stages {stage.name!r}")
             if stage.start_from in names[number:]:
                 raise ValueError(f"recipe: {stage.name}: start_from must be a stage above it, got {stage.start_from!r}")
+            if stage.kind == "model" and stage.start_from in names:
+                raise ValueError(
+                    f"recipe: {stage.name}: start_from of a stage of kind model must be the folder or name of a model, "
+                    f"got the stage {stage.start_from!r}"
+                )
         if not self.plan[-1].evaluate:
             raise ValueError(f"recipe: {names[-1]}: the last stage must be evaluated")
         self.mixtures()

@@ -16,6 +16,11 @@
     start_from = "rl"                # default: the stage before; a stage above, or a model's folder or name
     tokens = 1_000_000
 
+    [[stages]]
+    name = "tiny-base"
+    kind = "model"                   # no training: a model that exists, to be evaluated and begun from
+    start_from = "fastreason/tiny-base"
+
 A table of the name of a stage changes its fields, in a variant or from outside: `again.tokens = 500_000`. The tables
 `[pretrain]`, `[midtrain]` and `[rl]` are the short form of three stages of these names, in this order.
 """
@@ -30,15 +35,29 @@ from typing import Any, Literal
 
 from ..rl.self_settings import SelfSettings
 from ..rl.settings import PolicySettings
+from ..tasks.mixture import Mixture
 from ..training.supervised_settings import SupervisedSettings
 from .fields import merge, validated, without_none
 
-Kind = Literal["supervised", "rl", "self"]
-StageSettings = SupervisedSettings | PolicySettings | SelfSettings
+
+@dataclass(frozen=True)
+class NoSettings:
+    """A stage without training has no settings."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    @property
+    def mixtures(self) -> list[Mixture]:
+        return []
+
+
+Kind = Literal["supervised", "rl", "self", "model"]
+StageSettings = SupervisedSettings | PolicySettings | SelfSettings | NoSettings
 KINDS: Mapping[str, type[StageSettings]] = {
     "supervised": SupervisedSettings,
     "rl": PolicySettings,
     "self": SelfSettings,
+    "model": NoSettings,
 }
 SHORT_FORM: Mapping[str, Kind] = {
     "pretrain": "supervised",
@@ -72,7 +91,7 @@ class Stage:
     name: str
     """Its name, unique in the recipe: that of its checkpoint, and in metrics, pages and claims."""
     kind: Kind
-    """supervised; rl; or self: supervised on the model's own verified samples."""
+    """supervised; rl; self: supervised on the model's own verified samples; or model: that of `start_from` as it is."""
     settings: StageSettings
     """The settings of its kind."""
     start_from: str | None = None
@@ -92,9 +111,14 @@ class Stage:
                 f"recipe, got {self.name!r}"
             )
 
+        if self.kind == "model" and self.start_from is None:
+            raise ValueError(f"stages: {self.name}: a stage of kind model needs start_from, the model that it stands for")
+
     @property
-    def split(self) -> str:
-        """The split that its problems are of."""
+    def split(self) -> str | None:
+        """The split that its problems are of; None: it draws none."""
+        if isinstance(self.settings, NoSettings):
+            return None
         return "train" if type(self.settings) is SupervisedSettings else "rl"
 
     def to_dict(self) -> dict[str, Any]:

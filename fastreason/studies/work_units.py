@@ -42,11 +42,11 @@ from ..runtime.stop_request import StopRequest
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
 from ..text.tokenizer import Tokenizer
-from ..training.checkpoint import load_model, load_progress
+from ..training.checkpoint import load_model, load_progress, save_checkpoint
 from ..training.supervised import train
 from ..training.supervised_settings import SupervisedSettings
 from .seen_graphs import seen_by, stage_graphs
-from .stages import KINDS, seed_of_draw
+from .stages import KINDS, NoSettings, StageSettings, seed_of_draw
 from .study import Study
 
 # settings that affect what is kept and shown, but not what is computed
@@ -66,7 +66,7 @@ class Unit:
 
     kind: str
     """The name of the stage, or evaluate."""
-    settings: SupervisedSettings | PolicySettings | EvaluateSettings
+    settings: StageSettings | EvaluateSettings
     """Settings of the stage."""
     model: ModelConfig
     """Shape of the decoder."""
@@ -240,6 +240,9 @@ def work(unit: Unit, stages: Path, stop: StopRequest, metrics: list[Any]) -> Non
                 if distributed.is_main():
                     shutil.rmtree(samples)
         done = {"scores": scores, "seconds": round(time.perf_counter() - started, 3), "tokens": scores["tokens"]}
+    elif isinstance(unit.settings, NoSettings):
+        done = dict.fromkeys(("seconds", "tokens", "samples", "flop", "step"), 0)
+        save_checkpoint(folder / "checkpoint", model, unit.tokenizer, None, done)
     else:
         with closing(MetricsLog(folder / "metrics.jsonl", metrics, unit.run)) as log:
             progress = _train(unit, model, folder / "checkpoint", log, stop)
@@ -265,9 +268,10 @@ def _seen(unit: Unit, stages: Path) -> dict[str, SeenGraphs]:
     while before is not None:
         assert not isinstance(before.settings, EvaluateSettings)
         place = stages / before.key
-        progress = load_progress(place / "checkpoint")
-        cache = place / "graphs.npz" if distributed.is_main() else None
-        found.append((before.loop, stage_graphs(before.settings, before.seed, progress, cache)))
+        if not isinstance(before.settings, NoSettings):
+            progress = load_progress(place / "checkpoint")
+            cache = place / "graphs.npz" if distributed.is_main() else None
+            found.append((before.loop, stage_graphs(before.settings, before.seed, progress, cache)))
         if before.folder is not None:
             found += [("supervised", None), ("rl", None)]  # what that model has seen is not known
         before = before.before
@@ -287,12 +291,12 @@ def _train(unit: Unit, model: Decoder, folder: Path, log: MetricsLog, stop: Stop
     return train(unit.kind, model, unit.tokenizer, unit.settings, seed=unit.seed, folder=folder, log=log, stop=stop)
 
 
-def mixtures_of(settings: SupervisedSettings | PolicySettings | EvaluateSettings) -> list[Mixture]:
+def mixtures_of(settings: StageSettings | EvaluateSettings) -> list[Mixture]:
     """The mixtures that a stage draws from."""
     return [Mixture.from_dict(settings.mixture)] if isinstance(settings, EvaluateSettings) else settings.mixtures
 
 
-def problems_drawn(settings: SupervisedSettings | PolicySettings | EvaluateSettings, seed: int) -> str:
+def problems_drawn(settings: StageSettings | EvaluateSettings, seed: int) -> str:
     """A hash of the first problems of each mixture, which changes when the distribution does, even in compiled code."""
     text = []
     for mixture in mixtures_of(settings):

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
+import torch
 
 import fastreason as fr
 from fastreason.rl.self_settings import SelfSettings
@@ -18,7 +19,7 @@ from fastreason.studies.resume import check_study
 from fastreason.studies.stages import seed_of_draw
 from fastreason.studies.study import Study, load_study
 from fastreason.studies.work_units import distinct_units, study_runs
-from fastreason.training.checkpoint import check_files
+from fastreason.training.checkpoint import check_files, load_model
 
 from ..kills import kill_at_flush
 from ..processes import forked
@@ -108,7 +109,10 @@ def test_the_short_form_is_three_stages():
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('kind = "rl"', 'kind = "sft"', "rl: kind must be one of supervised, rl, self, got 'sft'"),
+        ('kind = "rl"', 'kind = "sft"', "rl: kind must be one of supervised, rl, self, model, got 'sft'"),
+        ('kind = "rl"', 'kind = "model"', "rl: .*steps: Unexpected"),
+        ('"supervised", tokens = 3000, mixture = "easy"', '"model"', "base: a stage of kind model needs start_from"),
+        ('{ name = "mid-2", like = "mid" }', '{ name = "mid-2", kind = "model", start_from = "mid" }', "the stage 'mid'"),
         ('like = "rl"', 'like = "rl-3"', "rl-2: like must be a stage above it, got 'rl-3'"),
         ("steps = 2,", "stepz = 2,", "stages.2: rl: stepz: Unexpected"),
         ('name = "mid-2"', 'name = "mid"', "two stages 'mid'"),
@@ -154,6 +158,31 @@ def test_a_model_begins_from_a_stage_or_a_folder(write, tmp_path):
         wrong = replace(begun, stages=[replace(begun.stages[0], **change)], model=replace(begun.model, hidden_size=32))
         with pytest.raises(ValueError, match=message):
             preflight({"mine": wrong}, [0])
+
+
+def test_a_model_that_exists_is_evaluated_and_begun_from_as_it_is(write, tmp_path):
+    recipe = load_recipe(write(FIVE + REST))
+    tokenizer = fr.Tokenizer.for_mixtures(recipe.mixtures())
+    model = fr.Decoder(recipe.model.config(len(tokenizer)))
+    model.reset_parameters(7)
+    model.save_pretrained(tmp_path / "model", tokenizer)
+    as_it_is = f'stages = [{{ name = "given", kind = "model", start_from = "{tmp_path / "model"}" }}, '
+    rl = FIVE[FIVE.index('{ name = "rl"') : FIVE.index('{ name = "mid-2"')]
+    begun = load_recipe(write(as_it_is + rl + "]" + REST))
+    plan = plan_study(Study.of(begun), rates=Rates(1e9, 1e9, 1e-4, 1))
+    assert [(line.kind, line.cost.flop == 0) for line in plan.lines] == [
+        ("given", True), ("evaluate", False), ("rl", False),
+    ]  # fmt: skip
+    results = fr.run(begun, tmp_path / "run")
+    kept = load_model(tmp_path / "run" / "checkpoints" / "given").state_dict()
+    assert all(torch.equal(kept[name], weights) for name, weights in model.state_dict().items())
+    assert set(results["stages"]) == {"given", "rl"} and results["tokens"]["given"] == 0
+    assert not any("graphs" in scores for scores in results["stages"].values())  # what it was trained on is not known
+    # RL draws what it draws where it begins from the folder itself
+    alone = load_recipe(write("stages = [" + rl.replace(" },", f', start_from = "{tmp_path / "model"}" }}]') + REST))
+    fr.run(alone, tmp_path / "alone")
+    ends = [load_model(tmp_path / run / "checkpoints" / "rl").state_dict() for run in ("run", "alone")]
+    assert all(torch.equal(a, b) for a, b in zip(*(end.values() for end in ends), strict=True))
 
 
 def test_variants_vary_stages_by_name_and_share_beginnings(write):
