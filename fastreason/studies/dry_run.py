@@ -41,8 +41,8 @@ from ..training.supervised import supervised_loss
 from ..training.supervised_settings import SupervisedSettings
 from .preflight import preflight
 from .run_study import parse_shard, part_of
-from .study import Study
 from .stages import NoSettings
+from .study import Study
 from .work_units import Unit, distinct_units, mixtures_of, study_runs
 
 # number of documents from which lengths are estimated

@@ -112,7 +112,9 @@ class Stage:
             )
 
         if self.kind == "model" and self.start_from is None:
-            raise ValueError(f"stages: {self.name}: a stage of kind model needs start_from, the model that it stands for")
+            raise ValueError(
+                f"stages: {self.name}: a stage of kind model needs start_from, a folder or name of a model"
+            )
 
     @property
     def split(self) -> str | None:

@@ -112,7 +112,7 @@ def test_the_short_form_is_three_stages():
         ('kind = "rl"', 'kind = "sft"', "rl: kind must be one of supervised, rl, self, model, got 'sft'"),
         ('kind = "rl"', 'kind = "model"', "rl: .*steps: Unexpected"),
         ('"supervised", tokens = 3000, mixture = "easy"', '"model"', "base: a stage of kind model needs start_from"),
-        ('{ name = "mid-2", like = "mid" }', '{ name = "mid-2", kind = "model", start_from = "mid" }', "the stage 'mid'"),
+        ('"mid-2", like = "mid"', '"mid-2", kind = "model", start_from = "mid"', "got the stage 'mid'"),
         ('like = "rl"', 'like = "rl-3"', "rl-2: like must be a stage above it, got 'rl-3'"),
         ("steps = 2,", "stepz = 2,", "stages.2: rl: stepz: Unexpected"),
         ('name = "mid-2"', 'name = "mid"', "two stages 'mid'"),
