@@ -12,6 +12,7 @@ if __name__ == "fastreason.kernels":
     from .policy_loss import PolicyLoss, policy_loss
     from .rms_norm import add_rms_norm, rms_norm
     from .rope import rope, rope_angles
+    from .rope_attention import rope_attention
     from .sample import sample, sampling_settings
     from .segments import Segments
     from .swiglu import swiglu
@@ -31,6 +32,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_angles",
+    "rope_attention",
     "sample",
     "sampling_settings",
     "swiglu",

@@ -52,7 +52,7 @@ from .launch import configuration, launch
 from .segments import Rectangle, Segments
 from .triton_support import runs_triton, tl, triton
 
-__all__ = ["attention", "attention_ref", "send"]
+__all__ = ["attention", "attention_forward", "attention_ref", "send"]
 
 
 def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
@@ -242,26 +242,29 @@ def _forward_kernel(
     tl.store(lse_ptr + (kv.to(tl.int64) * T + start) * GROUP + row, m * scale_log2 + tl.log2(denominator), mask=inside)
 
 
-@torch.library.custom_op("fastreason::attention", mutates_args=())
-def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """(o, lse [K, T, g] to base 2); both 0 for tokens outside every segment."""
-    q, k, v = (match_strides(x) for x in (q, k, v))
+def attention_forward(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """(o, lse [K, T, g] to base 2); both 0 for tokens outside every segment. q, k and v as `match_strides` has them."""
     (T, H, D), K = q.shape, k.shape[1]
     plan = work_plan(table, q.device)
     empty = torch.empty if plan.num_covered == T else torch.zeros
     block_d = padded_head_dim(D)
+    o = empty(T, H, D, dtype=q.dtype, device=q.device)
+    lse = empty(K, T, H // K, dtype=torch.float32, device=q.device)
+    strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
 
-    def call(config: dict[str, int]) -> tuple[Tensor, Tensor]:
-        o = empty(T, H, D, dtype=q.dtype, device=q.device)
-        lse = empty(K, T, H // K, dtype=torch.float32, device=q.device)
+    def call(config: dict[str, int]) -> None:
         tiles = plan.query_tiles(config["BLOCK_M"], H // K)
-        strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
         _forward_kernel[(len(tiles), K)](
             q, k, v, o, lse, tiles, *strides, T, scale * LOG2_E, D=D, BLOCK_D=block_d, GROUP=H // K, **config
         )
-        return o, lse
 
-    return launch("attention_forward", q, call, head_dim=block_d, itemsize=q.itemsize)
+    launch("attention_forward", q, call, head_dim=block_d, itemsize=q.itemsize)
+    return o, lse
+
+
+@torch.library.custom_op("fastreason::attention", mutates_args=())
+def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    return attention_forward(*(match_strides(x) for x in (q, k, v)), table, scale)
 
 
 @_attention_op.register_fake

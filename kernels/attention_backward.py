@@ -37,7 +37,7 @@ from .attention_tiles import (
 from .launch import launch
 from .triton_support import tl, triton
 
-__all__ = ["attention_backward", "match_strides"]
+__all__ = ["attention_backward", "match_strides", "write_gradients"]
 
 
 @triton.jit
@@ -51,16 +51,33 @@ def _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, HAS_EDGE: tl.cons
     return p * (tl.dot(do, tl.trans(v), input_precision="ieee") - delta[:, None])
 
 
-@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
+@triton.jit
+def _store_rotated_back(ptr, offsets, x, inside, cos_ptr, sin_ptr, token, step, D: tl.constexpr):
+    """Rows of tokens token + step: the gradients x of rotated rows, as those of the rows before their rotation."""
+    HALF: tl.constexpr = D // 2
+    a, b = tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, HALF]), (0, 2, 1)))
+    d, mask = tl.arange(0, HALF)[None, :], inside[:, None]
+    # both halves of cos are the same and those of sin differ in sign: one of each is read
+    angle = token.to(tl.int64) * D + (step[:, None] * D + d)
+    cos = tl.load(cos_ptr + angle, mask=mask, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + HALF + angle, mask=mask, other=0.0).to(tl.float32)
+    out = ptr + (offsets[:, None] + d)
+    tl.store(out, (a * cos + b * sin).to(ptr.dtype.element_ty), mask=mask)
+    tl.store(out + HALF, (b * cos - a * sin).to(ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=(*LAYOUT_ARGUMENTS, "gradient_stride_t"))
 def _query_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
-    o_ptr,  # o, do and dq: [T, H, D] contiguous
+    o_ptr,  # o and do: [T, H, D] contiguous
     do_ptr,
-    dq_ptr,
+    dq_ptr,  # contiguous, or as dk and dv if ROTATED
     lse_ptr,  # lse and delta: [K, T, GROUP] float32
     delta_ptr,
+    cos_ptr,  # of rope.py, read if ROTATED
+    sin_ptr,
     tiles_ptr,
     q_stride_t,  # strides in units of 8 elements
     q_stride_h,
@@ -68,9 +85,11 @@ def _query_kernel(
     k_stride_h,
     v_stride_t,
     v_stride_h,
+    gradient_stride_t,
     T,
     scale,
     scale_log2,
+    ROTATED: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
@@ -114,7 +133,12 @@ def _query_kernel(
         v = load_rows(at_token(v_ptr, token, kv, v_stride_t, v_stride_h), v_offsets, exists, D, BLOCK_D)
         ds = _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, True)
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
-    store_rows(dq_ptr + o_base, o_offsets, dq * scale, inside, D, BLOCK_D)
+    if ROTATED:
+        dq_at = at_token(dq_ptr, start + first_position, kv, gradient_stride_t, GROUP * D // 8)
+        dq_offsets = step * (gradient_stride_t * 8) + head * D
+        _store_rotated_back(dq_at, dq_offsets, dq * scale, inside, cos_ptr, sin_ptr, start + first_position, step, D)
+    else:
+        store_rows(dq_ptr + o_base, o_offsets, dq * scale, inside, D, BLOCK_D)
 
 
 @triton.jit
@@ -147,7 +171,7 @@ def _add_rows(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=LAYOUT_ARGUMENTS)
+@triton.jit(do_not_specialize=(*LAYOUT_ARGUMENTS, "gradient_stride_t"))
 def _key_kernel(
     q_ptr,
     k_ptr,
@@ -155,8 +179,10 @@ def _key_kernel(
     do_ptr,  # [T, H, D] contiguous
     lse_ptr,  # lse and delta: [K, T, GROUP] float32
     delta_ptr,
-    dk_ptr,  # dk and dv: [T, K, D] contiguous
+    dk_ptr,  # dk and dv: [T, K, D], contiguous or, if ROTATED, with tokens gradient_stride_t apart
     dv_ptr,
+    cos_ptr,  # of rope.py, read if ROTATED
+    sin_ptr,
     tiles_ptr,
     viewers_ptr,
     q_stride_t,  # strides in units of 8 elements
@@ -165,9 +191,11 @@ def _key_kernel(
     k_stride_h,
     v_stride_t,
     v_stride_h,
+    gradient_stride_t,
     T,
     scale,
     scale_log2,
+    ROTATED: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
@@ -205,16 +233,60 @@ def _key_kernel(
                 q_ptr, do_ptr, lse_ptr, delta_ptr, q_stride_t, q_stride_h, k, v, dk, dv, token, at,
                 num_rows, kv, T, scale_log2, key, D, BLOCK_D, GROUP, BLOCK_M, False,
             )  # fmt: skip
-    width = tl.num_programs(1) * D
-    base = (start + first_key).to(tl.int64) * width + kv * D
-    store_rows(dk_ptr + base, in_tile * width, dk * scale, exists, D, BLOCK_D)
-    store_rows(dv_ptr + base, in_tile * width, dv, exists, D, BLOCK_D)
+    if ROTATED:
+        dk_at = at_token(dk_ptr, start + first_key, kv, gradient_stride_t, D // 8)
+        dv_at = at_token(dv_ptr, start + first_key, kv, gradient_stride_t, D // 8)
+        offsets = in_tile * (gradient_stride_t * 8)
+        _store_rotated_back(dk_at, offsets, dk * scale, exists, cos_ptr, sin_ptr, start + first_key, in_tile, D)
+        store_rows(dv_at, offsets, dv, exists, D, BLOCK_D)
+    else:
+        width = tl.num_programs(1) * D
+        base = (start + first_key).to(tl.int64) * width + kv * D
+        store_rows(dk_ptr + base, in_tile * width, dk * scale, exists, D, BLOCK_D)
+        store_rows(dv_ptr + base, in_tile * width, dv, exists, D, BLOCK_D)
 
 
 def match_strides(x: Tensor) -> Tensor:
     """x itself if kernels can read it in place: rows contiguous and aligned to 16 bytes; else a contiguous copy."""
     in_place = x.stride(-1) == 1 and all(stride % 8 == 0 for stride in x.stride()[:-1]) and x.data_ptr() % 16 == 0
     return x if in_place else x.contiguous()
+
+
+def write_gradients(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, table: Tensor, scale: float,
+    gradients: tuple[Tensor, Tensor, Tensor], angles: tuple[Tensor, Tensor] | None = None,
+) -> None:  # fmt: skip
+    """Writes dq, dk and dv of the tokens of all segments.
+
+    Args:
+        do, o: contiguous; q, k, v as `match_strides` has them.
+        gradients: where to, contiguous.
+        angles: cos and sin of `rope_angles`, if q and k were rotated by them: dq and dk are then those before the
+            rotation, and all three parts of one matrix [T, H + 2 K, D]. D is then a power of two, at least 16.
+    """
+    (T, H, D), K, (dq, dk, dv), rotated = q.shape, k.shape[1], gradients, angles is not None
+    plan, block_d, delta = work_plan(table, q.device), padded_head_dim(D), torch.empty_like(lse)
+    cos_sin = (o, o) if angles is None else angles
+    strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
+    facts = {"head_dim": block_d, "itemsize": q.itemsize}
+    shape = dict(ROTATED=rotated, D=D, BLOCK_D=block_d, GROUP=H // K)
+
+    def queries(config: dict[str, int]) -> None:
+        tiles = plan.query_tiles(config["BLOCK_M"], H // K)
+        _query_kernel[(len(tiles), K)](
+            q, k, v, o, do, dq, lse, delta, *cos_sin, tiles, *strides, dq.stride(0) // 8, T, scale, scale * LOG2_E,
+            **shape, **config,
+        )  # fmt: skip
+
+    def keys(config: dict[str, int]) -> None:
+        key_tiles = plan.key_tiles(config["BLOCK_N"])
+        _key_kernel[(len(key_tiles.tiles), K)](
+            q, k, v, do, lse, delta, dk, dv, *cos_sin, key_tiles.tiles, key_tiles.viewers, *strides,
+            dk.stride(0) // 8, T, scale, scale * LOG2_E, **shape, **config,
+        )  # fmt: skip
+
+    launch("attention_backward_dq", q, queries, **facts)
+    launch("attention_backward_dkv", q, keys, **facts)
 
 
 @torch.library.custom_op("fastreason::attention_backward", mutates_args=())
@@ -224,33 +296,10 @@ def attention_backward(
     """(dq, dk, dv), contiguous, 0 for tokens outside every segment. Arguments as forward takes and returns them."""
     do, o = do.contiguous(), o.contiguous()
     q, k, v = (match_strides(x) for x in (q, k, v))
-    (T, H, D), K = q.shape, k.shape[1]
-    plan = work_plan(table, q.device)
-    empty_like = torch.empty_like if plan.num_covered == T else torch.zeros_like
-    block_d = padded_head_dim(D)
-    strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
-    shape = dict(D=D, BLOCK_D=block_d, GROUP=H // K)
-
-    def queries(config: dict[str, int]) -> tuple[Tensor, Tensor]:
-        dq, delta = empty_like(o), empty_like(lse)
-        tiles = plan.query_tiles(config["BLOCK_M"], H // K)
-        _query_kernel[(len(tiles), K)](
-            q, k, v, o, do, dq, lse, delta, tiles, *strides, T, scale, scale * LOG2_E, **shape, **config
-        )
-        return dq, delta
-
-    dq, delta = launch("attention_backward_dq", q, queries, head_dim=block_d, itemsize=q.itemsize)
-
-    def keys(config: dict[str, int]) -> tuple[Tensor, Tensor]:
-        dk, dv = (empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
-        key_tiles = plan.key_tiles(config["BLOCK_N"])
-        _key_kernel[(len(key_tiles.tiles), K)](
-            q, k, v, do, lse, delta, dk, dv, key_tiles.tiles, key_tiles.viewers, *strides, T, scale, scale * LOG2_E,
-            **shape, **config,
-        )  # fmt: skip
-        return dk, dv
-
-    return (dq, *launch("attention_backward_dkv", q, keys, head_dim=block_d, itemsize=q.itemsize))
+    empty = torch.empty if work_plan(table, q.device).num_covered == len(q) else torch.zeros
+    dq, dk, dv = (empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    write_gradients(do, q, k, v, o, lse, table, scale, (dq, dk, dv))
+    return dq, dk, dv
 
 
 @attention_backward.register_fake

@@ -26,7 +26,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .triton_support import tl, triton
 
-__all__ = ["LAYOUT_ARGUMENTS", "LOG2_E", "KeyTiles", "WorkPlan", "check_head_dim", "padded_head_dim", "work_plan"]
+__all__ = ["LAYOUT_ARGUMENTS", "LOG2_E", "MAX_HEAD_DIM", "KeyTiles", "WorkPlan", "check_head_dim"]
+__all__ += ["padded_head_dim", "work_plan"]
 
 MAX_HEAD_DIM = 128  # a row of q, k and v each in the registers and shared memory of one program
 LOG2_E = 1.4426950408889634  # kernels use 2 ** x, for which there is an instruction

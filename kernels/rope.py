@@ -25,7 +25,7 @@ from .launch import launch
 from .logit_rows import alignment, take
 from .triton_support import runs_triton, tl, triton
 
-__all__ = ["rope", "rope_angles", "rope_ref"]
+__all__ = ["check_rope", "rope", "rope_angles", "rope_ref", "rotate"]
 
 _MAX_HEAD_DIM = 512
 
@@ -63,7 +63,7 @@ def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
     Raises:
         ValueError: shapes, dtypes or devices do not fit.
     """
-    _check(x_THD, cos_T1D, sin_T1D)
+    check_rope(x_THD, cos_T1D, sin_T1D)
     if cpu_kernels.suits(x_THD, cos_T1D, sin_T1D, dtypes=cpu_kernels.FLOAT32_OR_BFLOAT16):
         return cpu_kernels.rope(x_THD, cos_T1D, sin_T1D)
     if not runs_triton(x_THD):
@@ -71,7 +71,7 @@ def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
     return _rope_op(x_THD, cos_T1D, sin_T1D, False)
 
 
-def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+def check_rope(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     if x.ndim != 3 or x.shape[2] % 2 or not 2 <= x.shape[2] <= _MAX_HEAD_DIM:
         raise ValueError(f"rope: need x [T, H, D] with D even, in 2 .. {_MAX_HEAD_DIM}, got {tuple(x.shape)}")
     table = (x.shape[0], 1, x.shape[2])
@@ -124,13 +124,9 @@ def _rope_kernel(
         tl.store(out + HALF, (b * cos + a * sin).to(y_ptr.dtype.element_ty), mask=inside)
 
 
-@torch.library.custom_op("fastreason::rope", mutates_args=())
-def _rope_op(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> Tensor:
-    if x.stride(2) != 1:
-        x = x.contiguous()
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, y: Tensor, inverse: bool) -> None:
+    """Writes the rotation of x [T, H, D] to y, contiguous."""
     T, H, D = x.shape
-    y = torch.empty((T, H, D), dtype=x.dtype, device=x.device)
-    cos, sin = cos.contiguous(), sin.contiguous()
     half, align = D // 2, alignment(x.stride(0), x.stride(1), D // 2)
     block_half = triton.next_power_of_2(half)
 
@@ -144,6 +140,14 @@ def _rope_op(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> Tensor:
 
     if y.numel():
         launch("rope", x, call)
+
+
+@torch.library.custom_op("fastreason::rope", mutates_args=())
+def _rope_op(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> Tensor:
+    if x.stride(2) != 1:
+        x = x.contiguous()
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    rotate(x, cos.contiguous(), sin.contiguous(), y, inverse)
     return y
 
 

@@ -24,6 +24,7 @@ from fastreason.kernels import (
     rms_norm,
     rope,
     rope_angles,
+    rope_attention,
     swiglu,
 )
 from fastreason.kernels.attention import attention_ref
@@ -38,6 +39,7 @@ from fastreason.kernels.launch import configuration
 from fastreason.kernels.policy_loss import Kind, policy_loss_ref
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 from fastreason.kernels.rope import rope_ref
+from fastreason.kernels.rope_attention import rope_attention_ref
 from fastreason.kernels.swiglu import swiglu_ref
 
 from . import peers
@@ -269,6 +271,26 @@ def _attend(shape: Shape, segments: Segments) -> Call:
     )
 
 
+def _rope_attention(shape: Shape) -> Call:
+    """`_attention` of one matrix, whose queries and keys are rotated first."""
+    alone = _attention(shape)
+    segments = alone.inputs["segments"]
+    qkv = shape.floats(shape.tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    cos, sin = rope_angles(segments.positions.to(shape.device), shape.head_dim, 10000.0, shape.dtype)
+    turned = 2 * shape.tokens * (shape.heads + shape.kv_heads) * shape.head_dim * qkv.element_size()
+    sizes = {"heads": shape.heads, "kv_heads": shape.kv_heads}
+    return Call(
+        tokens=shape.tokens,
+        run=lambda **given: rope_attention(**given)[0],
+        inputs={"qkv_TW": qkv, "cos_T1D": cos, "sin_T1D": sin, "segments": segments, **sizes},
+        learns=("qkv_TW",),
+        definition=lambda **given: rope_attention_ref(**given)[0],
+        # queries and keys are read and written once more; backward takes nothing for the rotation
+        floor=(alone.floor[0] + turned, alone.floor[1]),
+        flops=alone.flops,
+    )
+
+
 def _key_loads(shape: Shape, segments: Segments, forward: Traffic) -> tuple[str, list[str]]:
     """How often the keys and values were read: at most once by every tile of BLOCK_M stacked rows of a segment."""
     block_d = max(16, 1 << (shape.head_dim - 1).bit_length())
@@ -427,6 +449,17 @@ OPS = {
     "attention": Op(
         _attention,
         shapes=_HEAD_DIMS,
+        counted={"tokens": 384, "length": 384},
+        tensor_cores={
+            "attention.forward": "HGMMA",
+            "attention_backward.query": "HGMMA",
+            "attention_backward.key": "HGMMA",
+        },
+    ),
+    # other head dims take the two operators
+    "rope_attention": Op(
+        _rope_attention,
+        shapes={name: _HEAD_DIMS[name] for name in ("d64", "d128")},
         counted={"tokens": 384, "length": 384},
         tensor_cores={
             "attention.forward": "HGMMA",

@@ -80,10 +80,13 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, added: Tensor | None, cos: Tensor, sin: Tensor, segments: Segments
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """On packed segments: the residual stream, what is to be added to it, and keys and values. FSDP gathers the
-        weights around this call."""
-        (q, k, v), x = self.project(x, added, cos, sin)
-        return *self.mix(x, kernels.attention(q, k, v, segments)), (k, v)
+        """On packed segments: the residual stream, what is to be added to it, and keys and values, without gradient.
+        FSDP gathers the weights around this call."""
+        h, x = _add_norm(x, added, self.attention_norm, self.eps)
+        attended, k, v = kernels.rope_attention(
+            self.qkv(h), cos, sin, segments, heads=self.num_heads, kv_heads=self.num_kv_heads
+        )
+        return *self.mix(x, attended), (k, v)
 
     def mix(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
         """The rest of the block, given the output of attention: the residual stream, and what is to be added to it."""
@@ -185,7 +188,7 @@ class Decoder(nn.Module):
         return self.prefill(tokens_T, segments)[0]
 
     def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Hidden states as in `forward`, and the keys and values [T, K, D] of every layer."""
+        """Hidden states as in `forward`, and the keys and values [T, K, D] of every layer, without gradient."""
         x = self.embedding(tokens_T)
         cos, sin = self.rope_angles(segments.positions_on(x.device), x)
         keys_values, added = [], None
