@@ -11,7 +11,7 @@ Letters:    T tokens, S segments; R padded rows, of rectangles [B, L]; P prefixe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -115,9 +115,13 @@ class Segments:
         return cls(flat.cumsum(0) - flat, flat, prefix.flatten(), int(flat.sum()))
 
     def padded(self, multiple: int) -> Segments:
-        """The same segments with padding tokens behind the last one, up to a multiple of `multiple` tokens."""
+        """The same segments and one more of the tokens that are missing to a multiple of `multiple`: attention has to
+        clear what belongs to no segment."""
         missing = -self.num_tokens % multiple
-        return replace(self, num_tokens=self.num_tokens + missing) if missing else self
+        if not missing:
+            return self
+        last = ((self.start, self.num_tokens), (self.length, missing), (self.prefix, -1))
+        return Segments(*(torch.cat([x, x.new_tensor([own])]) for x, own in last), self.num_tokens + missing)
 
     @cached_property
     def positions(self) -> Tensor:

@@ -34,10 +34,14 @@ VOCABULARY, LENGTH = 2200, 512
 TARGETS = {"launches": 250, "host microseconds": 10_000, "waits": 2, "bytes a layer and token": 110_000}
 
 
-def count_step(model: Decoder, tokens: int, parts: int = 1) -> Launches:
-    """A step of `parts` parts of as many tokens, forward and backward, of a model on the meta device."""
+def count_step(model: Decoder, tokens: int, parts: int = 1, length: int = LENGTH) -> Launches:
+    """A step of `parts` parts of as many tokens, forward and backward, of a model on the meta device.
+
+    Args:
+        length: of a document.
+    """
     with counted() as launches:
-        step_loss(Replica(model, "ddp"), _documents(parts * tokens), parts * tokens, _settings(parts))
+        step_loss(Replica(model, "ddp"), _documents(parts * tokens, length), parts * tokens, _settings(parts))
     for parameter in model.parameters():
         parameter.grad = None
     return launches

@@ -48,3 +48,10 @@ def test_a_step_casts_weights_once_and_waits_once_whatever_its_parts():
     assert (more.products.total() - one.products.total()) / 2 == 12
     # sums for the weights of two norms and a bias
     assert (more.torch.total() - one.torch.total()) / 2 == 3
+
+
+def test_padding_is_not_cleared():
+    """1,022 tokens are padded to a multiple of 64: as many launches as without."""
+    with torch.device("meta"):
+        model = Decoder(ModelConfig.preset("tiny", vocab_size=300))
+    assert count_step(model, 1022, length=511).torch == count_step(model, 1024).torch

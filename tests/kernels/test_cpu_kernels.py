@@ -1,6 +1,7 @@
 """The CPU's own kernels against the float64 definitions, with every instruction set that this processor has."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def random(*shape, seed=0, scale=1.0):
 DOCUMENTS = Segments.from_lengths([1, 17, 64, 100, 3])
 LAYOUTS = {
     "documents": DOCUMENTS,
-    "padding behind": DOCUMENTS.padded(64),
+    "padding behind": replace(DOCUMENTS, num_tokens=192),
     "gaps": Segments(torch.tensor([3, 40]), torch.tensor([20, 50]), torch.tensor([-1, -1]), 100),
     "groups": Segments.from_groups([20, 33], torch.tensor([[5, 60, 1], [7, 17, 80]])),
 }

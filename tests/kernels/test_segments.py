@@ -125,9 +125,10 @@ def test_refuses_borders_of_nothing(borders, message):
         Segments.from_cu_seqlens(borders)
 
 
-def test_padded_adds_tokens_outside_of_every_segment():
-    segments = Segments.from_lengths([30, 40])
+def test_padding_is_a_segment_of_its_own():
+    segments = Segments.from_groups([30], torch.tensor([[40]]))
     padded = segments.padded(64)
-    assert padded.num_tokens == 128 and torch.equal(padded.table, segments.table)
+    assert padded.num_tokens == 128
+    assert padded.table.tolist() == [[0, 30, 70], [30, 40, 58], [-1, 0, -1]]
+    assert torch.equal(padded.positions, torch.cat([segments.positions, torch.arange(58)]))
     assert padded.padded(64) is padded
-    assert not padded.positions[70:].any()
