@@ -49,6 +49,7 @@ from .attention_tiles import (
     work_plan,
 )
 from .launch import configuration, launch
+from .operation import operation
 from .segments import Rectangle, Segments
 from .triton_support import runs_triton, tl, triton
 
@@ -262,7 +263,7 @@ def attention_forward(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: flo
     return o, lse
 
 
-@torch.library.custom_op("fastreason::attention", mutates_args=())
+@operation("attention")
 def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     return attention_forward(*(match_strides(x) for x in (q, k, v)), table, scale)
 

@@ -35,6 +35,7 @@ from .attention_tiles import (
     work_plan,
 )
 from .launch import launch
+from .operation import operation
 from .triton_support import tl, triton
 
 __all__ = ["attention_backward", "match_strides", "write_gradients"]
@@ -289,7 +290,7 @@ def write_gradients(
     launch("attention_backward_dkv", q, keys, **facts)
 
 
-@torch.library.custom_op("fastreason::attention_backward", mutates_args=())
+@operation("attention_backward")
 def attention_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, table: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:

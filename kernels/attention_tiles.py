@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .triton_support import tl, triton
+from .triton_support import next_power_of_2, tl, triton
 
 __all__ = ["LAYOUT_ARGUMENTS", "LOG2_E", "MAX_HEAD_DIM", "KeyTiles", "WorkPlan", "check_head_dim"]
 __all__ += ["padded_head_dim", "work_plan"]
@@ -105,7 +105,7 @@ def check_head_dim(name: str, D: int) -> None:
 
 def padded_head_dim(D: int) -> int:
     """The head dim of tiles: a power of two that matrix products take."""
-    return max(16, 1 << (D - 1).bit_length())
+    return max(16, next_power_of_2(D))
 
 
 def _cut_queries(table: np.ndarray, block_m: int, group: int) -> np.ndarray:

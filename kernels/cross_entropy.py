@@ -28,7 +28,8 @@ from torch import Tensor
 from . import cpu_kernels
 from .launch import launch
 from .logit_rows import LOWEST, ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scalars, scaled
-from .triton_support import runs_triton, tl, triton
+from .operation import operation
+from .triton_support import cdiv, runs_triton, tl, triton
 
 __all__ = ["cross_entropy", "cross_entropy_ref"]
 
@@ -262,7 +263,7 @@ def _row_constants(logits: Tensor) -> dict[str, int]:
     return {"row_units": logits.stride(0) // align, "width_units": logits.shape[1] // align, "ALIGN": align}
 
 
-@torch.library.custom_op("fastreason::cross_entropy", mutates_args=())
+@operation("cross_entropy")
 def _cross_entropy_op(
     logits: Tensor, labels: Tensor, shares: Tensor, settings: Tensor, needs_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -310,7 +311,7 @@ def _(
     return shares.new_empty(()), logits.new_empty(logits.shape if one_pass else 0), maxima, log_sums
 
 
-@torch.library.custom_op("fastreason::cross_entropy_backward", mutates_args=())
+@operation("cross_entropy_backward")
 def _cross_entropy_backward_op(
     upstream: Tensor, logits: Tensor, labels: Tensor, shares: Tensor, maxima: Tensor, log_sums: Tensor, settings: Tensor
 ) -> Tensor:
@@ -323,7 +324,7 @@ def _cross_entropy_backward_op(
     (z_loss,) = settings.tolist()
 
     def call(config: dict[str, int]) -> None:
-        _gradient_kernel[(N, triton.cdiv(V, config["BLOCK"]))](
+        _gradient_kernel[(N, cdiv(V, config["BLOCK"]))](
             upstream, logits, labels, shares, maxima, log_sums, gradient, z_loss, **_row_constants(logits), **config
         )
 

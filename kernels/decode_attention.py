@@ -32,7 +32,7 @@ from torch import Tensor
 from .attention_backward import match_strides
 from .attention_tiles import LOG2_E, at_token, check_head_dim, load_rows, padded_head_dim, store_rows
 from .launch import configuration, launch
-from .triton_support import runs_triton, tl, triton
+from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
 __all__ = ["SequenceTiles", "decode_attention", "decode_attention_ref", "sequences_per_tile", "tile_sequences"]
 
@@ -323,7 +323,7 @@ def _decode_op(
     def prefix(config: dict[str, int]) -> tuple[Tensor, Tensor]:
         partial = torch.empty(N, H, D, dtype=torch.float32, device=q.device)
         lse = torch.empty(N, H, dtype=torch.float32, device=q.device)
-        blocks = triton.cdiv(most * group, config["BLOCK_M"])
+        blocks = cdiv(most * group, config["BLOCK_M"])
         _prefix_kernel[(len(tiles) * blocks, K)](
             q, prefix_k, prefix_v, tiles, prefix_length, partial, lse, *strides(q, prefix_k, prefix_v), blocks,
             scale * LOG2_E, **shape, **config,
@@ -336,7 +336,7 @@ def _decode_op(
         o = torch.empty(N, H, D, dtype=q.dtype, device=q.device)
         _own_kernel[(N, K)](
             q, own_k, own_v, slot, own_length, partial, lse, o, *strides(q, own_k, own_v), scale * LOG2_E,
-            BLOCK_M=max(16, triton.next_power_of_2(group)), **shape, **config,
+            BLOCK_M=max(16, next_power_of_2(group)), **shape, **config,
         )  # fmt: skip
         return o
 

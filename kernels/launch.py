@@ -76,9 +76,12 @@ def arch_of(x: Tensor) -> int:
     pretended = triton_support.pretended_arch()
     if pretended is not None:
         return pretended
-    if not x.is_cuda:
-        return DEFAULT_ARCH
-    major, minor = torch.cuda.get_device_capability(x.device)
+    return _arch_of_gpu(x.device) if x.is_cuda else DEFAULT_ARCH
+
+
+@functools.cache
+def _arch_of_gpu(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
 
 

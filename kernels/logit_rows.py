@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .launch import launch
-from .triton_support import tl, triton
+from .triton_support import cdiv, next_power_of_2, tl, triton
 
 __all__ = [
     "LOWEST",
@@ -42,7 +42,7 @@ def row_tiles(width: int, num_warps: int, element_size: int) -> tuple[int, int]:
     if body == width:
         return body, 0
     full_threads = num_warps * 32 * 16 // element_size
-    return body, min(body, max(triton.next_power_of_2(width - body), full_threads))
+    return body, min(body, max(next_power_of_2(width - body), full_threads))
 
 
 def row_class(width: int) -> int:
@@ -99,7 +99,7 @@ def reduce_rows(values_KN: Tensor, num_sums: int) -> Tensor:
         x = values_KN
         while True:
             K, N = x.shape
-            tiles = triton.cdiv(N, config["TILE"])
+            tiles = cdiv(N, config["TILE"])
             out = x.new_empty(K, tiles)
             _reduce_kernel[(tiles,)](x, out, N, tiles, SUMS=num_sums, K=K, **config)
             if tiles == 1:
@@ -130,7 +130,7 @@ def scale_(x: Tensor, factor: Tensor) -> None:
     align = alignment(x.shape[-1])
 
     def call(config: dict[str, int]) -> None:
-        _scale_kernel[(triton.cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel() // align, ALIGN=align, **config)
+        _scale_kernel[(cdiv(x.numel(), config["BLOCK"]),)](x, factor, x.numel() // align, ALIGN=align, **config)
 
     launch("scale", x, call, [x])
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .launch import launch
 from .logit_rows import ONE_PASS_LIMIT, alignment, reduce_rows, row_class, row_tiles, scaled
+from .operation import operation
 from .policy_loss_triton import (
     NUM_SUMS,
     STATISTICS,
@@ -21,7 +22,7 @@ from .policy_loss_triton import (
     statistics_kernel,
     tokens_kernel,
 )
-from .triton_support import triton
+from .triton_support import cdiv
 
 __all__ = ["policy_loss_backward_op", "policy_loss_op"]
 
@@ -53,7 +54,7 @@ def _rows_adjacent(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-@torch.library.custom_op("fastreason::policy_loss", mutates_args=())
+@operation("policy_loss")
 def policy_loss_op(
     logits: Tensor,
     reference_logits: Tensor | None,
@@ -106,7 +107,7 @@ def policy_loss_op(
             log_ratio, importance = _sequence_means(offsets, logp, old, weights, importance)
 
         def call_tokens(config: dict[str, int]) -> None:
-            tokens_kernel[(triton.cdiv(N, config["BLOCK"]),)](
+            tokens_kernel[(cdiv(N, config["BLOCK"]),)](
                 weights, logp, entropy_kl, log_ratio, old, advantages, importance, reference, rows,
                 values, N, **settings, **config,
             )  # fmt: skip
@@ -179,7 +180,7 @@ def _(
     return weights.new_empty(()), weights.new_empty(len(STATISTICS)), weights.new_empty(N), gradient, values
 
 
-@torch.library.custom_op("fastreason::policy_loss_backward", mutates_args=())
+@operation("policy_loss_backward")
 def policy_loss_backward_op(
     upstream: Tensor,
     logits: Tensor,
@@ -198,7 +199,7 @@ def policy_loss_backward_op(
     inv_t = 1.0 / temperature
 
     def call(config: dict[str, int]) -> None:
-        gradient_kernel[(N, triton.cdiv(V, config["BLOCK"]))](
+        gradient_kernel[(N, cdiv(V, config["BLOCK"]))](
             upstream, logits, reference_logits, tokens, weights, values, gradient, N, inv_t, kl_coef, entropy_coef,
             **_units(logits, reference_logits), **config,
         )  # fmt: skip

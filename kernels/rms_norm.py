@@ -28,7 +28,8 @@ from torch import Tensor
 from . import cpu_kernels
 from .launch import launch
 from .logit_rows import alignment, take
-from .triton_support import runs_triton, tl, triton
+from .operation import operation
+from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
 __all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref"]
 
@@ -197,14 +198,14 @@ def _backward_kernel(
 
 def _tiles(N: int, width: int, tile: int, max_programs: int) -> tuple[int, dict[str, int]]:
     """(programs, constants of the kernel): tiles of several narrow rows or one wide one, about `tile` elements."""
-    block, align = triton.next_power_of_2(width), alignment(width)
+    block, align = next_power_of_2(width), alignment(width)
     rows = max(1, tile // block)
-    tiles_per_program = triton.cdiv(triton.cdiv(N, rows), max_programs)
+    tiles_per_program = cdiv(cdiv(N, rows), max_programs)
     sizes = {"width_units": width // align, "tiles_per_program": tiles_per_program}
-    return triton.cdiv(N, rows * tiles_per_program), sizes | {"ALIGN": align, "ROWS": rows, "BLOCK_D": block}
+    return cdiv(N, rows * tiles_per_program), sizes | {"ALIGN": align, "ROWS": rows, "BLOCK_D": block}
 
 
-@torch.library.custom_op("fastreason::rms_norm", mutates_args=())
+@operation("rms_norm")
 def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """(y, s, rstd); without residual s is empty, because it would be x itself."""
     x, weight = x.contiguous(), weight.contiguous()
@@ -232,7 +233,7 @@ def _(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[T
     return x.new_empty(x.shape), total, x.new_empty(x.shape[0], dtype=torch.float32)
 
 
-@torch.library.custom_op("fastreason::rms_norm_backward", mutates_args=())
+@operation("rms_norm_backward")
 def _rms_norm_backward_op(
     dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,8 @@ from torch import Tensor
 from . import cpu_kernels
 from .launch import launch
 from .logit_rows import alignment, take
-from .triton_support import runs_triton, tl, triton
+from .operation import operation
+from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
 __all__ = ["check_rope", "rope", "rope_angles", "rope_ref", "rotate"]
 
@@ -128,12 +129,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, y: Tensor, inverse: bool) -> Non
     """Writes the rotation of x [T, H, D] to y, contiguous."""
     T, H, D = x.shape
     half, align = D // 2, alignment(x.stride(0), x.stride(1), D // 2)
-    block_half = triton.next_power_of_2(half)
+    block_half = next_power_of_2(half)
 
     def call(config: dict[str, int]) -> None:
         tile, options = take(config, "TILE")
         block_t = max(1, tile // block_half)
-        _rope_kernel[(triton.cdiv(T, block_t),)](
+        _rope_kernel[(cdiv(T, block_t),)](
             x, cos, sin, y, T, H, x.stride(0) // align, x.stride(1) // align,
             INVERSE=inverse, HALF=half, ALIGN=align, BLOCK_T=block_t, BLOCK_HALF=block_half, **options,
         )  # fmt: skip
@@ -142,7 +143,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, y: Tensor, inverse: bool) -> Non
         launch("rope", x, call)
 
 
-@torch.library.custom_op("fastreason::rope", mutates_args=())
+@operation("rope")
 def _rope_op(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool) -> Tensor:
     if x.stride(2) != 1:
         x = x.contiguous()

@@ -21,6 +21,7 @@ from torch import Tensor
 from .attention import attention, attention_forward
 from .attention_backward import write_gradients
 from .attention_tiles import MAX_HEAD_DIM, padded_head_dim, work_plan
+from .operation import operation
 from .rope import check_rope, rope, rotate
 from .segments import Segments
 from .triton_support import runs_triton
@@ -82,7 +83,7 @@ def _scale(head_dim: int) -> float:
     return float(head_dim**-0.5)
 
 
-@torch.library.custom_op("fastreason::rope_attention", mutates_args=())
+@operation("rope_attention")
 def _rope_attention_op(
     qkv: Tensor, cos: Tensor, sin: Tensor, table: Tensor, heads: int, kv_heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,7 +103,7 @@ def _(qkv: Tensor, cos: Tensor, sin: Tensor, table: Tensor, heads: int, kv_heads
     return qkv.new_empty((T, heads, D)), qkv.new_empty((T, heads + kv_heads, D)), lse
 
 
-@torch.library.custom_op("fastreason::rope_attention_backward", mutates_args=())
+@operation("rope_attention_backward")
 def _backward_op(
     do: Tensor, qkv: Tensor, rotated: Tensor, o: Tensor, lse: Tensor, cos: Tensor, sin: Tensor, table: Tensor,
     heads: int, kv_heads: int,

@@ -24,7 +24,8 @@ from torch import Tensor
 from . import cpu_kernels
 from .launch import launch
 from .logit_rows import alignment, take
-from .triton_support import runs_triton, tl, triton
+from .operation import operation
+from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
 __all__ = ["swiglu", "swiglu_ref"]
 
@@ -99,13 +100,13 @@ def _backward_kernel(
 
 def _grid(N: int, width: int, tile: int) -> tuple[tuple[int, int], dict[str, int]]:
     """Tiles of about `tile` elements: pieces of one row where it is wide, several rows where it is narrow."""
-    block = min(tile, triton.next_power_of_2(width))
+    block = min(tile, next_power_of_2(width))
     rows, align = tile // block, alignment(width)
     constants = {"width_units": width // align, "ALIGN": align, "ROWS": rows, "BLOCK_F": block}
-    return (triton.cdiv(N, rows), triton.cdiv(width, block)), constants
+    return (cdiv(N, rows), cdiv(width, block)), constants
 
 
-@torch.library.custom_op("fastreason::swiglu", mutates_args=())
+@operation("swiglu")
 def _swiglu_op(x: Tensor) -> Tensor:
     x = x.contiguous()
     width = x.shape[-1] // 2
@@ -127,7 +128,7 @@ def _(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
 
 
-@torch.library.custom_op("fastreason::swiglu_backward", mutates_args=())
+@operation("swiglu_backward")
 def _swiglu_backward_op(dy: Tensor, x: Tensor) -> Tensor:
     dy, x = dy.contiguous(), x.contiguous()
     dx = torch.empty_like(x)

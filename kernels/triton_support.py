@@ -41,12 +41,23 @@ except ModuleNotFoundError:  # a CPU-only installation
 
     triton = tl = _MissingTriton()
 
-__all__ = ["INTERPRETED", "OutOfResources", "as_if_on", "pretended_arch", "runs_triton", "tl", "triton"]
+__all__ = ["INTERPRETED", "OutOfResources", "as_if_on", "cdiv", "next_power_of_2", "pretended_arch", "runs_triton"]
+__all__ += ["tl", "triton"]
 
 # read once: Triton decides at decoration, so a later change of the variable has no effect on kernels either
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 _arch: int | None = None
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up. Triton's own may be called in kernels too, and takes microseconds of the host for it."""
+    return -(-a // b)
+
+
+def next_power_of_2(n: int) -> int:
+    """The least power of two that is not below n >= 1."""
+    return 1 << (n - 1).bit_length()
 
 
 def runs_triton(x: Tensor) -> bool:
