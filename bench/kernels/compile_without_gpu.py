@@ -67,11 +67,13 @@ class _NamedGPU:
 
 
 @contextmanager
-def recorded(arch: int) -> Iterator[list[Compiled]]:
+def recorded(arch: int, *, kept: bool = True) -> Iterator[list[Compiled]]:
     """Launches of operations on CPU tensors, compiled for compute capability arch / 10 and not run.
 
     Outputs hold nothing: they are allocated and never written.
 
+    Args:
+        kept: whether the list is filled, which takes longer than a launch that has been compiled.
     Raises:
         RuntimeError: this process runs kernels under the interpreter.
     """
@@ -82,7 +84,8 @@ def recorded(arch: int) -> Iterator[list[Compiled]]:
 
     def compile_only(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         compiled = launch(kernel, *arguments, grid=grid, warmup=True, **options)
-        found.append(_of_launch(kernel, arguments, options, compiled))
+        if kept:
+            found.append(_of_launch(kernel, arguments, options, compiled))
         return compiled
 
     JITFunction.run = compile_only

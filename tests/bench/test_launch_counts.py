@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton")
 
 from bench.kernels.launch_counts import counted
-from bench.kernels.step_launches import count_step
+from bench.kernels.step_launches import count_step, products_of_nothing
 from fastreason.kernels import swiglu
 from fastreason.kernels.triton_support import INTERPRETED
 from fastreason.model.config import ModelConfig
@@ -55,3 +55,10 @@ def test_padding_is_not_cleared():
     with torch.device("meta"):
         model = Decoder(ModelConfig.preset("tiny", vocab_size=300))
     assert count_step(model, 1022, length=511).torch == count_step(model, 1024).torch
+
+
+def test_products_that_the_host_would_not_compute():
+    a, bias = torch.ones(2, 3, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16)
+    with products_of_nothing():
+        assert (a @ a.t()).shape == torch.nn.functional.linear(a, a, bias).shape == (2, 2)
+    assert torch.equal(a @ a.t(), torch.full((2, 2), 3.0, dtype=torch.bfloat16))
