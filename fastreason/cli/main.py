@@ -221,7 +221,12 @@ def bench_command(arguments: Sequence[str], package: Path = _PACKAGE) -> int:
         ModuleNotFoundError: pytest-benchmark is not installed.
     """
     root = package.parent
-    if not (root / "bench" / "__main__.py").is_file():
+    in_checkout = (root / "bench" / "__main__.py").is_file()
+    if not in_checkout and arguments and arguments[0] in ("-h", "--help"):
+        print("usage: fastreason bench [NAME ...]\n\nBenchmarks against peers on the same work, in a checkout of the")
+        print(f"repository, where --help says more: bench/ is not installed with {package}.")
+        return 0
+    if not in_checkout:
         raise ValueError(f"needs a checkout of the repository; bench/ is not installed with {package}")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))

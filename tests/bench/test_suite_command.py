@@ -63,9 +63,12 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
     assert capsys.readouterr().err.startswith(f"fastreason bench: {message}")
 
 
-def test_without_a_checkout_it_says_what_it_needs(tmp_path):
+def test_without_a_checkout_it_says_what_it_needs(tmp_path, capsys):
     with pytest.raises(ValueError, match="needs a checkout of the repository; bench/ is not installed"):
         bench_command([], package=tmp_path / "fastreason")
+    assert bench_command(["--help"], package=tmp_path / "fastreason") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: fastreason bench") and f"not installed with {tmp_path}" in out
 
 
 def test_one_file_holds_what_all_suites_gave(suites, tmp_path, capsys):
