@@ -71,6 +71,10 @@ class Replica(Generic[Model]):
         """Backward passes inside exchange gradients now, or leave that to a later pass of the same step."""
         if self.sharded:
             self.forward.set_requires_gradient_sync(now)
+        if self.forward is self.model:
+            with _summed_at_once([x for x in self.parameters() if x.grad is not None]):
+                yield
+            return
         later = not now and isinstance(self.forward, nn.parallel.DistributedDataParallel)
         with self.forward.no_sync() if later else nullcontext():
             yield
@@ -81,6 +85,23 @@ class Replica(Generic[Model]):
         if self.sharded:
             for whole_weight, weight in zip(self.model.parameters(), self.trained.parameters(), strict=True):
                 whole_weight.copy_(whole(weight))
+
+
+@contextmanager
+def _summed_at_once(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Adds the gradients of a backward pass inside to those that are there, in a few launches and not one a parameter.
+
+    Until then there are two of each.
+    """
+    sums = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    yield
+    pairs = [(total, own.grad) for total, own in zip(sums, parameters, strict=True) if own.grad is not None]
+    if pairs:
+        torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
+    for parameter, total in zip(parameters, sums, strict=True):
+        parameter.grad = total
 
 
 def _shard(model: Model) -> Model:

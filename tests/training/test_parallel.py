@@ -21,6 +21,7 @@ from fastreason.runtime.metrics_log import MetricsLog, without_times
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.training import checkpoint, supervised
 from fastreason.training.optimizer import OptimSettings
+from fastreason.training.parallel import Replica
 from fastreason.training.supervised import train
 from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
@@ -120,6 +121,15 @@ def losses(tmp_path_factory) -> tuple[Path, dict[str, list[float]]]:
     first["ddp then one"] += stage(folder / "ddp-one", seed=1)
     first["fsdp then one"] += stage(folder / "fsdp-one", seed=1)
     return folder, first | one
+
+
+def test_gradients_of_parts_are_summed_whether_a_part_has_them_or_not():
+    first, second, third = weights = torch.nn.ParameterList(torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    replica = Replica(weights, "ddp")
+    for number, loss in enumerate((lambda: (2 * first + 3 * second).sum(), lambda: (5 * first + 7 * third).sum())):
+        with replica.reducing(number == 1):
+            loss().backward()
+    assert [x.grad.tolist() for x in weights] == [[7.0, 7.0], [3.0, 3.0], [7.0, 7.0]]
 
 
 @pytest.mark.parametrize(
