@@ -41,6 +41,10 @@ def test_a_step_casts_weights_once_and_waits_once_whatever_its_parts():
     assert (one.to_device, one.waits) == (1, 1)
     assert (two.to_device, two.waits) == (2, 1)
     assert one.torch["_foreach_copy_"] == two.torch["_foreach_copy_"] == 1
+    # gradients of the second part are added all at once, and angles are rows of a table
+    assert one.torch["_foreach_add_"] == 0 and two.torch["_foreach_add_"] == 1
+    assert two.torch["add_"] == 2 and two.torch["add"] == 2 * one.torch["add"]
+    assert two.torch["cos"] == 0
     # of a block: norm and addition twice, rope, attention, SwiGLU; then backward, where attention is two kernels, which
     # rotate back
     assert (more.triton.total() - one.triton.total()) / 2 == 5 + 5
@@ -62,3 +66,11 @@ def test_products_that_the_host_would_not_compute():
     with products_of_nothing():
         assert (a @ a.t()).shape == torch.nn.functional.linear(a, a, bias).shape == (2, 2)
     assert torch.equal(a @ a.t(), torch.full((2, 2), 3.0, dtype=torch.bfloat16))
+
+
+def test_the_table_of_angles_grows_with_the_longest_document():
+    with torch.device("meta"):
+        model = Decoder(ModelConfig.preset("tiny", vocab_size=300))
+    for length, rows in ((16, 16), (100, 128), (32, 128)):
+        count_step(model, 1600, length=length)
+        assert [len(table) for table in model._angles[1:]] == [rows, rows]

@@ -60,6 +60,14 @@ def test_angles_have_the_bits_of_transformers(D, theta, dtype):
     assert torch.equal(sin[:, 0, : D // 2], -want_sin[0, :, : D // 2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_angles_of_positions_are_rows_of_a_table(dtype, device):
+    positions = torch.tensor([5, 0, 1999, 5, 63], device=device)
+    table = rope_angles(torch.arange(2048, device=device), 64, 10000.0, dtype)
+    rows = [whole.index_select(0, positions) for whole in table]
+    assert all(map(torch.equal, rows, rope_angles(positions, 64, 10000.0, dtype)))
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_scores_depend_on_distance_alone(dtype, tolerance):
     q, k = torch.randn(2, 1, 1, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
