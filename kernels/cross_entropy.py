@@ -109,7 +109,7 @@ def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: to
     counts = labels != ignore_index
     weights = counts.to(dtype) if weights is None else torch.where(counts, weights.detach().to(dtype), 0.0)
     total = weights.sum()
-    return weights / torch.where(total == 0, 1.0, total)
+    return weights / (total + (total == 0))
 
 
 def _check(name: str, rows: Tensor, num_labels: int, labels: Tensor, weights: Tensor | None, z_loss: float) -> None:

@@ -213,9 +213,9 @@ def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, s
             # gradients are averaged over the ranks, so each rank scales its own up first
             targets = count_targets(part, settings.loss_on) * distributed.world_size() if i < len(parts) else 0
             with replica.reducing(i == num_parts - 1):
-                part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision) * (
-                    targets / num_targets
-                )
+                part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision)
+                if targets != num_targets:
+                    part_loss = part_loss * (targets / num_targets)
                 part_loss.backward()
             loss += part_loss.detach()
     return distributed.sum_over_ranks(loss.cpu()).item() / distributed.world_size()
