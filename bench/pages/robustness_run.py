@@ -44,7 +44,7 @@ def choose(kernels: str, sampler: str) -> None:
     elif kernels != "auto" and not _core.cpu.use(kernels):
         raise ValueError(f"robustness_run: this processor has no {kernels}")
     if sampler == "torch":
-        sampling.runs_in_core = lambda model: False
+        sampling.runs_in_core = lambda model, dtype: False
     elif sampler != "auto":
         sampling.CoreDecoder = partial(CoreDecoder, kernel=sampler)
 

@@ -153,7 +153,7 @@ def sample(
 def uniform(
     seed: int, prompts: npt.ArrayLike, samples: npt.ArrayLike, positions: npt.ArrayLike
 ) -> npt.NDArray[np.float32]: ...
-def decode_kernels() -> list[str]: ...
+def decode_kernels(precision: str = "float32") -> list[str]: ...
 
 class CpuDecoder:
     def __init__(
@@ -167,6 +167,7 @@ class CpuDecoder:
         intermediate: int,
         vocab: int,
         eps: float,
+        precision: str = "float32",
         kernel: str = "auto",
         cos: npt.NDArray[np.float32],
         sin: npt.NDArray[np.float32],

@@ -11,8 +11,14 @@ namespace {
 
 using FloatArray = py::array_t<float, py::array::c_style>;
 
-// Whose size in bytes is no overflow.
-constexpr std::int64_t kMostFloats = std::int64_t{1} << 60;
+// More than any memory, and no overflow.
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 62;
+
+Precision precision_of(const std::string& name) {
+  if (name == "float32") return Precision::kFloat32;
+  if (name == "bfloat16") return Precision::kBfloat16;
+  throw py::value_error("CpuDecoder: precision must be 'float32' or 'bfloat16', got '" + name + "'");
+}
 
 const float* checked(const FloatArray& array, const char* name, std::int64_t rows, std::int64_t columns) {
   if (array.size() != rows * columns)
@@ -23,18 +29,19 @@ const float* checked(const FloatArray& array, const char* name, std::int64_t row
 
 std::unique_ptr<CpuDecoder> make_decoder(std::int64_t hidden, std::int64_t layers, std::int64_t heads,
                                          std::int64_t kv_heads, std::int64_t head_dim, std::int64_t intermediate,
-                                         std::int64_t vocab, float eps, const std::string& kernel,
-                                         const FloatArray& cos, const FloatArray& sin) {
+                                         std::int64_t vocab, float eps, const std::string& precision,
+                                         const std::string& kernel, const FloatArray& cos, const FloatArray& sin) {
   if (std::min({hidden, layers, heads, kv_heads, head_dim, intermediate, vocab}) < 1 || heads % kv_heads != 0 ||
       head_dim % 2 != 0)
     throw py::value_error("CpuDecoder: sizes must be positive, heads a multiple of kv_heads and head_dim even");
   const std::int64_t positions = cos.size() / (head_dim / 2);
   const DecoderShape shape = {hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, positions, eps};
-  const std::vector<ForwardKernel> kernels = forward_kernels();
+  const std::vector<ForwardKernel> kernels = forward_kernels(precision_of(precision));
   const auto found = std::find_if(kernels.begin(), kernels.end(),
                                   [&](const ForwardKernel& k) { return kernel == "auto" || kernel == k.name; });
-  if (found == kernels.end()) throw py::value_error("CpuDecoder: this processor has no kernel '" + kernel + "'");
-  return std::make_unique<CpuDecoder>(shape, found->run, checked(cos, "cos", positions, head_dim / 2),
+  if (found == kernels.end())
+    throw py::value_error("CpuDecoder: this processor has no kernel '" + kernel + "' in " + precision);
+  return std::make_unique<CpuDecoder>(shape, *found, checked(cos, "cos", positions, head_dim / 2),
                                       checked(sin, "sin", positions, head_dim / 2));
 }
 
@@ -65,7 +72,7 @@ void reserve(CpuDecoder& decoder, std::int64_t slots, std::int64_t capacity) {
   if (capacity < 0 || capacity > s.positions)
     throw py::value_error("CpuDecoder: capacity must be in 0 .. " + std::to_string(s.positions) + ", got " +
                           std::to_string(capacity));
-  const std::int64_t most = kMostFloats / s.kv_floats(round_up(capacity + 1));
+  const std::int64_t most = kMostBytes / decoder.kv_bytes(capacity + 1);
   if (slots < 0 || slots > most)
     throw py::value_error("CpuDecoder: slots must be in 0 .. " + std::to_string(most) + ", got " +
                           std::to_string(slots));
@@ -133,26 +140,27 @@ FloatArray decode(CpuDecoder& decoder, const InputArray<std::int64_t>& slots, co
 void bind_decode(py::module_& m) {
   m.def(
       "decode_kernels",
-      [] {
+      [](const std::string& precision) {
         std::vector<std::string> names;
-        for (const ForwardKernel& kernel : forward_kernels()) names.emplace_back(kernel.name);
+        for (const ForwardKernel& kernel : forward_kernels(precision_of(precision))) names.emplace_back(kernel.name);
         return names;
       },
+      py::arg("precision") = "float32",
       "The instruction sets that CpuDecoder is built for and this processor has, the fastest first.");
   py::class_<CpuDecoder>(m, "CpuDecoder",
-                         "A Qwen2-shaped decoder in float32 on CPU: prompts once, then token by token.")
+                         "A Qwen2-shaped decoder on CPU, in float32 or bfloat16: prompts once, then token by token.")
       .def(py::init(&make_decoder), py::kw_only(), py::arg("hidden"), py::arg("layers"), py::arg("heads"),
            py::arg("kv_heads"), py::arg("head_dim"), py::arg("intermediate"), py::arg("vocab"), py::arg("eps"),
-           py::arg("kernel") = "auto", py::arg("cos").noconvert(), py::arg("sin").noconvert())
+           py::arg("precision") = "float32", py::arg("kernel") = "auto", py::arg("cos").noconvert(),
+           py::arg("sin").noconvert())
       .def("load", &load, py::arg("embedding").noconvert(), py::arg("head").noconvert(),
            py::arg("final_norm").noconvert(), py::arg("layers"),
-           "Copies the weights; a layer is (attention_norm, qkv, qkv_bias, out, mlp_norm, gate_up, down).")
+           "Copies the weights, rounded to the precision; a layer is (attention_norm, qkv, qkv_bias, out, mlp_norm, "
+           "gate_up, down).")
       .def("reserve", &reserve, py::arg("slots"), py::arg("capacity"),
            "Room for `slots` sequences of `capacity` new tokens; forgets all prompts.")
-      .def(
-          "kv_bytes",
-          [](const CpuDecoder& d, std::int64_t tokens) { return 4 * d.shape().kv_floats(round_up(tokens)); },
-          py::arg("tokens"), "Bytes of the keys and values of one sequence or prompt.")
+      .def("kv_bytes", &CpuDecoder::kv_bytes, py::arg("tokens"),
+           "Bytes of the keys and values of one sequence or prompt.")
       .def("prefill", &prefill, py::arg("tokens"), py::arg("offsets"), py::kw_only(), py::arg("threads") = 0,
            "int64 [P], the prompts' numbers, and float32 [P, V], the logits behind each.")
       .def("release", &release, py::arg("prompt"), "Frees a prompt.")

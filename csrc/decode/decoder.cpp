@@ -1,8 +1,9 @@
 #include "decode/decoder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
-#include <cstring>
+#include <cstddef>
 #include <new>
 #include <utility>
 
@@ -15,92 +16,162 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
-// Panels of 16 outputs of a matrix [outputs][inputs], zeros behind the last.
+template <class Number>
+Number rounded(float x);
+template <>
+float rounded<float>(float x) {
+  return x;
+}
+// To the nearest, ties to even; NaN stays NaN.
+template <>
+Bfloat16 rounded<Bfloat16>(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, quiet_nan = 0x7FC0;
+  return static_cast<Bfloat16>((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet_nan : nearest);
+}
+float widened(float x) { return x; }
+float widened(Bfloat16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16); }
+
+std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Weights one after the other, each from a multiple of 64 bytes: panels of 16 outputs of a matrix [outputs][inputs],
+// zeros behind the last, and rows.
+template <class Number>
 class Packer {
  public:
-  explicit Packer(float* to) : to_(to) {}
+  explicit Packer(std::byte* to) : to_(to) {}
 
   // Where what comes next will lie.
-  const float* here() const { return to_; }
+  const std::byte* here() const { return to_; }
 
   void panel(const float* weights, std::int64_t outputs, std::int64_t inputs, std::int64_t panel) {
+    constexpr std::int64_t kStep = kGroup<Number>;
     const std::int64_t first = panel * kLanes, count = std::clamp<std::int64_t>(outputs - first, 0, kLanes);
-    if (count < kLanes) std::fill_n(to_, inputs * kLanes, 0.0f);
+    const std::int64_t size = in_groups<Number>(inputs) * kLanes;
+    Number* const to = reinterpret_cast<Number*>(to_);
+    if (count < kLanes || in_groups<Number>(inputs) > inputs) std::fill_n(to, size, Number{});
     for (std::int64_t n = 0; n < count; ++n)
-      for (std::int64_t k = 0; k < inputs; ++k) to_[k * kLanes + n] = weights[(first + n) * inputs + k];
-    to_ += inputs * kLanes;
+      for (std::int64_t k = 0; k < inputs; ++k)
+        to[(k / kStep * kLanes + n) * kStep + k % kStep] = rounded<Number>(weights[(first + n) * inputs + k]);
+    to_ += size * static_cast<std::int64_t>(sizeof(Number));
   }
 
-  const float* matrix(const float* weights, std::int64_t outputs, std::int64_t inputs) {
-    const float* const begin = to_;
+  const void* matrix(const float* weights, std::int64_t outputs, std::int64_t inputs) {
+    const void* const begin = to_;
     for (std::int64_t p = 0; p < round_up(outputs) / kLanes; ++p) panel(weights, outputs, inputs, p);
     return begin;
   }
 
-  const float* row(const float* values, std::int64_t size) {
-    float* const begin = to_;
-    std::copy_n(values, size, to_);
-    to_ += round_up(size);
-    std::fill(begin + size, to_, 0.0f);
+  // As numbers of the precision.
+  const void* numbers(const float* values, std::int64_t size) {
+    Number* const begin = take<Number>(size);
+    for (std::int64_t i = 0; i < size; ++i) begin[i] = rounded<Number>(values[i]);
+    return begin;
+  }
+
+  // As floats that the precision has, zeros up to a multiple of 16.
+  const float* floats(const float* values, std::int64_t size) {
+    float* const begin = take<float>(size);
+    for (std::int64_t i = 0; i < size; ++i) begin[i] = widened(rounded<Number>(values[i]));
+    std::fill(begin + size, begin + round_up(size), 0.0f);
     return begin;
   }
 
  private:
-  float* to_;
+  template <class Element>
+  Element* take(std::int64_t size) {
+    Element* const begin = reinterpret_cast<Element*>(to_);
+    to_ += whole_lines(size * static_cast<std::int64_t>(sizeof(Element)));
+    return begin;
+  }
+
+  std::byte* to_;
 };
 
-std::int64_t packed_floats(const DecoderShape& s) {
-  const std::int64_t attended = s.heads * s.head_dim, wide = round_up(s.intermediate);
-  const std::int64_t layer = 2 * round_up(s.hidden) + round_up(s.qkv_width()) * (s.hidden + 1) +
-                             round_up(s.hidden) * (attended + s.intermediate) + 2 * wide * s.hidden;
-  return s.layers * layer + round_up(s.vocab * s.hidden) + round_up(s.vocab) * s.hidden + round_up(s.hidden);
+template <class Number>
+std::int64_t packed_bytes(const DecoderShape& s) {
+  constexpr std::int64_t kBytes = sizeof(Number);
+  const auto matrix = [](std::int64_t outputs, std::int64_t inputs) {
+    return round_up(outputs) * in_groups<Number>(inputs) * kBytes;
+  };
+  const auto floats = [](std::int64_t size) { return round_up(size) * std::int64_t{sizeof(float)}; };
+  const std::int64_t layer = 2 * floats(s.hidden) + matrix(s.qkv_width(), s.hidden) + floats(s.qkv_width()) +
+                             matrix(s.hidden, s.heads * s.head_dim) + 2 * matrix(s.intermediate, s.hidden) +
+                             matrix(s.hidden, s.intermediate);
+  return s.layers * layer + whole_lines(s.vocab * s.hidden * kBytes) + matrix(s.vocab, s.hidden) + floats(s.hidden);
+}
+
+std::int64_t number_bytes(Precision precision) {
+  return precision == Precision::kBfloat16 ? sizeof(Bfloat16) : sizeof(float);
 }
 
 }  // namespace
 
-AlignedFloats::AlignedFloats(std::int64_t size)
-    : data_(static_cast<float*>(::operator new[](static_cast<std::size_t>(size) * sizeof(float), kAlignment))),
-      size_(size) {}
+AlignedMemory::AlignedMemory(std::int64_t bytes)
+    : data_(::operator new(static_cast<std::size_t>(bytes), kAlignment)), bytes_(bytes) {}
 
-void AlignedFloats::Free::operator()(float* p) const { ::operator delete[](p, kAlignment); }
+void AlignedMemory::Free::operator()(void* p) const { ::operator delete(p, kAlignment); }
 
 std::int64_t workspace_floats(const DecoderShape& s, std::int64_t context) {
   const auto matrix = [](std::int64_t rows, std::int64_t width) { return rows * (round_up(width) + kLanes); };
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
   return matrix(kTileRows, s.hidden) * 2 + matrix(kTileRows, s.qkv_width()) + matrix(kTileRows, s.heads * s.head_dim) +
-         matrix(kTileRows, s.intermediate) + matrix(kTileRows, 2 * kLanes) + matrix(stacked, 2 * s.padded_head_dim()) +
+         matrix(kTileRows, s.intermediate) + matrix(kTileRows, 2 * kLanes) + 2 * matrix(stacked, s.head_dim) +
          matrix(stacked, 1) + matrix(stacked, context + 2 * kLanes);
 }
 
-std::vector<ForwardKernel> forward_kernels() {
+std::vector<ForwardKernel> forward_kernels(Precision precision) {
   std::vector<ForwardKernel> kernels;
+  const auto add = [&](const ForwardTiles& tiles, const char* name) {
+    const ForwardTile run = precision == Precision::kBfloat16 ? tiles.bfloat16 : tiles.float32;
+    if (run != nullptr) kernels.push_back({run, name, precision});
+  };
 #ifdef FASTREASON_X86_KERNELS
-  if (__builtin_cpu_supports("avx512f")) kernels.push_back({forward_tile_avx512, "avx512"});
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back({forward_tile_avx2, "avx2"});
+  const bool avx512 = __builtin_cpu_supports("avx512f");
+  if (avx512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16"))
+    add(forward_avx512_bf16(), "avx512_bf16");
+  if (avx512) add(forward_avx512(), "avx512");
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(forward_avx2(), "avx2");
 #endif
-  kernels.push_back({forward_tile_base, "base"});
+  add(forward_base(), "base");
   return kernels;
 }
 
-CpuDecoder::CpuDecoder(const DecoderShape& shape, ForwardTile forward, const float* cos, const float* sin)
-    : shape_(shape), forward_(forward), angles_(shape.positions * shape.head_dim), weights_(packed_floats(shape)) {
+CpuDecoder::CpuDecoder(const DecoderShape& shape, const ForwardKernel& kernel, const float* cos, const float* sin)
+    : shape_(shape),
+      kernel_(kernel),
+      angles_(shape.positions * shape.head_dim * std::int64_t{sizeof(float)}),
+      weights_(kernel.precision == Precision::kBfloat16 ? packed_bytes<Bfloat16>(shape) : packed_bytes<float>(shape)) {
   const std::int64_t size = shape.positions * shape.head_dim / 2;
-  std::copy_n(cos, size, angles_.data());
-  std::copy_n(sin, size, angles_.data() + size);
-  model_ = {shape_, nullptr, nullptr, nullptr, nullptr, angles_.data(), angles_.data() + size};
+  float* const angles = angles_.as<float>();
+  std::copy_n(cos, size, angles);
+  std::copy_n(sin, size, angles + size);
+  model_ = {shape_, nullptr, nullptr, nullptr, nullptr, angles, angles + size};
+}
+
+std::int64_t CpuDecoder::kv_bytes(std::int64_t tokens) const {
+  return shape_.kv_numbers(round_up(tokens)) * number_bytes(kernel_.precision);
 }
 
 void CpuDecoder::load(const ModelWeights& weights) {
+  if (kernel_.precision == Precision::kBfloat16)
+    load_as<Bfloat16>(weights);
+  else
+    load_as<float>(weights);
+}
+
+template <class Number>
+void CpuDecoder::load_as(const ModelWeights& weights) {
   const DecoderShape& s = shape_;
-  Packer packer(weights_.data());
+  Packer<Number> packer(weights_.as<std::byte>());
   layers_.clear();
   for (const LayerWeights& from : weights.layers) {
     LayerView layer{};
-    layer.attention_norm = packer.row(from.attention_norm, s.hidden);
+    layer.attention_norm = packer.floats(from.attention_norm, s.hidden);
     layer.qkv = packer.matrix(from.qkv, s.qkv_width(), s.hidden);
-    layer.qkv_bias = packer.row(from.qkv_bias, s.qkv_width());
+    layer.qkv_bias = packer.floats(from.qkv_bias, s.qkv_width());
     layer.out = packer.matrix(from.out, s.hidden, s.heads * s.head_dim);
-    layer.mlp_norm = packer.row(from.mlp_norm, s.hidden);
+    layer.mlp_norm = packer.floats(from.mlp_norm, s.hidden);
     layer.gate_up = packer.here();
     for (std::int64_t p = 0; p < round_up(s.intermediate) / kLanes; ++p) {
       packer.panel(from.gate_up, s.intermediate, s.hidden, p);
@@ -110,19 +181,19 @@ void CpuDecoder::load(const ModelWeights& weights) {
     layers_.push_back(layer);
   }
   model_.layers = layers_.data();
-  model_.embedding = packer.row(weights.embedding, s.vocab * s.hidden);
+  model_.embedding = packer.numbers(weights.embedding, s.vocab * s.hidden);
   model_.head = packer.matrix(weights.head, s.vocab, s.hidden);
-  model_.final_norm = packer.row(weights.final_norm, s.hidden);
-  assert(packer.here() == weights_.data() + weights_.size());
+  model_.final_norm = packer.floats(weights.final_norm, s.hidden);
+  assert(packer.here() == weights_.as<std::byte>() + weights_.bytes());
 }
 
 void CpuDecoder::reserve(std::int64_t slots, std::int64_t capacity) {
   prompts_.clear();
   slots_ = capacity_ = 0;  // until there is memory for them
-  const std::int64_t size = slots * shape_.kv_floats(round_up(capacity));
-  if (size > own_.size()) {
-    own_ = AlignedFloats();  // the old memory goes before the new one comes
-    own_ = AlignedFloats(size);
+  const std::int64_t size = slots * kv_bytes(capacity);
+  if (size > own_.bytes()) {
+    own_ = AlignedMemory();  // the old memory goes before the new one comes
+    own_ = AlignedMemory(size);
   }
   slots_ = slots;
   capacity_ = round_up(capacity);
@@ -140,8 +211,8 @@ std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> toke
       const auto p = ids.size();
       ids.push_back(id);
       const std::int64_t length = offsets[p + 1] - offsets[p], capacity = round_up(length);
-      prompt.memory = AlignedFloats(shape_.kv_floats(capacity));
-      prompt.kv = {prompt.memory.data(), capacity};
+      prompt.memory = AlignedMemory(kv_bytes(capacity));
+      prompt.kv = {prompt.memory.as<void>(), capacity};
       prompt.length = length;
     }
     parallel_blocks(count, threads, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -161,7 +232,7 @@ std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> toke
 
 void CpuDecoder::prefill_one(Prompt& prompt, std::span<const std::int32_t> tokens, float* logits) {
   const std::int64_t length = prompt.length;
-  AlignedFloats workspace = take_workspace(length);
+  AlignedMemory workspace = take_workspace(length);
   std::vector<Row> rows;
   for (std::int64_t begin = 0; begin < length; begin += kTileRows) {
     interruption_point();
@@ -169,7 +240,7 @@ void CpuDecoder::prefill_one(Prompt& prompt, std::span<const std::int32_t> token
     rows.clear();
     for (std::int64_t t = begin; t < end; ++t)
       rows.push_back({prompt.kv, {nullptr, 0}, t, 0, tokens[static_cast<std::size_t>(t)]});
-    forward_(model_, rows.data(), end - begin, workspace.data(), end == length ? logits : nullptr, true);
+    kernel_.run(model_, rows.data(), end - begin, workspace.as<float>(), end == length ? logits : nullptr, true);
   }
   return_workspace(std::move(workspace));
 }
@@ -188,38 +259,39 @@ bool CpuDecoder::has_room(std::int64_t prompt, std::int64_t length) const {
 void CpuDecoder::decode(std::span<const std::int64_t> slots, std::span<const std::int64_t> prompts,
                         std::span<const std::int64_t> lengths, std::span<const std::int32_t> tokens, float* logits,
                         int threads) {
-  const std::int64_t own_floats = shape_.kv_floats(capacity_);
+  const std::int64_t own_bytes = kv_bytes(capacity_);
   std::vector<Row> rows;
   std::int64_t context = 0;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const Prompt& prompt = prompts_[static_cast<std::size_t>(prompts[i])];
-    rows.push_back({prompt.kv, {own_.data() + slots[i] * own_floats, capacity_}, prompt.length, lengths[i], tokens[i]});
+    rows.push_back(
+        {prompt.kv, {own_.as<std::byte>() + slots[i] * own_bytes, capacity_}, prompt.length, lengths[i], tokens[i]});
     context = std::max(context, prompt.length + lengths[i] + 1);
   }
   parallel_blocks(std::ssize(rows), threads, kTileRows, [&](std::int64_t begin, std::int64_t end) {
-    AlignedFloats workspace = take_workspace(context);
+    AlignedMemory workspace = take_workspace(context);
     for (; begin < end; begin += kTileRows)
-      forward_(model_, rows.data() + begin, std::min(kTileRows, end - begin), workspace.data(),
-               logits + begin * shape_.vocab, false);
+      kernel_.run(model_, rows.data() + begin, std::min(kTileRows, end - begin), workspace.as<float>(),
+                  logits + begin * shape_.vocab, false);
     return_workspace(std::move(workspace));
   });
 }
 
-AlignedFloats CpuDecoder::take_workspace(std::int64_t context) {
-  const std::int64_t size = workspace_floats(shape_, context);
+AlignedMemory CpuDecoder::take_workspace(std::int64_t context) {
+  const std::int64_t size = workspace_floats(shape_, context) * std::int64_t{sizeof(float)};
   {
     const std::lock_guard lock(mutex_);
     while (!idle_workspaces_.empty()) {
-      AlignedFloats found = std::move(idle_workspaces_.back());
+      AlignedMemory found = std::move(idle_workspaces_.back());
       idle_workspaces_.pop_back();
-      if (found.size() >= size) return found;
+      if (found.bytes() >= size) return found;
     }
   }
   // room to grow, so that not every longer context asks again
-  return AlignedFloats(size + size / 4);
+  return AlignedMemory(size + size / 4);
 }
 
-void CpuDecoder::return_workspace(AlignedFloats workspace) {
+void CpuDecoder::return_workspace(AlignedMemory workspace) {
   const std::lock_guard lock(mutex_);
   idle_workspaces_.push_back(std::move(workspace));
 }

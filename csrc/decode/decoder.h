@@ -1,5 +1,4 @@
-// A decoder's packed weights and the keys and values of the sequences it continues: prefill and decode on CPU in
-// float32.
+// A decoder's packed weights and the keys and values of the sequences it continues: prefill and decode on CPU.
 #pragma once
 
 #include <cstddef>
@@ -14,23 +13,26 @@
 
 namespace fastreason {
 
-// Floats at an address that is a multiple of 64, not initialised.
-class AlignedFloats {
+// Memory at an address that is a multiple of 64, not initialised.
+class AlignedMemory {
  public:
-  AlignedFloats() = default;
-  explicit AlignedFloats(std::int64_t size);
-  float* data() const { return data_.get(); }
-  std::int64_t size() const { return size_; }
+  AlignedMemory() = default;
+  explicit AlignedMemory(std::int64_t bytes);
+  template <class Element>
+  Element* as() const {
+    return static_cast<Element*>(data_.get());
+  }
+  std::int64_t bytes() const { return bytes_; }
 
  private:
   struct Free {
-    void operator()(float* p) const;
+    void operator()(void* p) const;
   };
-  std::unique_ptr<float[], Free> data_;
-  std::int64_t size_ = 0;
+  std::unique_ptr<void, Free> data_;
+  std::int64_t bytes_ = 0;
 };
 
-// Matrices as torch keeps them, [outputs][inputs].
+// In float32, whatever the decoder keeps. Matrices as torch has them, [outputs][inputs].
 struct LayerWeights {
   const float *attention_norm, *qkv, *qkv_bias, *out, *mlp_norm, *gate_up, *down;
 };
@@ -39,25 +41,29 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
 };
 
-// A way to run the forward pass: "avx512", "avx2" or "base".
+// A way to run the forward pass: "avx512_bf16", "avx512", "avx2" or "base".
 struct ForwardKernel {
   ForwardTile run;
   const char* name;
+  Precision precision;
 };
-// Those that this processor can run, the fastest first.
-std::vector<ForwardKernel> forward_kernels();
+// Those in a precision that this processor can run, the fastest first.
+std::vector<ForwardKernel> forward_kernels(Precision precision);
 
 class CpuDecoder {
  public:
   // cos, sin: [positions][head_dim / 2].
-  CpuDecoder(const DecoderShape& shape, ForwardTile forward, const float* cos, const float* sin);
+  CpuDecoder(const DecoderShape& shape, const ForwardKernel& kernel, const float* cos, const float* sin);
 
   const DecoderShape& shape() const { return shape_; }
 
   // What everything below needs, held by the caller.
   OneAtATime& turns() { return turns_; }
 
-  // Copies and packs.
+  // Bytes of the keys and values of one sequence or prompt.
+  std::int64_t kv_bytes(std::int64_t tokens) const;
+
+  // Copies, rounds to the precision and packs.
   void load(const ModelWeights& weights);
   bool is_loaded() const { return !layers_.empty(); }
 
@@ -82,25 +88,27 @@ class CpuDecoder {
 
  private:
   struct Prompt {
-    AlignedFloats memory;
+    AlignedMemory memory;
     KvView kv{};
     std::int64_t length = 0;  // 0: free
   };
 
   void prefill_one(Prompt& prompt, std::span<const std::int32_t> tokens, float* logits);
-  AlignedFloats take_workspace(std::int64_t context);
-  void return_workspace(AlignedFloats workspace);
+  template <class Number>
+  void load_as(const ModelWeights& weights);
+  AlignedMemory take_workspace(std::int64_t context);
+  void return_workspace(AlignedMemory workspace);
 
   OneAtATime turns_{"CpuDecoder"};
   DecoderShape shape_;
-  ForwardTile forward_;
-  AlignedFloats angles_, weights_, own_;
+  ForwardKernel kernel_;
+  AlignedMemory angles_, weights_, own_;
   std::vector<LayerView> layers_;
   ModelView model_{};
   std::int64_t slots_ = 0, capacity_ = 0;
   std::vector<Prompt> prompts_;
   std::mutex mutex_;  // of idle_workspaces_
-  std::vector<AlignedFloats> idle_workspaces_;
+  std::vector<AlignedMemory> idle_workspaces_;
 };
 
 }  // namespace fastreason

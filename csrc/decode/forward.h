@@ -1,8 +1,11 @@
-// One forward pass of a Qwen2-shaped decoder over a tile of rows in float32, on CPU.
+// One forward pass of a Qwen2-shaped decoder over a tile of rows on CPU, in float32 or in bfloat16.
 //
 // Every row is computed by itself, in an order that depends on nothing but its own history: each element of a matrix
 // product is one chain of multiply-adds over the inner dimension, whatever rows stand beside it. So a sequence gets the
 // same bits in any batch, order or number of threads of one machine.
+//
+// In bfloat16 weights, keys and values are kept in it, and the left side of every matrix product is rounded to it. All
+// else is float32: sums, the residual stream, norms, rotary embedding, softmax, gating and logits.
 //
 // The code is compiled once per instruction set (forward_*.cpp); only plain structs and pointers pass between, so that
 // no inline function of the standard library is compiled for a processor that may not run it.
@@ -12,10 +15,27 @@
 
 namespace fastreason {
 
-// Floats a panel of a packed matrix is wide, and tokens a block of cached keys holds.
+// Columns of a panel of a packed matrix, and tokens that a block of cached keys holds.
 inline constexpr std::int64_t kLanes = 16;
 
 constexpr std::int64_t round_up(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// The upper half of a float.
+using Bfloat16 = std::uint16_t;
+
+// Of weights, keys and values.
+enum class Precision { kFloat32, kBfloat16 };
+
+// The right side of a matrix product has this many rows k side by side, so many as one instruction multiplies: element
+// (k, n) of a panel is at (k / kGroup * 16 + n) * kGroup + k % kGroup.
+template <class Number>
+inline constexpr std::int64_t kGroup = sizeof(float) / sizeof(Number);
+
+// Rows of a packed matrix, those behind the last one zero.
+template <class Number>
+constexpr std::int64_t in_groups(std::int64_t rows) {
+  return (rows + kGroup<Number> - 1) / kGroup<Number> * kGroup<Number>;
+}
 
 struct DecoderShape {
   std::int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, positions;
@@ -23,30 +43,32 @@ struct DecoderShape {
 
   std::int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
   std::int64_t padded_head_dim() const { return round_up(head_dim); }
-  // Floats of the keys and values of `tokens` (a multiple of kLanes) in one layer and key-value head, see KvView.
-  std::int64_t head_floats(std::int64_t tokens) const { return tokens * (head_dim + padded_head_dim()); }
-  std::int64_t kv_floats(std::int64_t tokens) const { return layers * kv_heads * head_floats(tokens); }
+  // Numbers in the keys and values of `tokens` (a multiple of kLanes) in one layer and key-value head, see KvView.
+  std::int64_t head_numbers(std::int64_t tokens) const { return tokens * (head_dim + padded_head_dim()); }
+  std::int64_t kv_numbers(std::int64_t tokens) const { return layers * kv_heads * head_numbers(tokens); }
 };
 
-// Matrices are packed: panel j holds the weights of outputs 16 j .. 16 j + 15 as [inputs][16], zeros behind the last.
-// gate_up: panels of gate and up in turns.
+// Matrices are packed, of floats or Bfloat16: panel j holds the weights of outputs 16 j .. 16 j + 15 as
+// [inputs / kGroup][16][kGroup], zeros behind the last. gate_up: panels of gate and up in turns.
 struct LayerView {
-  const float *attention_norm, *qkv, *qkv_bias, *out, *mlp_norm, *gate_up, *down;
+  const float *attention_norm, *qkv_bias, *mlp_norm;
+  const void *qkv, *out, *gate_up, *down;
 };
 
 struct ModelView {
   DecoderShape shape;
   const LayerView* layers;
-  const float* embedding;  // [vocab][hidden]
-  const float* head;       // packed
+  const void* embedding;  // floats or Bfloat16 [vocab][hidden]
+  const void* head;       // packed
   const float* final_norm;
   const float *cos, *sin;  // [positions][head_dim / 2]
 };
 
-// Keys and values of up to `capacity` (a multiple of kLanes) tokens: for each layer and key-value head the keys as
-// blocks [capacity / 16][head_dim][16], then the values as [capacity][padded head dim].
+// Keys and values of up to `capacity` (a multiple of kLanes) tokens, floats or Bfloat16: for each layer and key-value
+// head the keys as blocks [capacity / 16][head_dim / kGroup][16][kGroup], then the values as
+// [capacity / kGroup][padded head dim][kGroup].
 struct KvView {
-  float* data;
+  void* data;
   std::int64_t capacity;
 };
 
@@ -72,10 +94,17 @@ std::int64_t workspace_floats(const DecoderShape& shape, std::int64_t context);
 using ForwardTile = void (*)(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
                              float* logits, bool last_only);
 
-void forward_tile_base(const ModelView&, const Row*, std::int64_t, float*, float*, bool);
+// One for each precision.
+struct ForwardTiles {
+  ForwardTile float32, bfloat16;
+};
+
+ForwardTiles forward_base();
 #ifdef FASTREASON_X86_KERNELS
-void forward_tile_avx2(const ModelView&, const Row*, std::int64_t, float*, float*, bool);
-void forward_tile_avx512(const ModelView&, const Row*, std::int64_t, float*, float*, bool);
+ForwardTiles forward_avx2();
+ForwardTiles forward_avx512();
+// In float32 the same as forward_avx512, which is not built twice: null.
+ForwardTiles forward_avx512_bf16();
 #endif
 
 }  // namespace fastreason

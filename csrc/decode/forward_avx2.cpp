@@ -7,9 +7,6 @@
 
 namespace fastreason {
 
-void forward_tile_avx2(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace, float* logits,
-                       bool last_only) {
-  avx2::forward_tile(model, rows, num_rows, workspace, logits, last_only);
-}
+ForwardTiles forward_avx2() { return {avx2::forward_tile<float>, avx2::forward_tile<Bfloat16>}; }
 
 }  // namespace fastreason

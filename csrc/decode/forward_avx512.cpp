@@ -7,9 +7,6 @@
 
 namespace fastreason {
 
-void forward_tile_avx512(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
-                         float* logits, bool last_only) {
-  avx512::forward_tile(model, rows, num_rows, workspace, logits, last_only);
-}
+ForwardTiles forward_avx512() { return {avx512::forward_tile<float>, avx512::forward_tile<Bfloat16>}; }
 
 }  // namespace fastreason

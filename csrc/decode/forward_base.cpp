@@ -7,9 +7,6 @@
 
 namespace fastreason {
 
-void forward_tile_base(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace, float* logits,
-                       bool last_only) {
-  base::forward_tile(model, rows, num_rows, workspace, logits, last_only);
-}
+ForwardTiles forward_base() { return {base::forward_tile<float>, base::forward_tile<Bfloat16>}; }
 
 }  // namespace fastreason

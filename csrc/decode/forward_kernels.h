@@ -46,16 +46,20 @@ inline Vec exponential(Vec x) {
   return vanishes ? Vec{} : result;
 }
 
-// y = x / sqrt(mean x^2 + eps) * weight
-inline void rms_norm(const float* x, const float* weight, std::int64_t width, float eps, float* y) {
+// y = x / sqrt(mean x^2 + eps) * weight, as the left side of a product.
+template <class Number>
+inline void rms_norm(const float* x, const float* weight, std::int64_t width, float eps,
+                     typename Factors<Number>::Left* y) {
+  using F = Factors<Number>;
   Vec squares = {};
   std::int64_t i = 0;
   for (; i + kVec <= width; i += kVec) squares += load(x + i) * load(x + i);
   float total = sum_of(squares);
   for (; i < width; ++i) total += x[i] * x[i];
   const float scale = 1.0f / __builtin_sqrtf(total / static_cast<float>(width) + eps);
-  for (i = 0; i + kVec <= width; i += kVec) store(y + i, load(x + i) * splat(scale) * load(weight + i));
-  for (; i < width; ++i) y[i] = x[i] * scale * weight[i];
+  for (i = 0; i + kVec <= width; i += kVec) F::store_left(y + i, load(x + i) * splat(scale) * load(weight + i));
+  for (; i < width; ++i) y[i] = F::left(x[i] * scale * weight[i]);
+  for (; i < in_groups<Number>(width); ++i) y[i] = 0;
 }
 
 // The halves of x rotated by the angles of its position.
@@ -68,24 +72,40 @@ inline void rotate(float* __restrict x, const float* __restrict cos, const float
 }
 
 // Where one layer and key-value head of a cache lies.
+template <class Number>
 struct HeadCache {
-  float *keys, *values;
+  Number *keys, *values;
 };
-inline HeadCache head_of(const DecoderShape& shape, KvView kv, std::int64_t layer, std::int64_t head) {
-  float* const keys = kv.data + (layer * shape.kv_heads + head) * shape.head_floats(kv.capacity);
+template <class Number>
+inline HeadCache<Number> head_of(const DecoderShape& shape, KvView kv, std::int64_t layer, std::int64_t head) {
+  Number* const data = static_cast<Number*>(kv.data);
+  Number* const keys = data + (layer * shape.kv_heads + head) * shape.head_numbers(kv.capacity);
   return {keys, keys + kv.capacity * shape.head_dim};
 }
 
-inline void append(const DecoderShape& shape, HeadCache cache, std::int64_t token, const float* key,
-                   const float* value) {
-  float* const block = cache.keys + token / kLanes * shape.head_dim * kLanes + token % kLanes;
-  for (std::int64_t d = 0; d < shape.head_dim; ++d) block[d * kLanes] = key[d];
-  float* const row = cache.values + token * shape.padded_head_dim();
-  __builtin_memcpy(row, value, static_cast<std::size_t>(shape.head_dim) * sizeof(float));
+template <class Number>
+inline Panels<Number> values_of(const DecoderShape& shape, HeadCache<Number> cache) {
+  return {cache.values, kGroup<Number> * kLanes, kGroup<Number> * shape.padded_head_dim()};
 }
 
-// Scores to weights, in place: the first `prefix` of `prefix_room` columns and the `own` behind them count, the others
-// become 0. Returns 1 / sum; the weights stay unnormalised.
+template <class Number>
+inline void append(const DecoderShape& shape, HeadCache<Number> cache, std::int64_t token, const float* key,
+                   const float* value) {
+  constexpr std::int64_t kStep = kGroup<Number>;
+  const std::int64_t in_group = token % kStep;
+  Number* const block = cache.keys + token / kLanes * shape.head_dim * kLanes + token % kLanes * kStep;
+  for (std::int64_t d = 0; d < shape.head_dim; ++d) block[d / kStep * kStep * kLanes + d % kStep] = to<Number>(key[d]);
+  Number* const group = cache.values + (token - in_group) * shape.padded_head_dim();
+  for (std::int64_t d = 0; d < shape.head_dim; ++d) {
+    // the next token has weight 0 until it comes, but its memory may hold infinity
+    if (in_group == 0 && kStep > 1) group[d * kStep + 1] = 0;
+    group[d * kStep + in_group] = to<Number>(value[d]);
+  }
+}
+
+// Scores to weights, in place, as the left side of a product: the first `prefix` of `prefix_room` columns and the `own`
+// behind them count, the others become 0. Returns 1 / sum; the weights stay unnormalised.
+template <class Number>
 inline float weigh(float* scores, std::int64_t prefix, std::int64_t prefix_room, std::int64_t own,
                    std::int64_t own_room) {
   for (std::int64_t l = prefix; l < prefix_room; ++l) scores[l] = -__builtin_inff();
@@ -102,44 +122,55 @@ inline float weigh(float* scores, std::int64_t prefix, std::int64_t prefix_room,
   for (std::int64_t l = 0; l < room; l += kVec) {
     const Vec weight = exponential(load(scores + l) - splat(maximum));
     total += weight;
-    store(scores + l, weight);
+    // as wide as a score or narrower: what has not been read yet stays
+    Factors<Number>::store_left(reinterpret_cast<typename Factors<Number>::Left*>(scores) + l, weight);
   }
   return 1.0f / sum_of(total);
 }
 
-// Scratch memory of a tile. Rows are 16 floats longer than their content: strides of 4 KiB would share cache lines.
+// Scratch memory of a tile. Rows are 64 bytes longer than their content: strides of 4 KiB would share cache lines.
+template <class Number>
 struct Scratch {
-  Matrix x, normed, qkv, attended, wide, pair, scores;
-  float *queries, *sums;
+  Matrix<float> x, qkv, pair, outputs, scores;
+  Left<Number> normed, attended, wide, queries;
+  float* sums;
 };
 
-inline Scratch divide(float* workspace, const DecoderShape& s, std::int64_t context) {
-  const auto take = [&](std::int64_t rows, std::int64_t width) {
-    const Matrix m = {workspace, round_up(width) + kLanes};
-    workspace += rows * m.stride;
-    return m;
+template <class Number>
+inline Scratch<Number> divide(float* workspace, const DecoderShape& s, std::int64_t context) {
+  const auto take = [&]<class Element>(Matrix<Element>& matrix, std::int64_t rows, std::int64_t width) {
+    constexpr std::int64_t kLine = 64 / sizeof(Element);
+    matrix = {reinterpret_cast<Element*>(workspace), (width + kLine - 1) / kLine * kLine + kLine};
+    workspace += rows * matrix.stride * static_cast<std::int64_t>(sizeof(Element)) / 4;
   };
-  Scratch scratch;
-  scratch.x = take(kTileRows, s.hidden);
-  scratch.normed = take(kTileRows, s.hidden);
-  scratch.qkv = take(kTileRows, s.qkv_width());
-  scratch.attended = take(kTileRows, s.heads * s.head_dim);
-  scratch.wide = take(kTileRows, s.intermediate);
-  scratch.pair = take(kTileRows, 2 * kLanes);
+  Scratch<Number> scratch;
+  Matrix<float> sums;
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
-  scratch.queries = take(stacked, 2 * s.padded_head_dim()).data;
-  scratch.sums = take(stacked, 1).data;
+  take(scratch.x, kTileRows, s.hidden);
+  take(scratch.normed, kTileRows, s.hidden);
+  take(scratch.qkv, kTileRows, s.qkv_width());
+  take(scratch.attended, kTileRows, s.heads * s.head_dim);
+  take(scratch.wide, kTileRows, s.intermediate);
+  take(scratch.pair, kTileRows, 2 * kLanes);
+  take(scratch.queries, stacked, s.head_dim);
+  take(scratch.outputs, stacked, s.padded_head_dim());
+  take(sums, stacked, 1);
+  scratch.sums = sums.data;
   // prefix and own tokens, each rounded up
-  scratch.scores = take(stacked, context + 2 * kLanes);
+  take(scratch.scores, stacked, context + 2 * kLanes);
   return scratch;
 }
 
 // Attention of rows that share a prefix, at most kAttentionRows, in one layer and key-value head.
+template <class Number>
 inline void attend(const DecoderShape& s, const Row* rows, std::int64_t num_rows, std::int64_t layer,
-                   std::int64_t kv_head, const Scratch& scratch, std::int64_t first) {
-  const std::int64_t group = s.heads / s.kv_heads, D = s.head_dim, padded = s.padded_head_dim();
+                   std::int64_t kv_head, const Scratch<Number>& scratch, std::int64_t first) {
+  using F = Factors<Number>;
+  using LeftElement = typename F::Left;
+  const std::int64_t group = s.heads / s.kv_heads, D = s.head_dim, value_panels = s.padded_head_dim() / kLanes;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(D));
-  const Matrix queries = {scratch.queries, padded}, outputs = {scratch.queries + num_rows * group * padded, padded};
+  const Left<Number> queries = scratch.queries;
+  const Matrix<float> outputs = scratch.outputs;
   std::int64_t prefix = 0, own_room = 0;
   for (std::int64_t r = 0; r < num_rows; ++r) {
     const bool in_prompt = rows[r].own.data == nullptr;
@@ -147,43 +178,46 @@ inline void attend(const DecoderShape& s, const Row* rows, std::int64_t num_rows
     own_room = larger(own_room, in_prompt ? 0 : round_up(rows[r].own_length + 1));
     const float* const q = scratch.qkv.row(first + r) + kv_head * group * D;
     for (std::int64_t h = 0; h < group; ++h)
-      for (std::int64_t d = 0; d < D; ++d) queries.row(r * group + h)[d] = q[h * D + d] * scale;
+      for (std::int64_t d = 0; d < D; ++d) queries.row(r * group + h)[d] = F::left(q[h * D + d] * scale);
   }
-  const std::int64_t prefix_room = round_up(prefix), value_panels = padded / kLanes;
-  const Matrix scores = {scratch.scores.data, prefix_room + own_room + kLanes};
-  const HeadCache before = head_of(s, rows[0].prefix, layer, kv_head);
-  product<Store::kSet>(queries, num_rows * group, packed(before.keys, D), prefix_room / kLanes, D, nullptr, scores);
+  const std::int64_t prefix_room = round_up(prefix);
+  const Matrix<float> scores = {scratch.scores.data, prefix_room + own_room + kLanes};
+  const HeadCache<Number> before = head_of<Number>(s, rows[0].prefix, layer, kv_head);
+  product<Store::kSet>(queries, num_rows * group, packed<Number>(before.keys, D), prefix_room / kLanes, D, nullptr,
+                       scores);
   for (std::int64_t r = 0; r < num_rows; ++r) {
     const bool in_prompt = rows[r].own.data == nullptr;
     const std::int64_t own = in_prompt ? 0 : rows[r].own_length + 1;
-    const Matrix to = {scores.row(r * group), scores.stride};
+    const Matrix<float> to = {scores.row(r * group), scores.stride};
     if (!in_prompt) {
-      const HeadCache cache = head_of(s, rows[r].own, layer, kv_head);
-      product<Store::kSet>({queries.row(r * group), padded}, group, packed(cache.keys, D), round_up(own) / kLanes, D,
-                           nullptr, {to.data + prefix_room, to.stride});
+      const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
+      product<Store::kSet>(Left<Number>{queries.row(r * group), queries.stride}, group, packed<Number>(cache.keys, D),
+                           round_up(own) / kLanes, D, nullptr, {to.data + prefix_room, to.stride});
     }
     for (std::int64_t h = 0; h < group; ++h)
       scratch.sums[r * group + h] =
-          weigh(to.row(h), rows[r].prefix_length + in_prompt, prefix_room, own, round_up(own));
+          weigh<Number>(to.row(h), rows[r].prefix_length + in_prompt, prefix_room, own, round_up(own));
   }
-  product<Store::kSet>(scores, num_rows * group, {before.values, kLanes, padded}, value_panels, prefix, nullptr,
-                       outputs);
+  const Left<Number> weights = {reinterpret_cast<LeftElement*>(scores.data),
+                                scores.stride * static_cast<std::int64_t>(sizeof(float) / sizeof(LeftElement))};
+  product<Store::kSet>(weights, num_rows * group, values_of(s, before), value_panels, prefix, nullptr, outputs);
   for (std::int64_t r = 0; r < num_rows; ++r) {
-    const Matrix output = {outputs.row(r * group), padded};
+    const Matrix<float> output = {outputs.row(r * group), outputs.stride};
     if (rows[r].own.data != nullptr) {
-      const HeadCache cache = head_of(s, rows[r].own, layer, kv_head);
-      product<Store::kAdd>({scores.row(r * group) + prefix_room, scores.stride}, group, {cache.values, kLanes, padded},
-                           value_panels, rows[r].own_length + 1, nullptr, output);
+      const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
+      product<Store::kAdd>(Left<Number>{weights.row(r * group) + prefix_room, weights.stride}, group,
+                           values_of(s, cache), value_panels, rows[r].own_length + 1, nullptr, output);
     }
-    float* const to = scratch.attended.row(first + r) + kv_head * group * D;
+    LeftElement* const to = scratch.attended.row(first + r) + kv_head * group * D;
     for (std::int64_t h = 0; h < group; ++h)
-      for (std::int64_t d = 0; d < D; ++d) to[h * D + d] = output.row(h)[d] * scratch.sums[r * group + h];
+      for (std::int64_t d = 0; d < D; ++d) to[h * D + d] = F::left(output.row(h)[d] * scratch.sums[r * group + h]);
   }
 }
 
 // Rotates queries and keys, puts the new keys and values into the caches and attends.
+template <class Number>
 inline void attention(const ModelView& model, const Row* rows, std::int64_t num_rows, std::int64_t layer,
-                      const Scratch& scratch) {
+                      const Scratch<Number>& scratch) {
   const DecoderShape& s = model.shape;
   const std::int64_t D = s.head_dim, half = D / 2;
   for (std::int64_t r = 0; r < num_rows; ++r) {
@@ -193,7 +227,7 @@ inline void attention(const ModelView& model, const Row* rows, std::int64_t num_
       rotate(qkv + h * D, model.cos + position * half, model.sin + position * half, half);
     const bool in_prompt = rows[r].own.data == nullptr;
     for (std::int64_t h = 0; h < s.kv_heads; ++h)
-      append(s, head_of(s, in_prompt ? rows[r].prefix : rows[r].own, layer, h),
+      append(s, head_of<Number>(s, in_prompt ? rows[r].prefix : rows[r].own, layer, h),
              in_prompt ? rows[r].prefix_length : rows[r].own_length, qkv + (s.heads + h) * D,
              qkv + (s.heads + s.kv_heads + h) * D);
   }
@@ -201,31 +235,36 @@ inline void attention(const ModelView& model, const Row* rows, std::int64_t num_
     for (end = begin + 1;
          end < num_rows && end - begin < kAttentionRows && rows[end].prefix.data == rows[begin].prefix.data;)
       ++end;
-    for (std::int64_t h = 0; h < s.kv_heads; ++h) attend(s, rows + begin, end - begin, layer, h, scratch, begin);
+    for (std::int64_t h = 0; h < s.kv_heads; ++h)
+      attend<Number>(s, rows + begin, end - begin, layer, h, scratch, begin);
   }
 }
 
 // wide = silu(x gate) * (x up), a panel of each at a time.
-inline void gated(const ModelView& model, const LayerView& layer, std::int64_t num_rows, const Scratch& scratch) {
+template <class Number>
+inline void gated(const ModelView& model, const LayerView& layer, std::int64_t num_rows,
+                  const Scratch<Number>& scratch) {
   const DecoderShape& s = model.shape;
-  const Panels panels = packed(layer.gate_up, s.hidden);
+  const Panels<Number> panels = packed<Number>(layer.gate_up, s.hidden);
   for (std::int64_t j = 0; j < round_up(s.intermediate) / kLanes; ++j) {
     product<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2, s.hidden, nullptr, scratch.pair);
     for (std::int64_t r = 0; r < num_rows; ++r)
       for (std::int64_t i = 0; i < kLanes; i += kVec) {
         const Vec gate = load(scratch.pair.row(r) + i), up = load(scratch.pair.row(r) + kLanes + i);
-        store(scratch.wide.row(r) + j * kLanes + i, gate / (splat(1.0f) + exponential(-gate)) * up);
+        Factors<Number>::store_left(scratch.wide.row(r) + j * kLanes + i,
+                                    gate / (splat(1.0f) + exponential(-gate)) * up);
       }
   }
 }
 
-inline void logits_of(const ModelView& model, const Scratch& scratch, std::int64_t first, std::int64_t num_rows,
+template <class Number>
+inline void logits_of(const ModelView& model, const Scratch<Number>& scratch, std::int64_t first, std::int64_t num_rows,
                       float* logits) {
   const DecoderShape& s = model.shape;
   for (std::int64_t r = 0; r < num_rows; ++r)
-    rms_norm(scratch.x.row(first + r), model.final_norm, s.hidden, s.eps, scratch.normed.row(r));
+    rms_norm<Number>(scratch.x.row(first + r), model.final_norm, s.hidden, s.eps, scratch.normed.row(r));
   const std::int64_t whole = s.vocab / kLanes, rest = s.vocab % kLanes;
-  const Panels panels = packed(model.head, s.hidden);
+  const Panels<Number> panels = packed<Number>(model.head, s.hidden);
   product<Store::kSet>(scratch.normed, num_rows, panels, whole, s.hidden, nullptr, {logits, s.vocab});
   if (rest == 0) return;
   product<Store::kSet>(scratch.normed, num_rows, panels.from(whole), 1, s.hidden, nullptr, scratch.pair);
@@ -234,34 +273,36 @@ inline void logits_of(const ModelView& model, const Scratch& scratch, std::int64
                      static_cast<std::size_t>(rest) * sizeof(float));
 }
 
+template <class Number>
 inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
                          float* logits, bool last_only) {
   const DecoderShape& s = model.shape;
-  const Scratch scratch = divide(workspace, s, 0);
+  const Scratch<Number> scratch = divide<Number>(workspace, s, 0);
   const std::int64_t hidden_panels = round_up(s.hidden) / kLanes;
-  for (std::int64_t r = 0; r < num_rows; ++r)
-    __builtin_memcpy(scratch.x.row(r), model.embedding + rows[r].token * s.hidden,
-                     static_cast<std::size_t>(s.hidden) * sizeof(float));
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    const Number* const embedding = static_cast<const Number*>(model.embedding) + rows[r].token * s.hidden;
+    for (std::int64_t i = 0; i < s.hidden; ++i) scratch.x.row(r)[i] = to_float(embedding[i]);
+  }
   for (std::int64_t l = 0; l < s.layers; ++l) {
     const LayerView& layer = model.layers[l];
     for (std::int64_t r = 0; r < num_rows; ++r)
-      rms_norm(scratch.x.row(r), layer.attention_norm, s.hidden, s.eps, scratch.normed.row(r));
-    product<Store::kSet>(scratch.normed, num_rows, packed(layer.qkv, s.hidden), round_up(s.qkv_width()) / kLanes,
-                         s.hidden, layer.qkv_bias, scratch.qkv);
-    attention(model, rows, num_rows, l, scratch);
-    product<Store::kAdd>(scratch.attended, num_rows, packed(layer.out, s.heads * s.head_dim), hidden_panels,
+      rms_norm<Number>(scratch.x.row(r), layer.attention_norm, s.hidden, s.eps, scratch.normed.row(r));
+    product<Store::kSet>(scratch.normed, num_rows, packed<Number>(layer.qkv, s.hidden),
+                         round_up(s.qkv_width()) / kLanes, s.hidden, layer.qkv_bias, scratch.qkv);
+    attention<Number>(model, rows, num_rows, l, scratch);
+    product<Store::kAdd>(scratch.attended, num_rows, packed<Number>(layer.out, s.heads * s.head_dim), hidden_panels,
                          s.heads * s.head_dim, nullptr, scratch.x);
     for (std::int64_t r = 0; r < num_rows; ++r)
-      rms_norm(scratch.x.row(r), layer.mlp_norm, s.hidden, s.eps, scratch.normed.row(r));
-    gated(model, layer, num_rows, scratch);
-    product<Store::kAdd>(scratch.wide, num_rows, packed(layer.down, s.intermediate), hidden_panels, s.intermediate,
-                         nullptr, scratch.x);
+      rms_norm<Number>(scratch.x.row(r), layer.mlp_norm, s.hidden, s.eps, scratch.normed.row(r));
+    gated<Number>(model, layer, num_rows, scratch);
+    product<Store::kAdd>(scratch.wide, num_rows, packed<Number>(layer.down, s.intermediate), hidden_panels,
+                         s.intermediate, nullptr, scratch.x);
   }
   if (logits == nullptr) return;
   if (last_only)
-    logits_of(model, scratch, num_rows - 1, 1, logits);
+    logits_of<Number>(model, scratch, num_rows - 1, 1, logits);
   else
-    logits_of(model, scratch, 0, num_rows, logits);
+    logits_of<Number>(model, scratch, 0, num_rows, logits);
 }
 
 }  // namespace

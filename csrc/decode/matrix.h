@@ -2,56 +2,67 @@
 // instruction set, which defines kVec (floats of a vector register), kTileRows and kTilePanels (of a register tile).
 #pragma once
 
+#include "decode/number.h"
+
 namespace fastreason::FASTREASON_KERNEL {
 
 namespace {
 
-typedef float Vec __attribute__((vector_size(4 * kVec), aligned(4), may_alias));
-typedef std::int32_t IntVec __attribute__((vector_size(4 * kVec), aligned(4), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
-inline Vec splat(float x) { return Vec{} + x; }
-
-// B of a product: panels of 16 columns, panel_stride floats apart; within a panel row k is at k * row_stride.
+// B of a product: panels of 16 columns, panel_stride numbers apart; within a panel the rows k .. k + kGroup - 1 are at
+// k / kGroup * group_stride.
+template <class Number>
 struct Panels {
-  const float* data;
-  std::int64_t panel_stride, row_stride;
+  const Number* data;
+  std::int64_t panel_stride, group_stride;
 
-  Panels from(std::int64_t panel) const { return {data + panel * panel_stride, panel_stride, row_stride}; }
+  Panels from(std::int64_t panel) const { return {data + panel * panel_stride, panel_stride, group_stride}; }
 };
 
 // Panels as they are packed, of a matrix with `inner` rows.
-inline Panels packed(const float* data, std::int64_t inner) { return {data, inner * kLanes, kLanes}; }
+template <class Number>
+inline Panels<Number> packed(const void* data, std::int64_t inner) {
+  return {static_cast<const Number*>(data), in_groups<Number>(inner) * kLanes, kGroup<Number> * kLanes};
+}
 
+template <class Element>
 struct Matrix {
-  float* data;
+  Element* data;
   std::int64_t stride;
 
-  float* row(std::int64_t m) const { return data + m * stride; }
+  Element* row(std::int64_t m) const { return data + m * stride; }
 };
+
+// A of a product with a B of some numbers. Where kGroup does not divide the inner dimension, zeros follow.
+template <class Number>
+using Left = Matrix<typename Factors<Number>::Left>;
 
 enum class Store { kSet, kAdd };
 
-// C[m][n] (+)= bias[n] + sum_k A[m][k] B[k][n] for kRows rows and kPanels panels, k ascending in one chain.
-template <int kRows, int kPanels, Store kStore>
-inline void product_tile(Matrix a, Panels b, std::int64_t inner, const float* bias, Matrix c) {
+// C[m][n] (+)= bias[n] + sum_k A[m][k] B[k][n] for kRows rows and kPanels panels, k in one order and one chain.
+template <class Number, int kRows, int kPanels, Store kStore>
+inline void product_tile(Left<Number> a, Panels<Number> b, std::int64_t inner, const float* bias, Matrix<float> c) {
+  using F = Factors<Number>;
   constexpr int kVecs = static_cast<int>(kLanes) / kVec, kColumns = kPanels * kVecs;
+  constexpr std::int64_t kStep = kGroup<Number>;
   Vec sum[kRows][kColumns];
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 8
     for (int j = 0; j < kColumns; ++j) sum[m][j] = Vec{};
-  for (std::int64_t k = 0; k < inner; ++k) {
-    Vec column[kColumns];
+  for (std::int64_t k = 0; k < inner; k += kStep) {
+    const Number* const group = b.data + k / kStep * b.group_stride;
+#pragma GCC unroll 2
+    for (int part = 0; part < F::kParts; ++part) {
+      typename F::Operand column[kColumns];
 #pragma GCC unroll 8
-    for (int j = 0; j < kColumns; ++j)
-      column[j] = load(b.data + j / kVecs * b.panel_stride + k * b.row_stride + j % kVecs * kVec);
+      for (int j = 0; j < kColumns; ++j)
+        column[j] = F::column(group + j / kVecs * b.panel_stride + j % kVecs * kVec * kStep, part);
 #pragma GCC unroll 16
-    for (int m = 0; m < kRows; ++m) {
-      const Vec factor = splat(a.data[m * a.stride + k]);
+      for (int m = 0; m < kRows; ++m) {
+        const typename F::Operand factor = F::factor(a.data + m * a.stride + k, part);
 #pragma GCC unroll 8
-      for (int j = 0; j < kColumns; ++j) sum[m][j] += factor * column[j];
+        for (int j = 0; j < kColumns; ++j) sum[m][j] = F::multiply_add(factor, column[j], sum[m][j]);
+      }
     }
   }
 #pragma GCC unroll 16
@@ -67,33 +78,37 @@ inline void product_tile(Matrix a, Panels b, std::int64_t inner, const float* bi
 }
 
 // The last rows, fewer than a register tile holds.
-template <int kRows, int kPanels, Store kStore>
-inline void product_rest(std::int64_t rows, Matrix a, Panels b, std::int64_t inner, const float* bias, Matrix c) {
+template <class Number, int kRows, int kPanels, Store kStore>
+inline void product_rest(std::int64_t rows, Left<Number> a, Panels<Number> b, std::int64_t inner, const float* bias,
+                         Matrix<float> c) {
   if constexpr (kRows > 0) {
     if (rows == kRows)
-      product_tile<kRows, kPanels, kStore>(a, b, inner, bias, c);
+      product_tile<Number, kRows, kPanels, kStore>(a, b, inner, bias, c);
     else
-      product_rest<kRows - 1, kPanels, kStore>(rows, a, b, inner, bias, c);
+      product_rest<Number, kRows - 1, kPanels, kStore>(rows, a, b, inner, bias, c);
   }
 }
 
-template <int kPanels, Store kStore>
-inline void product_rows(Matrix a, std::int64_t rows, Panels b, std::int64_t inner, const float* bias, Matrix c) {
+template <class Number, int kPanels, Store kStore>
+inline void product_rows(Left<Number> a, std::int64_t rows, Panels<Number> b, std::int64_t inner, const float* bias,
+                         Matrix<float> c) {
   std::int64_t m = 0;
   for (; m + kTileM <= rows; m += kTileM)
-    product_tile<kTileM, kPanels, kStore>({a.row(m), a.stride}, b, inner, bias, {c.row(m), c.stride});
-  product_rest<kTileM - 1, kPanels, kStore>(rows - m, {a.row(m), a.stride}, b, inner, bias, {c.row(m), c.stride});
+    product_tile<Number, kTileM, kPanels, kStore>({a.row(m), a.stride}, b, inner, bias, {c.row(m), c.stride});
+  product_rest<Number, kTileM - 1, kPanels, kStore>(rows - m, {a.row(m), a.stride}, b, inner, bias,
+                                                    {c.row(m), c.stride});
 }
 
 // C [rows][16 panels] (+)= A [rows][inner] B + bias [16 panels], which may be null.
-template <Store kStore>
-inline void product(Matrix a, std::int64_t rows, Panels b, std::int64_t panels, std::int64_t inner, const float* bias,
-                    Matrix c) {
+template <Store kStore, class Number>
+inline void product(Left<Number> a, std::int64_t rows, Panels<Number> b, std::int64_t panels, std::int64_t inner,
+                    const float* bias, Matrix<float> c) {
   const auto at = [&](std::int64_t j) { return bias == nullptr ? nullptr : bias + j * kLanes; };
   std::int64_t j = 0;
   for (; j + kTilePanels <= panels; j += kTilePanels)
-    product_rows<kTilePanels, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
-  for (; j < panels; ++j) product_rows<1, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
+    product_rows<Number, kTilePanels, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
+  for (; j < panels; ++j)
+    product_rows<Number, 1, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
-"""Decoding in the C++ core: float32 models on CPU, where most of a torch step is call overhead.
+"""Decoding in the C++ core, in float32 or bfloat16 on CPU, where most of a torch step is call overhead.
 
-One call per token for all sequences. The order of operations in a row does not depend on other rows, so a sequence gets
-the same bits whatever else is in the batch. See csrc/decode/forward.h.
+One call per token for all sequences. The core keeps its own copy of the weights, rounded in bfloat16, and returns
+logits in float32. The order of operations in a row does not depend on other rows, so a sequence gets the same bits
+whatever else is in the batch. See csrc/decode/forward.h.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from torch import Tensor
 from .. import _core, kernels
 from ..model.decoder import Decoder
 
+PRECISIONS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+"""Names of the dtypes that the core decodes in."""
 
-def runs_in_core(model: Decoder) -> bool:
-    """Whether the core decodes this model: float32 on CPU."""
-    weight = model.embedding.weight
-    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+def runs_in_core(model: Decoder, dtype: torch.dtype) -> bool:
+    """Whether the core decodes this model in a dtype: float32 or bfloat16 on CPU."""
+    return dtype in PRECISIONS and model.embedding.weight.device.type == "cpu"
 
 
 class CoreDecoder:
     """A model's weights in the core; the memory for sequences is kept between rollouts.
 
     Args:
-        model: float32 on CPU.
-        kernel: one of `_core.decode_kernels()`, or "auto" for the fastest.
+        model: on CPU; its weights are read as float32.
+        kernel: one of `_core.decode_kernels(PRECISIONS[dtype])`, or "auto" for the fastest.
+        dtype: of matrix products, keys and values: of PRECISIONS.
     """
 
-    def __init__(self, model: Decoder, kernel: str = "auto") -> None:
+    def __init__(self, model: Decoder, kernel: str = "auto", dtype: torch.dtype = torch.float32) -> None:
         config, half = model.config, model.config.head_dim // 2
         positions = torch.arange(config.max_position_embeddings)
         cos, sin = kernels.rope_angles(positions, config.head_dim, config.rope_theta, torch.float32)
@@ -42,6 +46,7 @@ class CoreDecoder:
             intermediate=config.intermediate_size,
             vocab=config.vocab_size,
             eps=config.rms_norm_eps,
+            precision=PRECISIONS[dtype],
             kernel=kernel,
             cos=cos[:, 0, :half].contiguous().numpy(),
             sin=sin[:, 0, half:].contiguous().numpy(),
@@ -51,7 +56,7 @@ class CoreDecoder:
         """Copies the current weights of the model."""
 
         def array(weight: Tensor) -> np.ndarray:
-            return weight.detach().contiguous().numpy()
+            return weight.detach().float().contiguous().numpy()
 
         embedding, head = self.model.embedding.weight, self.model.head
         self.core.load(

@@ -2,8 +2,8 @@
 
 A prompt is prefilled once and its n samples share its keys and values. Batching is continuous: a sample that ends gives
 its slot to the next one, from the same prompt or another. A prompt is admitted only when there is memory for it. A draw
-depends only on (seed, prompt, sample, position) and the logits; in float32 on CPU the logits are bit-identical in any
-batch, so a sample does not depend on the batch.
+depends only on (seed, prompt, sample, position) and the logits; in float32 and bfloat16 on CPU the logits are
+bit-identical in any batch, so a sample does not depend on the batch.
 
 Letters: P prompts, G = n samples of each, N = P * G sequences, V vocabulary, L new tokens.
 """
@@ -122,9 +122,9 @@ class Rollout:
         kv_memory_mb: memory for keys and values, in MB of 10^6 bytes; None: 2048 on CPU, on a GPU nine tenths of what
             is free at each call. If it is too small for all of them, fewer sequences are decoded together and prompts
             wait.
-        backend: "cpp" (C++, float32 on CPU), "torch" (any dtype and device), or "auto": cpp if possible.
+        backend: "cpp" (C++, float32 or bfloat16 on CPU), "torch" (any dtype and device), or "auto": cpp if possible.
         precision: of matrix products, keys and values, for a model with float32 weights: "float32", "bfloat16", or
-            "auto": bfloat16 on a GPU. In bfloat16 each call copies the current weights into a model of that dtype.
+            "auto": bfloat16 on a GPU. In bfloat16 each call rounds a copy of the current weights.
     Raises:
         ValueError: the model has fewer tokens than the tokenizer, a limit is not positive, or the backend does not
             support the model.
@@ -154,12 +154,13 @@ class Rollout:
             raise ValueError(f"Rollout: precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
         weight = model.embedding.weight
         dtype = product_dtype(precision, weight)
-        if backend == "cpp" and not (runs_in_core(model) and dtype == torch.float32):
-            raise ValueError(f'Rollout: backend "cpp" needs float32 on CPU, got {dtype} on {weight.device}')
+        if backend == "cpp" and not runs_in_core(model, dtype):
+            raise ValueError(f'Rollout: backend "cpp" needs float32 or bfloat16 on CPU, got {dtype} on {weight.device}')
         self.model, self.tokenizer, self.max_sequences = model, tokenizer, max_sequences
-        self.dtype, self._copy = dtype, None if dtype == weight.dtype else CopyInDtype(model, dtype)
+        self.dtype = dtype
         self.kv_memory_mb, self.backend = kv_memory_mb, backend
         self._core: CoreDecoder | None = None
+        self._copy: CopyInDtype | None = None  # for torch
         self._turn = 0
         # guards the decoder; a stream takes it for one step at a time, so that a late request gets an error, not a wait
         self._lock = threading.RLock()
@@ -302,9 +303,12 @@ class Rollout:
             yield from finished
 
     def _batch(self, work: Work) -> ContinuousBatch | DeviceBatch:
-        model = self.model if self._copy is None else self._copy.refresh()
-        if runs_in_core(model) if self.backend == "auto" else self.backend == "cpp":
+        if runs_in_core(self.model, self.dtype) if self.backend == "auto" else self.backend == "cpp":
             return self._in_core(work)
+        model = self.model
+        if self.dtype != model.embedding.weight.dtype:
+            self._copy = self._copy or CopyInDtype(model, self.dtype)
+            model = self._copy.refresh()
         size = self._size(work, model)
         return DeviceBatch(work, DeviceDecoding(model, size, work.draw, work.stopping.ids))
 
@@ -325,7 +329,7 @@ class Rollout:
 
     def _in_core(self, work: Work) -> ContinuousBatch:
         """In C++, with as many slots as fit together with their prompts."""
-        self._core = core = self._core or CoreDecoder(self.model)
+        self._core = core = self._core or CoreDecoder(self.model, dtype=self.dtype)
         core.load()
         capacity, longest = int(work.limits.max()), int(work.prompt_lengths.max())
         of_slot, of_prompt = (CoreDecoding.kv_bytes(core, tokens) for tokens in (capacity, longest))

@@ -7,7 +7,7 @@ import torch
 import fastreason as fr
 from fastreason import _core
 from fastreason.kernels import Segments
-from fastreason.sampling.cpp_backend import CoreDecoder
+from fastreason.sampling.cpp_backend import PRECISIONS, CoreDecoder
 
 from ..model.test_decoder import random_model
 
@@ -75,10 +75,10 @@ def test_logits_are_those_of_the_model(shape, kernel):
     np.testing.assert_allclose(logits, torch_logits(model, whole), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("kernel", _core.decode_kernels())
-def test_the_same_bits_in_any_batch(kernel):
+@pytest.mark.parametrize("precision, kernel", [(p, k) for p in PRECISIONS.values() for k in _core.decode_kernels(p)])
+def test_the_same_bits_in_any_batch(precision, kernel):
     model, n, steps = tamed(SHAPES["head dim 72"]), 300, 5
-    decoder = CoreDecoder(model, kernel)
+    decoder = CoreDecoder(model, kernel, getattr(torch, precision))
     decoder.load()
     core, rng = decoder.core, np.random.default_rng(0)
     prompts = sequences_of(model.config, [33, 150, 97, 16, 40])

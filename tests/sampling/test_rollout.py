@@ -96,14 +96,24 @@ def test_logprobs_are_those_of_training(model, tokenizer):
     assert not out.logprobs[behind].any() and (out.tokens[behind] == tokenizer.pad_id).all()
 
 
-def test_bfloat16_samples_with_torch(model, tokenizer):
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_samples_in_bfloat16(model, tokenizer, backend):
     half = fr.Decoder(model.config).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
-    out = fr.Rollout(half, tokenizer).generate(fr.TaskStream(MIX, seed=6)[0:6], 4, max_new_tokens=20)
+    engine = fr.Rollout(half, tokenizer, backend=backend)
+    out = engine.generate(fr.TaskStream(MIX, seed=6)[0:6], 4, max_new_tokens=20)
     # both round to 8 bits, at other places; worst seen: 0.0094
     np.testing.assert_allclose(out.logprobs, trainer_logprobs(half, out, 4, 1.0), rtol=0, atol=0.03)
-    with pytest.raises(ValueError, match=r'"cpp" needs float32 on CPU, got torch.bfloat16'):
-        fr.Rollout(half, tokenizer, backend="cpp")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_dtypes_sample_with_torch(model, tokenizer, dtype):
+    other = fr.Decoder(model.config).to(dtype)
+    other.load_state_dict(model.state_dict())
+    out = fr.Rollout(other, tokenizer).generate(fr.TaskStream(MIX, seed=6)[0:2], 2, max_new_tokens=4)
+    np.testing.assert_allclose(out.logprobs, trainer_logprobs(other, out, 2, 1.0), rtol=0, atol=0.005)
+    with pytest.raises(ValueError, match=f'"cpp" needs float32 or bfloat16 on CPU, got {dtype} on cpu'):
+        fr.Rollout(other, tokenizer, backend="cpp")
 
 
 def same_samples(a, rows_a, b, rows_b):
@@ -116,7 +126,9 @@ def same_samples(a, rows_a, b, rows_b):
 
 
 # In the core the logits have the same bits; in torch they need float64, whose last bits no draw comes near.
-@pytest.mark.parametrize("backend, dtype", [("cpp", torch.float32), ("torch", torch.float64)])
+@pytest.mark.parametrize(
+    "backend, dtype", [("cpp", torch.float32), ("cpp", torch.bfloat16), ("torch", torch.float64)], ids=str
+)
 def test_a_sample_does_not_depend_on_what_else_is_in_the_batch(tokenizer, backend, dtype):
     model = random_model(fr.ModelConfig.preset("tiny", vocab_size=len(tokenizer), **HEADS), dtype, seed=4)
     with torch.no_grad():

@@ -157,14 +157,16 @@ std::vector<float> decode(const Model& model, CpuDecoder& decoder) {
 
 void check_decoder() {
   const Model model;
-  for (const ForwardKernel& kernel : forward_kernels())
-    in_threads("logits are the same", [&] {
-      CpuDecoder decoder(model.shape, kernel.run, model.numbers.data(), model.numbers.data());
-      decoder.load(model.weights());
-      return decode(model, decoder);
-    });
+  for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16})
+    for (const ForwardKernel& kernel : forward_kernels(precision))
+      in_threads("logits are the same", [&] {
+        CpuDecoder decoder(model.shape, kernel, model.numbers.data(), model.numbers.data());
+        decoder.load(model.weights());
+        return decode(model, decoder);
+      });
   // one decoder: whoever comes second is told, as the binding does it
-  CpuDecoder decoder(model.shape, forward_kernels().back().run, model.numbers.data(), model.numbers.data());
+  CpuDecoder decoder(model.shape, forward_kernels(Precision::kFloat32).back(), model.numbers.data(),
+                     model.numbers.data());
   decoder.load(model.weights());
   const std::vector<float> want = decode(model, decoder);
   std::atomic<int> served{0};
