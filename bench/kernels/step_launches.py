@@ -23,6 +23,7 @@ from fastreason.model.config import ModelConfig
 from fastreason.model.decoder import Decoder
 from fastreason.tasks.packed import PackedBatch
 from fastreason.training.parallel import Replica
+from fastreason.training.row_batches import count_targets
 from fastreason.training.supervised import step_loss
 from fastreason.training.supervised_settings import Phase, SupervisedSettings
 
@@ -43,9 +44,10 @@ def count_step(model: Decoder, tokens: int, parts: int = 1, length: int = LENGTH
     Args:
         length: of a document.
     """
+    batch, settings = _documents(parts * tokens, length), _settings(parts)
     for _ in range(2):
         with counted() as launches:
-            step_loss(Replica(model, "ddp"), _documents(parts * tokens, length), parts * tokens, _settings(parts))
+            step_loss(Replica(model, "ddp"), batch, count_targets(batch, settings.loss_on), settings)
         for parameter in model.parameters():
             parameter.grad = None
     return launches
