@@ -265,7 +265,7 @@ def attention_forward(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: flo
 
 @operation("attention")
 def _attention_op(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    return attention_forward(*(match_strides(x) for x in (q, k, v)), table, scale)
+    return attention_forward(match_strides(q), match_strides(k), match_strides(v), table, scale)
 
 
 @_attention_op.register_fake

@@ -113,10 +113,10 @@ def _backward_op(
     empty_like = torch.empty_like if work_plan(table, qkv.device).num_covered == len(qkv) else torch.zeros_like
     dqkv = empty_like(qkv, memory_format=torch.contiguous_format)
     D, ends = o.shape[2], (heads, heads + kv_heads)
-    gradients = _heads(dqkv, heads, kv_heads).tensor_split(ends, dim=1)
+    dq, dk, dv = _heads(dqkv, heads, kv_heads).tensor_split(ends, dim=1)
     v = _heads(qkv.contiguous(), heads, kv_heads)[:, ends[1] :]
     q, k = rotated[:, :heads], rotated[:, heads:]
-    write_gradients(do, q, k, v, o, lse, table, _scale(D), gradients, (cos, sin))
+    write_gradients(do, q, k, v, o, lse, table, _scale(D), (dq, dk, dv), (cos, sin))
     return dqkv
 
 

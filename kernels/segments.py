@@ -121,7 +121,8 @@ class Segments:
         if not missing:
             return self
         last = ((self.start, self.num_tokens), (self.length, missing), (self.prefix, -1))
-        return Segments(*(torch.cat([x, x.new_tensor([own])]) for x, own in last), self.num_tokens + missing)
+        start, length, prefix = (torch.cat([x, x.new_tensor([own])]) for x, own in last)
+        return Segments(start, length, prefix, self.num_tokens + missing)
 
     @cached_property
     def positions(self) -> Tensor:
