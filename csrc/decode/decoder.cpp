@@ -116,7 +116,7 @@ std::int64_t workspace_floats(const DecoderShape& s, std::int64_t context) {
   const auto matrix = [](std::int64_t rows, std::int64_t width) { return rows * (round_up(width) + kLanes); };
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
   return matrix(kTileRows, s.hidden) * 2 + matrix(kTileRows, s.qkv_width()) + matrix(kTileRows, s.heads * s.head_dim) +
-         matrix(kTileRows, s.intermediate) + matrix(kTileRows, 2 * kLanes) + 2 * matrix(stacked, s.head_dim) +
+         matrix(kTileRows, s.intermediate) + matrix(kTileRows, 4 * kLanes) + 2 * matrix(stacked, s.head_dim) +
          matrix(stacked, 1) + matrix(stacked, context + 2 * kLanes);
 }
 

@@ -81,7 +81,7 @@ struct Row {
   std::int32_t token;
 };
 
-// Most rows of a tile. A multiple of 12, the rows of a register tile; [96][1024] floats stay in a cache of 1 MiB.
+// Most rows of a tile. A multiple of 6, the rows of a register tile; [96][1024] floats stay in a cache of 1 MiB.
 inline constexpr std::int64_t kTileRows = 96;
 // Rows that attend to one prefix together.
 inline constexpr std::int64_t kAttentionRows = 16;

@@ -1,8 +1,8 @@
 // Processors with AVX-512F.
 #define FASTREASON_KERNEL avx512
 #define FASTREASON_VEC 16
-#define FASTREASON_TILE_ROWS 12
-#define FASTREASON_TILE_PANELS 2
+#define FASTREASON_TILE_ROWS 6
+#define FASTREASON_TILE_PANELS 4
 #include "decode/forward_kernels.h"
 
 namespace fastreason {

@@ -151,7 +151,7 @@ inline Scratch<Number> divide(float* workspace, const DecoderShape& s, std::int6
   take(scratch.qkv, kTileRows, s.qkv_width());
   take(scratch.attended, kTileRows, s.heads * s.head_dim);
   take(scratch.wide, kTileRows, s.intermediate);
-  take(scratch.pair, kTileRows, 2 * kLanes);
+  take(scratch.pair, kTileRows, 4 * kLanes);
   take(scratch.queries, stacked, s.head_dim);
   take(scratch.outputs, stacked, s.padded_head_dim());
   take(sums, stacked, 1);
@@ -240,20 +240,24 @@ inline void attention(const ModelView& model, const Row* rows, std::int64_t num_
   }
 }
 
-// wide = silu(x gate) * (x up), a panel of each at a time.
+// wide = silu(x gate) * (x up), two panels of each at a time.
 template <class Number>
 inline void gated(const ModelView& model, const LayerView& layer, std::int64_t num_rows,
                   const Scratch<Number>& scratch) {
   const DecoderShape& s = model.shape;
   const Panels<Number> panels = packed<Number>(layer.gate_up, s.hidden);
-  for (std::int64_t j = 0; j < round_up(s.intermediate) / kLanes; ++j) {
-    product<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2, s.hidden, nullptr, scratch.pair);
+  const std::int64_t count = round_up(s.intermediate) / kLanes;
+  for (std::int64_t j = 0; j < count; j += 2) {
+    const std::int64_t both = smaller(2, count - j);
+    product<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2 * both, s.hidden, nullptr, scratch.pair);
     for (std::int64_t r = 0; r < num_rows; ++r)
-      for (std::int64_t i = 0; i < kLanes; i += kVec) {
-        const Vec gate = load(scratch.pair.row(r) + i), up = load(scratch.pair.row(r) + kLanes + i);
-        Factors<Number>::store_left(scratch.wide.row(r) + j * kLanes + i,
-                                    gate / (splat(1.0f) + exponential(-gate)) * up);
-      }
+      for (std::int64_t p = 0; p < both; ++p)
+        for (std::int64_t i = 0; i < kLanes; i += kVec) {
+          const float* const from = scratch.pair.row(r) + 2 * p * kLanes + i;
+          const Vec gate = load(from), up = load(from + kLanes);
+          Factors<Number>::store_left(scratch.wide.row(r) + (j + p) * kLanes + i,
+                                      gate / (splat(1.0f) + exponential(-gate)) * up);
+        }
   }
 }
 

@@ -107,6 +107,9 @@ inline void product(Left<Number> a, std::int64_t rows, Panels<Number> b, std::in
   std::int64_t j = 0;
   for (; j + kTilePanels <= panels; j += kTilePanels)
     product_rows<Number, kTilePanels, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
+  if constexpr (kTilePanels > 2)
+    for (; j + 2 <= panels; j += 2)
+      product_rows<Number, 2, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
   for (; j < panels; ++j)
     product_rows<Number, 1, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
 }
