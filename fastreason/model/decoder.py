@@ -23,6 +23,7 @@ from .. import kernels
 from ..kernels.attention import send
 from ..kernels.linear_loss import LARGE_VOCABULARY
 from ..kernels.segments import Segments
+from ..kernels.triton_support import runs_triton
 from ..runtime.json_files import read_json, to_json
 from ..runtime.model_names import model_folder
 from ..runtime.tensor_files import write_tensors
@@ -180,16 +181,20 @@ class Decoder(nn.Module):
         """Number of weights, a tied head counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def forward(self, tokens_T: Tensor, segments: Segments) -> Tensor:
+    def forward(self, tokens_T: Tensor, segments: Segments, each_once: bool = False) -> Tensor:
         """Hidden states after the final norm: [T, hidden_size].
 
         Args:
             tokens_T: token ids, integers [T].
             segments: their layout, `num_tokens` = T.
+            each_once: whether no hidden state gets more than one gradient. On a GPU they then have the dtype of matrix
+                products, to which they are cast anyway.
         """
-        return self.prefill(tokens_T, segments)[0]
+        return self.prefill(tokens_T, segments, each_once)[0]
 
-    def prefill(self, tokens_T: Tensor, segments: Segments) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def prefill(
+        self, tokens_T: Tensor, segments: Segments, each_once: bool = False
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Hidden states as in `forward`, and the keys and values [T, K, D] of every layer, without gradient."""
         x = self.embedding(tokens_T)
         cos, sin = self._angles_of(segments, x)
@@ -204,6 +209,8 @@ class Decoder(nn.Module):
                 else block(*given)
             )
             keys_values.append(kv)
+        if each_once and added is not None and self.narrow_head is not None and runs_triton(x):
+            return kernels.add_rms_norm(added, x, self.final_norm, self.config.rms_norm_eps)[0], keys_values
         return self.last_norm(x, added), keys_values
 
     def last_norm(self, x: Tensor, added: Tensor | None) -> Tensor:

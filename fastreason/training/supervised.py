@@ -247,7 +247,7 @@ def supervised_loss(
     source_N, labels_N = F.pad(target_N - 1, (0, spare)), F.pad(labels_N, (0, spare), value=-100)
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         tokens_T, source_N, labels_N = model.send(segments, tokens_T, source_N, labels_N)
-        hidden = model(tokens_T, segments)
+        hidden = model(tokens_T, segments, True)
         return model.cross_entropy(hidden.index_select(0, source_N), labels_N)
 
 

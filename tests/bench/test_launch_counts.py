@@ -45,6 +45,8 @@ def test_a_step_casts_weights_once_and_waits_once_whatever_its_parts():
     assert one.torch["_foreach_add_"] == 0 and two.torch["_foreach_add_"] == 1
     assert two.torch["add_"] == 2 and two.torch["add"] == 2 * one.torch["add"]
     assert two.torch["cos"] == 0
+    # of what the first norm gives, and of its gradient: the last one gives what the head multiplies
+    assert one.torch["_to_copy"] == 3
     # of a block: norm and addition twice, rope, attention, SwiGLU; then backward, where attention is two kernels, which
     # rotate back
     assert (more.triton.total() - one.triton.total()) / 2 == 5 + 5

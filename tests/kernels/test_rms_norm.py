@@ -9,7 +9,7 @@ from fastreason.kernels import rms_norm
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 
 from .conftest import needs_triton
-from .numerics import check_compiled, check_op, relative
+from .numerics import check_compiled, check_op, relative, value_and_gradients
 
 # rows that fill no tile, one tile and many; widths of a power of two and not; one, and a wide one
 SHAPES = [(1, 1), (3, 64), (5, 48), (33, 96), (130, 768), (7, 5000), (2050, 16)]
@@ -209,3 +209,15 @@ def test_refuses_mixed_dtypes():
     narrow = torch.zeros(3, 4, dtype=torch.bfloat16)  # a float32 branch is not rounded to a narrower stream
     with pytest.raises(ValueError, match=r"x must be like residual, torch\.bfloat16"):
         add_rms_norm(torch.zeros(3, 4), narrow, torch.zeros(4, dtype=torch.bfloat16), 1e-6)
+
+
+def test_the_norm_of_a_sum_alone_in_16_bits_is_that_in_float32_cast(device):
+    """As of the last block, whose sum nothing else reads: no cast changes a bit, backward either."""
+    g = torch.Generator().manual_seed(0)
+    x, residual, dy = (torch.randn(70, 48, generator=g).to(device) for _ in range(3))
+    weight = torch.rand(48, generator=g).to(device)
+    inputs = x.bfloat16(), residual, weight
+    fused = value_and_gradients(lambda x, r, w: add_rms_norm(x, r, w)[0], inputs, [dy])
+    apart = value_and_gradients(lambda x, r, w: rms_norm(x + r, w).bfloat16(), inputs, [dy])
+    assert [a.dtype for a in fused] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    assert all(map(torch.equal, fused, apart))
