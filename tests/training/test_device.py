@@ -28,7 +28,7 @@ MIX = fr.Mixture.from_dict({"op": [2], "themes": ["symbolic"], "max_sentences": 
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 # launches read the table of segments and the settings of a loss on CPU; wrappers check the devices of all else
-READS_ON_CPU = ("fastreason.attention", "fastreason.policy_loss", "fastreason.cross_entropy")
+READS_ON_CPU = tuple(f"fastreason.{name}" for name in ("attention", "rope_attention", "policy_loss", "cross_entropy"))
 
 
 class OneDevice(TorchDispatchMode):
