@@ -439,7 +439,8 @@ def test_a_process_that_fails_is_an_error(tmp_path, capfd):
     bad = {"pretrain.optim.matrix_lr": 10.0, "pretrain.optim.lr": 10.0, "pretrain.optim.weight_decay": 1.0}
     with pytest.raises(RuntimeError, match="of 2 processes failed"):
         fr.run(TINY, tmp_path / "run", size="small", overrides=bad | {"pretrain.tokens": 4_000_000}, jobs=2)
-    assert "not finite" in capfd.readouterr().err
+    # which of the two comes first depends on what overflows in tokens that pad a batch
+    assert re.search("pretrain: the (loss is nan|gradient norm is not finite).* at step", capfd.readouterr().err)
 
 
 def test_the_command_line_of_studies(capsys):
