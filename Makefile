@@ -142,7 +142,7 @@ sanitize: setup  ## the core's tests, long comparisons and memory apart, under A
 	build/sanitize/venv/bin/python -m pip install -q $(PIP_FLAGS) --no-deps --no-build-isolation \
 	    -C build-dir=build/sanitize/core -C cmake.build-type=RelWithDebInfo -C cmake.define.FASTREASON_SANITIZE=ON -e .
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading tests/sampling/test_cpp_backend.py \
+	    build/sanitize/venv/bin/python -m pytest -q tests/tasks tests/text tests/grading tests/sampling/test_cpp_backend.py tests/sampling/test_bfloat16.py \
 	    tests/kernels/test_cpu_kernels.py tests/runtime/test_arguments.py tests/runtime/test_threads.py \
 	    -k "not many_documents and not test_memory"
 
