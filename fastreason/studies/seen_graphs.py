@@ -6,6 +6,7 @@ graphs are drawn again, at some hundred thousand problems a second and core, and
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -40,9 +41,8 @@ def stage_graphs(
     Returns:
         None where an earlier version ran the stage and did not say where its phases began.
     """
-    if cache is not None and cache.exists():
-        with np.load(cache) as kept:
-            return SeenGraphs(kept["graphs"], str(kept["bound"]))
+    if cache is not None and (kept := _read(cache)) is not None:
+        return kept
     if type(settings) is SupervisedSettings and _phase_starts(settings, progress) is None:
         return None
     seen = _drawn(settings, seed, progress)
@@ -80,10 +80,20 @@ def graphs_of_checkpoint(checkpoint: Path) -> dict[str, SeenGraphs]:
         if unit.get("folder") is not None:  # what a model of elsewhere has seen is not known
             return {}
         kind = "rl" if "prompts" in unit["settings"] and "reward" in unit["settings"] else "supervised"
-        with np.load(graphs) as kept:
-            found.append((kind, SeenGraphs(kept["graphs"], str(kept["bound"]))))
+        if (kept := _read(graphs)) is None:
+            return {}
+        found.append((kind, kept))
         folder = folder.parent / unit["before"] if unit["before"] is not None else None
     return seen_by(found)
+
+
+def _read(cache: Path) -> SeenGraphs | None:
+    """What is kept in a file; None if there is none, or a power failure cut it: it can be drawn again."""
+    try:
+        with cache.open("rb") as file, np.load(file) as kept:
+            return SeenGraphs(kept["graphs"], str(kept["bound"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _save(path: Path, seen: SeenGraphs) -> None:

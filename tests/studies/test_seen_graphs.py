@@ -10,7 +10,7 @@ from fastreason.rl.prompts import stage_prompts
 from fastreason.rl.settings import PolicySettings
 from fastreason.runtime.stop_request import Interrupted, StopRequest
 from fastreason.studies import seen_graphs
-from fastreason.studies.seen_graphs import seen_by, stage_graphs
+from fastreason.studies.seen_graphs import _read, graphs_of_checkpoint, seen_by, stage_graphs
 from fastreason.training import supervised
 from fastreason.training.supervised import train
 from fastreason.training.supervised_settings import Phase, SupervisedSettings
@@ -117,6 +117,23 @@ def test_a_long_stage_is_looked_at_in_parts_and_not_without_end(monkeypatch):
     monkeypatch.setattr(seen_graphs, "_MOST", 100)
     part = stage_graphs(policy(), 2, progress)
     assert part.bound == "at least" and set(part.graphs.tolist()) < set(whole.graphs.tolist())
+
+
+@pytest.mark.parametrize("size", [0, 1, 69, 300])
+def test_a_file_that_was_cut_is_drawn_again(tmp_path, size):
+    cache = tmp_path / "graphs.npz"
+    first = stage_graphs(policy(), 2, {"draws": 3}, cache)
+    whole = cache.read_bytes()
+    assert size < len(whole)
+    cache.write_bytes(whole[:size])
+    again = stage_graphs(policy(), 2, {"draws": 3}, cache)
+    assert np.array_equal(first.graphs, again.graphs) and first.bound == again.bound
+    assert _read(cache) is not None  # and kept again
+
+    (tmp_path / "unit.json").write_text('{"settings": {"prompts": 8, "reward": "strict"}, "before": null}')
+    assert set(graphs_of_checkpoint(tmp_path / "checkpoint")) == {"rl"}
+    cache.write_bytes(whole[:size])
+    assert graphs_of_checkpoint(tmp_path / "checkpoint") == {}
 
 
 def test_they_are_drawn_once_and_kept(tmp_path, monkeypatch):
