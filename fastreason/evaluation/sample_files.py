@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ import numpy as np
 
 from ..grading.failure_kinds import FailureKind
 from ..runtime import distributed
-from ..runtime.files import read_whole, write_json, write_whole
+from ..runtime.files import read_arrays, read_whole, write_json, write_whole
 from ..runtime.json_files import to_json
 from ..runtime.model_names import model_folder
 
@@ -247,11 +245,11 @@ def _write_npz(path: Path, drawn: DrawnSamples) -> None:
 
 def _read_npz(path: Path) -> DrawnSamples:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = {name: arrays[name].astype(dtype) for name, dtype in COLUMNS.items()}
-            notes = json.loads(arrays["notes"].tobytes())
+        arrays = read_arrays(path)
+        columns: dict[str, np.ndarray] = {name: arrays[name].astype(dtype) for name, dtype in COLUMNS.items()}
+        notes = json.loads(arrays["notes"].tobytes())
         return DrawnSamples(columns, notes["traces"], notes["seconds"])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"eval: {path} cannot be read ({error}); remove it, and --resume will redo it") from error
 
 

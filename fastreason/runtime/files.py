@@ -10,15 +10,21 @@ import os
 import tempfile
 import tomllib
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .json_files import to_json
 from .processes import process_start, this_process
 
 # names here refer to what a process has open, which may be a regular file
 _STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+# what numpy raises for a file that is cut or overwritten
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -118,6 +124,35 @@ def read_whole(path: Path) -> Any:
         raise ValueError(f"{path}, line {error.lineno}: incomplete ({error.msg})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file written by fastreason, by name.
+
+    Raises:
+        ValueError: it is empty, truncated or damaged; the message names the file.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise
+    except (*_DAMAGED, AttributeError, TypeError) as error:  # the last two: one array and no archive
+        raise ValueError(f"{path}: incomplete or damaged ({error})") from None
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file written by fastreason, memory-mapped.
+
+    Raises:
+        ValueError: it is empty, truncated or damaged; the message names the file.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: incomplete or damaged ({error})") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

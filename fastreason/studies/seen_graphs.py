@@ -6,7 +6,6 @@ graphs are drawn again, at some hundred thousand problems a second and core, and
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from ..evaluation.seen_unseen import SeenGraphs
 from ..rl.self_settings import SelfSettings
 from ..rl.settings import PolicySettings
-from ..runtime.files import read_whole, write_whole
+from ..runtime.files import read_arrays, read_whole, write_whole
 from ..tasks.mixture import Mixture
 from ..tasks.stream import TaskStream
 from ..training.supervised_settings import SupervisedSettings
@@ -90,9 +89,9 @@ def graphs_of_checkpoint(checkpoint: Path) -> dict[str, SeenGraphs]:
 def _read(cache: Path) -> SeenGraphs | None:
     """What is kept in a file; None if there is none, or a power failure cut it: it can be drawn again."""
     try:
-        with cache.open("rb") as file, np.load(file) as kept:
-            return SeenGraphs(kept["graphs"], str(kept["bound"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept = read_arrays(cache)
+        return SeenGraphs(kept["graphs"], str(kept["bound"]))
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.files import check_folder, read_whole, write_whole
+from ..runtime.files import check_folder, read_array, read_whole, write_whole
 from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
@@ -79,10 +79,22 @@ def read_tokens(header: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         header: its .json file.
     Returns:
         tokens [N], cu_seqlens int64 [documents + 1], prompt_lengths int32 [documents].
+    Raises:
+        ValueError: a file of the part is damaged, or the two do not belong together; the message names it.
     """
-    facts = read_whole(Path(header))
-    tokens = np.load(Path(header).with_suffix(".npy"), mmap_mode="r")
-    return tokens, np.array(facts["cu_seqlens"]), np.array(facts["prompt_lengths"], dtype=np.int32)
+    header = Path(header)
+    facts, tokens = read_whole(header), read_array(header.with_suffix(".npy"))
+    try:
+        cu_seqlens = np.array(facts["cu_seqlens"], dtype=np.int64)
+        prompt_lengths = np.array(facts["prompt_lengths"], dtype=np.int32)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{header}: no header of token ids ({type(error).__name__}: {error})") from None
+    if cu_seqlens.shape != (len(prompt_lengths) + 1,) or tokens.shape != (cu_seqlens[-1],):
+        raise ValueError(
+            f"{header}: belongs to other tokens: {len(prompt_lengths)} documents, cu_seqlens {cu_seqlens.shape}, "
+            f"tokens {tokens.shape}"
+        )
+    return tokens, cu_seqlens, prompt_lengths
 
 
 class _Export(ABC):
@@ -244,11 +256,9 @@ class _Tokens(_Export):
 
     def size_of(self, place: Path) -> int:
         try:
-            tokens, _, prompt_lengths = read_tokens(place.with_suffix(".json"))
-            facts = read_whole(place.with_suffix(".json"))
-        except (ValueError, OSError, EOFError, KeyError, TypeError):  # damaged
+            return len(read_tokens(place.with_suffix(".json"))[2])
+        except (ValueError, OSError):  # damaged
             return 0
-        return len(prompt_lengths) if len(tokens) == facts["num_tokens"] else 0
 
 
 FORMATS = ("jsonl", "parquet", "tokens")

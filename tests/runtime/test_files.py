@@ -1,7 +1,9 @@
 """Files that are whole or not there, and folders that one process writes to."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -9,13 +11,15 @@ import sys
 import threading
 import time
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 
 import fastreason as fr
 from fastreason.cli.main import main
 from fastreason.runtime import folder_lock
-from fastreason.runtime.files import _machine, read_whole, write_json, write_text, write_whole
+from fastreason.runtime.files import _machine, read_arrays, read_whole, write_json, write_text, write_whole
 from fastreason.runtime.folder_lock import held
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.processes import process_start, this_process
@@ -257,3 +261,27 @@ def test_a_worker_whose_parent_was_killed_ends(tmp_path):
     assert run_study._worker([str(tmp_path), str(tmp_path / "stages"), "0/1", nobody]) == 143
     assert time.monotonic() - started < 600
     assert not (tmp_path / "stages").exists()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_arrays_that_were_cut_or_overwritten_are_named(tmp_path, compressed):
+    path = tmp_path / "arrays.npz"
+    (np.savez_compressed if compressed else np.savez)(path, a=np.arange(50), b=np.array("x"))
+    whole, random = path.read_bytes(), Random(0)
+    assert read_arrays(path)["a"].tolist() == list(range(50))
+    damaged = [whole[:size] for size in range(0, len(whole), 7)] + [b"\x93NUMPY", b"1, 2", whole[:100] * 3]
+    for _ in range(200):
+        at = random.randrange(len(whole) - 1)
+        damaged.append(whole[:at] + bytes(random.randrange(256) for _ in range(8)) + whole[at + 8 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with contextlib.suppress(ValueError):  # the only error, and it names the file; some bytes mean nothing
+            read_arrays(path)
+        if len(content) < len(whole):
+            with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: incomplete or damaged"):
+                read_arrays(path)
+    np.save(tmp_path / "one.npy", np.arange(3))
+    with pytest.raises(ValueError, match=r"one\.npy: incomplete or damaged"):
+        read_arrays(tmp_path / "one.npy")
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        read_arrays(tmp_path / "none.npz")

@@ -1,6 +1,7 @@
 """Folders of Parquet files and of token ids: the stream's problems, whole after a stop at any moment."""
 
 import json
+import re
 import sys
 import time
 
@@ -177,3 +178,30 @@ def test_the_command_line_writes_every_format(tmp_path, capsys):
     assert content(folder) == content(tmp_path / "tokens")
     assert main(["generate", "--out", str(tmp_path / "b.jsonl"), "--tokenizer", str(folder)]) == 2
     assert "--tokenizer is only for --format tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [0, 1, 60, 127, 128, 150, -1])
+def test_tokens_that_were_cut_are_named_where_they_are_read(tmp_path, size):
+    write_tokens(STREAM, tmp_path, 10, TOKENIZER)
+    (header,) = tmp_path.glob("*-of-*-*.json")
+    tokens = header.with_suffix(".npy")
+    tokens.write_bytes(tokens.read_bytes()[:size])
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tokens))}: incomplete or damaged"):
+        read_tokens(header)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cu_seqlens": [0, 3]}, "belongs to other tokens: 10 documents"),
+        ({"prompt_lengths": [[1], [2, 3]]}, "no header of token ids"),
+        ({"prompt_lengths": [2**40]}, "no header of token ids"),
+        ({"cu_seqlens": None}, "no header of token ids"),
+    ],
+)
+def test_a_header_of_other_tokens_is_refused(tmp_path, change, message):
+    write_tokens(STREAM, tmp_path, 10, TOKENIZER)
+    (header,) = tmp_path.glob("*-of-*-*.json")
+    header.write_text(json.dumps(json.loads(header.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"{re.escape(str(header))}: {message}"):
+        read_tokens(header)
