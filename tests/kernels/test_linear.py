@@ -1,5 +1,7 @@
 """The linear layer by oneDNN against torch's, and where it is not asked."""
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,9 @@ def random(*shape, seed=0):
 # rows that go to oneDNN and rows that do not; out wider and narrower than in; with bias and without
 @pytest.mark.parametrize("N, K, M", [(64, 64, 128), (640, 128, 64), (63, 64, 64), (128, 33, 7), (1, 5, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_is_torchs(N, K, M, bias):
+@pytest.mark.parametrize("by_mkl", [True, False])
+def test_is_torchs(monkeypatch, N, K, M, bias, by_mkl):
+    monkeypatch.setattr(sys.modules["fastreason.kernels.linear"], "_gradients_by_mkl", lambda: by_mkl)
     inputs = [random(N, K), random(M, K, seed=1)] + [random(M, seed=2)] * bias
     check_errors(linear, F.linear, inputs, [random(N, M, seed=3)])
 
