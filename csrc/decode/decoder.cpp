@@ -1,5 +1,10 @@
 #include "decode/decoder.h"
 
+#ifdef FASTREASON_AMX_KERNEL
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #include <algorithm>
 #include <bit>
 #include <cassert>
@@ -47,9 +52,9 @@ class Packer {
   void panel(const float* weights, std::int64_t outputs, std::int64_t inputs, std::int64_t panel) {
     constexpr std::int64_t kStep = kGroup<Number>;
     const std::int64_t first = panel * kLanes, count = std::clamp<std::int64_t>(outputs - first, 0, kLanes);
-    const std::int64_t size = in_groups<Number>(inputs) * kLanes;
+    const std::int64_t size = padded_inputs<Number>(inputs) * kLanes;
     Number* const to = reinterpret_cast<Number*>(to_);
-    if (count < kLanes || in_groups<Number>(inputs) > inputs) std::fill_n(to, size, Number{});
+    if (count < kLanes || padded_inputs<Number>(inputs) > inputs) std::fill_n(to, size, Number{});
     for (std::int64_t n = 0; n < count; ++n)
       for (std::int64_t k = 0; k < inputs; ++k)
         to[(k / kStep * kLanes + n) * kStep + k % kStep] = rounded<Number>(weights[(first + n) * inputs + k]);
@@ -92,7 +97,7 @@ template <class Number>
 std::int64_t packed_bytes(const DecoderShape& s) {
   constexpr std::int64_t kBytes = sizeof(Number);
   const auto matrix = [](std::int64_t outputs, std::int64_t inputs) {
-    return round_up(outputs) * in_groups<Number>(inputs) * kBytes;
+    return round_up(outputs) * padded_inputs<Number>(inputs) * kBytes;
   };
   const auto floats = [](std::int64_t size) { return round_up(size) * std::int64_t{sizeof(float)}; };
   const std::int64_t layer = 2 * floats(s.hidden) + matrix(s.qkv_width(), s.hidden) + floats(s.qkv_width()) +
@@ -120,6 +125,28 @@ std::int64_t workspace_floats(const DecoderShape& s, std::int64_t context) {
          matrix(stacked, 1) + matrix(stacked, context + 2 * kLanes);
 }
 
+#ifdef FASTREASON_AMX_KERNEL
+
+namespace {
+
+// Linux gives tile registers to a process that asks, once and for all of its threads; not where a thread has a stack
+// for signals that could not hold them.
+bool may_use_tiles() {
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+  return granted;
+}
+
+bool has_tiles() {
+  constexpr unsigned kTile = 1U << 24, kBfloat16 = 1U << 22;
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTile) && (edx & kBfloat16) && may_use_tiles();
+}
+
+}  // namespace
+
+#endif
+
 std::vector<ForwardKernel> forward_kernels(Precision precision) {
   std::vector<ForwardKernel> kernels;
   const auto add = [&](const ForwardTiles& tiles, const char* name) {
@@ -128,8 +155,14 @@ std::vector<ForwardKernel> forward_kernels(Precision precision) {
   };
 #ifdef FASTREASON_X86_KERNELS
   const bool avx512 = __builtin_cpu_supports("avx512f");
-  if (avx512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16"))
-    add(forward_avx512_bf16(), "avx512_bf16");
+  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
+#ifdef FASTREASON_AMX_KERNEL
+  // not asked for where nothing in this precision needs them
+  if (precision == Precision::kBfloat16 && avx512_bf16 && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && has_tiles())
+    add(forward_amx_bf16(), "amx_bf16");
+#endif
+  if (avx512_bf16) add(forward_avx512_bf16(), "avx512_bf16");
   if (avx512) add(forward_avx512(), "avx512");
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(forward_avx2(), "avx2");
 #endif

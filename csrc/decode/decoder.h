@@ -41,7 +41,7 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
 };
 
-// A way to run the forward pass: "avx512_bf16", "avx512", "avx2" or "base".
+// A way to run the forward pass: "amx_bf16", "avx512_bf16", "avx512", "avx2" or "base".
 struct ForwardKernel {
   ForwardTile run;
   const char* name;

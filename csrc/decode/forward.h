@@ -31,10 +31,13 @@ enum class Precision { kFloat32, kBfloat16 };
 template <class Number>
 inline constexpr std::int64_t kGroup = sizeof(float) / sizeof(Number);
 
-// Rows of a packed matrix, those behind the last one zero.
+// Packed weights have a multiple of this many inputs, as many as AMX multiplies at once; zeros follow the last.
 template <class Number>
-constexpr std::int64_t in_groups(std::int64_t rows) {
-  return (rows + kGroup<Number> - 1) / kGroup<Number> * kGroup<Number>;
+inline constexpr std::int64_t kInputs = sizeof(Number) == sizeof(float) ? 1 : 32;
+
+template <class Number>
+constexpr std::int64_t padded_inputs(std::int64_t inputs) {
+  return (inputs + kInputs<Number> - 1) / kInputs<Number> * kInputs<Number>;
 }
 
 struct DecoderShape {
@@ -49,7 +52,7 @@ struct DecoderShape {
 };
 
 // Matrices are packed, of floats or Bfloat16: panel j holds the weights of outputs 16 j .. 16 j + 15 as
-// [inputs / kGroup][16][kGroup], zeros behind the last. gate_up: panels of gate and up in turns.
+// [padded inputs / kGroup][16][kGroup], zeros behind the last. gate_up: panels of gate and up in turns.
 struct LayerView {
   const float *attention_norm, *qkv_bias, *mlp_norm;
   const void *qkv, *out, *gate_up, *down;
@@ -103,8 +106,12 @@ ForwardTiles forward_base();
 #ifdef FASTREASON_X86_KERNELS
 ForwardTiles forward_avx2();
 ForwardTiles forward_avx512();
-// In float32 the same as forward_avx512, which is not built twice: null.
+// In float32 the same as forward_avx512, which is not built again: null.
 ForwardTiles forward_avx512_bf16();
+#endif
+#ifdef FASTREASON_AMX_KERNEL
+// In bfloat16 alone, too.
+ForwardTiles forward_amx_bf16();
 #endif
 
 }  // namespace fastreason

@@ -59,7 +59,7 @@ inline void rms_norm(const float* x, const float* weight, std::int64_t width, fl
   const float scale = 1.0f / __builtin_sqrtf(total / static_cast<float>(width) + eps);
   for (i = 0; i + kVec <= width; i += kVec) F::store_left(y + i, load(x + i) * splat(scale) * load(weight + i));
   for (; i < width; ++i) y[i] = F::left(x[i] * scale * weight[i]);
-  for (; i < in_groups<Number>(width); ++i) y[i] = 0;
+  for (; i < padded_inputs<Number>(width); ++i) y[i] = 0;
 }
 
 // The halves of x rotated by the angles of its position.
@@ -161,6 +161,13 @@ inline Scratch<Number> divide(float* workspace, const DecoderShape& s, std::int6
   return scratch;
 }
 
+// Zeros behind the inputs of a product with weights.
+template <class Number>
+inline void pad(Left<Number> a, std::int64_t rows, std::int64_t inputs) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t i = inputs; i < padded_inputs<Number>(inputs); ++i) a.row(r)[i] = 0;
+}
+
 // Attention of rows that share a prefix, at most kAttentionRows, in one layer and key-value head.
 template <class Number>
 inline void attend(const DecoderShape& s, const Row* rows, std::int64_t num_rows, std::int64_t layer,
@@ -183,15 +190,14 @@ inline void attend(const DecoderShape& s, const Row* rows, std::int64_t num_rows
   const std::int64_t prefix_room = round_up(prefix);
   const Matrix<float> scores = {scratch.scores.data, prefix_room + own_room + kLanes};
   const HeadCache<Number> before = head_of<Number>(s, rows[0].prefix, layer, kv_head);
-  product<Store::kSet>(queries, num_rows * group, packed<Number>(before.keys, D), prefix_room / kLanes, D, nullptr,
-                       scores);
+  product<Store::kSet>(queries, num_rows * group, blocks(before.keys, D), prefix_room / kLanes, D, nullptr, scores);
   for (std::int64_t r = 0; r < num_rows; ++r) {
     const bool in_prompt = rows[r].own.data == nullptr;
     const std::int64_t own = in_prompt ? 0 : rows[r].own_length + 1;
     const Matrix<float> to = {scores.row(r * group), scores.stride};
     if (!in_prompt) {
       const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
-      product<Store::kSet>(Left<Number>{queries.row(r * group), queries.stride}, group, packed<Number>(cache.keys, D),
+      product<Store::kSet>(Left<Number>{queries.row(r * group), queries.stride}, group, blocks(cache.keys, D),
                            round_up(own) / kLanes, D, nullptr, {to.data + prefix_room, to.stride});
     }
     for (std::int64_t h = 0; h < group; ++h)
@@ -249,7 +255,7 @@ inline void gated(const ModelView& model, const LayerView& layer, std::int64_t n
   const std::int64_t count = round_up(s.intermediate) / kLanes;
   for (std::int64_t j = 0; j < count; j += 2) {
     const std::int64_t both = smaller(2, count - j);
-    product<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2 * both, s.hidden, nullptr, scratch.pair);
+    linear<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2 * both, s.hidden, nullptr, scratch.pair);
     for (std::int64_t r = 0; r < num_rows; ++r)
       for (std::int64_t p = 0; p < both; ++p)
         for (std::int64_t i = 0; i < kLanes; i += kVec) {
@@ -269,9 +275,9 @@ inline void logits_of(const ModelView& model, const Scratch<Number>& scratch, st
     rms_norm<Number>(scratch.x.row(first + r), model.final_norm, s.hidden, s.eps, scratch.normed.row(r));
   const std::int64_t whole = s.vocab / kLanes, rest = s.vocab % kLanes;
   const Panels<Number> panels = packed<Number>(model.head, s.hidden);
-  product<Store::kSet>(scratch.normed, num_rows, panels, whole, s.hidden, nullptr, {logits, s.vocab});
+  linear<Store::kSet>(scratch.normed, num_rows, panels, whole, s.hidden, nullptr, {logits, s.vocab});
   if (rest == 0) return;
-  product<Store::kSet>(scratch.normed, num_rows, panels.from(whole), 1, s.hidden, nullptr, scratch.pair);
+  linear<Store::kSet>(scratch.normed, num_rows, panels.from(whole), 1, s.hidden, nullptr, scratch.pair);
   for (std::int64_t r = 0; r < num_rows; ++r)
     __builtin_memcpy(logits + r * s.vocab + whole * kLanes, scratch.pair.row(r),
                      static_cast<std::size_t>(rest) * sizeof(float));
@@ -283,6 +289,9 @@ inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t n
   const DecoderShape& s = model.shape;
   const Scratch<Number> scratch = divide<Number>(workspace, s, 0);
   const std::int64_t hidden_panels = round_up(s.hidden) / kLanes;
+  const WholeTiles tiles;
+  pad<Number>(scratch.attended, num_rows, s.heads * s.head_dim);
+  pad<Number>(scratch.wide, num_rows, s.intermediate);
   for (std::int64_t r = 0; r < num_rows; ++r) {
     const Number* const embedding = static_cast<const Number*>(model.embedding) + rows[r].token * s.hidden;
     for (std::int64_t i = 0; i < s.hidden; ++i) scratch.x.row(r)[i] = to_float(embedding[i]);
@@ -291,16 +300,16 @@ inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t n
     const LayerView& layer = model.layers[l];
     for (std::int64_t r = 0; r < num_rows; ++r)
       rms_norm<Number>(scratch.x.row(r), layer.attention_norm, s.hidden, s.eps, scratch.normed.row(r));
-    product<Store::kSet>(scratch.normed, num_rows, packed<Number>(layer.qkv, s.hidden),
-                         round_up(s.qkv_width()) / kLanes, s.hidden, layer.qkv_bias, scratch.qkv);
+    linear<Store::kSet>(scratch.normed, num_rows, packed<Number>(layer.qkv, s.hidden), round_up(s.qkv_width()) / kLanes,
+                        s.hidden, layer.qkv_bias, scratch.qkv);
     attention<Number>(model, rows, num_rows, l, scratch);
-    product<Store::kAdd>(scratch.attended, num_rows, packed<Number>(layer.out, s.heads * s.head_dim), hidden_panels,
-                         s.heads * s.head_dim, nullptr, scratch.x);
+    linear<Store::kAdd>(scratch.attended, num_rows, packed<Number>(layer.out, s.heads * s.head_dim), hidden_panels,
+                        s.heads * s.head_dim, nullptr, scratch.x);
     for (std::int64_t r = 0; r < num_rows; ++r)
       rms_norm<Number>(scratch.x.row(r), layer.mlp_norm, s.hidden, s.eps, scratch.normed.row(r));
     gated<Number>(model, layer, num_rows, scratch);
-    product<Store::kAdd>(scratch.wide, num_rows, packed<Number>(layer.down, s.intermediate), hidden_panels,
-                         s.intermediate, nullptr, scratch.x);
+    linear<Store::kAdd>(scratch.wide, num_rows, packed<Number>(layer.down, s.intermediate), hidden_panels,
+                        s.intermediate, nullptr, scratch.x);
   }
   if (logits == nullptr) return;
   if (last_only)

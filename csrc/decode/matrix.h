@@ -18,10 +18,16 @@ struct Panels {
   Panels from(std::int64_t panel) const { return {data + panel * panel_stride, panel_stride, group_stride}; }
 };
 
-// Panels as they are packed, of a matrix with `inner` rows.
+// Blocks of keys, which have `inner` rows.
 template <class Number>
-inline Panels<Number> packed(const void* data, std::int64_t inner) {
-  return {static_cast<const Number*>(data), in_groups<Number>(inner) * kLanes, kGroup<Number> * kLanes};
+inline Panels<Number> blocks(const Number* keys, std::int64_t inner) {
+  return {keys, inner * kLanes, kGroup<Number> * kLanes};
+}
+
+// Panels of weights as they are packed, of a matrix with `inner` rows.
+template <class Number>
+inline Panels<Number> packed(const void* weights, std::int64_t inner) {
+  return {static_cast<const Number*>(weights), padded_inputs<Number>(inner) * kLanes, kGroup<Number> * kLanes};
 }
 
 template <class Element>
@@ -113,6 +119,48 @@ inline void product(Left<Number> a, std::int64_t rows, Panels<Number> b, std::in
   for (; j < panels; ++j)
     product_rows<Number, 1, kStore>(a, rows, b.from(j), inner, at(j), {c.data + j * kLanes, c.stride});
 }
+
+}  // namespace
+
+}  // namespace fastreason::FASTREASON_KERNEL
+
+#ifdef __AMX_BF16__
+#include "decode/tiles.h"
+#endif
+
+namespace fastreason::FASTREASON_KERNEL {
+
+namespace {
+
+#ifdef __AMX_BF16__
+
+// The product with packed weights: all of its rows in tiles, however few. Behind `inner` zeros follow in A, too.
+template <Store kStore>
+inline void linear(Left<Bfloat16> a, std::int64_t rows, Panels<Bfloat16> weights, std::int64_t panels,
+                   std::int64_t inner, const float* bias, Matrix<float> c) {
+  const std::int64_t padded = padded_inputs<Bfloat16>(inner);
+  const auto at = [&](std::int64_t j) { return bias == nullptr ? nullptr : bias + j * kLanes; };
+  std::int64_t j = 0;
+  for (; j + 2 <= panels; j += 2)
+    tile_product_rows<2, kStore>(a, rows, weights.from(j), padded, at(j), {c.data + j * kLanes, c.stride});
+  if (j < panels)
+    tile_product_rows<1, kStore>(a, rows, weights.from(j), padded, at(j), {c.data + j * kLanes, c.stride});
+}
+
+#else
+
+struct WholeTiles {
+  // not trivial, so that a variable of it is no unused one
+  WholeTiles() {}
+};
+
+template <Store kStore, class Number>
+inline void linear(Left<Number> a, std::int64_t rows, Panels<Number> weights, std::int64_t panels, std::int64_t inner,
+                   const float* bias, Matrix<float> c) {
+  product<kStore>(a, rows, weights, panels, inner, bias, c);
+}
+
+#endif
 
 }  // namespace
 

@@ -2,6 +2,9 @@
 
 import copy
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +70,33 @@ def test_the_instruction_computes_what_two_of_float32_do():
     prompts, answers = sequences_of(model.config, [33, 150]), sequences_of(model.config, [9, 9], seed=1)
     logits = [core_logits(in_core(model, k), prompts, answers) for k in KERNELS if k.startswith("avx512")]
     assert all(np.array_equal(other, logits[0]) for other in logits[1:])
+
+
+def test_tiles_are_used_where_the_processor_has_them():
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text().split() if info.exists() else []
+    assert (KERNELS[0] == "amx_bf16") == ("amx_bf16" in KERNELS) == ("amx_bf16" in flags)
+    assert "amx_bf16" not in _core.decode_kernels("float32")
+
+
+REFUSED = """
+import ctypes, mmap, sys
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t)]
+
+memory = mmap.mmap(-1, 8192)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(start, 0, 8192)), None) == 0
+from fastreason import _core
+print(*_core.decode_kernels("bfloat16"))
+"""
+
+
+def test_without_tiles_where_a_stack_for_signals_could_not_hold_them():
+    """The system then refuses them; what a sampler runs with is the next kernel."""
+    kernels = subprocess.run([sys.executable, "-c", REFUSED], check=True, capture_output=True, text=True).stdout.split()
+    assert kernels == [k for k in KERNELS if k != "amx_bf16"]
 
 
 def test_weights_are_rounded_as_torch_rounds_them():

@@ -103,6 +103,22 @@ def test_the_same_bits_in_any_batch(precision, kernel):
         length[who] += 1
 
 
+@pytest.mark.parametrize("precision, kernel", [(p, k) for p in PRECISIONS.values() for k in _core.decode_kernels(p)])
+def test_the_same_bits_for_any_number_of_rows(precision, kernel):
+    """Whatever is left of a tile, and of the registers that hold a part of one."""
+    model, most = tamed(SHAPES["nothing fits"]), 98
+    decoder = CoreDecoder(model, kernel, getattr(torch, precision))
+    decoder.load()
+    core, rng = decoder.core, np.random.default_rng(0)
+    core.reserve(most, 1)
+    (prompt,), _ = core.prefill(sequences_of(model.config, [19])[0], [0, 19])
+    tokens, prompts, lengths = rng.integers(17, size=most), np.full(most, prompt), np.zeros(most, np.int64)
+    alone = [core.decode([i], [prompt], [0], tokens[i : i + 1])[0] for i in range(most)]
+    for n in range(2, most + 1):
+        logits = core.decode(np.arange(n), prompts[:n], lengths[:n], tokens[:n], threads=1)
+        assert np.array_equal(logits, alone[:n]), n
+
+
 def test_weights_are_taken_when_asked():
     model = tamed(SHAPES["small"])
     decoder, prompt = CoreDecoder(model), np.array([1, 2, 3], dtype=np.int32)
