@@ -11,8 +11,10 @@ Letters:    T tokens, H query heads, K key-value heads, D head dim, g = H / K; r
 Numerics:   loads in the input dtype; scores, weights, sums and lse in float32, products with float32 accumulators;
             float32 inputs are multiplied as float32 (no tf32). A row walks its keys in blocks cut from the start of its
             prefix and of its segment, in one fixed order: its bits depend on nothing else in the batch. So it is on CPU
-            in float32 (csrc/cpu/attention.h, D a multiple of 16). Where the definition runs: torch's
-            scaled_dot_product_attention in the input dtype, float64 in and out.
+            in float32 (csrc/cpu/attention.h, D a multiple of 16), and in bfloat16 on processors with AMX, where weights
+            and gradients of scores are rounded to bfloat16 for their products (csrc/cpu/attention_tiles.h, D a multiple
+            of 32, by rope_attention.py alone); on others bfloat16 is computed in float32. Where the definition runs:
+            torch's scaled_dot_product_attention in the input dtype, float64 in and out.
 Traffic:    q, o and lse once; k and v of what a segment of L tokens sees once per query tile, that is at most
             ceil(g * L / BLOCK_M) times a KV head, whose g query heads are stacked in one tile. On CPU q, k, v and o are
             gathered to and from padded rectangles once, the keys and values of a prefix once more per segment that sees

@@ -2,6 +2,8 @@
 
 Each computes the definition of the same name in float32, with products, sums and exponentials in a different order, and
 takes float32; all but `rms_norm` also take bfloat16, as linear layers give it under autocast, and round their result.
+`add_rms_norm` takes a branch in bfloat16 alone. On processors with tile registers (AMX), `rope_attention` and
+`weight_gradient` multiply bfloat16 as it is, with sums in float32.
 They run if widths are multiples of 16 (see `suits`); otherwise, for other dtypes and during compiler tracing, the
 definitions run. They use torch's number of threads, on which results do not depend.
 
@@ -58,12 +60,12 @@ def attention(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, segments: Segments, s
     return _Attention.apply(*wide, segments, scale).to(q_THD.dtype)
 
 
-def _uncovered_zero(segments: Segments, *shape: int) -> Tensor:
-    """float32 [T, ...] to be written where segments are, zero elsewhere."""
+def _uncovered_zero(segments: Segments, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[T, ...] to be written where segments are, zero elsewhere."""
     covered = int(segments.length.sum())
     if covered != int(segments.start[-1] + segments.length[-1]):
-        return torch.zeros(segments.num_tokens, *shape)
-    x = torch.empty(segments.num_tokens, *shape)
+        return torch.zeros(segments.num_tokens, *shape, dtype=dtype)
+    x = torch.empty(segments.num_tokens, *shape, dtype=dtype)
     x[covered:].zero_()
     return x
 
@@ -123,6 +125,35 @@ class _RmsNorm(torch.autograd.Function):
         return dx, dweight, None
 
 
+def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x and the norm in bfloat16, residual and the sum in float32."""
+    return _AddRmsNorm.apply(x_ND, residual_ND, weight_D, eps)
+
+
+class _AddRmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        x, residual, weight = x.contiguous(), residual.contiguous(), weight.contiguous()
+        y, total, rstd = torch.empty_like(x), torch.empty_like(residual), torch.empty(len(x))
+        pointers = (tensor.data_ptr() for tensor in (x, residual, weight, total, y, rstd))
+        _kernels.add_rms_norm_forward16(*pointers, *x.shape, eps, torch.get_num_threads())
+        ctx.save_for_backward(total, weight, rstd)
+        ctx.set_materialize_grads(False)
+        return y, total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, dtotal: Tensor | None) -> tuple[Tensor | None, ...]:
+        total, weight, rstd = ctx.saved_tensors
+        if dy is None:
+            return None if dtotal is None else dtotal.bfloat16(), dtotal, None, None
+        dy, dtotal = dy.contiguous(), None if dtotal is None else dtotal.contiguous()
+        dresidual, dx, dweight = torch.empty_like(total), torch.empty_like(dy), torch.empty_like(weight)
+        pointers = (_address(tensor) for tensor in (dy, dtotal, total, weight, rstd, dresidual, dx, dweight))
+        _kernels.add_rms_norm_backward16(*pointers, *total.shape, torch.get_num_threads())
+        return dx, dresidual, dweight, None
+
+
 def swiglu(gate_up: Tensor) -> Tensor:
     return _Swiglu.apply(gate_up)
 
@@ -151,15 +182,17 @@ class _Swiglu(torch.autograd.Function):
 
 
 def rope(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    return _Rope.apply(_rows_contiguous(x_THD.float()), cos_T1D.float(), sin_T1D.float()).to(x_THD.dtype)
+    return _Rope.apply(_rows_contiguous(x_THD), cos_T1D.float(), sin_T1D.float())
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
-    y = torch.empty(x.shape)
+def _rotate(x_THD: Tensor, cos: Tensor, sin: Tensor, sign: float, to_THD: Tensor) -> Tensor:
+    """Into `to`, whose heads are adjacent; float32 may be rounded to bfloat16."""
+    kinds = (_is_bfloat16(x_THD), _is_bfloat16(to_THD))
     _kernels.rope(
-        *_place(x), cos.data_ptr(), sin.data_ptr(), y.data_ptr(), *x.shape, sign, torch.get_num_threads()
+        *_place(x_THD), cos.data_ptr(), sin.data_ptr(), to_THD.data_ptr(), to_THD.stride(0), tuple(x_THD.shape), sign,
+        kinds, torch.get_num_threads(),
     )  # fmt: skip
-    return y
+    return to_THD
 
 
 class _Rope(torch.autograd.Function):
@@ -167,13 +200,77 @@ class _Rope(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
-        return _rotate(x, cos, sin, 1.0)
+        return _rotate(x, cos, sin, 1.0, x.new_empty(x.shape))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _rotate(_rows_contiguous(dy), cos, sin, -1.0), None, None
+        dy = _rows_contiguous(dy)
+        return _rotate(dy, cos, sin, -1.0, dy.new_empty(dy.shape)), None, None
+
+
+def suits_tiles(*tensors: Tensor, head_dim: int = 32) -> bool:
+    """Whether `rope_attention` and `weight_gradient` run: bfloat16 on a CPU with tile registers (AMX)."""
+    return suits(*tensors, dtypes=(torch.bfloat16,)) and head_dim % 32 == 0 and _kernels.has_tiles()
+
+
+def rope_attention(
+    qkv_TW: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, segments: Segments, heads: int, kv_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights and their gradients are rounded to bfloat16 before they are multiplied, sums are float32."""
+    return _RopeAttention.apply(qkv_TW, cos_T1D.float(), sin_T1D.float(), segments, heads, kv_heads)
+
+
+class _RopeAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, segments: Segments, heads: int, kv_heads: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        qkv, cos, sin = qkv.contiguous(), cos.contiguous(), sin.contiguous()
+        qk, v = qkv.unflatten(1, (heads + 2 * kv_heads, -1)).split([heads + kv_heads, kv_heads], dim=1)
+        T, _, D = qk.shape
+        rotated = _rotate(qk, cos, sin, 1.0, torch.empty(qk.shape, dtype=qk.dtype))
+        q, k = rotated.split([heads, kv_heads], dim=1)
+        o, lse = _uncovered_zero(segments, heads, D, dtype=qkv.dtype), torch.empty(heads, T)
+        ctx.shape, ctx.segments = (T, heads, heads // kv_heads, D), segments
+        _kernels.attention_forward16(
+            segments.table.numpy(), *_place(q), *_place(k), *_place(v), o.data_ptr(), lse.data_ptr(),
+            ctx.shape, D**-0.5, torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(q, k, v, o, lse, cos, sin)
+        k, v = k.detach(), v.detach()
+        ctx.mark_non_differentiable(k, v)
+        ctx.set_materialize_grads(False)
+        return o, k, v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, do: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        q, k, v, o, lse, cos, sin = ctx.saved_tensors
+        (_, H, D), K, do = q.shape, k.shape[1], do.contiguous()
+        dqkv = _uncovered_zero(ctx.segments, (H + 2 * K) * D, dtype=q.dtype)
+        dq, dk, dv = dqkv.unflatten(1, (-1, D)).split([H, K, K], dim=1)
+        wide_dk, wide_dv = (_uncovered_zero(ctx.segments, K, D) for _ in range(2))
+        gradients = tuple(x.data_ptr() for x in (do, o, lse, cos, sin, dq, wide_dk, wide_dv))
+        _kernels.attention_backward16(
+            ctx.segments.table.numpy(), *_place(q), *_place(k), *_place(v), gradients, dq.stride(0),
+            ctx.shape, D**-0.5, torch.get_num_threads(),
+        )  # fmt: skip
+        _rotate(wide_dk, cos, sin, -1.0, dk)
+        dv.copy_(wide_dv)
+        return dqkv, None, None, None, None, None
+
+
+def weight_gradient(dy_NM: Tensor, x_NK: Tensor) -> Tensor:
+    """dy^T x in float32, of bfloat16: the sum over the rows in their order."""
+    dy, x = _rows_contiguous(dy_NM), _rows_contiguous(x_NK)
+    dw = torch.empty(dy.shape[1], x.shape[1])
+    _kernels.weight_gradient(
+        dy.data_ptr(), dy.stride(0), x.data_ptr(), x.stride(0), dw.data_ptr(), (len(dy), *dw.shape),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return dw
 
 
 def cross_entropy(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:

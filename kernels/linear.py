@@ -12,8 +12,9 @@ oneDNN compiles once for every shape (about 0.7 ms), so it is asked only for row
 
 Letters:    N rows (tokens), K width in, M width out.
 Numerics:   float32 products and sums in another order than MKL's; elsewhere torch's linear as it is. With a narrow copy
-            of the weight: what torch.autocast computes, bit for bit on CPU; on CUDA dw and db are written in float32,
-            where autocast rounds them to 16 bits first.
+            of the weight: what torch.autocast computes, bit for bit on CPU, but for dw where the processor has tile
+            registers (AMX): there it is written in float32, as dw and db are on CUDA. Autocast rounds both to 16 bits
+            first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import cpu_kernels
 
 __all__ = ["ROW_MULTIPLE", "linear", "linear_ref"]
 
@@ -150,7 +153,9 @@ class _NarrowLinear(torch.autograd.Function):
 
 
 def _wide_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a b of 16-bit matrices in `dtype`; on CUDA written in it, without a rounding to 16 bits and a cast."""
+    """a b of 16-bit matrices in `dtype`; on CUDA and on CPUs with AMX written in it, without a rounding and a cast."""
+    if dtype == torch.float32 and cpu_kernels.suits_tiles(a, b):
+        return cpu_kernels.weight_gradient(a.t(), b)
     if a.device.type != "cpu" and dtype == torch.float32 and "dtype" in torch.ops.aten.mm.overloads():
         return torch.mm(a, b, out_dtype=dtype)
     return (a @ b).to(dtype)

@@ -81,7 +81,8 @@ def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float
         weight_D: [D], dtype of residual.
         eps: as for `rms_norm`.
     Returns:
-        The norm, dtype of x, and the sum, dtype of residual. Off the GPU the sum is torch's and the norm `rms_norm`'s.
+        The norm, dtype of x, and the sum, dtype of residual. Off the GPU the sum is torch's and the norm `rms_norm`'s;
+        a branch in bfloat16 takes one pass with the same bits.
     Raises:
         ValueError: as for `rms_norm`.
     """
@@ -93,6 +94,11 @@ def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float
             f"{residual_ND.device} (or of 16 bits where that is float32), got {x_ND.dtype} {tuple(x_ND.shape)} on "
             f"{x_ND.device}"
         )
+    if (
+        cpu_kernels.suits(residual_ND, weight_D, widths=x_ND.shape[1:])
+        and cpu_kernels.suits(x_ND, dtypes=(torch.bfloat16,))
+    ):  # fmt: skip
+        return cpu_kernels.add_rms_norm(x_ND, residual_ND, weight_D, eps)
     if not runs_triton(residual_ND):
         total_ND = x_ND + residual_ND
         return rms_norm(total_ND, weight_D, eps).to(x_ND.dtype), total_ND

@@ -6,7 +6,9 @@ of rope.py and attention.py. In place of operators on views of qkv, whose gradie
 backward writes dq, dk and dv side by side into the gradient of qkv, and rotates dq and dk back before it stores them.
 
 Letters:    T tokens, H query heads, K key-value heads, D head dim; qkv holds (H + 2 K) D columns.
-Numerics:   forward has the bits of the two operators. dq and dk are rotated back in float32 before they are rounded.
+Numerics:   forward has the bits of the two operators. dq and dk are rotated back in float32 before they are rounded. In
+            bfloat16 on a CPU with AMX, where D is a multiple of 32, rotated queries and keys are those of `rope`, and
+            products take bfloat16 where the operators on CPU compute in float32.
 Traffic:    forward that of both; backward that of attention, and the angles of every row of dq and dk. Where D is no
             power of two the halves of a row do not halve its tile, and the two operators run.
 """
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import cpu_kernels
 from .attention import attention, attention_forward
 from .attention_backward import write_gradients
 from .attention_tiles import MAX_HEAD_DIM, padded_head_dim, work_plan
@@ -57,6 +60,9 @@ def rope_attention(
     _check(qkv_TW, segments, heads, kv_heads)
     all_heads = _heads(qkv_TW, heads, kv_heads)
     D = all_heads.shape[2]
+    if cpu_kernels.suits_tiles(qkv_TW, cos_T1D, sin_T1D, head_dim=D):
+        check_rope(all_heads, cos_T1D, sin_T1D)
+        return cpu_kernels.rope_attention(qkv_TW, cos_T1D, sin_T1D, segments, heads, kv_heads)
     if not runs_triton(qkv_TW) or D > MAX_HEAD_DIM or padded_head_dim(D) != D:
         return rope_attention_ref(qkv_TW, cos_T1D, sin_T1D, segments, heads=heads, kv_heads=kv_heads)
     check_rope(all_heads, cos_T1D, sin_T1D)

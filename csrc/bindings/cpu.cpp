@@ -40,6 +40,7 @@ const Kernels& table() {
 using Strides = std::array<std::int64_t, 2>;  // of tokens and heads
 
 Heads heads(Address address, const Strides& strides) { return {in(address), strides[0], strides[1]}; }
+Heads16 heads16(Address address, const Strides& strides) { return {in16(address), strides[0], strides[1]}; }
 
 // A segment without a prefix and those whose prefix it is: one thread's work, so that gradients of a prefix add up in
 // the order of the batch.
@@ -60,9 +61,10 @@ std::vector<std::vector<AttentionSegment>> families(const InputArray<std::int64_
   return found;
 }
 
-// body(segment, KV head, scratch) for every segment and KV head.
-template <class Body>
-void for_segments(const InputArray<std::int64_t>& layout, const AttentionShape& shape, int threads, Body&& body) {
+// body(segment, KV head, scratch) for every segment and KV head; floats(keys, dim) is the size of the scratch.
+template <class Floats, class Body>
+void for_segments(const InputArray<std::int64_t>& layout, const AttentionShape& shape, int threads, Floats&& floats,
+                  Body&& body) {
   const auto all = families(layout);
   py::gil_scoped_release release;
   std::int64_t most_keys = 0;
@@ -72,7 +74,7 @@ void for_segments(const InputArray<std::int64_t>& layout, const AttentionShape& 
   const std::int64_t units = std::ssize(all) * kv_heads;
   const std::int64_t grain = std::max<std::int64_t>(1, units / (8 * resolve_threads(threads)));
   parallel_blocks(units, threads, grain, [&](std::int64_t first, std::int64_t last) {
-    Array<float> scratch(static_cast<std::size_t>(attention_scratch(most_keys, shape.dim)));
+    Array<float> scratch(static_cast<std::size_t>(floats(most_keys, shape.dim)));
     for (std::int64_t unit = first; unit < last; ++unit)
       for (const auto& s : all[static_cast<std::size_t>(unit / kv_heads)]) body(s, unit % kv_heads, scratch.data());
   });
@@ -108,32 +110,39 @@ void for_rows(std::int64_t rows, int threads, Body&& body) {
   parallel_blocks(rows, threads, kGrain, body);
 }
 
-struct Matrix {
-  Address address;
-  std::int64_t width;  // of its rows, which are adjacent
-};
-using Scratch = const std::vector<float*>&;
-
-// body(rows of the operands, row of the result) in float32, for kernels of rows that stay in the cache.
+// dweight [width] = what body(first, last, partial sums) adds, of blocks of rows whose sums are added in their order.
 template <class Body>
-void for_bfloat16_rows(std::int64_t rows, int threads, const std::vector<Matrix>& operands, const Matrix& result,
-                       Body&& body) {
-  std::int64_t floats = result.width;
-  for (const Matrix& m : operands) floats += m.width;
+void sum_over_rows(std::int64_t rows, std::int64_t width, float* dweight, int threads, Body&& body) {
+  const std::int64_t blocks = (rows + kGrain - 1) / kGrain;
+  std::vector<float> partial(static_cast<std::size_t>(blocks * width));
   for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-    Array<float> memory(static_cast<std::size_t>(floats));
-    float* const to = memory.data();
-    std::vector<float*> row;
-    for (float* at = to + result.width; const Matrix& m : operands) {
-      row.push_back(at);
-      at += m.width;
-    }
-    for (std::int64_t n = first; n < last; ++n) {
-      for (std::size_t i = 0; i < operands.size(); ++i)
-        table().widen(in16(operands[i].address) + n * operands[i].width, row[i], operands[i].width);
-      body(row, to);
-      table().narrow(to, out16(result.address) + n * result.width, result.width);
-    }
+    for (std::int64_t begin = first; begin < last; begin += kGrain)
+      body(begin, std::min(last, begin + kGrain), partial.data() + begin / kGrain * width);
+  });
+  std::fill_n(dweight, width, 0.0F);
+  for (std::int64_t b = 0; b < blocks; ++b)
+    for (std::int64_t d = 0; d < width; ++d) dweight[d] += partial[static_cast<std::size_t>(b * width + d)];
+}
+
+// The narrower operand is packed once; of the wider one a thread takes blocks of columns. A sum is over the rows in
+// their order, whatever the blocks.
+void weight_gradient(const WeightGradient& g, int threads) {
+  constexpr std::int64_t kTerms = 32, kColumns = 256, kFewest = 64, kSums = 1 << 17;  // sums that stay in the cache
+  const TileKernels& kernel = *table().tiles;
+  const std::int64_t wide = std::max(g.outputs, g.inputs), narrow = std::min(g.outputs, g.inputs);
+  const auto whole = [](std::int64_t n) { return (n + kTerms - 1) / kTerms * kTerms; };
+  const std::int64_t columns =
+      std::clamp(kSums / std::max<std::int64_t>(narrow, 1) / kTerms * kTerms, kFewest, kColumns);
+  Array<float> packed(static_cast<std::size_t>(whole(g.rows) * whole(narrow) / 2 + 16));
+  // a tile's rows are cache lines
+  auto* tiles = reinterpret_cast<std::uint16_t*>(reinterpret_cast<std::byte*>(packed.data()) +
+                                                 (-reinterpret_cast<std::uintptr_t>(packed.data()) % 64));
+  parallel_blocks(g.rows, threads, kGrain,
+                  [&](std::int64_t first, std::int64_t last) { kernel.pack_narrow(g, first, last, tiles); });
+  parallel_blocks(wide, threads, columns, [&](std::int64_t first, std::int64_t last) {
+    Array<float> scratch(static_cast<std::size_t>(kernel.weight_gradient_scratch(g, columns)));
+    for (std::int64_t begin = first; begin < last; begin += columns)
+      kernel.weight_gradient(g, tiles, begin, std::min(last, begin + columns), scratch.data());
   });
 }
 
@@ -162,7 +171,8 @@ void bind_cpu(py::module_& m) {
         if (found) chosen = found;
         return found != nullptr;
       },
-      py::arg("name"), "Picks baseline, avx2 or avx512, for tests; '' the widest. False if this CPU does not have it.");
+      py::arg("name"),
+      "Picks baseline, avx2, avx512 or amx, for tests; '' the widest. False if this CPU does not have it.");
   cpu.def("name", [] { return std::string(table().name); }, "The instruction set in use.");
 
   cpu.def(
@@ -171,9 +181,10 @@ void bind_cpu(py::module_& m) {
          Strides v_strides, Address o, Address lse, std::array<std::int64_t, 4> shape, float scale, int threads) {
         const AttentionShape sizes{shape[0], shape[1], shape[2], shape[3], scale};
         const Heads queries = heads(q, q_strides), keys = heads(k, k_strides), values = heads(v, v_strides);
-        for_segments(layout, sizes, threads, [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
-          table().attention_forward(s, sizes, queries, keys, values, head, out(o), out(lse), scratch);
-        });
+        for_segments(layout, sizes, threads, attention_scratch,
+                     [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
+                       table().attention_forward(s, sizes, queries, keys, values, head, out(o), out(lse), scratch);
+                     });
       },
       "layout [3, S], then address and strides of q, k, v, then o, lse, (tokens, heads, group, dim), scale, threads.");
   cpu.def(
@@ -185,11 +196,54 @@ void bind_cpu(py::module_& m) {
         const Heads queries = heads(q, q_strides), keys = heads(k, k_strides), values = heads(v, v_strides);
         const AttentionGradients g{in(gradients[0]),  in(gradients[1]),  in(gradients[2]),
                                    out(gradients[3]), out(gradients[4]), out(gradients[5])};
-        for_segments(layout, sizes, threads, [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
-          table().attention_backward(s, sizes, queries, keys, values, head, g, scratch);
-        });
+        for_segments(layout, sizes, threads, attention_scratch,
+                     [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
+                       table().attention_backward(s, sizes, queries, keys, values, head, g, scratch);
+                     });
       },
       "As the forward pass, with (do, o, lse, dq, dk, dv) instead of o and lse.");
+
+  cpu.def("has_tiles", [] { return table().tiles != nullptr; }, "Whether the next three run here.");
+  cpu.def(
+      "attention_forward16",
+      [](const InputArray<std::int64_t>& layout, Address q, Strides q_strides, Address k, Strides k_strides, Address v,
+         Strides v_strides, Address o, Address lse, std::array<std::int64_t, 4> shape, float scale, int threads) {
+        const AttentionShape sizes{shape[0], shape[1], shape[2], shape[3], scale};
+        const Heads16 queries = heads16(q, q_strides), keys = heads16(k, k_strides), values = heads16(v, v_strides);
+        const TileKernels& kernel = *table().tiles;
+        for_segments(layout, sizes, threads, kernel.attention_scratch,
+                     [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
+                       kernel.attention_forward(s, sizes, queries, keys, values, head, out16(o), out(lse), scratch);
+                     });
+      },
+      "As attention_forward, of bfloat16; lse is float32.");
+  cpu.def(
+      "attention_backward16",
+      [](const InputArray<std::int64_t>& layout, Address q, Strides q_strides, Address k, Strides k_strides, Address v,
+         Strides v_strides, std::array<Address, 8> gradients, std::int64_t dq_stride, std::array<std::int64_t, 4> shape,
+         float scale, int threads) {
+        const AttentionShape sizes{shape[0], shape[1], shape[2], shape[3], scale};
+        const Heads16 queries = heads16(q, q_strides), keys = heads16(k, k_strides), values = heads16(v, v_strides);
+        const auto [d_o, o, lse, cos, sin, dq, dk, dv] = gradients;
+        const AttentionGradients16 g{in16(d_o), in16(o),   in(lse), in(cos), in(sin),
+                                     out16(dq), dq_stride, out(dk), out(dv)};
+        const TileKernels& kernel = *table().tiles;
+        for_segments(layout, sizes, threads, kernel.attention_scratch,
+                     [&](const AttentionSegment& s, std::int64_t head, float* scratch) {
+                       kernel.attention_backward(s, sizes, queries, keys, values, head, g, scratch);
+                     });
+      },
+      "As the forward pass, with (do, o, lse, cos, sin, dq, dk, dv) and the stride of tokens in dq; dk and dv are "
+      "float32, dq is turned back by the angles.");
+  cpu.def(
+      "weight_gradient",
+      [](Address dy, std::int64_t dy_stride, Address x, std::int64_t x_stride, Address dw,
+         std::array<std::int64_t, 3> shape, int threads) {
+        const WeightGradient g{{in16(dy), dy_stride}, {in16(x), x_stride}, out(dw), shape[0], shape[1], shape[2]};
+        py::gil_scoped_release release;
+        weight_gradient(g, threads);
+      },
+      "Address and stride of dy and x, dw, (rows, outputs, inputs), threads.");
 
   cpu.def("rms_norm_forward", [](Address x, Address weight, Address y, Address rstd, std::int64_t rows,
                                  std::int64_t width, float eps, int threads) {
@@ -199,46 +253,68 @@ void bind_cpu(py::module_& m) {
   });
   cpu.def("rms_norm_backward", [](Address dy, Address x, Address weight, Address rstd, Address dx, Address dweight,
                                   std::int64_t rows, std::int64_t width, int threads) {
-    const std::int64_t blocks = (rows + kGrain - 1) / kGrain;
-    std::vector<float> partial(static_cast<std::size_t>(blocks * width));
-    for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t begin = first; begin < last; begin += kGrain)
-        table().rms_norm_backward(in(dy), in(x), in(weight), in(rstd), out(dx), partial.data() + begin / kGrain * width,
-                                  begin, std::min(last, begin + kGrain), width);
+    sum_over_rows(rows, width, out(dweight), threads, [&](std::int64_t first, std::int64_t last, float* sums) {
+      table().rms_norm_backward(in(dy), in(x), in(weight), in(rstd), out(dx), sums, first, last, width);
     });
-    float* total = out(dweight);
-    std::fill_n(total, width, 0.0F);
-    for (std::int64_t b = 0; b < blocks; ++b)
-      for (std::int64_t d = 0; d < width; ++d) total[d] += partial[static_cast<std::size_t>(b * width + d)];
   });
+  cpu.def(
+      "add_rms_norm_forward16",
+      [](Address x, Address residual, Address weight, Address total, Address y, Address rstd, std::int64_t rows,
+         std::int64_t width, float eps, int threads) {
+        for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
+          table().add_rms_norm_forward16(in16(x), in(residual), in(weight), out(total), out16(y), out(rstd), first,
+                                         last, width, eps);
+        });
+      },
+      "x and y are bfloat16.");
+  cpu.def(
+      "add_rms_norm_backward16",
+      [](Address dy, Address dtotal, Address total, Address weight, Address rstd, Address dresidual, Address dx,
+         Address dweight, std::int64_t rows, std::int64_t width, int threads) {
+        sum_over_rows(rows, width, out(dweight), threads, [&](std::int64_t first, std::int64_t last, float* sums) {
+          table().add_rms_norm_backward16(in16(dy), in(dtotal), in(total), in(weight), in(rstd), out(dresidual),
+                                          out16(dx), sums, first, last, width);
+        });
+      },
+      "dy and dx are bfloat16; dtotal may be 0.");
 
   cpu.def("swiglu_forward",
           [](Address gate_up, Address y, std::int64_t rows, std::int64_t width, bool bfloat16, int threads) {
-            if (bfloat16)
-              return for_bfloat16_rows(rows, threads, {{gate_up, 2 * width}}, {y, width}, [&](Scratch row, float* to) {
-                table().swiglu_forward(row[0], to, 0, 1, width);
-              });
             for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-              table().swiglu_forward(in(gate_up), out(y), first, last, width);
+              if (bfloat16)
+                table().swiglu_forward16(in16(gate_up), out16(y), first, last, width);
+              else
+                table().swiglu_forward(in(gate_up), out(y), first, last, width);
             });
           });
   cpu.def("swiglu_backward", [](Address dy, Address gate_up, Address d_gate_up, std::int64_t rows, std::int64_t width,
                                 bool bfloat16, int threads) {
-    if (bfloat16)
-      return for_bfloat16_rows(
-          rows, threads, {{dy, width}, {gate_up, 2 * width}}, {d_gate_up, 2 * width},
-          [&](Scratch row, float* to) { table().swiglu_backward(row[0], row[1], to, 0, 1, width); });
     for_rows(rows, threads, [&](std::int64_t first, std::int64_t last) {
-      table().swiglu_backward(in(dy), in(gate_up), out(d_gate_up), first, last, width);
+      if (bfloat16)
+        table().swiglu_backward16(in16(dy), in16(gate_up), out16(d_gate_up), first, last, width);
+      else
+        table().swiglu_backward(in(dy), in(gate_up), out(d_gate_up), first, last, width);
     });
   });
 
-  cpu.def("rope", [](Address x, Strides strides, Address cos, Address sin, Address y, std::int64_t tokens,
-                     std::int64_t heads, std::int64_t dim, float sign, int threads) {
-    for_rows(tokens, threads, [&](std::int64_t first, std::int64_t last) {
-      table().rope_rotate(in(x), strides[0], strides[1], in(cos), in(sin), out(y), first, last, heads, dim, sign);
-    });
-  });
+  cpu.def(
+      "rope",
+      [](Address x, Strides strides, Address cos, Address sin, Address y, std::int64_t y_stride,
+         std::array<std::int64_t, 3> shape, float sign, std::array<bool, 2> bfloat16, int threads) {
+        const auto [tokens, heads, dim] = shape;
+        const Rotation rotation{in(cos), in(sin), strides[0], strides[1], y_stride, heads, dim, sign};
+        for_rows(tokens, threads, [&](std::int64_t first, std::int64_t last) {
+          if (bfloat16[0])
+            table().rope_rotate16(rotation, in16(x), out16(y), first, last);
+          else if (bfloat16[1])
+            table().rope_narrow(rotation, in(x), out16(y), first, last);
+          else
+            table().rope_rotate(rotation, in(x), out(y), first, last);
+        });
+      },
+      "x, its strides of tokens and heads, cos, sin, y, its stride of tokens, (tokens, heads, dim), sign, whether x "
+      "and "
+      "y are bfloat16, threads.");
 
   cpu.def("cross_entropy",
           [](Address logits, std::int64_t row_stride, Address labels, Address shares, float z_loss, Address losses,

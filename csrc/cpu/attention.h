@@ -1,7 +1,7 @@
 // Causal attention of one segment, one KV head and the query heads that use it; what kernels/attention.py defines.
 #pragma once
 
-#include "cpu/kernels.h"
+#include "cpu/attention_rows.h"
 #include "cpu/products.h"
 
 namespace fastreason {
@@ -10,17 +10,9 @@ namespace {
 constexpr std::int64_t kForwardRows = 12;   // queries at a time: a tile of scores stays in the first cache
 constexpr std::int64_t kBackwardRows = 48;  // more, so that a product over queries is not all loads and stores
 
-FASTREASON_INLINE std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
 // Keys that the queries first .. last - 1 of a segment see together, in whole vectors.
 FASTREASON_INLINE std::int64_t seen(const AttentionSegment& s, std::int64_t last) {
   return round_up(s.prefix_length + last, kLanes);
-}
-
-FASTREASON_INLINE std::int64_t key_token(const AttentionSegment& s, std::int64_t key) {
-  return key < s.prefix_length ? s.prefix_start + key : s.start + key - s.prefix_length;
 }
 
 // The keys (or values) of the segment: as rows, and transposed; zeros up to `padded` keys.
@@ -54,14 +46,6 @@ FASTREASON_INLINE float exponentials(float* row, std::int64_t visible, std::int6
   }
   for (; j < padded; j += kLanes) store(row + j, Vec{});
   return sum(total);
-}
-
-FASTREASON_INLINE float row_maximum(const float* row, std::int64_t visible) {
-  Vec best = splat(-__builtin_inff());
-  std::int64_t j = 0;
-  for (; j + kLanes <= visible; j += kLanes) best = larger(load(row + j), best);
-  if (j < visible) best = larger(first_lanes(visible - j, load(row + j), best), best);
-  return largest(best);
 }
 
 void attention_forward(const AttentionSegment& s, const AttentionShape& shape, const Heads& q, const Heads& k,

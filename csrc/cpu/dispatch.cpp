@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "common/amx.h"
 #include "cpu/kernels.h"
 
 namespace fastreason {
@@ -15,6 +16,10 @@ const Kernels* find_kernels(const char* name) {
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#if defined(FASTREASON_AMX_KERNEL)
+  const bool may_have_amx = has_avx512 && __builtin_cpu_supports("avx512bf16");
+  if (may_have_amx && (!name || !std::strcmp(name, "amx")) && may_use_amx()) return &kernels_of_amx();
+#endif
   if (has_avx512 && (!name || !std::strcmp(name, "avx512"))) return &kernels_of_avx512();
   if (has_avx2 && (!name || !std::strcmp(name, "avx2"))) return &kernels_of_avx2();
 #endif

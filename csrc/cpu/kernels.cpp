@@ -20,13 +20,20 @@ const Kernels& FASTREASON_JOIN(kernels_of_, FASTREASON_ISA)() {
                                      attention_backward,
                                      rms_norm_forward,
                                      rms_norm_backward,
-                                     swiglu_forward,
-                                     swiglu_backward,
-                                     rope_rotate,
+                                     swiglu_forward<float>,
+                                     swiglu_backward<float>,
+                                     rope_rotate<float, float>,
                                      cross_entropy_rows,
                                      widen,
                                      narrow,
-                                     policy_loss_rows};
+                                     policy_loss_rows,
+                                     add_rms_norm_forward16,
+                                     add_rms_norm_backward16,
+                                     swiglu_forward<std::uint16_t>,
+                                     swiglu_backward<std::uint16_t>,
+                                     rope_rotate<std::uint16_t, std::uint16_t>,
+                                     rope_rotate<float, std::uint16_t>,
+                                     nullptr};
   return kTable;
 }
 

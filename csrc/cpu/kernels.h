@@ -15,6 +15,15 @@ struct Heads {
   }
 };
 
+// As Heads, of bfloat16.
+struct Heads16 {
+  const std::uint16_t* data;
+  std::int64_t token_stride, head_stride;
+  __attribute__((always_inline)) const std::uint16_t* at(std::int64_t token, std::int64_t head) const {
+    return data + token * token_stride + head * head_stride;
+  }
+};
+
 struct AttentionShape {
   std::int64_t tokens, heads, group, dim;  // `group` query heads use one KV head; dim a multiple of 16
   float scale;
@@ -34,6 +43,17 @@ struct AttentionGradients {
   float* dv;
 };
 
+// In bfloat16: o and d_o as above, dk, dv and lse in float32. dq is turned back by the angles [tokens, dim] of rope.
+struct AttentionGradients16 {
+  const std::uint16_t* d_o;
+  const std::uint16_t* o;
+  const float *lse, *cos, *sin;
+  std::uint16_t* dq;
+  std::int64_t dq_token_stride;  // heads are adjacent
+  float* dk;
+  float* dv;
+};
+
 // Rows of float32 or bfloat16; `data` may be null.
 struct Rows {
   void* data;
@@ -43,6 +63,20 @@ struct Rows {
   __attribute__((always_inline)) std::uint16_t* row16(std::int64_t n) const {
     return static_cast<std::uint16_t*>(data) + n * stride;
   }
+};
+
+// Rows of bfloat16.
+struct Matrix16 {
+  const std::uint16_t* data;
+  std::int64_t stride;
+  __attribute__((always_inline)) const std::uint16_t* row(std::int64_t n) const { return data + n * stride; }
+};
+
+// dw [outputs, inputs] = dy^T x, of dy [rows, outputs] and x [rows, inputs].
+struct WeightGradient {
+  Matrix16 dy, x;
+  float* dw;
+  std::int64_t rows, outputs, inputs;
 };
 
 enum class PolicyKind { kClipped, kCispo, kReinforce };
@@ -71,8 +105,29 @@ __attribute__((always_inline)) inline void raise_to(float& maximum, float x) {
   if (maximum == maximum && !(x <= maximum)) maximum = x;
 }
 
+// Angles are [tokens, dim]; the stride of heads in y is dim.
+struct Rotation {
+  const float *cos, *sin;
+  std::int64_t token_stride, head_stride, y_token_stride, heads, dim;  // of x but for the one of y
+  float sign;
+};
+
+// Products of bfloat16 by tile registers, see attention_tiles.h and weight_gradient.h; dim is a multiple of 32.
+struct TileKernels {
+  std::int64_t (*attention_scratch)(std::int64_t keys, std::int64_t dim);  // in floats, as the next one
+  std::int64_t (*weight_gradient_scratch)(const WeightGradient&, std::int64_t columns);
+  void (*attention_forward)(const AttentionSegment&, const AttentionShape&, const Heads16& q, const Heads16& k,
+                            const Heads16& v, std::int64_t kv_head, std::uint16_t* o, float* lse, float* scratch);
+  void (*attention_backward)(const AttentionSegment&, const AttentionShape&, const Heads16& q, const Heads16& k,
+                             const Heads16& v, std::int64_t kv_head, const AttentionGradients16&, float* scratch);
+  void (*pack_narrow)(const WeightGradient&, std::int64_t first, std::int64_t last, std::uint16_t* narrow);
+  void (*weight_gradient)(const WeightGradient&, const std::uint16_t* narrow, std::int64_t first, std::int64_t last,
+                          float* scratch);
+};
+
 // Each works on rows first .. last - 1, or on one segment and KV head; widths are multiples of 16 but for the loss.
-// What they compute stands at their definitions in attention.h, pointwise.h, loss.h and policy_loss.h.
+// What they compute stands at their definitions in attention.h, pointwise.h, loss.h and policy_loss.h; those whose
+// names end in 16 read and write bfloat16, and compute in float32.
 struct Kernels {
   const char* name;
   int lanes;
@@ -87,15 +142,27 @@ struct Kernels {
   void (*swiglu_forward)(const float* gate_up, float* y, std::int64_t first, std::int64_t last, std::int64_t width);
   void (*swiglu_backward)(const float* dy, const float* gate_up, float* d_gate_up, std::int64_t first,
                           std::int64_t last, std::int64_t width);
-  void (*rope_rotate)(const float* x, std::int64_t token_stride, std::int64_t head_stride, const float* cos,
-                      const float* sin, float* y, std::int64_t first, std::int64_t last, std::int64_t heads,
-                      std::int64_t dim, float sign);
+  void (*rope_rotate)(const Rotation&, const float* x, float* y, std::int64_t first, std::int64_t last);
   void (*cross_entropy_rows)(const float* logits, std::int64_t row_stride, const std::int64_t* labels,
                              const float* shares, float z_loss, float* losses, float* gradient, std::int64_t first,
                              std::int64_t last, std::int64_t width);
   void (*widen)(const std::uint16_t* from, float* to, std::int64_t count);   // bfloat16 to float32
   void (*narrow)(const float* from, std::uint16_t* to, std::int64_t count);  // and back, to the nearest
   void (*policy_loss_rows)(const PolicyLoss&, std::int64_t first, std::int64_t last, PolicyTotals&, float* scratch);
+  void (*add_rms_norm_forward16)(const std::uint16_t* x, const float* residual, const float* weight, float* total,
+                                 std::uint16_t* y, float* rstd, std::int64_t first, std::int64_t last,
+                                 std::int64_t width, float eps);
+  void (*add_rms_norm_backward16)(const std::uint16_t* dy, const float* dtotal, const float* total, const float* weight,
+                                  const float* rstd, float* dresidual, std::uint16_t* dx, float* dweight,
+                                  std::int64_t first, std::int64_t last, std::int64_t width);
+  void (*swiglu_forward16)(const std::uint16_t* gate_up, std::uint16_t* y, std::int64_t first, std::int64_t last,
+                           std::int64_t width);
+  void (*swiglu_backward16)(const std::uint16_t* dy, const std::uint16_t* gate_up, std::uint16_t* d_gate_up,
+                            std::int64_t first, std::int64_t last, std::int64_t width);
+  void (*rope_rotate16)(const Rotation&, const std::uint16_t* x, std::uint16_t* y, std::int64_t first,
+                        std::int64_t last);
+  void (*rope_narrow)(const Rotation&, const float* x, std::uint16_t* y, std::int64_t first, std::int64_t last);
+  const TileKernels* tiles;  // null: this instruction set has none
 };
 
 // Floats of scratch that attention of one segment needs: keys its prefix and itself have.
@@ -105,6 +172,7 @@ const Kernels& kernels_of_baseline();
 #if defined(__x86_64__)
 const Kernels& kernels_of_avx2();
 const Kernels& kernels_of_avx512();
+const Kernels& kernels_of_amx();  // where the compiler knows them
 #endif
 
 // The widest that this processor runs; or of this name (for tests), or null if it does not run that.

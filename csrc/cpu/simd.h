@@ -116,20 +116,47 @@ FASTREASON_INLINE Vec exponential(Vec x) {
   return x < low ? Vec{} : capped;
 }
 
-// bfloat16 is the upper half of a float32; rounded to the nearest, ties to even.
+// bfloat16 is the upper half of a float32; rounded to the nearest, ties to even. NaN stays NaN.
+FASTREASON_INLINE float number(float x) { return x; }
+FASTREASON_INLINE float number(std::uint16_t x) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
+  float wide;
+  __builtin_memcpy(&wide, &bits, sizeof(wide));
+  return wide;
+}
+FASTREASON_INLINE void put(float* to, float x) { *to = x; }
+FASTREASON_INLINE void put(std::uint16_t* to, float x) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, quiet_nan = 0x7FC0;
+  *to = static_cast<std::uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet_nan : rounded);
+}
 inline void widen(const std::uint16_t* from, float* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(from[i]) << 16;
-    __builtin_memcpy(to + i, &bits, sizeof(bits));
-  }
+  for (std::int64_t i = 0; i < count; ++i) to[i] = number(from[i]);
 }
 inline void narrow(const float* from, std::uint16_t* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint32_t bits;
-    __builtin_memcpy(&bits, from + i, sizeof(bits));
-    const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, quiet_nan = 0x7FC0;
-    to[i] = static_cast<std::uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet_nan : rounded);
-  }
+  for (std::int64_t i = 0; i < count; ++i) put(to + i, from[i]);
+}
+
+// A vector of bfloat16, widened; and rounded.
+using Narrow = std::uint16_t __attribute__((vector_size(2 * kLanes)));
+using Bits = std::uint32_t __attribute__((vector_size(4 * kLanes)));
+
+FASTREASON_INLINE Vec load(const std::uint16_t* p) {
+  Narrow v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  const Bits bits = __builtin_convertvector(v, Bits) << 16;
+  Vec wide;
+  __builtin_memcpy(&wide, &bits, sizeof(wide));
+  return wide;
+}
+FASTREASON_INLINE void store(std::uint16_t* p, Vec v) {
+  Bits bits;
+  __builtin_memcpy(&bits, &v, sizeof(bits));
+  const Bits rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  const Bits known = v == v ? rounded : 0x7FC0 - Bits{};
+  const Narrow narrowed = __builtin_convertvector(known, Narrow);
+  __builtin_memcpy(p, &narrowed, sizeof(narrowed));
 }
 
 // Row n, in `scratch` where it has to be converted.

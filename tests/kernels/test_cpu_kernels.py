@@ -10,7 +10,7 @@ from fastreason import _core
 from fastreason.kernels import Segments, attention, cpu_kernels, cross_entropy, policy_loss, rope, swiglu
 from fastreason.kernels.attention import attention_ref
 from fastreason.kernels.cross_entropy import cross_entropy_ref
-from fastreason.kernels.rms_norm import rms_norm_ref
+from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 from fastreason.kernels.rope import rope_angles, rope_ref
 from fastreason.kernels.swiglu import swiglu_ref
 from fastreason.kernels.triton_support import INTERPRETED
@@ -21,7 +21,7 @@ from .test_policy_loss import check as check_policy_loss
 from .test_policy_loss import loss_and_gradient
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"], autouse=True)
+@pytest.fixture(params=["baseline", "avx2", "avx512", "amx"], autouse=True)
 def isa(request):
     if not _core.cpu.use(request.param):
         pytest.skip(f"this processor has no {request.param}")
@@ -95,6 +95,34 @@ def test_rms_norm_is_its_definition(N, D):
     )
 
 
+@pytest.mark.parametrize("N, D", [(1, 16), (600, 64), (257, 320)])
+def test_add_rms_norm_of_a_branch_in_bfloat16_is_its_definition(N, D):
+    x, cotangent = random(N, D).bfloat16(), random(N, D, seed=2)
+    residual, weight = random(N, D, seed=1), random(D, seed=3)
+    check_errors(
+        lambda *given: add_rms_norm(*given, 1e-6),
+        lambda *given: add_rms_norm_ref(*given, 1e-6),
+        [x, residual, weight],
+        [cotangent, random(N, D, seed=4)],
+    )
+    y, total = add_rms_norm(x, residual, weight, 1e-6)
+    assert torch.equal(total, x.float() + residual)
+    assert torch.equal(y, cpu_kernels.rms_norm(total, weight, 1e-6).bfloat16())
+
+
+def test_add_rms_norm_of_which_one_output_alone_is_used():
+    inputs = [random(40, 64).bfloat16(), random(40, 64, seed=1), random(64, seed=2)]
+    for i in (0, 1):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        add_rms_norm(*leaves, 1e-6)[i].float().sum().backward()
+        exact = [x.double().requires_grad_() for x in inputs]
+        add_rms_norm_ref(*exact, 1e-6)[i].sum().backward()
+        for mine, truth in zip(leaves, exact, strict=True):
+            assert (mine.grad is None) == (truth.grad is None)
+            if truth.grad is not None:
+                torch.testing.assert_close(mine.grad.double(), truth.grad, atol=2e-2, rtol=2**-7)
+
+
 @pytest.mark.parametrize("shape", [(1, 32), (70, 320), (2, 3, 64)])
 def test_swiglu_is_its_definition(shape):
     cotangent = random(*shape[:-1], shape[-1] // 2, seed=1)
@@ -147,6 +175,17 @@ def test_bfloat16_is_float32_rounded_at_the_end():
         assert narrow[0].dtype == (torch.float32 if cotangent.ndim == 0 else torch.bfloat16)
         for mine, exact in zip(narrow, wide, strict=True):
             assert torch.equal(mine, exact.to(mine.dtype))
+
+
+def test_bfloat16_keeps_what_is_not_finite_and_rounds_ties_to_even():
+    inf, nan = float("inf"), float("nan")
+    # silu is x itself for a large gate: rounding of gate * up
+    gate_up = torch.full((1, 64), 64.0).bfloat16()
+    gate_up[0, :4] = torch.tensor([inf, nan, 2.0**127, 65.0])
+    gate_up[0, 32:36] = torch.tensor([1.0, 1.0, 64.0, 1.0078125])
+    y = swiglu(gate_up)[0]
+    assert y[0] == inf and y[1].isnan() and y[2] == inf
+    assert y[3] == torch.tensor(65.0 * 1.0078125).bfloat16()
 
 
 POLICY_SHAPES = [(5, 1), (9, 16), (70, 283), (9, 2200)]

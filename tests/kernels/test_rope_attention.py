@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastreason.kernels import Segments, attention, rope, rope_angles, rope_attention
+from fastreason.kernels import Segments, attention, cpu_kernels, rope, rope_angles, rope_attention
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_errors, check_op
@@ -55,7 +55,9 @@ def test_errors(heads, dtype, layout, device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_forward_has_the_bits_of_its_steps(dtype, device):
+def test_forward_has_the_bits_of_its_steps(dtype, device, monkeypatch):
+    """On a CPU, where it does not multiply by tile registers."""
+    monkeypatch.setattr(cpu_kernels, "suits_tiles", lambda *x, **facts: False)
     segments, (H, K, D) = LAYOUTS["group"], HEADS[0]
     cos, sin = angles(segments, D, dtype, device)
     qkv = random(segments.num_tokens, (H + 2 * K) * D, dtype=dtype, device=device).requires_grad_()

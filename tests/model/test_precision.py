@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastreason as fr
+from fastreason import _core
 from fastreason.kernels import Segments
 from fastreason.kernels.linear import linear
 from fastreason.model.precision import autocast, cast_once
@@ -46,8 +47,15 @@ def parts_of_a_step(model):
     return torch.stack(losses).detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
+@pytest.fixture
+def no_tiles():
+    assert _core.cpu.use("baseline")
+    yield
+    _core.cpu.use("")
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_on_cpu_a_step_has_the_bits_of_autocast(tied):
+def test_on_cpu_a_step_has_the_bits_of_autocast_where_there_are_no_tile_registers(tied, no_tiles):
     ours, plain = model(tie_word_embeddings=tied), model(tie_word_embeddings=tied)
     with cast_once(ours, "bfloat16"), Casts() as casts:
         losses, gradients = parts_of_a_step(ours)
@@ -57,6 +65,17 @@ def test_on_cpu_a_step_has_the_bits_of_autocast(tied):
     assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
     # no weight was cast within, and every gradient once per part
     assert casts.shapes[tuple(ours.blocks[0].down.weight.shape)] == 2 * 2
+
+
+def test_on_cpu_a_step_has_the_gradients_of_autocast_but_for_their_rounding():
+    """Where there are tile registers, gradients of weights are not rounded to bfloat16."""
+    ours, plain = model(), model()
+    with cast_once(ours, "bfloat16"):
+        losses, gradients = parts_of_a_step(ours)
+    want_losses, want = parts_of_a_step(plain)
+    assert torch.equal(losses, want_losses)
+    for name, gradient in gradients.items():
+        assert (gradient - want[name]).norm() <= 2**-8 * want[name].norm(), name
 
 
 def test_copies_are_lent_within_and_are_those_of_the_weights():
