@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if find_spec(module) is None:
             raise ModuleNotFoundError(f"{module} is not installed: pip install -r requirements-bench.txt")
     settings = Settings(options.threads, options.quick, options.reference and options.reference.resolve())
-    path, failed = run(options.names or list(SUITES), settings, options.out, options.fresh_peaks)
+    path, failed = run(options.names or list(SUITES), settings, options.out, options.fresh_peaks, options.only)
     if options.compare is not False:
         from .regressions.compare import main as compare
 
@@ -83,6 +83,7 @@ def _parser() -> Parser:
     parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of the released generator and scorer")
     parser.add_argument("--fresh-peaks", action="store_true", help="measure the machine's peaks again")
     parser.add_argument("--quick", action="store_true", help="two turns of small work: whether it runs, not how fast")
+    parser.add_argument("--only", default="", metavar="WHAT", help="questions about this, as 'training in bfloat16'")
     parser.add_argument(
         "--compare", nargs="?", type=Path, default=False, const=None, metavar="FILE",
         help="afterwards, what changed since FILE, or since the history of this class of machines; 1 if slower",
@@ -90,7 +91,9 @@ def _parser() -> Parser:
     return parser
 
 
-def run(names: Sequence[str], settings: Settings, out: Path | None, fresh_peaks: bool) -> tuple[Path, int]:
+def run(
+    names: Sequence[str], settings: Settings, out: Path | None, fresh_peaks: bool, only: str = ""
+) -> tuple[Path, int]:
     """The path of the JSON of these suites, and 1 if our code failed, otherwise 0."""
     peaks = machine_peaks(fresh=fresh_peaks)
     peaks_age = f"{age()} ago"
@@ -99,7 +102,7 @@ def run(names: Sequence[str], settings: Settings, out: Path | None, fresh_peaks:
     failures = []
     for name in names:
         start = time.perf_counter()
-        found = collect(name, settings, peaks)
+        found = collect(name, settings, peaks, only)
         records += found.records
         skipped |= found.skipped
         if found.failure:
@@ -115,9 +118,9 @@ def run(names: Sequence[str], settings: Settings, out: Path | None, fresh_peaks:
     return path, int(bool(failures))
 
 
-def collect(name: str, settings: Settings, peaks: Mapping[str, float]) -> Collected:
+def collect(name: str, settings: Settings, peaks: Mapping[str, float], only: str = "") -> Collected:
     """One suite, timed or counted."""
-    return count_suite(name, settings) if name in COUNTS else run_suite(name, settings, peaks)
+    return count_suite(name, settings) if name in COUNTS else run_suite(name, settings, peaks, only=only)
 
 
 if __name__ == "__main__":

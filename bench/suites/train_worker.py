@@ -1,7 +1,9 @@
-"""One contestant of bench_train in a process of its own: `python -m bench.suites.train_worker CONTESTANT SIZE THREADS`.
+"""One contestant of bench_train in a process of its own:
+`python -m bench.suites.train_worker CONTESTANT SIZE PRECISION THREADS`.
 
 All train the same weights on the documents of one stream, in order, about as many to a step. The work is tokens of
-documents, padding not counted. bench/harness/worker_process.py says what the process is asked and answers.
+documents, padding not counted. In bfloat16 weights and optimizer stay float32; the peers run under torch.autocast.
+bench/harness/worker_process.py says what the process is asked and answers.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor
 import fastreason as fr
 from fastreason import _core
 from fastreason.model.flop import train_flop
+from fastreason.model.precision import Precision, cast_once
 from fastreason.training.optimizer import Optimizer, OptimSettings
 from fastreason.training.row_batches import count_targets
 from fastreason.training.supervised import supervised_loss
@@ -59,9 +62,10 @@ class Setting:
     tokenizer: fr.Tokenizer
     stream: fr.TaskStream
     size: Size
+    precision: Precision = "float32"
 
     @classmethod
-    def of(cls, name: str) -> Setting:
+    def of(cls, name: str, precision: Precision = "float32") -> Setting:
         size = SIZES[name]
         mixture = fr.Mixture.from_dict(size.mixture)
         tokenizer = fr.Tokenizer.for_mixtures([mixture])
@@ -69,7 +73,11 @@ class Setting:
         words = len(tokenizer) if name == "tiny" else max(2200, len(tokenizer))
         model = fr.Decoder(fr.ModelConfig.preset(size.preset, vocab_size=words))
         model.reset_parameters(0)
-        return cls(model, tokenizer, fr.TaskStream(mixture, seed=0), size)
+        return cls(model, tokenizer, fr.TaskStream(mixture, seed=0), size, precision)
+
+    @property
+    def narrow(self) -> bool:
+        return self.precision == "bfloat16"
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
         """Token ids of one document after the other, and how many of them are prompt."""
@@ -95,7 +103,8 @@ def fastreason_step(setting: Setting) -> Step:
         begin = time.perf_counter()
         batch = next(batches)
         waiting_s = time.perf_counter() - begin
-        supervised_loss(model, batch, "solution").backward()
+        with cast_once(model, setting.precision):
+            supervised_loss(model, batch, "solution", setting.precision).backward()
         optimizer.step(0.5)
         flop = train_flop(model.config, batch.lengths, count_targets(batch, "solution"))
         report.add(int(batch.lengths.sum()), flop, waiting=waiting_s)
@@ -142,7 +151,9 @@ def plain_step(setting: Setting, *, compiled: bool) -> Step:
     def step(report: Report) -> None:
         batch = next(batch_of)
         inputs = padded(batch, ROUND_TO if compiled else 1)
-        call(**inputs, use_cache=False).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=setting.narrow):
+            loss = call(**inputs, use_cache=False).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -173,7 +184,7 @@ def run_trainer(setting: Setting) -> None:
         arguments = TrainingArguments(
             output_dir=folder, per_device_train_batch_size=setting.size.batch_documents, learning_rate=LR,
             max_steps=10**9, save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
-            remove_unused_columns=False, dataloader_pin_memory=False,
+            remove_unused_columns=False, dataloader_pin_memory=False, bf16=setting.narrow,
         )  # fmt: skip
         rounds = rounds_of(TrainerCallback, report, setting.size.warm_up)
         trainer = Counting(
@@ -194,9 +205,9 @@ CONTESTANTS: dict[str, Callable[[Setting], Step]] = {
 
 
 def main() -> None:
-    contestant, size, threads = sys.argv[1:]
+    contestant, size, precision, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    setting = Setting.of(size)
+    setting = Setting.of(size, "bfloat16" if precision == "bfloat16" else "float32")
     if contestant == "trainer":
         run_trainer(setting)
     else:

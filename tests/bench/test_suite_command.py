@@ -28,8 +28,8 @@ def suites(monkeypatch):
     """Suites that give one record each at once; those that were asked for, and how."""
     asked = []
 
-    def collect(name, settings, peaks):
-        asked.append((name, settings, peaks))
+    def collect(name, settings, peaks, only):
+        asked.append((name, settings, peaks) if not only else (name, only))
         record = Record(name, "w", "fastreason", {}, "units", 1.0, [1.0, 2.0], "cpu")
         return Collected([record], {f"peer of {name}": "absent"}, "broken" if name == "rl" else "")
 
@@ -81,6 +81,11 @@ def test_one_file_holds_what_all_suites_gave(suites, tmp_path, capsys):
     assert run.skipped == {"peer of tasks": "absent", "peer of grade": "absent"}
     assert (run.threads, run.peaks["copy_all_cores"]) == (2, 2e10)
     assert "| tasks: w" in capsys.readouterr().out
+
+
+def test_a_run_of_some_questions_hands_on_what_they_are_about(suites, tmp_path):
+    assert command.main(["train", "--only", "training in bfloat16", "--out", str(tmp_path / "run.json")]) == 0
+    assert suites == [("train", "training in bfloat16")]
 
 
 def test_all_suites_are_the_latest_run_and_some_are_not(suites, tmp_path, monkeypatch):
