@@ -5,6 +5,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #include <algorithm>
 #include <bit>
 #include <cassert>
@@ -20,6 +23,9 @@ namespace fastreason {
 namespace {
 
 constexpr std::align_val_t kAlignment{64};
+#ifdef __linux__
+constexpr std::uintptr_t kLargePage = std::uintptr_t{2} << 20;
+#endif
 
 template <class Number>
 Number rounded(float x);
@@ -113,16 +119,24 @@ std::int64_t number_bytes(Precision precision) {
 }  // namespace
 
 AlignedMemory::AlignedMemory(std::int64_t bytes)
-    : data_(::operator new(static_cast<std::size_t>(bytes), kAlignment)), bytes_(bytes) {}
+    : data_(::operator new(static_cast<std::size_t>(bytes), kAlignment)), bytes_(bytes) {
+#ifdef __linux__
+  // less than a page of a system that has such large ones is left as it is
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data_.get()) + kLargePage - 1) / kLargePage * kLargePage;
+  const auto end =
+      (reinterpret_cast<std::uintptr_t>(data_.get()) + static_cast<std::size_t>(bytes)) / kLargePage * kLargePage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
 
 void AlignedMemory::Free::operator()(void* p) const { ::operator delete(p, kAlignment); }
 
-std::int64_t workspace_floats(const DecoderShape& s, std::int64_t context) {
-  const auto matrix = [](std::int64_t rows, std::int64_t width) { return rows * (round_up(width) + kLanes); };
+std::int64_t workspace_floats(const DecoderShape& s, std::int64_t rows, std::int64_t context) {
+  const auto matrix = [](std::int64_t height, std::int64_t width) { return height * (round_up(width) + kLanes); };
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
-  return matrix(kTileRows, s.hidden) * 2 + matrix(kTileRows, s.qkv_width()) + matrix(kTileRows, s.heads * s.head_dim) +
-         matrix(kTileRows, s.intermediate) + matrix(kTileRows, 4 * kLanes) + 2 * matrix(stacked, s.head_dim) +
-         matrix(stacked, 1) + matrix(stacked, context + 2 * kLanes);
+  return matrix(rows, s.hidden) * 2 + matrix(rows, s.qkv_width()) + matrix(rows, s.heads * s.head_dim) +
+         matrix(rows, s.intermediate) + matrix(rows, 4 * kLanes) + 3 * matrix(stacked + kLanes, s.head_dim) +
+         matrix(stacked, 1) + matrix(stacked + kLanes, context + 2 * kCacheTokens);
 }
 
 #ifdef FASTREASON_AMX_KERNEL
@@ -151,7 +165,7 @@ std::vector<ForwardKernel> forward_kernels(Precision precision) {
   std::vector<ForwardKernel> kernels;
   const auto add = [&](const ForwardTiles& tiles, const char* name) {
     const ForwardTile run = precision == Precision::kBfloat16 ? tiles.bfloat16 : tiles.float32;
-    if (run != nullptr) kernels.push_back({run, name, precision});
+    if (run != nullptr) kernels.push_back({run, name, precision, tiles.rows});
   };
 #ifdef FASTREASON_X86_KERNELS
   const bool avx512 = __builtin_cpu_supports("avx512f");
@@ -183,7 +197,7 @@ CpuDecoder::CpuDecoder(const DecoderShape& shape, const ForwardKernel& kernel, c
 }
 
 std::int64_t CpuDecoder::kv_bytes(std::int64_t tokens) const {
-  return shape_.kv_numbers(round_up(tokens)) * number_bytes(kernel_.precision);
+  return shape_.kv_numbers(cache_room(tokens)) * number_bytes(kernel_.precision);
 }
 
 void CpuDecoder::load(const ModelWeights& weights) {
@@ -229,7 +243,7 @@ void CpuDecoder::reserve(std::int64_t slots, std::int64_t capacity) {
     own_ = AlignedMemory(size);
   }
   slots_ = slots;
-  capacity_ = round_up(capacity);
+  capacity_ = cache_room(capacity);
 }
 
 std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> tokens,
@@ -243,7 +257,7 @@ std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> toke
       if (prompt.length != 0) continue;
       const auto p = ids.size();
       ids.push_back(id);
-      const std::int64_t length = offsets[p + 1] - offsets[p], capacity = round_up(length);
+      const std::int64_t length = offsets[p + 1] - offsets[p], capacity = cache_room(length);
       prompt.memory = AlignedMemory(kv_bytes(capacity));
       prompt.kv = {prompt.memory.as<void>(), capacity};
       prompt.length = length;
@@ -267,9 +281,10 @@ void CpuDecoder::prefill_one(Prompt& prompt, std::span<const std::int32_t> token
   const std::int64_t length = prompt.length;
   AlignedMemory workspace = take_workspace(length);
   std::vector<Row> rows;
-  for (std::int64_t begin = 0; begin < length; begin += kTileRows) {
+  const std::int64_t most = kernel_.tile_rows;
+  for (std::int64_t begin = 0; begin < length; begin += most) {
     interruption_point();
-    const std::int64_t end = std::min(length, begin + kTileRows);
+    const std::int64_t end = std::min(length, begin + most);
     rows.clear();
     for (std::int64_t t = begin; t < end; ++t)
       rows.push_back({prompt.kv, {nullptr, 0}, t, 0, tokens[static_cast<std::size_t>(t)]});
@@ -301,17 +316,27 @@ void CpuDecoder::decode(std::span<const std::int64_t> slots, std::span<const std
         {prompt.kv, {own_.as<std::byte>() + slots[i] * own_bytes, capacity_}, prompt.length, lengths[i], tokens[i]});
     context = std::max(context, prompt.length + lengths[i] + 1);
   }
-  parallel_blocks(std::ssize(rows), threads, kTileRows, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t most = tile_rows(std::ssize(rows), threads);
+  parallel_blocks(std::ssize(rows), threads, most, [&](std::int64_t begin, std::int64_t end) {
     AlignedMemory workspace = take_workspace(context);
-    for (; begin < end; begin += kTileRows)
-      kernel_.run(model_, rows.data() + begin, std::min(kTileRows, end - begin), workspace.as<float>(),
+    for (; begin < end; begin += most)
+      kernel_.run(model_, rows.data() + begin, std::min(most, end - begin), workspace.as<float>(),
                   logits + begin * shape_.vocab, false);
     return_workspace(std::move(workspace));
   });
 }
 
+// So that tiles are about equal, and no more than one for each thread if they suffice.
+std::int64_t CpuDecoder::tile_rows(std::int64_t rows, int threads) const {
+  const auto divided = [](std::int64_t n, std::int64_t by) { return (n + by - 1) / by; };
+  const std::int64_t workers = std::min<std::int64_t>(resolve_threads(threads), divided(rows, kLanes));
+  const std::int64_t rounds = divided(rows, std::max<std::int64_t>(workers, 1) * kernel_.tile_rows);
+  const std::int64_t tiles = std::max<std::int64_t>(workers * rounds, 1);
+  return std::clamp(round_up(divided(rows, tiles)), kLanes, kernel_.tile_rows);
+}
+
 AlignedMemory CpuDecoder::take_workspace(std::int64_t context) {
-  const std::int64_t size = workspace_floats(shape_, context) * std::int64_t{sizeof(float)};
+  const std::int64_t size = workspace_floats(shape_, kernel_.tile_rows, context) * std::int64_t{sizeof(float)};
   {
     const std::lock_guard lock(mutex_);
     while (!idle_workspaces_.empty()) {

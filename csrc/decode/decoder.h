@@ -46,6 +46,7 @@ struct ForwardKernel {
   ForwardTile run;
   const char* name;
   Precision precision;
+  std::int64_t tile_rows;  // at most, of one call
 };
 // Those in a precision that this processor can run, the fastest first.
 std::vector<ForwardKernel> forward_kernels(Precision precision);
@@ -96,6 +97,7 @@ class CpuDecoder {
   void prefill_one(Prompt& prompt, std::span<const std::int32_t> tokens, float* logits);
   template <class Number>
   void load_as(const ModelWeights& weights);
+  std::int64_t tile_rows(std::int64_t rows, int threads) const;
   AlignedMemory take_workspace(std::int64_t context);
   void return_workspace(AlignedMemory workspace);
 

@@ -1,8 +1,8 @@
 // One forward pass of a Qwen2-shaped decoder over a tile of rows on CPU, in float32 or in bfloat16.
 //
 // Every row is computed by itself, in an order that depends on nothing but its own history: each element of a matrix
-// product is one chain of multiply-adds over the inner dimension, whatever rows stand beside it. So a sequence gets the
-// same bits in any batch, order or number of threads of one machine.
+// product is one chain of multiply-adds over the inner dimension (in steps of 32 with AMX), whatever rows stand beside
+// it. So a sequence gets the same bits in any batch, order or number of threads of one machine.
 //
 // In bfloat16 weights, keys and values are kept in it, and the left side of every matrix product is rounded to it. All
 // else is float32: sums, the residual stream, norms, rotary embedding, softmax, gating and logits.
@@ -17,8 +17,13 @@ namespace fastreason {
 
 // Columns of a panel of a packed matrix, and tokens that a block of cached keys holds.
 inline constexpr std::int64_t kLanes = 16;
+// A cache has room for a multiple of so many tokens, as attention sums over 32 at once where there is AMX.
+inline constexpr std::int64_t kCacheTokens = 32;
 
 constexpr std::int64_t round_up(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+constexpr std::int64_t cache_room(std::int64_t tokens) {
+  return (tokens + kCacheTokens - 1) / kCacheTokens * kCacheTokens;
+}
 
 // The upper half of a float.
 using Bfloat16 = std::uint16_t;
@@ -46,7 +51,8 @@ struct DecoderShape {
 
   std::int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
   std::int64_t padded_head_dim() const { return round_up(head_dim); }
-  // Numbers in the keys and values of `tokens` (a multiple of kLanes) in one layer and key-value head, see KvView.
+  // Numbers in the keys and values of `tokens` (a multiple of kCacheTokens) in one layer and key-value head, see
+  // KvView.
   std::int64_t head_numbers(std::int64_t tokens) const { return tokens * (head_dim + padded_head_dim()); }
   std::int64_t kv_numbers(std::int64_t tokens) const { return layers * kv_heads * head_numbers(tokens); }
 };
@@ -67,9 +73,9 @@ struct ModelView {
   const float *cos, *sin;  // [positions][head_dim / 2]
 };
 
-// Keys and values of up to `capacity` (a multiple of kLanes) tokens, floats or Bfloat16: for each layer and key-value
-// head the keys as blocks [capacity / 16][head_dim / kGroup][16][kGroup], then the values as
-// [capacity / kGroup][padded head dim][kGroup].
+// Keys and values of up to `capacity` (a multiple of kCacheTokens) tokens, floats or Bfloat16: for each layer and
+// key-value head the keys as blocks [capacity / 16][head_dim / kGroup][16][kGroup], then the values as [capacity /
+// kGroup][padded head dim][kGroup].
 struct KvView {
   void* data;
   std::int64_t capacity;
@@ -86,20 +92,24 @@ struct Row {
 
 // Most rows of a tile. A multiple of 6, the rows of a register tile; [96][1024] floats stay in a cache of 1 MiB.
 inline constexpr std::int64_t kTileRows = 96;
+// With AMX products take so little time that weights are what is waited for, and processors that have it have 2 MiB.
+inline constexpr std::int64_t kAmxTileRows = 192;
 // Rows that attend to one prefix together.
 inline constexpr std::int64_t kAttentionRows = 16;
 
-// Floats of scratch memory, aligned to 64 bytes, that a tile needs when no row sees more than `context` tokens.
-std::int64_t workspace_floats(const DecoderShape& shape, std::int64_t context);
+// Floats of scratch memory, aligned to 64 bytes, that a tile of `rows` needs when no row sees more than `context`
+// tokens.
+std::int64_t workspace_floats(const DecoderShape& shape, std::int64_t rows, std::int64_t context);
 
 // logits: [num_rows][vocab]; null to only fill the caches, or the last row's alone with last_only. Rows of a prompt
-// must follow each other in order; num_rows <= kTileRows. Rows with one prefix should stand together.
+// must follow each other in order; num_rows at most ForwardTiles::rows. Rows with one prefix should stand together.
 using ForwardTile = void (*)(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
                              float* logits, bool last_only);
 
-// One for each precision.
+// One for each precision, of at most `rows` rows.
 struct ForwardTiles {
   ForwardTile float32, bfloat16;
+  std::int64_t rows = kTileRows;
 };
 
 ForwardTiles forward_base();

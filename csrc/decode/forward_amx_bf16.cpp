@@ -7,6 +7,6 @@
 
 namespace fastreason {
 
-ForwardTiles forward_amx_bf16() { return {nullptr, amx_bf16::forward_tile<Bfloat16>}; }
+ForwardTiles forward_amx_bf16() { return {nullptr, amx_bf16::forward_tile<Bfloat16>, kAmxTileRows}; }
 
 }  // namespace fastreason

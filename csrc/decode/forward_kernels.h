@@ -7,10 +7,16 @@
 namespace fastreason::FASTREASON_KERNEL {
 namespace {
 constexpr int kVec = FASTREASON_VEC, kTileM = FASTREASON_TILE_ROWS, kTilePanels = FASTREASON_TILE_PANELS;
-}
+#ifdef __AMX_BF16__
+constexpr std::int64_t kRows = kAmxTileRows;
+#else
+constexpr std::int64_t kRows = kTileRows;
+#endif
+}  // namespace
 }  // namespace fastreason::FASTREASON_KERNEL
 
 #include "decode/matrix.h"
+#include "decode/vector_math.h"
 
 namespace fastreason::FASTREASON_KERNEL {
 
@@ -18,33 +24,6 @@ namespace {
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-
-inline float sum_of(Vec x) {
-  float total = 0.0f;
-  for (int i = 0; i < kVec; ++i) total += x[i];
-  return total;
-}
-
-// e^x within 2 ulp; 0 below -87, as far as float goes without denormals. Cody-Waite reduction, degree 6.
-inline Vec exponential(Vec x) {
-  const Vec lowest = splat(-87.0f), highest = splat(88.0f);
-  const auto vanishes = x < lowest;
-  x = vanishes ? lowest : x;
-  x = x > highest ? highest : x;
-  const Vec shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec n = (x * splat(1.44269504088896341f) + shifter) - shifter;
-  const Vec r = (x - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
-  Vec p = splat(1.9875691500e-4f);
-  p = p * r + splat(1.3981999507e-3f);
-  p = p * r + splat(8.3334519073e-3f);
-  p = p * r + splat(4.1665795894e-2f);
-  p = p * r + splat(1.6666665459e-1f);
-  p = p * r + splat(5.0000001201e-1f);
-  p = p * r * r + r + splat(1.0f);
-  const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
-  const Vec result = p * reinterpret_cast<const Vec&>(power);
-  return vanishes ? Vec{} : result;
-}
 
 // y = x / sqrt(mean x^2 + eps) * weight, as the left side of a product.
 template <class Number>
@@ -60,6 +39,19 @@ inline void rms_norm(const float* x, const float* weight, std::int64_t width, fl
   for (i = 0; i + kVec <= width; i += kVec) F::store_left(y + i, load(x + i) * splat(scale) * load(weight + i));
   for (; i < width; ++i) y[i] = F::left(x[i] * scale * weight[i]);
   for (; i < padded_inputs<Number>(width); ++i) y[i] = 0;
+}
+
+// x * factor, as the left side of a product.
+template <class Number>
+inline void scaled(const float* x, float factor, std::int64_t width, typename Factors<Number>::Left* y) {
+  std::int64_t i = 0;
+  for (; i + kVec <= width; i += kVec) Factors<Number>::store_left(y + i, load(x + i) * splat(factor));
+  for (; i < width; ++i) y[i] = Factors<Number>::left(x[i] * factor);
+}
+
+// y += x
+inline void add(const float* x, std::int64_t width, float* y) {
+  for (std::int64_t i = 0; i < width; i += kVec) store(y + i, load(y + i) + load(x + i));
 }
 
 // The halves of x rotated by the angles of its position.
@@ -92,46 +84,68 @@ template <class Number>
 inline void append(const DecoderShape& shape, HeadCache<Number> cache, std::int64_t token, const float* key,
                    const float* value) {
   constexpr std::int64_t kStep = kGroup<Number>;
-  const std::int64_t in_group = token % kStep;
+  const std::int64_t in_group = token % kStep, width = shape.padded_head_dim();
   Number* const block = cache.keys + token / kLanes * shape.head_dim * kLanes + token % kLanes * kStep;
-  for (std::int64_t d = 0; d < shape.head_dim; ++d) block[d / kStep * kStep * kLanes + d % kStep] = to<Number>(key[d]);
-  Number* const group = cache.values + (token - in_group) * shape.padded_head_dim();
-  for (std::int64_t d = 0; d < shape.head_dim; ++d) {
-    // the next token has weight 0 until it comes, but its memory may hold infinity
-    if (in_group == 0 && kStep > 1) group[d * kStep + 1] = 0;
+  Number* const group = cache.values + (token - in_group) * width;
+  // tokens that are still to come have weight 0, but what their memory holds may be infinite
+  if (kInnerStep<Number> > 1 && token % kInnerStep<Number> == 0)
+    __builtin_memset(group, 0, static_cast<std::size_t>(kInnerStep<Number> * width) * sizeof(Number));
+  std::int64_t d = 0;
+#ifdef __AVX512BF16__
+  if constexpr (kStep == 2)
+    for (; d + kVec <= shape.head_dim; d += kVec) {
+      Bfloat16 pairs[kVec];
+      Factors<Number>::store_left(pairs, load(key + d));
+      for (std::int64_t i = 0; i < kVec; i += 2) __builtin_memcpy(block + (d + i) * kLanes, pairs + i, sizeof(float));
+      put_half(group + d * kStep, static_cast<int>(in_group), load(value + d));
+    }
+#endif
+  for (; d < shape.head_dim; ++d) {
+    block[d / kStep * kStep * kLanes + d % kStep] = to<Number>(key[d]);
     group[d * kStep + in_group] = to<Number>(value[d]);
   }
 }
 
-// Scores to weights, in place, as the left side of a product: the first `prefix` of `prefix_room` columns and the `own`
-// behind them count, the others become 0. Returns 1 / sum; the weights stay unnormalised.
+// Reads the keys and values of the first tokens, or a share of them, from memory into the cache.
+template <class Number>
+inline void fetch(const DecoderShape& shape, HeadCache<Number> cache, std::int64_t tokens, std::int64_t share = 0,
+                  std::int64_t shares = 1) {
+  constexpr std::int64_t kLine = 64 / sizeof(Number);
+  const std::int64_t keys = round_up(tokens) * shape.head_dim, values = tokens * shape.padded_head_dim();
+  for (std::int64_t i = share * kLine; i < keys; i += shares * kLine) __builtin_prefetch(cache.keys + i, 0, 2);
+  for (std::int64_t i = share * kLine; i < values; i += shares * kLine) __builtin_prefetch(cache.values + i, 0, 2);
+}
+
+// Scores to weights, in place, as the left side of a product: the first `prefix` of `prefix_room` columns and the first
+// `own` of the `own_room` behind them count, the others become 0. Returns 1 / sum; the weights stay unnormalised.
 template <class Number>
 inline float weigh(float* scores, std::int64_t prefix, std::int64_t prefix_room, std::int64_t own,
                    std::int64_t own_room) {
-  for (std::int64_t l = prefix; l < prefix_room; ++l) scores[l] = -__builtin_inff();
-  for (std::int64_t l = prefix_room + own; l < prefix_room + own_room; ++l) scores[l] = -__builtin_inff();
-  const std::int64_t room = prefix_room + own_room;
-  Vec highest = load(scores);
-  for (std::int64_t l = kVec; l < room; l += kVec) {
-    const Vec x = load(scores + l);
+  // a vector and how many of its columns count
+  const auto each = [&](auto&& visit) {
+    for (std::int64_t l = 0; l < prefix_room; l += kVec) visit(l, prefix - l);
+    for (std::int64_t l = 0; l < own_room; l += kVec) visit(prefix_room + l, own - l);
+  };
+  Vec highest = splat(-__builtin_inff());
+  each([&](std::int64_t l, std::int64_t count) {
+    const Vec x = first_of(load(scores + l), count);
     highest = x > highest ? x : highest;
-  }
-  float maximum = highest[0];
-  for (int i = 1; i < kVec; ++i) maximum = highest[i] > maximum ? highest[i] : maximum;
+  });
+  const Vec maximum = splat(largest_of(highest));
   Vec total = {};
-  for (std::int64_t l = 0; l < room; l += kVec) {
-    const Vec weight = exponential(load(scores + l) - splat(maximum));
+  each([&](std::int64_t l, std::int64_t count) {
+    const Vec weight = count > 0 ? exponential(first_of(load(scores + l), count) - maximum) : Vec{};
     total += weight;
     // as wide as a score or narrower: what has not been read yet stays
     Factors<Number>::store_left(reinterpret_cast<typename Factors<Number>::Left*>(scores) + l, weight);
-  }
+  });
   return 1.0f / sum_of(total);
 }
 
 // Scratch memory of a tile. Rows are 64 bytes longer than their content: strides of 4 KiB would share cache lines.
 template <class Number>
 struct Scratch {
-  Matrix<float> x, qkv, pair, outputs, scores;
+  Matrix<float> x, qkv, pair, outputs, own_outputs, scores;
   Left<Number> normed, attended, wide, queries;
   float* sums;
 };
@@ -146,18 +160,19 @@ inline Scratch<Number> divide(float* workspace, const DecoderShape& s, std::int6
   Scratch<Number> scratch;
   Matrix<float> sums;
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
-  take(scratch.x, kTileRows, s.hidden);
-  take(scratch.normed, kTileRows, s.hidden);
-  take(scratch.qkv, kTileRows, s.qkv_width());
-  take(scratch.attended, kTileRows, s.heads * s.head_dim);
-  take(scratch.wide, kTileRows, s.intermediate);
-  take(scratch.pair, kTileRows, 4 * kLanes);
-  take(scratch.queries, stacked, s.head_dim);
-  take(scratch.outputs, stacked, s.padded_head_dim());
+  take(scratch.x, kRows, s.hidden);
+  take(scratch.normed, kRows, s.hidden);
+  take(scratch.qkv, kRows, s.qkv_width());
+  take(scratch.attended, kRows, s.heads * s.head_dim);
+  take(scratch.wide, kRows, s.intermediate);
+  take(scratch.pair, kRows, 4 * kLanes);
+  take(scratch.queries, stacked + kLanes, s.head_dim);
+  take(scratch.outputs, stacked + kLanes, s.padded_head_dim());
+  take(scratch.own_outputs, stacked + kLanes, s.padded_head_dim());
   take(sums, stacked, 1);
   scratch.sums = sums.data;
   // prefix and own tokens, each rounded up
-  take(scratch.scores, stacked, context + 2 * kLanes);
+  take(scratch.scores, stacked + kLanes, context + 2 * kCacheTokens);
   return scratch;
 }
 
@@ -182,89 +197,104 @@ inline void attend(const DecoderShape& s, const Row* rows, std::int64_t num_rows
   for (std::int64_t r = 0; r < num_rows; ++r) {
     const bool in_prompt = rows[r].own.data == nullptr;
     prefix = larger(prefix, rows[r].prefix_length + in_prompt);
-    own_room = larger(own_room, in_prompt ? 0 : round_up(rows[r].own_length + 1));
+    own_room = larger(own_room, in_prompt ? 0 : in_rooms<Number>(rows[r].own_length + 1));
     const float* const q = scratch.qkv.row(first + r) + kv_head * group * D;
-    for (std::int64_t h = 0; h < group; ++h)
-      for (std::int64_t d = 0; d < D; ++d) queries.row(r * group + h)[d] = F::left(q[h * D + d] * scale);
+    for (std::int64_t h = 0; h < group; ++h) scaled<Number>(q + h * D, scale, D, queries.row(r * group + h));
   }
-  const std::int64_t prefix_room = round_up(prefix);
+  const std::int64_t prefix_room = in_rooms<Number>(prefix), stacked = whole_tiles(num_rows * group);
   const Matrix<float> scores = {scratch.scores.data, prefix_room + own_room + kLanes};
   const HeadCache<Number> before = head_of<Number>(s, rows[0].prefix, layer, kv_head);
-  product<Store::kSet>(queries, num_rows * group, blocks(before.keys, D), prefix_room / kLanes, D, nullptr, scores);
+  multiply<Store::kSet, Right::kNear>(queries, stacked, blocks(before.keys, D), round_up(prefix) / kLanes, D, nullptr,
+                                      scores);
+  // a whole tile writes over what the next rows have yet to get
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    if (rows[r].own.data == nullptr) continue;
+    const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
+    multiply<Store::kSet, Right::kNear>(Left<Number>{queries.row(r * group), queries.stride}, whole_tiles(group),
+                                        blocks(cache.keys, D), round_up(rows[r].own_length + 1) / kLanes, D, nullptr,
+                                        {scores.row(r * group) + prefix_room, scores.stride});
+  }
   for (std::int64_t r = 0; r < num_rows; ++r) {
     const bool in_prompt = rows[r].own.data == nullptr;
     const std::int64_t own = in_prompt ? 0 : rows[r].own_length + 1;
-    const Matrix<float> to = {scores.row(r * group), scores.stride};
-    if (!in_prompt) {
-      const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
-      product<Store::kSet>(Left<Number>{queries.row(r * group), queries.stride}, group, blocks(cache.keys, D),
-                           round_up(own) / kLanes, D, nullptr, {to.data + prefix_room, to.stride});
-    }
-    for (std::int64_t h = 0; h < group; ++h)
-      scratch.sums[r * group + h] =
-          weigh<Number>(to.row(h), rows[r].prefix_length + in_prompt, prefix_room, own, round_up(own));
+    for (std::int64_t h = r * group; h < (r + 1) * group; ++h)
+      scratch.sums[h] =
+          weigh<Number>(scores.row(h), rows[r].prefix_length + in_prompt, prefix_room, own, in_rooms<Number>(own));
   }
   const Left<Number> weights = {reinterpret_cast<LeftElement*>(scores.data),
                                 scores.stride * static_cast<std::int64_t>(sizeof(float) / sizeof(LeftElement))};
-  product<Store::kSet>(weights, num_rows * group, values_of(s, before), value_panels, prefix, nullptr, outputs);
+  multiply<Store::kSet, Right::kNear>(weights, stacked, values_of(s, before), value_panels, in_steps<Number>(prefix),
+                                      nullptr, outputs);
   for (std::int64_t r = 0; r < num_rows; ++r) {
-    const Matrix<float> output = {outputs.row(r * group), outputs.stride};
-    if (rows[r].own.data != nullptr) {
-      const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
-      product<Store::kAdd>(Left<Number>{weights.row(r * group) + prefix_room, weights.stride}, group,
-                           values_of(s, cache), value_panels, rows[r].own_length + 1, nullptr, output);
+    if (rows[r].own.data == nullptr) continue;
+    const HeadCache<Number> cache = head_of<Number>(s, rows[r].own, layer, kv_head);
+    const Matrix<float> to = kTiled ? scratch.own_outputs : outputs;
+    multiply<kTiled ? Store::kSet : Store::kAdd, Right::kNear>(
+        Left<Number>{weights.row(r * group) + prefix_room, weights.stride}, whole_tiles(group), values_of(s, cache),
+        value_panels, in_steps<Number>(rows[r].own_length + 1), nullptr, {to.row(r * group), to.stride});
+  }
+  for (std::int64_t r = 0; r < num_rows; ++r)
+    for (std::int64_t h = 0; h < group; ++h) {
+      float* const output = outputs.row(r * group + h);
+      if (kTiled && rows[r].own.data != nullptr)
+        add(scratch.own_outputs.row(r * group + h), s.padded_head_dim(), output);
+      scaled<Number>(output, scratch.sums[r * group + h], D,
+                     scratch.attended.row(first + r) + (kv_head * group + h) * D);
     }
-    LeftElement* const to = scratch.attended.row(first + r) + kv_head * group * D;
-    for (std::int64_t h = 0; h < group; ++h)
-      for (std::int64_t d = 0; d < D; ++d) to[h * D + d] = F::left(output.row(h)[d] * scratch.sums[r * group + h]);
+}
+
+// Rotates queries and keys of a row and puts the new keys and values into its cache.
+template <class Number>
+inline void enter(const ModelView& model, const Row& row, std::int64_t layer, float* qkv) {
+  const DecoderShape& s = model.shape;
+  const std::int64_t D = s.head_dim, half = D / 2, position = row.prefix_length + row.own_length;
+  for (std::int64_t h = 0; h < s.heads + s.kv_heads; ++h)
+    rotate(qkv + h * D, model.cos + position * half, model.sin + position * half, half);
+  const bool in_prompt = row.own.data == nullptr;
+  for (std::int64_t h = 0; h < s.kv_heads; ++h)
+    append(s, head_of<Number>(s, in_prompt ? row.prefix : row.own, layer, h),
+           in_prompt ? row.prefix_length : row.own_length, qkv + (s.heads + h) * D,
+           qkv + (s.heads + s.kv_heads + h) * D);
+}
+
+// What a row, the n-th of those that share its prefix, will read.
+template <class Number>
+inline void fetch_row(const DecoderShape& shape, const Row& row, std::int64_t n, std::int64_t layer) {
+  for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
+    if (row.own.data != nullptr) fetch(shape, head_of<Number>(shape, row.own, layer, h), row.own_length + 1);
+    fetch(shape, head_of<Number>(shape, row.prefix, layer, h), row.prefix_length, n, kAttentionRows);
   }
 }
 
-// Rotates queries and keys, puts the new keys and values into the caches and attends.
+// All rows enter their caches and attend, those of one prefix together.
 template <class Number>
 inline void attention(const ModelView& model, const Row* rows, std::int64_t num_rows, std::int64_t layer,
                       const Scratch<Number>& scratch) {
-  const DecoderShape& s = model.shape;
-  const std::int64_t D = s.head_dim, half = D / 2;
-  for (std::int64_t r = 0; r < num_rows; ++r) {
-    const std::int64_t position = rows[r].prefix_length + rows[r].own_length;
-    float* const qkv = scratch.qkv.row(r);
-    for (std::int64_t h = 0; h < s.heads + s.kv_heads; ++h)
-      rotate(qkv + h * D, model.cos + position * half, model.sin + position * half, half);
-    const bool in_prompt = rows[r].own.data == nullptr;
-    for (std::int64_t h = 0; h < s.kv_heads; ++h)
-      append(s, head_of<Number>(s, in_prompt ? rows[r].prefix : rows[r].own, layer, h),
-             in_prompt ? rows[r].prefix_length : rows[r].own_length, qkv + (s.heads + h) * D,
-             qkv + (s.heads + s.kv_heads + h) * D);
-  }
   for (std::int64_t begin = 0, end; begin < num_rows; begin = end) {
-    for (end = begin + 1;
-         end < num_rows && end - begin < kAttentionRows && rows[end].prefix.data == rows[begin].prefix.data;)
-      ++end;
-    for (std::int64_t h = 0; h < s.kv_heads; ++h)
-      attend<Number>(s, rows + begin, end - begin, layer, h, scratch, begin);
+    for (end = begin;
+         end < num_rows && end - begin < kAttentionRows && rows[end].prefix.data == rows[begin].prefix.data; ++end) {
+      if (kTiled && end + kAttentionRows < num_rows)
+        fetch_row<Number>(model.shape, rows[end + kAttentionRows], end - begin, layer);
+      enter<Number>(model, rows[end], layer, scratch.qkv.row(end));
+    }
+    for (std::int64_t h = 0; h < model.shape.kv_heads; ++h)
+      attend<Number>(model.shape, rows + begin, end - begin, layer, h, scratch, begin);
   }
 }
 
-// wide = silu(x gate) * (x up), two panels of each at a time.
+// wide = silu(x gate) * (x up)
 template <class Number>
 inline void gated(const ModelView& model, const LayerView& layer, std::int64_t num_rows,
                   const Scratch<Number>& scratch) {
   const DecoderShape& s = model.shape;
-  const Panels<Number> panels = packed<Number>(layer.gate_up, s.hidden);
-  const std::int64_t count = round_up(s.intermediate) / kLanes;
-  for (std::int64_t j = 0; j < count; j += 2) {
-    const std::int64_t both = smaller(2, count - j);
-    linear<Store::kSet>(scratch.normed, num_rows, panels.from(2 * j), 2 * both, s.hidden, nullptr, scratch.pair);
-    for (std::int64_t r = 0; r < num_rows; ++r)
-      for (std::int64_t p = 0; p < both; ++p)
-        for (std::int64_t i = 0; i < kLanes; i += kVec) {
-          const float* const from = scratch.pair.row(r) + 2 * p * kLanes + i;
-          const Vec gate = load(from), up = load(from + kLanes);
-          Factors<Number>::store_left(scratch.wide.row(r) + (j + p) * kLanes + i,
-                                      gate / (splat(1.0f) + exponential(-gate)) * up);
-        }
-  }
+  const auto gate = [&](std::int64_t j, std::int64_t first, std::int64_t count, Matrix<float> pair) {
+    for (std::int64_t r = 0; r < count; ++r)
+      for (std::int64_t i = 0; i < kLanes; i += kVec)
+        Factors<Number>::store_left(scratch.wide.row(first + r) + j * kLanes + i,
+                                    silu(load(pair.row(r) + i)) * load(pair.row(r) + kLanes + i));
+  };
+  multiply_pairs(scratch.normed, num_rows, packed<Number>(layer.gate_up, s.hidden), round_up(s.intermediate) / kLanes,
+                 padded_inputs<Number>(s.hidden), scratch.pair, gate);
 }
 
 template <class Number>
@@ -273,11 +303,12 @@ inline void logits_of(const ModelView& model, const Scratch<Number>& scratch, st
   const DecoderShape& s = model.shape;
   for (std::int64_t r = 0; r < num_rows; ++r)
     rms_norm<Number>(scratch.x.row(first + r), model.final_norm, s.hidden, s.eps, scratch.normed.row(r));
-  const std::int64_t whole = s.vocab / kLanes, rest = s.vocab % kLanes;
+  const std::int64_t whole = s.vocab / kLanes, rest = s.vocab % kLanes, inner = padded_inputs<Number>(s.hidden);
   const Panels<Number> panels = packed<Number>(model.head, s.hidden);
-  linear<Store::kSet>(scratch.normed, num_rows, panels, whole, s.hidden, nullptr, {logits, s.vocab});
+  multiply<Store::kSet, Right::kStreamed>(scratch.normed, num_rows, panels, whole, inner, nullptr, {logits, s.vocab});
   if (rest == 0) return;
-  linear<Store::kSet>(scratch.normed, num_rows, panels.from(whole), 1, s.hidden, nullptr, scratch.pair);
+  multiply<Store::kSet, Right::kStreamed>(scratch.normed, num_rows, panels.from(whole), 1, inner, nullptr,
+                                          scratch.pair);
   for (std::int64_t r = 0; r < num_rows; ++r)
     __builtin_memcpy(logits + r * s.vocab + whole * kLanes, scratch.pair.row(r),
                      static_cast<std::size_t>(rest) * sizeof(float));
@@ -288,7 +319,7 @@ inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t n
                          float* logits, bool last_only) {
   const DecoderShape& s = model.shape;
   const Scratch<Number> scratch = divide<Number>(workspace, s, 0);
-  const std::int64_t hidden_panels = round_up(s.hidden) / kLanes;
+  const std::int64_t hidden_panels = round_up(s.hidden) / kLanes, hidden = padded_inputs<Number>(s.hidden);
   const WholeTiles tiles;
   pad<Number>(scratch.attended, num_rows, s.heads * s.head_dim);
   pad<Number>(scratch.wide, num_rows, s.intermediate);
@@ -300,16 +331,17 @@ inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t n
     const LayerView& layer = model.layers[l];
     for (std::int64_t r = 0; r < num_rows; ++r)
       rms_norm<Number>(scratch.x.row(r), layer.attention_norm, s.hidden, s.eps, scratch.normed.row(r));
-    linear<Store::kSet>(scratch.normed, num_rows, packed<Number>(layer.qkv, s.hidden), round_up(s.qkv_width()) / kLanes,
-                        s.hidden, layer.qkv_bias, scratch.qkv);
+    multiply<Store::kSet, Right::kStreamed>(scratch.normed, num_rows, packed<Number>(layer.qkv, s.hidden),
+                                            round_up(s.qkv_width()) / kLanes, hidden, layer.qkv_bias, scratch.qkv);
     attention<Number>(model, rows, num_rows, l, scratch);
-    linear<Store::kAdd>(scratch.attended, num_rows, packed<Number>(layer.out, s.heads * s.head_dim), hidden_panels,
-                        s.heads * s.head_dim, nullptr, scratch.x);
+    multiply<Store::kAdd, Right::kStreamed>(scratch.attended, num_rows, packed<Number>(layer.out, s.heads * s.head_dim),
+                                            hidden_panels, padded_inputs<Number>(s.heads * s.head_dim), nullptr,
+                                            scratch.x);
     for (std::int64_t r = 0; r < num_rows; ++r)
       rms_norm<Number>(scratch.x.row(r), layer.mlp_norm, s.hidden, s.eps, scratch.normed.row(r));
     gated<Number>(model, layer, num_rows, scratch);
-    linear<Store::kAdd>(scratch.wide, num_rows, packed<Number>(layer.down, s.intermediate), hidden_panels,
-                        s.intermediate, nullptr, scratch.x);
+    multiply<Store::kAdd, Right::kStreamed>(scratch.wide, num_rows, packed<Number>(layer.down, s.intermediate),
+                                            hidden_panels, padded_inputs<Number>(s.intermediate), nullptr, scratch.x);
   }
   if (logits == nullptr) return;
   if (last_only)

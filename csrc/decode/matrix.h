@@ -44,6 +44,10 @@ using Left = Matrix<typename Factors<Number>::Left>;
 
 enum class Store { kSet, kAdd };
 
+// Where B of a product comes from: keys and values of a sequence, which a cache near the core holds, or weights, which
+// take turns there.
+enum class Right { kNear, kStreamed };
+
 // C[m][n] (+)= bias[n] + sum_k A[m][k] B[k][n] for kRows rows and kPanels panels, k in one order and one chain.
 template <class Number, int kRows, int kPanels, Store kStore>
 inline void product_tile(Left<Number> a, Panels<Number> b, std::int64_t inner, const float* bias, Matrix<float> c) {
@@ -132,20 +136,32 @@ namespace fastreason::FASTREASON_KERNEL {
 
 namespace {
 
+// The product, in tiles where the kernel has them and they divide the inner dimension, whatever the number of rows.
 #ifdef __AMX_BF16__
 
-// The product with packed weights: all of its rows in tiles, however few. Behind `inner` zeros follow in A, too.
-template <Store kStore>
-inline void linear(Left<Bfloat16> a, std::int64_t rows, Panels<Bfloat16> weights, std::int64_t panels,
-                   std::int64_t inner, const float* bias, Matrix<float> c) {
-  const std::int64_t padded = padded_inputs<Bfloat16>(inner);
-  const auto at = [&](std::int64_t j) { return bias == nullptr ? nullptr : bias + j * kLanes; };
-  std::int64_t j = 0;
-  for (; j + 2 <= panels; j += 2)
-    tile_product_rows<2, kStore>(a, rows, weights.from(j), padded, at(j), {c.data + j * kLanes, c.stride});
-  if (j < panels)
-    tile_product_rows<1, kStore>(a, rows, weights.from(j), padded, at(j), {c.data + j * kLanes, c.stride});
+template <Store kStore, Right kRight>
+inline void multiply(Left<Bfloat16> a, std::int64_t rows, Panels<Bfloat16> b, std::int64_t panels, std::int64_t inner,
+                     const float* bias, Matrix<float> c) {
+  if (inner % kTileInner != 0)
+    product<kStore>(a, rows, b, panels, inner, bias, c);
+  else
+    tiled_product<kStore, kRight>(a, rows, b, panels, inner, bias, c);
 }
+
+// visit(j, first row, rows, C) for the products of A with panels 2 j and 2 j + 1, some rows at a time; C is gone after
+// it. The next product is under way meanwhile.
+template <class Visit>
+inline void multiply_pairs(Left<Bfloat16> a, std::int64_t rows, Panels<Bfloat16> b, std::int64_t pairs,
+                           std::int64_t inner, Matrix<float>, Visit&& visit) {
+  tiled_pairs(a, rows, b, pairs, inner, visit);
+}
+
+inline constexpr bool kTiled = true;
+inline std::int64_t whole_tiles(std::int64_t rows) { return round_up(rows); }
+
+// Of tokens that attention sums over, as many as one step takes; those that are not there have weight 0.
+template <class Number>
+inline constexpr std::int64_t kInnerStep = kTileInner;
 
 #else
 
@@ -154,13 +170,40 @@ struct WholeTiles {
   WholeTiles() {}
 };
 
-template <Store kStore, class Number>
-inline void linear(Left<Number> a, std::int64_t rows, Panels<Number> weights, std::int64_t panels, std::int64_t inner,
-                   const float* bias, Matrix<float> c) {
-  product<kStore>(a, rows, weights, panels, inner, bias, c);
+template <Store kStore, Right, class Number>
+inline void multiply(Left<Number> a, std::int64_t rows, Panels<Number> b, std::int64_t panels, std::int64_t inner,
+                     const float* bias, Matrix<float> c) {
+  product<kStore>(a, rows, b, panels, inner, bias, c);
 }
 
+template <class Number, class Visit>
+inline void multiply_pairs(Left<Number> a, std::int64_t rows, Panels<Number> b, std::int64_t pairs, std::int64_t inner,
+                           Matrix<float> space, Visit&& visit) {
+  for (std::int64_t j = 0; j < pairs; j += 2) {
+    const std::int64_t both = pairs - j < 2 ? 1 : 2;
+    product<Store::kSet>(a, rows, b.from(2 * j), 2 * both, inner, nullptr, space);
+    for (std::int64_t p = 0; p < both; ++p) visit(j + p, 0, rows, {space.data + 2 * p * kLanes, space.stride});
+  }
+}
+
+inline constexpr bool kTiled = false;
+inline std::int64_t whole_tiles(std::int64_t rows) { return rows; }
+
+template <class Number>
+inline constexpr std::int64_t kInnerStep = kGroup<Number>;
+
 #endif
+
+template <class Number>
+constexpr std::int64_t in_steps(std::int64_t tokens) {
+  return (tokens + kInnerStep<Number> - 1) / kInnerStep<Number> * kInnerStep<Number>;
+}
+
+// Columns of scores that tokens take: whole blocks and whole steps.
+template <class Number>
+constexpr std::int64_t in_rooms(std::int64_t tokens) {
+  return in_steps<Number>(round_up(tokens));
+}
 
 }  // namespace
 

@@ -20,6 +20,14 @@ inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 inline Vec splat(float x) { return Vec{} + x; }
 
+// The first `count`, -inf behind them.
+inline Vec first_of(Vec x, std::int64_t count) {
+  if (count >= kVec) return x;
+  IntVec lane;
+  for (int i = 0; i < kVec; ++i) lane[i] = i;
+  return lane < IntVec{} + static_cast<std::int32_t>(count) ? x : splat(-__builtin_inff());
+}
+
 // To the nearest, ties to even; NaN stays NaN.
 inline Bfloat16 narrow(float x) {
   std::uint32_t bits;
@@ -90,6 +98,15 @@ struct Factors<Bfloat16> {
     __builtin_memcpy(p, &rounded, sizeof(rounded));
   }
 };
+
+// The first or the second numbers of 16 pairs.
+inline void put_half(Bfloat16* pairs, int half, Vec x) {
+  const __m256bh rounded = _mm512_cvtneps_pbh((__m512)x);
+  typedef std::uint16_t Halves __attribute__((vector_size(32)));
+  const BitVec bits = __builtin_convertvector((Halves)rounded, BitVec);
+  BitVec* const to = reinterpret_cast<BitVec*>(pairs);
+  *to = half == 0 ? (*to & 0xFFFF0000U) | bits : (*to & 0xFFFFU) | bits << 16;
+}
 
 #else
 

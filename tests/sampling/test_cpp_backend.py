@@ -75,9 +75,11 @@ def test_logits_are_those_of_the_model(shape, kernel):
     np.testing.assert_allclose(logits, torch_logits(model, whole), rtol=0, atol=2e-6)
 
 
+# AMX multiplies queries and keys where 32 divides the head dim
+@pytest.mark.parametrize("shape", ["head dim 72", "tiny"])
 @pytest.mark.parametrize("precision, kernel", [(p, k) for p in PRECISIONS.values() for k in _core.decode_kernels(p)])
-def test_the_same_bits_in_any_batch(precision, kernel):
-    model, n, steps = tamed(SHAPES["head dim 72"]), 300, 5
+def test_the_same_bits_in_any_batch(precision, kernel, shape):
+    model, n, steps = tamed(SHAPES[shape]), 300, 5
     decoder = CoreDecoder(model, kernel, getattr(torch, precision))
     decoder.load()
     core, rng = decoder.core, np.random.default_rng(0)
@@ -85,7 +87,7 @@ def test_the_same_bits_in_any_batch(precision, kernel):
     core.reserve(n, steps)
     numbers, first = core.prefill(*flat(prompts), threads=1)
     owner = np.sort(rng.integers(5, size=n))
-    tokens = rng.integers(301, size=(steps, n)).astype(np.int32)
+    tokens = rng.integers(model.config.vocab_size, size=(steps, n)).astype(np.int32)
     logits = [core.decode(np.arange(n), numbers[owner], np.full(n, s), tokens[s], threads=1) for s in range(steps)]
 
     # in other slots, order and company, at different lengths, on two threads, behind prompts that came one by one
@@ -103,16 +105,18 @@ def test_the_same_bits_in_any_batch(precision, kernel):
         length[who] += 1
 
 
+@pytest.mark.parametrize("shape", ["nothing fits", "tiny"])
 @pytest.mark.parametrize("precision, kernel", [(p, k) for p in PRECISIONS.values() for k in _core.decode_kernels(p)])
-def test_the_same_bits_for_any_number_of_rows(precision, kernel):
+def test_the_same_bits_for_any_number_of_rows(precision, kernel, shape):
     """Whatever is left of a tile, and of the registers that hold a part of one."""
-    model, most = tamed(SHAPES["nothing fits"]), 98
+    model, most = tamed(SHAPES[shape]), 98
     decoder = CoreDecoder(model, kernel, getattr(torch, precision))
     decoder.load()
     core, rng = decoder.core, np.random.default_rng(0)
     core.reserve(most, 1)
     (prompt,), _ = core.prefill(sequences_of(model.config, [19])[0], [0, 19])
-    tokens, prompts, lengths = rng.integers(17, size=most), np.full(most, prompt), np.zeros(most, np.int64)
+    tokens = rng.integers(model.config.vocab_size, size=most)
+    prompts, lengths = np.full(most, prompt), np.zeros(most, np.int64)
     alone = [core.decode([i], [prompt], [0], tokens[i : i + 1])[0] for i in range(most)]
     for n in range(2, most + 1):
         logits = core.decode(np.arange(n), prompts[:n], lengths[:n], tokens[:n], threads=1)
@@ -141,7 +145,7 @@ def test_weights_are_taken_when_asked():
         (lambda c: c.prefill([1, 2], [0, 0, 2]), "prompts must have 1 .. 2048 tokens"),
         (lambda c: c.decode([0], [7], [0], [1]), "sequence 0 has no slot, no prompt or no room"),
         (lambda c: c.decode([2], [0], [0], [1]), "no slot"),
-        (lambda c: c.decode([0], [0], [16], [1]), "no room"),
+        (lambda c: c.decode([0], [0], [32], [1]), "no room"),
         (lambda c: c.decode([0, 1], [0], [0], [1]), "of one length"),
         (lambda c: c.release(3), "no prompt 3"),
         (lambda c: CoreDecoder(tamed(SHAPES["small"]), "mmx"), "no kernel 'mmx'"),
