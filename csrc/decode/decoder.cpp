@@ -12,6 +12,7 @@
 #include <bit>
 #include <cassert>
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -59,11 +60,17 @@ class Packer {
     constexpr std::int64_t kStep = kGroup<Number>;
     const std::int64_t first = panel * kLanes, count = std::clamp<std::int64_t>(outputs - first, 0, kLanes);
     const std::int64_t size = padded_inputs<Number>(inputs) * kLanes;
+    const std::int64_t in_groups = (inputs + kStep - 1) / kStep * kStep;
     Number* const to = reinterpret_cast<Number*>(to_);
     if (count < kLanes || padded_inputs<Number>(inputs) > inputs) std::fill_n(to, size, Number{});
-    for (std::int64_t n = 0; n < count; ++n)
-      for (std::int64_t k = 0; k < inputs; ++k)
-        to[(k / kStep * kLanes + n) * kStep + k % kStep] = rounded<Number>(weights[(first + n) * inputs + k]);
+    row_.assign(static_cast<std::size_t>(in_groups), Number{});
+    for (std::int64_t n = 0; n < count; ++n) {
+      // rounded by vector code, then moved a group at a time
+      const float* const from = weights + (first + n) * inputs;
+      for (std::int64_t k = 0; k < inputs; ++k) row_[static_cast<std::size_t>(k)] = rounded<Number>(from[k]);
+      for (std::int64_t k = 0; k < in_groups; k += kStep)
+        std::memcpy(to + (k / kStep * kLanes + n) * kStep, row_.data() + k, kStep * sizeof(Number));
+    }
     to_ += size * static_cast<std::int64_t>(sizeof(Number));
   }
 
@@ -97,6 +104,7 @@ class Packer {
   }
 
   std::byte* to_;
+  std::vector<Number> row_;
 };
 
 template <class Number>
