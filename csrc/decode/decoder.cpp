@@ -270,14 +270,17 @@ std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> toke
       prompt.kv = {prompt.memory.as<void>(), capacity};
       prompt.length = length;
     }
-    parallel_blocks(count, threads, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const auto p = static_cast<std::size_t>(i);
-        const auto first = static_cast<std::size_t>(offsets[p]), last = static_cast<std::size_t>(offsets[p + 1]);
-        prefill_one(prompts_[static_cast<std::size_t>(ids[p])], tokens.subspan(first, last - first),
-                    logits + i * shape_.vocab);
-      }
-    });
+    // enough rows that the last tile, which may be a small one, is one of several
+    const std::int64_t enough = 4 * kernel_.tile_rows * count / std::max<std::int64_t>(std::ssize(tokens), 1);
+    const std::int64_t share = (count + resolve_threads(threads) - 1) / resolve_threads(threads);
+    parallel_blocks(count, threads, std::max<std::int64_t>(std::min(enough, share), 1),
+                    [&](std::int64_t begin, std::int64_t end) {
+                      const auto p = static_cast<std::size_t>(begin), num = static_cast<std::size_t>(end - begin);
+                      const auto first = static_cast<std::size_t>(offsets[p]);
+                      const auto last = static_cast<std::size_t>(offsets[p + num]);
+                      prefill_some(std::span(ids).subspan(p, num), tokens.subspan(first, last - first),
+                                   logits + begin * shape_.vocab);
+                    });
   } catch (...) {
     for (const std::int64_t id : ids) release(id);
     throw;
@@ -285,18 +288,23 @@ std::vector<std::int64_t> CpuDecoder::prefill(std::span<const std::int32_t> toke
   return ids;
 }
 
-void CpuDecoder::prefill_one(Prompt& prompt, std::span<const std::int32_t> tokens, float* logits) {
-  const std::int64_t length = prompt.length;
-  AlignedMemory workspace = take_workspace(length);
+void CpuDecoder::prefill_some(std::span<const std::int64_t> ids, std::span<const std::int32_t> tokens, float* logits) {
   std::vector<Row> rows;
-  const std::int64_t most = kernel_.tile_rows;
-  for (std::int64_t begin = 0; begin < length; begin += most) {
+  std::int64_t context = 0;
+  for (const std::int64_t id : ids) {
+    const Prompt& prompt = prompts_[static_cast<std::size_t>(id)];
+    context = std::max(context, prompt.length);
+    for (std::int64_t t = 0; t < prompt.length; ++t)
+      rows.push_back({prompt.kv, {nullptr, 0}, t, 0, tokens[rows.size()], t + 1 == prompt.length});
+  }
+  AlignedMemory workspace = take_workspace(context);
+  const std::int64_t most = tile_rows(std::ssize(rows), 1);
+  for (std::int64_t begin = 0; begin < std::ssize(rows); begin += most) {
     interruption_point();
-    const std::int64_t end = std::min(length, begin + most);
-    rows.clear();
-    for (std::int64_t t = begin; t < end; ++t)
-      rows.push_back({prompt.kv, {nullptr, 0}, t, 0, tokens[static_cast<std::size_t>(t)]});
-    kernel_.run(model_, rows.data(), end - begin, workspace.as<float>(), end == length ? logits : nullptr, true);
+    const Row* const first = rows.data() + begin;
+    const std::int64_t count = std::min(most, std::ssize(rows) - begin);
+    kernel_.run(model_, first, count, workspace.as<float>(), logits);
+    logits += shape_.vocab * std::count_if(first, first + count, [](const Row& row) { return row.has_logits; });
   }
   return_workspace(std::move(workspace));
 }
@@ -320,8 +328,12 @@ void CpuDecoder::decode(std::span<const std::int64_t> slots, std::span<const std
   std::int64_t context = 0;
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const Prompt& prompt = prompts_[static_cast<std::size_t>(prompts[i])];
-    rows.push_back(
-        {prompt.kv, {own_.as<std::byte>() + slots[i] * own_bytes, capacity_}, prompt.length, lengths[i], tokens[i]});
+    rows.push_back({prompt.kv,
+                    {own_.as<std::byte>() + slots[i] * own_bytes, capacity_},
+                    prompt.length,
+                    lengths[i],
+                    tokens[i],
+                    true});
     context = std::max(context, prompt.length + lengths[i] + 1);
   }
   const std::int64_t most = tile_rows(std::ssize(rows), threads);
@@ -329,7 +341,7 @@ void CpuDecoder::decode(std::span<const std::int64_t> slots, std::span<const std
     AlignedMemory workspace = take_workspace(context);
     for (; begin < end; begin += most)
       kernel_.run(model_, rows.data() + begin, std::min(most, end - begin), workspace.as<float>(),
-                  logits + begin * shape_.vocab, false);
+                  logits + begin * shape_.vocab);
     return_workspace(std::move(workspace));
   });
 }

@@ -94,7 +94,8 @@ class CpuDecoder {
     std::int64_t length = 0;  // 0: free
   };
 
-  void prefill_one(Prompt& prompt, std::span<const std::int32_t> tokens, float* logits);
+  // Of prompts that follow each other, whose tokens these are.
+  void prefill_some(std::span<const std::int64_t> ids, std::span<const std::int32_t> tokens, float* logits);
   template <class Number>
   void load_as(const ModelWeights& weights);
   std::int64_t tile_rows(std::int64_t rows, int threads) const;

@@ -88,6 +88,7 @@ struct Row {
   KvView prefix, own;
   std::int64_t prefix_length, own_length;
   std::int32_t token;
+  bool has_logits;  // whether they are wanted
 };
 
 // Most rows of a tile. A multiple of 6, the rows of a register tile; [96][1024] floats stay in a cache of 1 MiB.
@@ -101,10 +102,10 @@ inline constexpr std::int64_t kAttentionRows = 16;
 // tokens.
 std::int64_t workspace_floats(const DecoderShape& shape, std::int64_t rows, std::int64_t context);
 
-// logits: [num_rows][vocab]; null to only fill the caches, or the last row's alone with last_only. Rows of a prompt
-// must follow each other in order; num_rows at most ForwardTiles::rows. Rows with one prefix should stand together.
+// logits: [rows that want them][vocab]. Rows of a prompt must follow each other in order; num_rows at most
+// ForwardTiles::rows. Rows with one prefix should stand together.
 using ForwardTile = void (*)(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
-                             float* logits, bool last_only);
+                             float* logits);
 
 // One for each precision, of at most `rows` rows.
 struct ForwardTiles {

@@ -298,25 +298,27 @@ inline void gated(const ModelView& model, const LayerView& layer, std::int64_t n
 }
 
 template <class Number>
-inline void logits_of(const ModelView& model, const Scratch<Number>& scratch, std::int64_t first, std::int64_t num_rows,
+inline void logits_of(const ModelView& model, const Scratch<Number>& scratch, const Row* rows, std::int64_t num_rows,
                       float* logits) {
   const DecoderShape& s = model.shape;
+  std::int64_t wanted = 0;
   for (std::int64_t r = 0; r < num_rows; ++r)
-    rms_norm<Number>(scratch.x.row(first + r), model.final_norm, s.hidden, s.eps, scratch.normed.row(r));
+    if (rows[r].has_logits)
+      rms_norm<Number>(scratch.x.row(r), model.final_norm, s.hidden, s.eps, scratch.normed.row(wanted++));
+  if (wanted == 0) return;
   const std::int64_t whole = s.vocab / kLanes, rest = s.vocab % kLanes, inner = padded_inputs<Number>(s.hidden);
   const Panels<Number> panels = packed<Number>(model.head, s.hidden);
-  multiply<Store::kSet, Right::kStreamed>(scratch.normed, num_rows, panels, whole, inner, nullptr, {logits, s.vocab});
+  multiply<Store::kSet, Right::kStreamed>(scratch.normed, wanted, panels, whole, inner, nullptr, {logits, s.vocab});
   if (rest == 0) return;
-  multiply<Store::kSet, Right::kStreamed>(scratch.normed, num_rows, panels.from(whole), 1, inner, nullptr,
-                                          scratch.pair);
-  for (std::int64_t r = 0; r < num_rows; ++r)
+  multiply<Store::kSet, Right::kStreamed>(scratch.normed, wanted, panels.from(whole), 1, inner, nullptr, scratch.pair);
+  for (std::int64_t r = 0; r < wanted; ++r)
     __builtin_memcpy(logits + r * s.vocab + whole * kLanes, scratch.pair.row(r),
                      static_cast<std::size_t>(rest) * sizeof(float));
 }
 
 template <class Number>
 inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
-                         float* logits, bool last_only) {
+                         float* logits) {
   const DecoderShape& s = model.shape;
   const Scratch<Number> scratch = divide<Number>(workspace, s, 0);
   const std::int64_t hidden_panels = round_up(s.hidden) / kLanes, hidden = padded_inputs<Number>(s.hidden);
@@ -343,11 +345,7 @@ inline void forward_tile(const ModelView& model, const Row* rows, std::int64_t n
     multiply<Store::kAdd, Right::kStreamed>(scratch.wide, num_rows, packed<Number>(layer.down, s.intermediate),
                                             hidden_panels, padded_inputs<Number>(s.intermediate), nullptr, scratch.x);
   }
-  if (logits == nullptr) return;
-  if (last_only)
-    logits_of<Number>(model, scratch, num_rows - 1, 1, logits);
-  else
-    logits_of<Number>(model, scratch, 0, num_rows, logits);
+  logits_of(model, scratch, rows, num_rows, logits);
 }
 
 }  // namespace

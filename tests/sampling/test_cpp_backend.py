@@ -83,7 +83,8 @@ def test_the_same_bits_in_any_batch(precision, kernel, shape):
     decoder = CoreDecoder(model, kernel, getattr(torch, precision))
     decoder.load()
     core, rng = decoder.core, np.random.default_rng(0)
-    prompts = sequences_of(model.config, [33, 150, 97, 16, 40])
+    # one by one the second takes two tiles of any kernel, all together they share some
+    prompts = sequences_of(model.config, [33, 250, 97, 16, 40])
     core.reserve(n, steps)
     numbers, first = core.prefill(*flat(prompts), threads=1)
     owner = np.sort(rng.integers(5, size=n))
