@@ -14,10 +14,13 @@ namespace {
 inline float sum_of(Vec x) { return _mm512_reduce_add_ps((__m512)x); }
 inline float largest_of(Vec x) { return _mm512_reduce_max_ps((__m512)x); }
 
-// e^x within 3e-6 of it; exactly 0 from -150 on, NaN of NaN. Polynomial of degree 4, least relative error.
+// e^x within 3e-6 of it; 0 below -87, as scaling to a denormal number takes a hundred cycles; NaN of NaN. Polynomial of
+// degree 4, least relative error.
 inline Vec exponential(Vec x) {
+  const __m512 lowest = _mm512_set1_ps(-87.0f);
+  const __mmask16 remains = _mm512_cmp_ps_mask((__m512)x, lowest, _CMP_NLT_UQ);
   // the second operand where one is NaN
-  const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-200.0f), (__m512)x);
+  const __m512 bounded = _mm512_max_ps(lowest, (__m512)x);
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(bounded, _mm512_set1_ps(1.44269504088896341f)), 0);
   const Vec r = (Vec)_mm512_fnmadd_ps(n, _mm512_set1_ps(0.693147180559945309f), bounded);
   Vec p = splat(4.151368197e-2f);
@@ -25,7 +28,7 @@ inline Vec exponential(Vec x) {
   p = p * r + splat(5.000301979e-1f);
   p = p * r + splat(9.999667727e-1f);
   p = p * r + splat(1.0f);
-  return (Vec)_mm512_scalef_ps((__m512)p, n);
+  return (Vec)_mm512_maskz_scalef_ps(remains, (__m512)p, n);
 }
 
 // x / (1 + e^-x) within 7e-5 of it.

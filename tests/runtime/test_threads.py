@@ -112,7 +112,7 @@ def test_two_sequences_in_one_slot_and_a_decoder_without_weights_are_refused(mod
     with pytest.raises(ValueError, match="slots must be in 0 "):
         decoder.core.reserve(2**60, 4)
     with pytest.raises(ValueError, match=r"no slot, no prompt or no room"):
-        decoder.core.decode([0], [0], [16], [1])
+        decoder.core.decode([0], [0], [32], [1])
 
 
 def test_texts_are_graded_whatever_becomes_of_their_list():
