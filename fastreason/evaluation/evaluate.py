@@ -26,7 +26,7 @@ from ..runtime.field_docs import explain_fields
 from ..runtime.folder_lock import held
 from ..runtime.json_files import to_json
 from ..runtime.progress import progress_bar
-from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_settings
 from ..runtime.stop_request import StopRequest
 from ..tasks.mixture import MODES, Mixture
 from ..tasks.stream import ProblemBatch, Split, TaskStream
@@ -82,7 +82,7 @@ class EvaluateSettings:
     """Whether a run keeps the verdict of every sample as Parquet in evaluation/STAGE; needs pyarrow."""
 
     def __post_init__(self) -> None:
-        check_ranges("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
+        check_settings("evaluate", self, {"problems": COUNT, "samples": COUNT, "traces": COUNT_OR_ZERO, "k": COUNT})
         self.sampling  # noqa: B018 - checks its fields
         if not self.k or min(self.k) < 1 or max(self.k) > self.samples:
             raise ValueError(f"evaluate: every k must be in 1 .. samples = {self.samples}, got {self.k}")

@@ -22,7 +22,7 @@ import numpy as np
 from ..runtime import distributed
 from ..runtime.field_docs import explain_fields
 from ..runtime.progress import progress_bar
-from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_ranges
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, check_settings
 from ..runtime.stop_request import StopRequest
 from ..tasks.mixture import Cell, Mixture
 from ..tasks.stream import TaskStream
@@ -54,7 +54,7 @@ class EdgeSettings:
 
     def __post_init__(self) -> None:
         counts = {"samples": COUNT, "first": COUNT, "problems": COUNT, "budget": COUNT_OR_ZERO}
-        check_ranges("edge", self, counts)
+        check_settings("edge", self, counts)
         if self.first > self.problems:
             raise ValueError(f"edge: first must be at most problems = {self.problems}, got {self.first}")
         if not 0 < self.reach < 1 or not self.reach <= self.mastered < 1 or not 0 < self.confidence < 1:

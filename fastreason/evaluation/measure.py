@@ -10,12 +10,14 @@ import numpy as np
 
 from ..model.decoder import Decoder
 from ..model.precision import Precision
+from ..runtime.arguments import choice, instance, integer, listed, path
 from ..runtime.distributed import Device
+from ..runtime.json_files import shown
 from ..tasks.mixture import Mixture
 from ..text.tokenizer import Tokenizer
 from . import find_edge as edge
 from .evaluate import EvaluateSettings, evaluate_sampler, own_folder
-from .load_sampler import Engine, load_sampler
+from .load_sampler import DEVICES, ENGINES, Engine, load_sampler
 from .sample_files import model_identity
 from .samplers import RolloutSampler, Sampler, Sampling
 from .scores import Edge, Scores
@@ -81,12 +83,15 @@ def evaluate(
     Source:
         Chen et al. 2021, arXiv:2107.03374, equation 1.
     """
-    mix = Mixture.preset(mixture) if isinstance(mixture, str) else mixture
+    seed = integer("evaluate: seed", seed, 0)
+    samples = integer("evaluate: samples", samples, 1)
     settings = EvaluateSettings(
-        mixture=mix.to_parts(),
+        mixture=_mixture("evaluate", mixture).to_parts(),
         problems=problems,
         samples=samples,
-        k=list(k) if k is not None else sorted({*(2**i for i in range(samples.bit_length())), samples}),
+        k=listed("evaluate: k", k)
+        if k is not None
+        else sorted({*(2**i for i in range(samples.bit_length())), samples}),
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -95,9 +100,9 @@ def evaluate(
         precision=precision,
         kv_memory_mb=kv_memory_mb,
         traces=traces,
-        ranges={name: dict(parts) for name, parts in (ranges or {}).items()},
+        ranges={} if ranges is None else _ranges(ranges),
     )
-    sets = sets_of(seen)
+    sets, out = sets_of(seen), None if out is None else path("evaluate: out", out)
     sampler = _sampler("evaluate", model, tokenizer, settings.sampling, engine, device)
     if out is None:
         return Scores(evaluate_sampler(sampler, settings, seed=seed, seen=sets))
@@ -146,16 +151,30 @@ def find_edge(
     Raises:
         ValueError: a setting is out of range, or the model cannot be sampled on these problems.
     """
+    seed, mix = integer("find_edge: seed", seed, 0), _mixture("find_edge", mixture)
     settings = edge.EdgeSettings(samples, mastered, reach, confidence, first, problems, budget)
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
     sampler = _sampler("find_edge", model, tokenizer, sampling, engine, device)
-    mix = Mixture.preset(mixture) if isinstance(mixture, str) else mixture
     return Edge(edge.find_edge(sampler, mix, settings, seed=seed), samples)
+
+
+def _mixture(name: str, mixture: Any) -> Mixture:
+    return Mixture.preset(mixture) if isinstance(mixture, str) else instance(f"{name}: mixture", mixture, Mixture)
+
+
+def _ranges(ranges: Any) -> dict[str, dict[str, float]]:
+    try:
+        return {name: dict(parts) for name, parts in ranges.items()}
+    except (AttributeError, TypeError, ValueError):
+        allowed = 'a dict of dicts, such as {"edge": {"11-14": 1.0}}'
+        raise ValueError(f"evaluate: ranges must be {allowed}, got {shown(ranges)}") from None
 
 
 def _sampler(
     name: str, model: Any, tokenizer: Tokenizer | None, sampling: Sampling, engine: Engine, device: Device
 ) -> Sampler:
+    choice(f"{name}: engine", engine, ENGINES)
+    choice(f"{name}: device", device, DEVICES)
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise ValueError(f"{name}: tokenizer is for a Decoder only; the folder {str(model)!r} has its own")

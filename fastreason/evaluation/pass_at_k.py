@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..runtime.arguments import INT64_MAX, integers
+from ..runtime.arguments import INT64_MAX, integer, integers
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -79,7 +79,10 @@ def pass_at_k(num_correct: np.ndarray, n: int, k: int) -> np.ndarray:
     >>> pass_at_k(np.array([0, 1, 4]), n=4, k=2).round(12).tolist()
     [0.0, 0.5, 1.0]
     """
-    return pass_at_ks(num_correct, n, [k])[:, 0]
+    correct = integers("pass_at_k: num_correct", num_correct, -INT64_MAX)
+    if correct.ndim != 1:
+        raise ValueError(f"pass_at_k: num_correct must be 1-D, got shape {list(correct.shape)}")
+    return pass_at_ks(correct, integer("pass_at_k: n", n, 0), [integer("pass_at_k: k", k)])[:, 0]
 
 
 def bootstrap_means(values: np.ndarray, seed: int | Sequence[int] = 0, resamples: int = RESAMPLES) -> np.ndarray:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 
 from ..grading.verdicts import Verdicts, grade
 from ..model.decoder import Decoder
 from ..model.precision import Precision
-from ..runtime.ranges import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, TEMPERATURE_OR_GREEDY, Range, check_ranges
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, TEMPERATURE_OR_GREEDY, Range, check_settings
 from ..sampling.rollout import Rollout, RolloutOutput
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
@@ -41,11 +41,7 @@ class Sampling:
     """Memory for keys and values, in MB of 10^6 bytes; None: as `Rollout` takes it."""
 
     def __post_init__(self) -> None:
-        check_ranges("sampling", self, _RANGES)
-        if self.precision not in get_args(Precision):
-            raise ValueError(
-                f"sampling: precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}"
-            )
+        check_settings("sampling", self, _RANGES)
 
 
 _RANGES: Mapping[str, Range] = {

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.json_files import shown
 from ..tasks.stream import TaskStream
 from .op_ranges import op_weights
 from .pass_table import Entry, Group
@@ -42,7 +43,10 @@ class SeenGraphs:
         """
         if isinstance(graphs, SeenGraphs):
             return graphs
-        array = np.asarray(graphs)
+        try:
+            array = np.asarray(graphs)
+        except ValueError:  # ragged lists
+            raise ValueError(f"evaluate: seen must be graph hashes, uint64 [N], got {shown(graphs)}") from None
         if array.dtype != np.uint64 or array.ndim != 1:
             raise ValueError(f"evaluate: seen must be graph hashes, uint64 [N], got {array.dtype} {list(array.shape)}")
         return cls(np.unique(array))

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import COUNT, SHARE, Range, check_ranges
+from ..runtime.ranges import COUNT, SHARE, Range, check_settings
 from .verdicts import Verdicts
 
 Per = Literal["sample", "step"]
@@ -46,9 +46,7 @@ class VerifierErrors:
     """Only every n-th gold step is checked, counted back from the last; nothing is known of the others."""
 
     def __post_init__(self) -> None:
-        check_ranges("verifier", self, _RANGES)
-        if self.per not in get_args(Per):
-            raise ValueError(f"verifier: per must be one of {', '.join(get_args(Per))}, got {self.per!r}")
+        check_settings("verifier", self, _RANGES)
         if self.per != "sample" and not (self.false_positive or self.false_negative):
             raise ValueError(f"verifier: per = {self.per!r} has no effect without false_positive or false_negative")
 

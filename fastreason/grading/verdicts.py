@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import integers, listed
-from ..tasks.stream import ProblemBatch
+from ..runtime.arguments import flags, instance, integers, texts
+from ..tasks.stream import ProblemBatch, check_threads
 from ..text.tokenizer import Tokenizer
 from .marked_steps import marked_text
 from .released import released_verdicts
@@ -331,6 +331,10 @@ def grade(
         ValueError: the number of completions is not a multiple of the number of problems, a tokenizer is missing, or
             `finished` or `answer_may_end_text` has the wrong length.
     """
+    instance("grade: batch", batch, ProblemBatch)
+    threads = check_threads(threads)
+    if tokenizer is not None:
+        instance("grade: tokenizer", tokenizer, Tokenizer)
     if isinstance(completions, SampledTokens):
         tokenizer = completions.tokenizer if tokenizer is None else tokenizer
         finished = completions.finished if finished is None else finished
@@ -344,10 +348,10 @@ def grade(
         ends = _end_arguments(len(completions), finished, answer_may_end_text)
         arrays = _core.grade_tokens(batch.core, completions, tokenizer.core, **ends, threads=threads)
         return Verdicts._from_core(arrays, partial(_decoded, batch, completions, tokenizer), completions.shape[1])
-    texts: list[str | bytes] = listed("grade: completions", completions)
-    ends = _end_arguments(len(texts), finished, answer_may_end_text)
+    written: list[str | bytes] = texts("grade: completions", completions)
+    ends = _end_arguments(len(written), finished, answer_may_end_text)
     return Verdicts._from_core(
-        _core.grade_batch(batch.core, texts, **ends, threads=threads), partial(_with_solutions, batch, texts)
+        _core.grade_batch(batch.core, written, **ends, threads=threads), partial(_with_solutions, batch, written)
     )
 
 
@@ -377,17 +381,20 @@ def grade_texts(
     >>> grade_texts([gold], ["Define red kite in Alder Field as Z; so Z = 2. Answer: 2."]).verified
     array([ True])
     """
-    gold: list[str | bytes] = listed("grade_texts: gold_solutions", gold_solutions)
-    texts: list[str | bytes] = listed("grade_texts: completions", completions)
+    threads = check_threads(threads)
+    gold: list[str | bytes] = texts("grade_texts: gold_solutions", gold_solutions)
+    written: list[str | bytes] = texts("grade_texts: completions", completions)
     if unreadable_gold not in ("error", "mark"):
         raise ValueError(f'grade_texts: unreadable_gold must be "error" or "mark", got {unreadable_gold!r}')
     verdicts = Verdicts._from_core(
-        _core.grade_texts(gold, texts, **_end_arguments(len(texts), finished, answer_may_end_text), threads=threads),
-        partial(_unchanged, gold, texts),
+        _core.grade_texts(
+            gold, written, **_end_arguments(len(written), finished, answer_may_end_text), threads=threads
+        ),
+        partial(_unchanged, gold, written),
     )
     if unreadable_gold == "error" and not verdicts.gold_readable.all():
         first = int(verdicts.gold_readable.argmin())
-        index = first * len(gold) // len(texts)
+        index = first * len(gold) // len(written)
         what = "answer" if np.isnan(verdicts.gold_steps.answer[first]) else "step"
         raise ValueError(f"grade_texts: gold_solutions[{index}] has no readable {what}: {gold[index]!r:.80}")
     return verdicts
@@ -399,9 +406,9 @@ def _end_arguments(
     answer_may_end_text: bool | np.ndarray | Sequence[bool],
 ) -> dict[str, np.ndarray | None]:
     """The arguments of the core that say how n completions end."""
-    may_be_open = np.asarray(answer_may_end_text, dtype=bool)
+    may_be_open = flags("answer_may_end_text", answer_may_end_text)
     return {
-        "finished": None if finished is None else np.asarray(finished, dtype=bool),
+        "finished": None if finished is None else flags("finished", finished),
         "answer_may_end_text": np.full(n, may_be_open) if may_be_open.ndim == 0 else may_be_open,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..runtime.arguments import integer
+from ..runtime.arguments import instance, integer
 from ..tasks.stream import StreamShard, TaskStream
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def to_datasets(
         ValueError: a number is out of range.
         ModuleNotFoundError: `datasets` is not installed.
     """
+    instance("to_datasets: stream", stream, TaskStream, StreamShard)
     start, num_shards = integer("to_datasets: start", start, 0), integer("to_datasets: num_shards", num_shards, 1)
     stop = None if stop is None else integer("to_datasets: stop", stop, start)
     try:

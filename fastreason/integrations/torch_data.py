@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..runtime.arguments import integer
+from ..runtime.arguments import instance, integer
 from ..tasks.stream import StreamShard, TaskStream
 
 _CHUNK = 64  # problems drawn per call
@@ -37,6 +37,7 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
     def __init__(
         self, stream: TaskStream | StreamShard, *, start: int = 0, stop: int | None = None, block: int = 1
     ) -> None:
+        instance("StreamDataset: stream", stream, TaskStream, StreamShard)
         start, block = integer("StreamDataset: start", start, 0), integer("StreamDataset: block", block, 1)
         stop = None if stop is None else integer("StreamDataset: stop", stop, start)
         self.stream, self.start, self.stop, self.block = stream, start, stop, block

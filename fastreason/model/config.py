@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ..runtime.arguments import integer, number
+from ..runtime.arguments import choice, integer, number
 from ..runtime.field_docs import explain_fields
 from ..runtime.json_files import check_fields, read_json, shown
 
@@ -75,9 +75,7 @@ class ModelConfig:
         >>> fr.ModelConfig.preset("10m", vocab_size=500).hidden_size
         320
         """
-        if name not in _PRESETS:
-            raise ValueError(f"ModelConfig.preset: name must be one of {', '.join(_PRESETS)}, got {name!r}")
-        return cls(**(_PRESETS[name] | overrides))
+        return cls(**(_PRESETS[choice("ModelConfig.preset: name", name, tuple(_PRESETS))] | overrides))
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> ModelConfig:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import SHARE, Range, check_ranges
+from ..runtime.ranges import SHARE, Range, check_settings
 from ..tasks.mixture import Cell, Mixture
 from ..tasks.stream import ProblemBatch, TaskStream
 
@@ -47,7 +47,7 @@ class BanditSettings:
 
     def __post_init__(self) -> None:
         ranges = {"discount": Range(0, 1, open_low=True), "floor": SHARE, "replay": SHARE, "mastered": Range()}
-        check_ranges("curriculum", self, ranges)
+        check_settings("curriculum", self, ranges)
         if self.floor + self.replay > 1:
             raise ValueError(f"curriculum: floor + replay must be at most 1, got {self.floor} and {self.replay}")
 

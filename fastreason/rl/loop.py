@@ -28,6 +28,7 @@ from ..grading.rewards import REWARDS, REWARDS_OF_SAMPLES, Reward, reward_functi
 from ..model.decoder import Decoder
 from ..model.precision import product_dtype
 from ..runtime import distributed
+from ..runtime.arguments import instance, integer, path
 from ..runtime.metrics_log import MetricsLog
 from ..runtime.progress import Clock, progress_bar, tell, wait_for
 from ..runtime.stop_request import Interrupted, StopRequest
@@ -95,7 +96,11 @@ def reinforce(
         ValueError: settings, reward or prompts do not fit the model or the checkpoint.
         FloatingPointError: the weights are not finite.
     """
-    folder, stop = Path(folder), stop or StopRequest()
+    instance("reinforce: model", model, Decoder)
+    instance("reinforce: tokenizer", tokenizer, Tokenizer)
+    instance("reinforce: settings", settings, PolicySettings)
+    seed, folder = integer("reinforce: seed", seed, 0), path("reinforce: folder", folder)
+    stop = stop or StopRequest()
     reward_of = stage_reward(settings) if reward is None else reward_function(reward)
     source = stage_prompts(settings, seed) if prompts is None else prompts
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "total_tokens": 0, "samples": 0, "flop": 0.0}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..grading.erring_verifier import VerifierErrors
 from ..grading.rewards import Reward, reward_function, reward_names
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import COUNT, POSITIVE, TEMPERATURE, Range, check_ranges
+from ..runtime.ranges import COUNT, POSITIVE, TEMPERATURE, Range, check_settings
 from ..training.supervised_settings import SupervisedSettings
 
 LEVELS = ("verified", "sound")
@@ -48,7 +48,7 @@ class SelfSettings(SupervisedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges("self", self, _SELF_RANGES)
+        check_settings("self", self, _SELF_RANGES)
         known = (*LEVELS, *reward_names())
         if self.level not in known and not re.fullmatch(r"[\w.]+:[\w.]+", self.level):
             raise ValueError(

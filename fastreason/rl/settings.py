@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from ..grading.erring_verifier import VerifierErrors
 from ..grading.rewards import REWARDS, reward_names
 from ..kernels.policy_loss import Kind
 from ..model.precision import Precision
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import COUNT, POSITIVE, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_ranges
+from ..runtime.ranges import COUNT, POSITIVE, SECONDS_BETWEEN, SHARE, TEMPERATURE, Range, check_settings
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget
 from ..training.optimizer import OptimSettings
@@ -152,13 +152,9 @@ class PolicySettings:
     """Number of newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
+        check_settings("rl", self, _RANGES)
         if self.steps is not None and self.budget is not None:
             raise ValueError(f"rl: steps and budget exclude each other, got {self.steps} and {self.budget!r}")
-        check_ranges("rl", self, _RANGES)
-        for name, allowed in _ONE_OF.items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise ValueError(f"rl: {name} must be one of {', '.join(allowed)}, got {value!r}")
         self.limit  # noqa: B018 - a budget that cannot be read is an error here
         self._check_reward()
         self._check_effect()
@@ -257,10 +253,4 @@ _RANGES: Mapping[str, Range] = {
     "clip_low": Range(0, infinite=True), "clip_high": Range(0, infinite=True),
     "kv_memory_mb": POSITIVE, "clip_dual": Range(1, open_low=True), "kl_coef": Range(0), "entropy_coef": Range(0),
     "save_every_s": SECONDS_BETWEEN,
-}  # fmt: skip
-_ONE_OF: Mapping[str, tuple[str, ...]] = {
-    "loss": get_args(LossName), "baseline": get_args(Baseline), "advantage_scale": get_args(Scale),
-    "aggregation": get_args(Aggregation), "credit": get_args(Credit),
-    "truncated": get_args(Truncated), "kl": ("k1", "k2", "k3", "exact"), "precision": get_args(Precision),
-    "mismatch": get_args(Mismatch),
 }  # fmt: skip

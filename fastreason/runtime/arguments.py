@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -65,7 +68,8 @@ def integers(name: str, values: Any, low: int, high: int = INT64_MAX) -> np.ndar
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """`values` as a list; a single string, which Python would split into characters, is an error.
+    """`values` as a list; a single string, which Python would split into characters, is an error,
+    as is a dict.
 
     >>> listed("themes", ("zoo", "school"))
     ['zoo', 'school']
@@ -73,12 +77,27 @@ def listed(name: str, values: Any) -> list[Any]:
     Traceback (most recent call last):
     ValueError: themes must be a list, got 'zoo'
     """
-    if isinstance(values, str | bytes):
+    if isinstance(values, str | bytes | Mapping):  # which iterate, but over letters and keys
         _refuse(name, "a list", values)
     try:
         return list(values)
     except TypeError:
         _refuse(name, "a list", values)
+
+
+def texts(name: str, values: Any) -> list[Any]:
+    """`values` as a list, whose items must be strings or bytes.
+
+    >>> texts("completions", ["a", 3])
+    Traceback (most recent call last):
+    ValueError: completions[1] must be a string or bytes, got 3
+    """
+    items = listed(name, values)
+    if not set(map(type, items)) <= {str, bytes}:
+        for i, item in enumerate(items):
+            if not isinstance(item, str | bytes):
+                _refuse(f"{name}[{i}]", "a string or bytes", item)
+    return items
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above_low: bool = False) -> float:
@@ -165,6 +184,47 @@ def as_written(n: float) -> str:
     if isinstance(n, int) and n <= -(2**31) and -n & (-n - 1) == 0:
         return f"-2**{(-n).bit_length() - 1}"
     return f"{n:g}" if isinstance(n, float) else str(n)
+
+
+def instance(name: str, value: Any, *kinds: type) -> Any:
+    """`value`, which must be an instance of one of `kinds`.
+
+    >>> instance("tokenizer", "zoo", np.ndarray, dict)
+    Traceback (most recent call last):
+    ValueError: tokenizer must be a ndarray or dict, got 'zoo'
+    """
+    if not isinstance(value, kinds):
+        _refuse(name, f"a {' or '.join(kind.__name__ for kind in kinds)}", value)
+    return value
+
+
+def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """`value`, which must be one of `allowed`.
+
+    >>> choice("engine", "auto", ("auto", "cpp"))
+    'auto'
+    """
+    if not isinstance(value, str) or value not in allowed:
+        _refuse(name, f"one of {', '.join(allowed)}", value)
+    return value
+
+
+def path(name: str, value: Any) -> Path:
+    """`value`, a string or a path object, as a Path."""
+    if not isinstance(value, str | os.PathLike):
+        _refuse(name, "a path", value)
+    return Path(value)
+
+
+def flags(name: str, values: Any) -> np.ndarray:
+    """bool array with the shape of `values`, which is a bool, or an array, a tensor or nested lists of bools."""
+    try:
+        array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+    except (TypeError, ValueError, RuntimeError):  # ragged lists
+        _refuse(name, "bools", values)
+    if array.dtype != np.bool_ and array.size:
+        _refuse(name, "bools", values)
+    return array.astype(np.bool_, copy=False)
 
 
 def _refuse(name: str, allowed: str, value: Any, dtype: Any = None) -> NoReturn:

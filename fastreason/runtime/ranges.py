@@ -9,9 +9,11 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
+from .annotated_types import describe, fits
 from .arguments import as_written
+from .json_files import shown
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,18 @@ TEMPERATURE = Range(1e-6)
 TEMPERATURE_OR_GREEDY = Range(1e-6, or_zero=True)
 
 
-def check_ranges(owner: str, settings: Any, ranges: Mapping[str, Range]) -> None:
-    """Checks fields of a settings object against their ranges; None passes, and lists and tuples are checked by item.
+def check_settings(owner: str, settings: Any, ranges: Mapping[str, Range]) -> None:
+    """Checks every field of a settings object against its annotation, and those in `ranges` against their range.
+
+    None passes a range, and lists and tuples are checked by item.
 
     Raises:
-        ValueError: names the owner, the field, its range and its value.
+        ValueError: names the owner, the field, what it may be and its value.
     """
-    for name, allowed in ranges.items():
-        value = getattr(settings, name)
+    for name, hint in get_type_hints(type(settings)).items():
+        value, allowed = getattr(settings, name), ranges.get(name)
         for item in value if isinstance(value, list | tuple) else (value,):
-            if item is not None and item not in allowed:
-                raise ValueError(f"{owner}: {name} must be {allowed}, got {value!r}")
+            if allowed is not None and item is not None and item not in allowed:
+                raise ValueError(f"{owner}: {name} must be {allowed}, got {shown(value)}")
+        if not fits(value, hint):
+            raise ValueError(f"{owner}: {name} must be {describe(hint)}, got {shown(value)}")

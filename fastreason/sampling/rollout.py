@@ -23,7 +23,7 @@ from ..kernels import sampling_settings
 from ..model.config import ModelConfig
 from ..model.decoder import Decoder
 from ..model.precision import CopyInDtype, Precision, product_dtype
-from ..runtime.arguments import INT64_MAX, integer, integers, listed, number
+from ..runtime.arguments import INT64_MAX, instance, integer, integers, number, texts
 from ..tasks.stream import ProblemBatch
 from ..text.tokenizer import Tokenizer
 from .continuous_batching import ContinuousBatch, PromptMemory, Rows, Work
@@ -140,6 +140,8 @@ class Rollout:
         backend: Literal["auto", "cpp", "torch"] = "auto",
         precision: Precision = "auto",
     ) -> None:
+        instance("Rollout: model", model, Decoder)
+        instance("Rollout: tokenizer", tokenizer, Tokenizer)
         if model.config.vocab_size < len(tokenizer):
             raise ValueError(
                 f"Rollout: the tokenizer has {len(tokenizer)} tokens, but the model has only {model.config.vocab_size}"
@@ -269,7 +271,7 @@ class Rollout:
         if isinstance(prompts, ProblemBatch):
             tokens, offsets = self.tokenizer.core.encode_prompts(prompts.core)
         else:
-            tokens, offsets = self.tokenizer.core.encode_batch(listed("generate: prompts", prompts))
+            tokens, offsets = self.tokenizer.core.encode_batch(texts("generate: prompts", prompts))
         limits = np.minimum(max_new_tokens, self._room(np.diff(offsets)))
         ids = np.arange(len(limits))
         if prompt_ids is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..runtime.arguments import listed
 from ..text.tokenizer import Tokenizer
 
 
@@ -32,7 +33,7 @@ class Stopping:
         self.vocab_size = len(tokenizer) if vocab_size is None else vocab_size
         if stop is None:
             stop = [tokenizer.answer_close_id, tokenizer.eos_id]
-        items = [stop] if isinstance(stop, (int, str, np.integer)) else list(stop)
+        items = [stop] if isinstance(stop, (int, str, np.integer)) else listed("stop", stop)
         for item in items:
             if isinstance(item, bool) or not isinstance(item, (int, str, np.integer)):
                 raise TypeError(f"stop: must be token ids and strings, got {item!r}")

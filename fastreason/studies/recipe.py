@@ -26,7 +26,7 @@ from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
 from ..runtime.field_docs import explain_fields
 from ..runtime.old_names import with_current_names
-from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_ranges
+from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_settings
 from ..runtime.trackers import TrackerName
 from ..tasks.mixture import Mixture, available_mixtures
 from ..training.supervised_settings import SupervisedSettings
@@ -110,7 +110,7 @@ class Recipe:
         if not self.plan:
             raise ValueError("recipe: must have stages, or at least one of pretrain, midtrain, rl")
         check_name("recipe: name", self.name)
-        check_ranges("recipe", self, {"seed": SEED, "threads": COUNT_OR_ZERO})
+        check_settings("recipe", self, {"seed": SEED, "threads": COUNT_OR_ZERO})
         names = self.stage_names
         for number, stage in enumerate(self.plan):
             if stage.name in names[:number]:

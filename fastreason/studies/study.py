@@ -39,7 +39,7 @@ import tomli_w
 from ..evaluation.op_ranges import parse_range
 from ..runtime.files import read_toml
 from ..runtime.old_names import with_current_names
-from ..runtime.ranges import COUNT, POSITIVE, SEED, SHARE, Range, check_ranges
+from ..runtime.ranges import COUNT, POSITIVE, SEED, SHARE, Range, check_settings
 from ..tasks.mixture import Mixture
 from ..training.budget import Budget, split
 from .fields import merge, validated, without_none
@@ -65,7 +65,7 @@ class RangePart:
     """Only problems of these themes; default: all."""
 
     def __post_init__(self) -> None:
-        check_ranges("ranges", self, {"op": COUNT, "weight": POSITIVE})
+        check_settings("ranges", self, {"op": COUNT, "weight": POSITIVE})
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         limits = {"at_least": Range(-1, 1), "at_most": Range(-1, 1), "within": Range(0, 1, open_low=True)}
-        check_ranges(f"claims: {self.name}", self, {"k": COUNT, **limits})
+        check_settings(f"claims: {self.name}", self, {"k": COUNT, **limits})
         if not self.ks or len(set(self.ks)) < len(self.ks):
             raise ValueError(f"claims: {self.name}: k must be distinct numbers, at least one, got {self.k}")
         if sum(bound is not None for bound in (self.at_least, self.at_most, self.within)) != 1:
@@ -155,7 +155,7 @@ class Study:
         check_name("study: name", self.name)
         if self.size is not None:
             check_name("study: size", self.size)
-        check_ranges("study", self, {"seeds": SEED})
+        check_settings("study", self, {"seeds": SEED})
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"study: seeds must be distinct numbers, at least one, got {self.seeds}")
         if not self.variants:

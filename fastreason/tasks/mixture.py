@@ -23,7 +23,7 @@ from typing import Any
 
 from ..runtime.arguments import integer, listed, number
 from ..runtime.field_docs import explain_fields
-from ..runtime.json_files import read_json
+from ..runtime.json_files import read_json, shown
 from ..text.theme import load_theme
 
 MODES: tuple[str, ...] = ("forward", "reverse")
@@ -135,7 +135,9 @@ class Mixture:
         1.0
         """
         total: Mixture | None = None
-        for part in [parts] if isinstance(parts, Mapping) else parts:
+        for part in [parts] if isinstance(parts, Mapping) else listed("mixture: parts", parts):
+            if not isinstance(part, Mapping):
+                raise ValueError(f"mixture: parts must be dicts of the arguments of `uniform`, got {shown(part)}")
             arguments = dict(part)
             weight = arguments.pop("weight", 1.0)
             weight = number("mixture: weight", weight, 0.0, above_low=True)

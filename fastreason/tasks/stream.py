@@ -18,7 +18,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from .. import _core
-from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, integer, integers
+from ..runtime.arguments import INT64_MAX, UINT64_MAX, indices, instance, integer, integers
 from ..runtime.json_files import to_json
 from ..text.theme import load_theme
 from ..text.tokenizer import Tokenizer
@@ -54,6 +54,7 @@ class TaskStream:
     def __init__(
         self, mixture: Mixture, seed: int = 0, split: Split = "train", *, split_by: SplitBy = "problem"
     ) -> None:
+        instance("TaskStream: mixture", mixture, Mixture)
         seed = integer("TaskStream: seed", seed, 0, UINT64_MAX)
         if split not in SPLITS:
             raise ValueError(f"TaskStream: split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -178,7 +179,7 @@ class TaskStream:
         return self._packer(tokenizer).encode(start, count, step=step, threads=check_threads(threads))
 
     def _packer(self, tokenizer: Tokenizer) -> _core.Packer:
-        key = id(tokenizer.core)
+        key = id(instance("tokenizer", tokenizer, Tokenizer).core)
         if key not in self._packers:
             self._packers[key] = (_core.Packer(self._core, tokenizer.core), tokenizer.core)
         return self._packers[key][0]
@@ -226,9 +227,12 @@ class ProblemBatch:
         """
         if isinstance(key, slice):
             return self._part(np.arange(len(self))[key])
-        if np.ndim(key) == 0:
+        try:
+            mask = np.asarray(key)
+        except (TypeError, ValueError):  # ragged lists
+            return self._part(self._places(key))  # an error that says what is allowed
+        if mask.ndim == 0:
             return Problem(self, int(self._places(key)[0]))
-        mask = np.asarray(key)
         if mask.dtype == np.bool_ and len(mask) != len(self):
             raise IndexError(f"ProblemBatch: a mask must have {len(self)} entries, got {len(mask)}")
         return self._part(indices("ProblemBatch", key) if mask.dtype == np.bool_ else self._places(key))

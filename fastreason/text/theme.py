@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
+from ..runtime.arguments import instance
 from ..runtime.files import read_toml
 from ..runtime.plugins import THEMES, plugin_error, plugins
 
@@ -124,12 +125,13 @@ class Theme:
                     raise ValueError(f"theme {self.name}: the name {part!r} is contained in {name!r}")
 
     @classmethod
-    def load(cls, name_or_path: str) -> Theme:
+    def load(cls, name_or_path: str | Path) -> Theme:
         """Loads a theme by name (`available_themes()`) or from a TOML file of the same form.
 
         Raises:
             ValueError: there is no such theme or file, or a field is missing, unknown or invalid.
         """
+        name_or_path = str(instance("Theme.load: name_or_path", name_or_path, str, Path))
         if name_or_path.endswith(".toml"):
             path, name = Path(name_or_path), Path(name_or_path).stem
             if not path.is_file():

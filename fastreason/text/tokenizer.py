@@ -90,9 +90,11 @@ class Tokenizer:
     @classmethod
     def for_mixtures(cls, mixtures: Iterable[Written]) -> Tokenizer:
         """Builds the vocabulary that all of these mixtures need."""
-        mixtures = list(mixtures)
+        mixtures = listed("for_mixtures: mixtures", mixtures)
+        if not mixtures or not all(hasattr(each, "themes") and hasattr(each, "max_value") for each in mixtures):
+            raise ValueError(f"for_mixtures: mixtures must be a list of at least one Mixture, got {shown(mixtures)}")
         themes = dict.fromkeys(theme for mixture in mixtures for theme in mixture.themes)
-        return cls.build(themes, max(mixture.max_value for mixture in mixtures))
+        return cls.build(list(themes), max(mixture.max_value for mixture in mixtures))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:

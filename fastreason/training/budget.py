@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .. import kernels
+from ..runtime.arguments import number
 from ..runtime.field_docs import explain_fields
 
 UNITS = ("flop", "tokens", "seconds", "samples")
@@ -65,8 +66,7 @@ class Budget:
         given = [unit for unit in UNITS if getattr(self, unit) is not None]
         if len(given) != 1:
             raise ValueError(f"Budget: give exactly one of {', '.join(UNITS)}, got {', '.join(given) or 'none'}")
-        if not 0 < self.amount < math.inf:
-            raise ValueError(f"Budget: {self.unit} must be a positive number, got {self.amount}")
+        number(f"Budget: {self.unit}", getattr(self, self.unit), 0, above_low=True)
 
     def __repr__(self) -> str:
         return f"Budget('{self}')"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import SHARE, Range, check_ranges
+from ..runtime.ranges import SHARE, Range, check_settings
 from .parallel import shared_like, whole
 
 
@@ -51,9 +51,7 @@ class OptimSettings:
     """Learning rate at the end of a decaying schedule, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        check_ranges("optim", self, _RANGES)
-        if len(self.betas) != 2:
-            raise ValueError(f"optim: betas must be two numbers, got {self.betas!r}")
+        check_settings("optim", self, _RANGES)
         self._check_effect()
         if self.schedule == "wsd" and self.warmup + self.decay > 1.0:
             raise ValueError(

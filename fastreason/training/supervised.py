@@ -27,6 +27,7 @@ from ..kernels.segments import Segments
 from ..model.decoder import Decoder
 from ..model.precision import Precision, cast_once, product_dtype
 from ..runtime import distributed
+from ..runtime.arguments import instance, integer, path
 from ..runtime.distributed import Device, chosen_device
 from ..runtime.machine import package_version
 from ..runtime.metrics_log import MetricsLog
@@ -83,7 +84,11 @@ def train(
         OSError: a checkpoint could not be written; the last one is kept.
         OtherRankFailed: rank 0 stopped with an error.
     """
-    folder, stop, limit = Path(folder), stop or StopRequest(), settings.limit
+    instance("train: model", model, Decoder)
+    instance("train: tokenizer", tokenizer, Tokenizer)
+    instance("train: settings", settings, SupervisedSettings)
+    seed, folder = integer("train: seed", seed, 0), path("train: folder", folder)
+    stop, limit = stop or StopRequest(), settings.limit
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "samples": 0, "flop": 0.0, "seconds": 0.0}
     progress |= {"next_index": list(range(settings.rows or distributed.world_size()))}
     progress |= {"best_loss": None, "finished": False}

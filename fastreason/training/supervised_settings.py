@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..model.precision import Precision
 from ..runtime.field_docs import explain_fields
-from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SECONDS_BETWEEN, Range, check_ranges
+from ..runtime.ranges import COUNT, COUNT_OR_ZERO, SECONDS_BETWEEN, Range, check_settings
 from ..tasks.mixture import Mixture
 from .budget import Budget
 from .optimizer import OptimSettings
@@ -26,6 +26,9 @@ class Phase:
     """Share of the stage's tokens at which the phase ends; the last phase ends at 1."""
     mixture: list[dict[str, Any]]
     """Parts of a `Mixture`, as for `Mixture.from_dict`."""
+
+    def __post_init__(self) -> None:
+        check_settings("phase", self, {"until": Range(0, 1, open_low=True)})
 
 
 @explain_fields
@@ -71,9 +74,9 @@ class SupervisedSettings:
     """Tokens per validation, from the last phase's mixture."""
 
     def __post_init__(self) -> None:
+        check_settings("supervised", self, _RANGES)
         if self.tokens is not None and self.budget is not None:
             raise ValueError(f"supervised: tokens and budget exclude each other, got {self.tokens} and {self.budget!r}")
-        check_ranges("supervised", self, _RANGES)
         if self.rows is not None and not 1 <= self.rows <= self.batch_tokens // 64:
             raise ValueError(
                 f"supervised: rows must be in 1 .. batch_tokens / 64 = {self.batch_tokens // 64}, got {self.rows}"

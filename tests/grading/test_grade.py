@@ -232,7 +232,7 @@ def test_bad_calls_name_the_argument(call, message):
 
 
 def test_texts_must_be_text():
-    with pytest.raises(TypeError, match="texts must be str or bytes, item 1 is int"):
+    with pytest.raises(ValueError, match=r"grade_texts: completions\[1\] must be a string or bytes, got 3"):
         fr.grade_texts(["a", "b"], ["a", 3])
 
 

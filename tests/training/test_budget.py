@@ -74,9 +74,9 @@ def test_a_budget_counts_its_own_unit(unit):
     [
         ({}, "exactly one of flop, tokens, seconds, samples, got none"),
         ({"flop": 1e9, "tokens": 5}, "got flop, tokens"),
-        ({"seconds": 0}, "seconds must be a positive number, got 0.0"),
-        ({"flop": float("nan")}, "flop must be a positive number, got nan"),
-        ({"tokens": float("inf")}, "tokens must be a positive number"),
+        ({"seconds": 0}, "seconds must be a number > 0, got 0"),
+        ({"flop": float("nan")}, "flop must be a number > 0, got nan"),
+        ({"tokens": float("inf")}, "tokens must be a number > 0, got inf"),
     ],
 )
 def test_budgets_that_are_none(given, message):
