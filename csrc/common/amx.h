@@ -9,7 +9,8 @@
 
 namespace fastreason {
 
-// Linux keeps tile data for a process only once that has asked for it; a processor or a kernel without AMX refuses.
+// Linux keeps tile data for a process only once that has asked for it; a processor or a kernel without AMX refuses,
+// as does a process with a thread whose stack for signals could not hold them.
 // Products of bfloat16 are meant: AMX-TILE and AMX-BF16.
 inline bool ask_for_amx() {
 #if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)

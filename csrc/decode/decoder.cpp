@@ -1,10 +1,5 @@
 #include "decode/decoder.h"
 
-#ifdef FASTREASON_AMX_KERNEL
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -16,6 +11,7 @@
 #include <new>
 #include <utility>
 
+#include "common/amx.h"
 #include "common/interrupt.h"
 #include "common/parallel.h"
 
@@ -147,28 +143,6 @@ std::int64_t workspace_floats(const DecoderShape& s, std::int64_t rows, std::int
          matrix(stacked, 1) + matrix(stacked + kLanes, context + 2 * kCacheTokens);
 }
 
-#ifdef FASTREASON_AMX_KERNEL
-
-namespace {
-
-// Linux gives tile registers to a process that asks, once and for all of its threads; not where a thread has a stack
-// for signals that could not hold them.
-bool may_use_tiles() {
-  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-  return granted;
-}
-
-bool has_tiles() {
-  constexpr unsigned kTile = 1U << 24, kBfloat16 = 1U << 22;
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTile) && (edx & kBfloat16) && may_use_tiles();
-}
-
-}  // namespace
-
-#endif
-
 std::vector<ForwardKernel> forward_kernels(Precision precision) {
   std::vector<ForwardKernel> kernels;
   const auto add = [&](const ForwardTiles& tiles, const char* name) {
@@ -181,7 +155,7 @@ std::vector<ForwardKernel> forward_kernels(Precision precision) {
 #ifdef FASTREASON_AMX_KERNEL
   // not asked for where nothing in this precision needs them
   if (precision == Precision::kBfloat16 && avx512_bf16 && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && has_tiles())
+      __builtin_cpu_supports("avx512vl") && may_use_amx())
     add(forward_amx_bf16(), "amx_bf16");
 #endif
   if (avx512_bf16) add(forward_avx512_bf16(), "avx512_bf16");
