@@ -2,6 +2,7 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 #include <algorithm>
 #include <bit>
@@ -135,19 +136,31 @@ AlignedMemory::AlignedMemory(std::int64_t bytes)
 
 void AlignedMemory::Free::operator()(void* p) const { ::operator delete(p, kAlignment); }
 
-std::int64_t workspace_floats(const DecoderShape& s, std::int64_t rows, std::int64_t context) {
+std::int64_t workspace_floats(const DecoderShape& s, std::int64_t context) {
   const auto matrix = [](std::int64_t height, std::int64_t width) { return height * (round_up(width) + kLanes); };
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
-  return matrix(rows, s.hidden) * 2 + matrix(rows, s.qkv_width()) + matrix(rows, s.heads * s.head_dim) +
-         matrix(rows, s.intermediate) + matrix(rows, 4 * kLanes) + 3 * matrix(stacked + kLanes, s.head_dim) +
+  return matrix(kTileRows, s.hidden) * 2 + matrix(kTileRows, s.qkv_width()) + matrix(kTileRows, s.heads * s.head_dim) +
+         matrix(kTileRows, s.intermediate) + matrix(kTileRows, 4 * kLanes) + 3 * matrix(stacked + kLanes, s.head_dim) +
          matrix(stacked, 1) + matrix(stacked + kLanes, context + 2 * kCacheTokens);
 }
+
+namespace {
+
+// Its activations should stay in the second cache: [192][1024] floats in one of 2 MiB, half of them in a smaller one.
+std::int64_t rows_of_tile() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  if (sysconf(_SC_LEVEL2_CACHE_SIZE) >= 2 << 20) return kTileRows;
+#endif
+  return kTileRows / 2;
+}
+
+}  // namespace
 
 std::vector<ForwardKernel> forward_kernels(Precision precision) {
   std::vector<ForwardKernel> kernels;
   const auto add = [&](const ForwardTiles& tiles, const char* name) {
     const ForwardTile run = precision == Precision::kBfloat16 ? tiles.bfloat16 : tiles.float32;
-    if (run != nullptr) kernels.push_back({run, name, precision, tiles.rows});
+    if (run != nullptr) kernels.push_back({run, name, precision, rows_of_tile()});
   };
 #ifdef FASTREASON_X86_KERNELS
   const bool avx512 = __builtin_cpu_supports("avx512f");
@@ -330,7 +343,7 @@ std::int64_t CpuDecoder::tile_rows(std::int64_t rows, int threads) const {
 }
 
 AlignedMemory CpuDecoder::take_workspace(std::int64_t context) {
-  const std::int64_t size = workspace_floats(shape_, kernel_.tile_rows, context) * std::int64_t{sizeof(float)};
+  const std::int64_t size = workspace_floats(shape_, context) * std::int64_t{sizeof(float)};
   {
     const std::lock_guard lock(mutex_);
     while (!idle_workspaces_.empty()) {

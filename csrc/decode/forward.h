@@ -91,26 +91,22 @@ struct Row {
   bool has_logits;  // whether they are wanted
 };
 
-// Most rows of a tile. A multiple of 6, the rows of a register tile; [96][1024] floats stay in a cache of 1 MiB.
-inline constexpr std::int64_t kTileRows = 96;
-// With AMX products take so little time that weights are what is waited for, and processors that have it have 2 MiB.
-inline constexpr std::int64_t kAmxTileRows = 192;
+// Most rows of a tile, a multiple of 6, the rows of a register tile. The more, the less often weights are read.
+inline constexpr std::int64_t kTileRows = 192;
 // Rows that attend to one prefix together.
 inline constexpr std::int64_t kAttentionRows = 16;
 
-// Floats of scratch memory, aligned to 64 bytes, that a tile of `rows` needs when no row sees more than `context`
-// tokens.
-std::int64_t workspace_floats(const DecoderShape& shape, std::int64_t rows, std::int64_t context);
+// Floats of scratch memory, aligned to 64 bytes, that a tile needs when no row sees more than `context` tokens.
+std::int64_t workspace_floats(const DecoderShape& shape, std::int64_t context);
 
 // logits: [rows that want them][vocab]. Rows of a prompt must follow each other in order; num_rows at most
-// ForwardTiles::rows. Rows with one prefix should stand together.
+// kTileRows. Rows with one prefix should stand together.
 using ForwardTile = void (*)(const ModelView& model, const Row* rows, std::int64_t num_rows, float* workspace,
                              float* logits);
 
-// One for each precision, of at most `rows` rows.
+// One for each precision.
 struct ForwardTiles {
   ForwardTile float32, bfloat16;
-  std::int64_t rows = kTileRows;
 };
 
 ForwardTiles forward_base();

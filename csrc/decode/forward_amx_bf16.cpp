@@ -7,6 +7,6 @@
 
 namespace fastreason {
 
-ForwardTiles forward_amx_bf16() { return {nullptr, amx_bf16::forward_tile<Bfloat16>, kAmxTileRows}; }
+ForwardTiles forward_amx_bf16() { return {nullptr, amx_bf16::forward_tile<Bfloat16>}; }
 
 }  // namespace fastreason

@@ -7,11 +7,6 @@
 namespace fastreason::FASTREASON_KERNEL {
 namespace {
 constexpr int kVec = FASTREASON_VEC, kTileM = FASTREASON_TILE_ROWS, kTilePanels = FASTREASON_TILE_PANELS;
-#ifdef __AMX_BF16__
-constexpr std::int64_t kRows = kAmxTileRows;
-#else
-constexpr std::int64_t kRows = kTileRows;
-#endif
 }  // namespace
 }  // namespace fastreason::FASTREASON_KERNEL
 
@@ -160,12 +155,12 @@ inline Scratch<Number> divide(float* workspace, const DecoderShape& s, std::int6
   Scratch<Number> scratch;
   Matrix<float> sums;
   const std::int64_t stacked = kAttentionRows * (s.heads / s.kv_heads);
-  take(scratch.x, kRows, s.hidden);
-  take(scratch.normed, kRows, s.hidden);
-  take(scratch.qkv, kRows, s.qkv_width());
-  take(scratch.attended, kRows, s.heads * s.head_dim);
-  take(scratch.wide, kRows, s.intermediate);
-  take(scratch.pair, kRows, 4 * kLanes);
+  take(scratch.x, kTileRows, s.hidden);
+  take(scratch.normed, kTileRows, s.hidden);
+  take(scratch.qkv, kTileRows, s.qkv_width());
+  take(scratch.attended, kTileRows, s.heads * s.head_dim);
+  take(scratch.wide, kTileRows, s.intermediate);
+  take(scratch.pair, kTileRows, 4 * kLanes);
   take(scratch.queries, stacked + kLanes, s.head_dim);
   take(scratch.outputs, stacked + kLanes, s.padded_head_dim());
   take(scratch.own_outputs, stacked + kLanes, s.padded_head_dim());
