@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import socket
+import weakref
 from typing import Any
 
 import numpy as np
@@ -43,3 +46,25 @@ def test_two_ranks_tell_each_other(tmp_path):
     same = {"size": 2, "sum": [2.0, 1.0], "any": [True, False], "rows": [[[0, 1]], [[10, 11], [12, 13]]]}
     assert first == same | {"main": True, "share": [0, 2]}
     assert second == same | {"main": False, "share": [2, 5]}
+
+
+def test_what_holds_the_group_in_a_cycle_goes_before_it(monkeypatch):
+    """Gloo's threads must not outlive the interpreter, as they would with a DDP model in a cycle of references."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    names = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    gone: list[bool] = []
+    gc.disable()  # nothing else may collect it
+    try:
+        with distributed.process_group():
+            model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+            model.itself = [model]  # type: ignore[assignment]
+            weakref.finalize(model, lambda: gone.append(torch.distributed.is_initialized()))
+            del model
+            assert not gone
+    finally:
+        gc.enable()
+    assert gone == [True]
