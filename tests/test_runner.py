@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,6 +170,21 @@ def test_a_missing_report_of_a_finished_run_is_written_again(finished):
     (folder / "report.html").unlink()
     assert fr.run("smoke", folder, resume=True, overrides=LEARNS) == results
     assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "midtrain", "rl"])
+def test_metrics_that_were_cut_behind_a_line_are_named_and_cost_nothing_else(finished, stage):
+    folder, results = finished
+    (path,) = folder.glob(f"stages/{stage}-*/metrics.jsonl")
+    whole, joined = path.read_text(), (folder / "metrics.jsonl").read_text()
+    lines = whole.splitlines(keepends=True)
+    for kept in {0, len(lines) // 2, len(lines) - 1}:
+        path.write_text("".join(lines[:kept]))
+        with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: ends at step \d+ of \d+, so it was cut"):
+            fr.run("smoke", folder, resume=True, overrides=LEARNS)
+        assert (folder / "metrics.jsonl").read_text() == joined
+    path.write_text(whole)
+    assert fr.run("smoke", folder, resume=True, overrides=LEARNS) == results
 
 
 def test_directories_that_do_not_fit_are_refused(finished, tmp_path):

@@ -50,6 +50,10 @@ class MetricsLog:
             tracker.write(numbers, stage, int(values.get("step", 0)))
 
     def close(self) -> None:
+        """Flushes the file to disk, as whoever says that a stage is done relies on its lines."""
+        if self.writes and self.path.is_file():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
         for tracker in self.trackers:
             tracker.close()
 

@@ -66,7 +66,7 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
         done["machine"] = {name: done["machine"].get(name) for name in ("cpu", "gpu", "threads")}
         results["units"][unit.key] = {"kind": unit.kind, "loop": unit.loop, "seed": unit.seed, **done}
         if unit.loop in _CURVES:
-            lines = MetricsLog(stages / unit.key / "metrics.jsonl").read()
+            lines = _lines_of(stages / unit.key / "metrics.jsonl", done.get("step", 0))
             warnings = [{"step": line["step"], "text": text} for line in lines for text in line.get("warnings", ())]
             results["units"][unit.key] |= {"curve": _curve(lines, unit.loop), "warnings": warnings}
     results["finished"] = len(results["units"]) == len(units)
@@ -89,6 +89,18 @@ def _by_stage(study: Study, results: dict[str, Any]) -> dict[str, Any]:
         "tokens": {stage: units[unit]["tokens"] for stage, (unit, _) in done.items()},
         "evaluation_seconds": {stage: units[evaluation]["seconds"] for stage, (_, evaluation) in done.items()},
     }
+
+
+def _lines_of(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """The metrics of a finished stage; none if the file was left out."""
+    lines = MetricsLog(path).read()
+    found = lines[-1].get("step", 0) if lines else 0
+    if path.exists() and found < last_step:
+        raise ValueError(
+            f"{path}: ends at step {found} of {last_step}, so it was cut; remove {path.parent} and resume to train the "
+            "stage again, or the file alone to go on without its curve"
+        )
+    return lines
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
