@@ -20,7 +20,7 @@ from fastreason.cli.main import main
 from .commands import COMMANDS, attempt, call, differences, make_inputs, outcome
 
 _NOT_READ = ("README.md", "report.html", "heartbeat", "released")
-_LEFT = ("metrics.jsonl", ".parquet", ".npz")
+_LEFT = ("metrics.jsonl", ".parquet", ".npz", "evaluation.json")
 """Files that may stay as damaged as they are: nobody can write metrics again, and what is finished reads no samples and
 no seen graphs; whoever reads these next draws them again (tests/studies/test_seen_graphs.py)."""
 
