@@ -16,7 +16,7 @@ def device() -> str:
 
 
 # neither kernels nor what runs where they do: the same under the interpreter as without it
-WITHOUT = ["test_audit.py", "test_cpu_kernels.py", "test_sample.py", "test_triton_support.py"]
+WITHOUT = ["test_audit.py", "test_cpu_kernels.py", "test_cpu_tiles.py", "test_sample.py", "test_triton_support.py"]
 collect_ignore = WITHOUT if INTERPRETED else []
 if INTERPRETED:
     interpreted_bfloat16.repair()

@@ -1,7 +1,5 @@
 """Products of bfloat16 by tile registers (AMX) against the float64 definitions."""
 
-import os
-
 import pytest
 import torch
 
@@ -12,9 +10,6 @@ from fastreason.kernels.rope_attention import rope_attention, rope_attention_ref
 
 from .numerics import check_errors, relative, value_and_gradients
 from .test_cpu_kernels import LAYOUTS, random
-
-if os.environ.get("TRITON_INTERPRET") == "1":
-    pytest.skip("the interpreter runs Triton's kernels in place of these", allow_module_level=True)
 
 # one tile of queries and several, at its border and beside it, and more than a block of them
 LENGTHS = Segments.from_lengths([300, 5, 129, 128, 32, 33, 1])
