@@ -12,11 +12,12 @@ import tomllib
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from .json_files import to_json
 from .processes import process_start, this_process
@@ -25,6 +26,9 @@ from .processes import process_start, this_process
 _STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
 # what numpy raises for a file that is cut or overwritten
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+_TOML_ENDS = "# end"
+_TOML_BEGINS = f"# Written by fastreason. The last line is {_TOML_ENDS!r}; a file without it was cut."
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -155,16 +159,30 @@ def read_array(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: incomplete or damaged ({error})") from None
 
 
+def toml_text(content: Mapping[str, Any]) -> str:
+    """A TOML file that shows where it is cut: without its tables at the end it would be valid, and another."""
+    return f"{_TOML_BEGINS}\n{tomli_w.dumps(content)}{_TOML_ENDS}\n"
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """What a TOML file holds.
 
     Raises:
-        ValueError: it is not TOML, or not UTF-8; the message names the file.
+        ValueError: it is not TOML, not UTF-8, or one of `toml_text` that was cut; the message names the file.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML file with this text holds; a ValueError if it is not TOML, or one of `toml_text` that was cut."""
+    content = tomllib.loads(text)
+    lines = text.rstrip().splitlines()
+    if lines and lines[0] == _TOML_BEGINS and lines[-1] != _TOML_ENDS:
+        raise ValueError(f"incomplete (at line {len(lines)}; the last line must be {_TOML_ENDS!r})")
+    return content
 
 
 def flush(path: Path) -> None:

@@ -7,7 +7,6 @@ out of range are errors that name the field, before anything is built.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import tomli_w
 from pydantic import BeforeValidator
 
 from ..evaluation.evaluate import EvaluateSettings
@@ -25,6 +23,7 @@ from ..model.config import ModelConfig
 from ..rl.loop import PolicySettings
 from ..runtime.distributed import Device
 from ..runtime.field_docs import explain_fields
+from ..runtime.files import parse_toml, read_toml, toml_text
 from ..runtime.old_names import with_current_names
 from ..runtime.ranges import COUNT_OR_ZERO, SEED, check_settings
 from ..runtime.trackers import TrackerName
@@ -182,7 +181,7 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         """Writes the fully resolved recipe as TOML."""
-        path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+        path.write_text(toml_text(self.to_dict()), encoding="utf-8")
 
 
 def check_name(what: str, name: str) -> None:
@@ -258,10 +257,7 @@ def _whole_size(sizes: Mapping[str, Any], size: str, source: str, *above: str) -
 
 def _with_base(source: str, *above: str) -> dict[str, Any]:
     """A recipe's file over its base, of which all is taken but what a study asks: variants, claims and `about`."""
-    try:
-        values = with_current_names(tomllib.loads(_recipe_text(source)))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe {source}: {error}") from None
+    values = with_current_names(_file_of(source))
     base = values.get("base")
     if base is None or isinstance(base, Mapping):  # a stage may be called so
         return values
@@ -274,14 +270,18 @@ def _with_base(source: str, *above: str) -> dict[str, Any]:
     return merge(taken, values)
 
 
-def _recipe_text(source: str) -> str:
+def _file_of(source: str) -> dict[str, Any]:
     if source.endswith(".toml"):
         if not Path(source).is_file():
             raise ValueError(f"recipe: no file {source!r}")
         import_from(Path(source).resolve().parent)  # a reward "module:function" may be next to its recipe
-        return Path(source).read_text(encoding="utf-8")
+        try:
+            return read_toml(Path(source))
+        except ValueError as error:
+            raise ValueError(f"recipe {error}") from None
     if source in available_recipes():
-        return resources.files("fastreason.studies").joinpath("recipes", source + ".toml").read_text(encoding="utf-8")
+        shipped = resources.files("fastreason.studies").joinpath("recipes", source + ".toml")
+        return parse_toml(shipped.read_text(encoding="utf-8"))
     raise ValueError(f"recipe: must be one of {', '.join(available_recipes())} or a .toml file, got {source!r}")
 
 

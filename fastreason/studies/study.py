@@ -34,10 +34,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tomli_w
-
 from ..evaluation.op_ranges import parse_range
-from ..runtime.files import read_toml
+from ..runtime.files import read_toml, toml_text
 from ..runtime.old_names import with_current_names
 from ..runtime.ranges import COUNT, POSITIVE, SEED, SHARE, Range, check_settings
 from ..tasks.mixture import Mixture
@@ -209,7 +207,7 @@ class Study:
         return without_none(asdict(self) | {"variants": variants})
 
     def save(self, path: Path) -> None:
-        path.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+        path.write_text(toml_text(self.to_dict()), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Study:

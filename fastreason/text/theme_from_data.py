@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
-from ..runtime.files import check_folder, write_text
+from ..runtime.files import check_folder, toml_text, write_text
 from .theme import Theme
 
 _COUNT = re.compile(r"The number of (.+) in (.+?)(?: equals .+| exists, and its number is greater than 0)")
@@ -103,7 +101,7 @@ def learn_file(path: str | Path, out: str | Path) -> list[Path]:
     for name, theme in sorted(themes.items()):
         target = Path(out) / f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.toml"
         fields = ("style", "total", "average", "average_total", "places", "kinds")
-        write_text(target, tomli_w.dumps({field: getattr(theme, field) for field in fields}))
+        write_text(target, toml_text({field: getattr(theme, field) for field in fields}))
         written.append(target)
     return written
 

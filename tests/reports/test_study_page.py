@@ -242,6 +242,19 @@ def test_report_of_a_study_is_written_again(reported, tmp_path):
         write_report(tmp_path)
 
 
+def test_a_report_of_a_cut_study_changes_nothing(reported, tmp_path):
+    """Cut behind a line it would be the study with fewer claims, and results.json would be written with these."""
+    folder, _ = reported
+    shutil.copyfile(folder / "results.json", tmp_path / "results.json")
+    text = (folder / "study.toml").read_text()
+    for mark in ("[[claims]]", "[[ranges", "[notes]"):
+        (tmp_path / "study.toml").write_text(text[: text.rindex(mark)])
+        with pytest.raises(ValueError, match=r"study\.toml: incomplete"):
+            write_report(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+    assert not (tmp_path / "report.html").exists()
+
+
 # of one run
 
 

@@ -24,8 +24,10 @@ from fastreason.runtime.folder_lock import held
 from fastreason.runtime.metrics_log import MetricsLog
 from fastreason.runtime.processes import process_start, this_process
 from fastreason.studies import run_study
-from fastreason.studies.study import load_study
+from fastreason.studies.recipe import load_recipe
+from fastreason.studies.study import Study, load_study
 from fastreason.tasks.export import write_jsonl, write_parquet, write_tokens
+from fastreason.text.theme_from_data import learn_file
 
 from ..torture.commands import is_alive
 
@@ -134,6 +136,53 @@ def test_a_cut_file_is_named_with_its_line(content, line, tmp_path):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(ValueError, match=rf"results\.json, line {line}: incomplete"):
         read_whole(tmp_path / "results.json")
+
+
+def learnt_theme(folder):
+    mixture = fr.Mixture.uniform(op=[4, 9], themes=["zoo"], modes=["forward", "reverse"])
+    rows = fr.TaskStream(mixture, seed=1)[0:400].rows()
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path,) = learn_file(folder / "rows.jsonl", folder)
+    return path
+
+
+def saved(what, name):
+    def write(folder):
+        what.save(folder / name)
+        return folder / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "write, read",
+    [
+        (saved(load_study("finding-1-edge", size="laptop"), "study.toml"), Study.load),
+        (saved(load_recipe("smoke"), "mine.toml"), load_recipe),
+        (learnt_theme, fr.Theme.load),
+    ],
+    ids=["study", "recipe", "theme"],
+)
+def test_toml_that_was_cut_behind_a_line_is_not_taken_for_whole(write, read, tmp_path):
+    """Most of these would be valid files, of another study."""
+    path = write(tmp_path)
+    whole, lines = read(path), path.read_bytes().splitlines(keepends=True)
+    said, cut = set(), rf"{path.name}: (incomplete \(at line \d+|.* \(at end of document\))"
+    for count in [*range(1, min(len(lines), 12)), *range(12, len(lines), 17), len(lines) - 1]:
+        path.write_bytes(b"".join(lines[:count]))
+        with pytest.raises(ValueError, match=cut) as no:
+            read(path)
+        said.add("incomplete" in str(no.value))
+    assert said == {True, False}  # the latter where a list was cut
+    path.write_bytes(b"".join([*lines[:-1], b"\n", b"# by hand\n", *lines[-1:], b"\n"]))
+    assert read(path) == whole
+
+
+def test_toml_by_others_needs_no_mark(tmp_path):
+    load_study("finding-1-edge", size="laptop").save(tmp_path / "study.toml")
+    lines = (tmp_path / "study.toml").read_text().splitlines()[1:-1]
+    (tmp_path / "old.toml").write_text("\n".join(lines))
+    assert Study.load(tmp_path / "old.toml") == Study.load(tmp_path / "study.toml")
 
 
 def test_a_cut_line_of_metrics_is_named(tmp_path):
