@@ -18,6 +18,7 @@ Runs a recipe, a name or a .toml file, into one directory.
   --dry-run    print stages, tokens, FLOP, time, disk space and the complete recipe, and stop
   --size NAME  for a recipe with sizes: laptop, server or paper
   --seeds 0,1  one run per seed, in place of the recipe's
+  --compute X  for a study that splits a budget between stages: the budget, such as "1e14 flop"
   --jobs N     number of processes on this machine, which share variants and seeds
   --shard I/N  only part I of N, on one of N machines that share the directory
   --stages DIR folder of finished stages, shared by several studies; default OUT/stages
@@ -46,7 +47,7 @@ def run_command(arguments: list[str]) -> int:
         parser.add_argument(flag, action="store_true")
     for flag in ("--out", "--stages"):
         parser.add_argument(flag, type=Path)
-    for flag in ("--size", "--shard", "--seeds"):
+    for flag in ("--size", "--shard", "--seeds", "--compute"):
         parser.add_argument(flag)
     parser.add_argument("--jobs", type=int, default=1)
     options, flags = parser.parse_known_args(arguments[1:])
@@ -76,6 +77,8 @@ def _run(name: str, options: argparse.Namespace, flags: list[str]) -> int:
         return 0
     stages = read_recipe(name, size=options.size).get("stages", [])
     changes = parse_recipe_flags(flags, [stage["name"] for stage in stages if "name" in stage])
+    if options.compute is not None:
+        changes["compute"] = options.compute
     study = load_study(name, changes, size=options.size, seeds=seeds)
     if len(study.variants) > 1 and (left_out := [stage for stage, value in changes.items() if value is None]):
         raise ValueError(f"--no-{left_out[0]} is for a recipe without variants, which say `remove` themselves")

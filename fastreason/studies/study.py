@@ -245,6 +245,7 @@ def load_study(
     """
     values, source = read_recipe(name_or_path, overrides, size), str(name_or_path)
     base = {name: value for name, value in values.items() if name not in _STUDY_ONLY}
+    _check_compute(values, source)
     study: dict[str, Any] = {name: values[name] for name in ("name", "about", "ranges") if name in values}
     study["claims"] = [{"k": values["k"], **claim} if "k" in values else claim for claim in values.get("claims", [])]
     if change is not None or "variants" not in values:
@@ -257,6 +258,13 @@ def load_study(
         study = {"ranges": _ranges_of(recipe), **study, "name": recipe.name, "variants": {recipe.name: recipe}}
     study |= {"seeds": values.get("seeds", [base.get("seed", 0)]) if seeds is None else seeds, "size": size}
     return validated(Study, study, f"recipe {source}")
+
+
+def _check_compute(values: Mapping[str, Any], source: str) -> None:
+    variants = values.get("variants", [])
+    variants = variants if isinstance(variants, list) else []
+    if "compute" in values and not any(isinstance(v, Mapping) and v.keys() & {"beta", "split"} for v in variants):
+        raise ValueError(f"recipe {source}: compute has no effect, since no variant has a beta or a split")
 
 
 def _variants(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def test_errors_name_what_is_wrong(tmp_path):
         ("k = 4\n", "k = 5\n", r"k must be in 1 \.\. samples = 4, got 5"),
         ("beta = 0.5", "beta = 1.5", r"beta must be in 0 \.\. 1, got 1.5"),
         ('compute = "4000 tokens"', "", "half has a beta, so the recipe must have compute"),
+        ('compute = "4000 tokens"', 'compute = "many"', "budget: must be a number and one of"),
         ('remove = ["midtrain", "rl"]', 'remove = ["sft"]', "remove must be of pretrain, midtrain, rl, got 'sft'"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "seeds must be distinct numbers"),
         ('easy = [{ op = [2] }]', 'easy = [{ op = [5] }]', "op 5 of 'easy' is not evaluated"),
