@@ -29,12 +29,12 @@ import numpy as np
 
 from fastreason.reports.charts import Series, line_chart
 from fastreason.reports.study_page import judged_again
-from fastreason.studies.effects import CONFIDENCE, difference, level, student_quantile
+from fastreason.studies.effects import CONFIDENCE, student_quantile
 from fastreason.studies.study import Study
 from fastreason.studies.study_scores import StudyScores
 
 from ..harness.markdown import markdown, put_between_marks
-from .study_pages import _as_file
+from .study_pages import as_file, paired
 
 _DRAWS = 400
 
@@ -182,14 +182,12 @@ def picture(study: Study, results: Mapping[str, Any], name: str, k: int) -> str:
         points, intervals = [], []
         for (flop, variant), (_, against) in zip(found, first, strict=True):
             base, values = (scores.by_seed(of, name, "verified", k) for of in (against, variant))
-            at, gain = level(base).effect, difference(values, [base])
-            points.append((float(f"{flop:.2g}"), at + gain.effect))
-            intervals.append((at + gain.interval[0], at + gain.interval[1]))
+            point, interval = paired(base, values)
+            points.append((float(f"{flop:.2g}"), point))
+            intervals.append(interval)
         series.append(Series(split, points, style, intervals if style else None))
     what = f"Verified pass@{k} over FLOP, {name}"
-    return _as_file(
-        line_chart(series, title=what, x_label="FLOP", y_label=f"verified pass@{k}", share=True, log_x=True)
-    )
+    return as_file(line_chart(series, title=what, x_label="FLOP", y_label=f"verified pass@{k}", share=True, log_x=True))
 
 
 def main() -> None:

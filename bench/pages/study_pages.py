@@ -24,7 +24,7 @@ from typing import Any
 from fastreason.reports.charts import Series, line_chart
 from fastreason.reports.study_page import judged_again, write_report
 from fastreason.runtime.json_files import to_json
-from fastreason.studies.effects import difference, level
+from fastreason.studies.effects import Values, difference, level
 from fastreason.studies.stages import STAGE_NAMES
 from fastreason.studies.study import RangePart, Study
 from fastreason.studies.study_scores import StudyScores
@@ -67,12 +67,19 @@ def picture(study: Study, results: Mapping[str, Any], name: str, names: Mapping[
         points, intervals = [], []
         for k in study.variants[variant].evaluate.k:
             base, values = (scores.by_seed(of, name, "verified", k) for of in (first, variant))
-            at, found = level(base).effect, difference(values, [base])
-            points.append((float(k), at + found.effect))
-            intervals.append((at + found.interval[0], at + found.interval[1]))
+            point, interval = paired(base, values)
+            points.append((float(k), point))
+            intervals.append(interval)
         series.append(Series(called, points, style, intervals if style else None))
     what = f"Verified pass@k over k, {name}"
-    return _as_file(line_chart(series, title=what, x_label="k", y_label="verified pass@k", share=True, log_x=True))
+    return as_file(line_chart(series, title=what, x_label="k", y_label="verified pass@k", share=True, log_x=True))
+
+
+def paired(base: Sequence[Values], values: Sequence[Values]) -> tuple[float, tuple[float, float]]:
+    """A share, and around it the 95 % interval of its difference from the base, as far as a share can be."""
+    at, found = level(base).effect, difference(values, [base])
+    low, high = found.interval
+    return at + found.effect, (max(0.0, at + low), min(1.0, at + high))
 
 
 def gains_picture(study: Study, results: Mapping[str, Any], k: int, pairs: Sequence[tuple[str, str, str]]) -> str:
@@ -94,10 +101,10 @@ def gains_picture(study: Study, results: Mapping[str, Any], k: int, pairs: Seque
         intervals = [(100 * gain.interval[0], 100 * gain.interval[1]) for _, gain in found]
         series.append(Series(called, points, style, intervals))
     title, across = f"Gain of verified pass@{k} over the base's own", f"the base's own pass@{k}, %, one point an op"
-    return _as_file(line_chart(series, title=title, x_label=across, y_label=f"points of pass@{k} gained"))
+    return as_file(line_chart(series, title=title, x_label=across, y_label=f"points of pass@{k} gained"))
 
 
-def _as_file(chart: str) -> str:
+def as_file(chart: str) -> str:
     """A chart of a report with the colors of reports."""
     css = resources.files("fastreason.reports").joinpath("templates", "style.css").read_text(encoding="utf-8")
     light, dark = re.findall(r":root \{([^}]*)\}", css)[:2]
@@ -193,7 +200,9 @@ def _effect(claim: Mapping[str, Any]) -> str:
 
 
 def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:
-    """Copies the data behind the pages."""
+    """Copies the data behind the pages, unless they are made from the copy."""
+    if run.resolve() == place.resolve():
+        return
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     shutil.copyfile(run / "study.toml", place / "study.toml")

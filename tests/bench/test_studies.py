@@ -4,10 +4,12 @@ import re
 import sys
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from bench.pages import study_pages
 from fastreason.reports.study_page import write_report
+from fastreason.studies.effects import Values
 from fastreason.studies.run_study import conclude, prepare
 from fastreason.studies.study import load_study
 from fastreason.studies.work_units import study_runs
@@ -61,6 +63,26 @@ def test_the_picture_says_each_variant_at_each_k(written):
         points = [text for text in said if text.startswith(name)]
         assert len(points) == len(ks)
         assert all(("interval" in text) == interval for text in points), points
+
+
+def test_whiskers_end_where_a_share_ends():
+    """A difference of shares around a share that is near an end could be drawn below 0 or above 100 %."""
+    low, high = (Values(np.full(4, end), np.full(4, 0.25), np.arange(4)) for end in (0.0, 1.0))
+    point, (below, above) = study_pages.paired([low], [low])
+    assert (point, below) == (0.0, 0.0) and 0.0 < above < 1.0
+    point, (below, above) = study_pages.paired([low], [high])
+    assert (point, above) == (1.0, 1.0) and 0.0 < below < 1.0
+    assert study_pages.paired([high], [low])[1][0] == 0.0
+
+
+def test_pages_made_from_what_is_kept_keep_it(written, monkeypatch):
+    out = written[0] / "out"
+    kept = (out / "edge-study" / "results.json").read_bytes()
+    monkeypatch.setattr(study_pages.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["studies", str(out / "edge-study"), "--out", str(out), "--note", "A note."])
+    study_pages.main()
+    assert (out / "edge-study" / "results.json").read_bytes() == kept
+    assert (out / "edge-study" / "study.toml").is_file()
 
 
 def test_gains_are_drawn_over_what_the_base_has(written):
