@@ -2,7 +2,7 @@
 
     python -m bench.pages.frontier docs/results/question-flop --docs docs/questions.md --out docs/results
 
-The variants of the study are named LEVEL SPLIT ("1x mid"); their FLOP are those that the stages spent. Writes
+The variants of the study are named LEVEL SPLIT, as "1x mid"; their FLOP are those that the stages spent. Writes
 NAME-1.svg and NAME-128.svg, verified pass@k at the edge over FLOP with a line a split, and puts the fit between the
 marks <!-- frontier --> of a page:
 
@@ -12,14 +12,17 @@ marks <!-- frontier --> of a page:
     x      log10 of FLOP, of the middle level
     m, r   the shares of FLOP that mid-training and RL spent
 
-An interval of what follows from the fit has the half-width of `fastreason.studies.effects`, h^2 = z^2 V + t^2 U / S: V
-over problems drawn again within their ops, U over fits to each of the S seeds alone.
+It is fitted as a logistic regression, by maximum likelihood. An interval of what follows from it has the half-width of
+`fastreason.studies.effects`, h^2 = z^2 V + t^2 U / S, in logits of a share or artanh of a difference, so that it stays
+where these can be: V over problems drawn again within their ops, U over fits to each of the S seeds alone. The x^2 term
+follows three levels and foretells no fourth.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -36,7 +39,14 @@ from fastreason.studies.study_scores import StudyScores
 from ..harness.markdown import markdown, put_between_marks
 from .study_pages import as_file, paired
 
-_DRAWS = 400
+_DRAWS, _STEPS = 400, 12
+# how a split is called, and its shares of mid-training and RL
+_SPLITS = {
+    "pre": ("all on pre-training", (0.0, 0.0)),
+    "mid": ("20 % on mid-training", (0.2, 0.0)),
+    "rl": ("20 % on RL", (0.0, 0.2)),
+    "both": ("10 % on each", (0.1, 0.1)),
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class Surface:
 
     def __init__(self, scores: Scores) -> None:
         self.scores = scores
-        self._solve = np.linalg.pinv(terms(scores.x, scores.mid, scores.rl))
+        self._columns = terms(scores.x, scores.mid, scores.rl)
         problems = np.arange(len(scores.weights))
         whole = scores.means(problems)
         self.fitted = self._fit(whole.mean(axis=1))
@@ -111,23 +121,42 @@ class Surface:
         self.drawn = [self._fit(scores.means(_again(scores.cells, random)).mean(axis=1)) for _ in range(_DRAWS)]
 
     def _fit(self, shares: np.ndarray) -> np.ndarray:
-        """float [8], by least squares."""
+        """float [8], by Fisher scoring: least squares that are weighted by the variance of each share."""
         count = len(self.scores.weights)
-        p = (shares * count + 0.5) / (count + 1)
-        return self._solve @ np.log(p / (1 - p))
+        p, columns = (shares * count + 0.5) / (count + 1), self._columns
+        logits = np.log(p / (1 - p))
+        for _ in range(_STEPS):
+            fitted = np.clip(1 / (1 + np.exp(-logits)), 1e-6, 1 - 1e-6)
+            weight = fitted * (1 - fitted)
+            target = np.log(fitted / (1 - fitted)) + (p - fitted) / weight
+            scale = np.sqrt(weight)
+            found = np.linalg.lstsq(columns * scale[:, None], target * scale, rcond=None)[0]
+            logits = columns @ found
+        return np.asarray(found)
 
     def at(self, coefficients: np.ndarray, x: float, mid: float, rl: float) -> float:
         """The share that the surface has there."""
         return float(1 / (1 + np.exp(-terms(x, mid, rl) @ coefficients)))
 
-    def estimate(self, of: Callable[[np.ndarray], float]) -> tuple[float, tuple[float, float]]:
-        """What follows from the coefficients, and its 95 % interval."""
-        value, seeds = of(self.fitted), [of(one) for one in self.by_seed]
+    def share(self, x: float, mid: float, rl: float) -> tuple[float, tuple[float, float]]:
+        """The share that the surface has there, and its 95 % interval."""
+        value, reach = self._estimate(lambda c: float(terms(x, mid, rl) @ c))
+        value, low, high = (1 / (1 + np.exp(-logit)) for logit in (value, value - reach, value + reach))
+        return float(value), (float(low), float(high))
+
+    def gain(self, x: float, mid: float, rl: float) -> tuple[float, tuple[float, float]]:
+        """What the split gains there over pre-training alone, and its 95 % interval."""
+        value, reach = self._estimate(lambda c: math.atanh(self.at(c, x, mid, rl) - self.at(c, x, 0.0, 0.0)))
+        return math.tanh(value), (math.tanh(value - reach), math.tanh(value + reach))
+
+    def _estimate(self, of: Callable[[np.ndarray], float]) -> tuple[float, float]:
+        """What follows from the coefficients, and the half-width of its 95 % interval."""
+        seeds = [of(one) for one in self.by_seed]
         spread = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2 * float(np.var([of(one) for one in self.drawn]))
         if len(seeds) > 1:
             t = student_quantile(CONFIDENCE, len(seeds) - 1)
             spread += t**2 * float(np.var(seeds, ddof=1)) / len(seeds)
-        return value, (value - spread**0.5, value + spread**0.5)
+        return of(self.fitted), math.sqrt(spread)
 
     def error(self) -> float:
         """Root mean square of measured minus fitted shares, over variants."""
@@ -144,25 +173,16 @@ def _again(cells: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return np.concatenate([random.choice(where, len(where)) for where in inside])
 
 
-def fit_table(surface: Surface, shares: Mapping[str, tuple[float, float]], more: Sequence[float] = ()) -> str:
-    """What each split gains over pre-training alone on the surface, in points, by level; `more` levels are beyond it.
-
-    Args:
-        shares: (mid, rl) of each split but the first.
-        more: x of levels that no variant has.
-    """
-    rows, found = [], np.sort(surface.scores.x)
+def fit_table(surface: Surface) -> str:
+    """What each split gains over pre-training alone on the surface, in points, by level."""
+    found = np.sort(surface.scores.x)
     # what a level spends differs by the last step of its stages
     levels = [float(part.mean()) for part in np.split(found, np.flatnonzero(np.diff(found) > 0.1) + 1)]
-    for x in [*levels, *more]:
-        alone = surface.estimate(lambda c, x=x: surface.at(c, x, 0, 0))  # type: ignore[misc]
-        gains = [
-            surface.estimate(lambda c, x=x, s=s: surface.at(c, x, *s) - surface.at(c, x, 0, 0))  # type: ignore[misc]
-            for s in shares.values()
-        ]
-        name = f"{float(f'{10**x:.1g}'):g}x" + ("" if x <= found[-1] else ", beyond the data")
-        rows.append([name, _points(*alone), *(_points(*gain, sign="+") for gain in gains)])
-    return markdown(["compute", "all on pre-training", *(f"gain of {name}" for name in shares)], rows)
+    rows, splits = [], list(_SPLITS.values())[1:]
+    for x in levels:
+        gains = [_points(*surface.gain(x, *shares), sign="+") for _, shares in splits]
+        rows.append([f"{float(f'{10**x:.1g}'):g}x", _points(*surface.share(x, 0.0, 0.0)), *gains])
+    return markdown(["compute", "all on pre-training", *(f"gain of {called}" for called, _ in splits)], rows)
 
 
 def _points(value: float, interval: tuple[float, float], sign: str = "") -> str:
@@ -185,7 +205,7 @@ def picture(study: Study, results: Mapping[str, Any], name: str, k: int) -> str:
             point, interval = paired(base, values)
             points.append((float(f"{flop:.2g}"), point))
             intervals.append(interval)
-        series.append(Series(split, points, style, intervals if style else None))
+        series.append(Series(_SPLITS[split][0], points, style, intervals if style else None))
     what = f"Verified pass@{k} over FLOP, {name}"
     return as_file(line_chart(series, title=what, x_label="FLOP", y_label=f"verified pass@{k}", share=True, log_x=True))
 
@@ -204,10 +224,9 @@ def main() -> None:
         drawn = picture(study, results, options.range, k)
         (options.out / f"{study.name}-{k}.svg").write_text(drawn, encoding="utf-8")
         surface = Surface(scores_of(study, results, options.range, k))
-        shares = {"20 % on mid-training": (0.2, 0.0), "20 % on RL": (0.0, 0.2), "10 % on each": (0.1, 0.1)}
         said = f"pass@{k}, {options.range}, on the fitted surface, in points (it misses the {len(study.variants)} "
         said += f"measured scores by {100 * surface.error():.1f}):"
-        parts.append(f"{said}\n\n{fit_table(surface, shares, [1.0])}")
+        parts.append(f"{said}\n\n{fit_table(surface)}")
     if options.docs:
         put_between_marks(options.docs, "frontier", "\n\n".join(parts))
 

@@ -42,9 +42,18 @@ def test_intervals_hold_the_truth():
     random, inside = np.random.default_rng(2), 0
     for _ in range(40):
         surface = Surface(scores_from(TRUTH, 180, 0.1, random))
-        low, high = surface.estimate(lambda c, s=surface: s.at(c, 0.0, 0.2, 0.0) - s.at(c, 0.0, 0.0, 0.0))[1]
+        low, high = surface.gain(0.0, 0.2, 0.0)[1]
         inside += low <= surface.at(TRUTH, 0.0, 0.2, 0.0) - surface.at(TRUTH, 0.0, 0.0, 0.0) <= high
     assert inside >= 34
+
+
+def test_intervals_stay_where_a_share_can_be():
+    """One level is at the floor, one at the ceiling."""
+    steep = np.array([0.0, 25.0, 0.0, 4.0, 0.0, 4.0, 0.0, 0.0])
+    surface = Surface(scores_from(steep, 60, 2.0, np.random.default_rng(3)))
+    for x in (-0.5, 0.0, 0.5):
+        for found, low, high in ((surface.share(x, 0.2, 0.0), 0.0, 1.0), (surface.gain(x, 0.2, 0.0), -1.0, 1.0)):
+            assert low <= found[1][0] <= found[0] <= found[1][1] <= high
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,7 @@ def test_the_page_says_what_each_split_gains_at_each_level(written):
     rows = re.findall(
         r"^\| +([\d.]+x[^|]*?) +\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|", (written / "page.md").read_text(), re.M
     )
-    assert [row[0] for row in rows] == ["0.3x", "1x", "3x", "10x, beyond the data"] * 2
+    assert [row[0] for row in rows] == ["0.3x", "1x", "3x"] * 2
     for _, _, mid, rl, _ in rows[:3]:
         assert float(mid.split("[")[1].split(",")[0]) > 5.0
         assert abs(float(rl.split("[")[0])) < 1.0
@@ -85,4 +94,5 @@ def test_the_picture_has_a_point_for_each_level_and_split(written):
     drawn = (written / "question-flop-1.svg").read_text()
     ElementTree.fromstring(drawn)
     said = re.findall(r'aria-label="([^"]*)"', drawn)
-    assert [sum(text.startswith(split) for text in said) for split in ("pre", "mid", "rl", "both")] == [3, 3, 3, 3]
+    splits = ("all on pre", "20 % on mid", "20 % on RL", "10 % on each")
+    assert [sum(text.startswith(split) for text in said) for split in splits] == [3, 3, 3, 3]
