@@ -13,7 +13,8 @@ Traffic:    floor N V elements read and N V written. One pass up to V = 8,192: t
             loss.backward(), it is handed on untouched, else one launch scales it in place (a constant factor belongs
             into the weights). The weights are summed before. Besides, 48 bytes a row: 1.005 at V = 2,200 in bf16.
             Two passes (2 reads, 1 write) above 8,192, and in float16, whose d-logits of a mean over many tokens would
-            vanish before a loss scale reached them. Without gradient one read and no write.
+            vanish before a loss scale reached them. Without gradient one read and no write. The weights take six
+            launches of torch, unless they are given as shares.
 Source:     z-loss: de Brebisson and Vincent 2015, arXiv:1604.08859; PaLM, Chowdhery et al. 2022, arXiv:2204.02311.
 """
 
@@ -31,7 +32,7 @@ from .logit_rows import LOWEST, ONE_PASS_LIMIT, alignment, reduce_rows, row_clas
 from .operation import operation
 from .triton_support import cdiv, runs_triton, tl, triton
 
-__all__ = ["cross_entropy", "cross_entropy_ref"]
+__all__ = ["cross_entropy", "cross_entropy_ref", "shares_of"]
 
 
 def cross_entropy_ref(
@@ -44,7 +45,7 @@ def cross_entropy_ref(
 ) -> Tensor:
     """The definition, which the tests compare against in float64; CPU runs it where the C++ kernel does not apply."""
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    return _share_weighted_ref(logits_NV, labels_N, _shares(labels_N, weights_N, ignore_index, wide), z_loss)
+    return _share_weighted_ref(logits_NV, labels_N, shares_of(labels_N, weights_N, ignore_index, wide), z_loss)
 
 
 def _share_weighted_ref(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss: float) -> Tensor:
@@ -65,6 +66,7 @@ def cross_entropy(
     *,
     ignore_index: int = -100,
     z_loss: float = 0.0,
+    are_shares: bool = False,
 ) -> Tensor:
     """The weighted mean cross entropy, as in the module docstring.
 
@@ -75,6 +77,7 @@ def cross_entropy(
             hold; on CUDA they are not read.
         ignore_index: rows with this label have weight 0.
         z_loss: coefficient of the squared log-partition, >= 0.
+        are_shares: the weights are those of `shares_of`, and taken as they are.
     Returns:
         Scalar in float32 (float64 for float64 logits); 0 if all weights are 0.
     Raises:
@@ -82,7 +85,7 @@ def cross_entropy(
         RuntimeError: a second backward through a loss that was computed in one pass.
     """
     width = logits_NV.shape[1] if logits_NV.ndim == 2 else 0
-    shares_N = checked_shares("cross_entropy", logits_NV, width, labels_N, weights_N, ignore_index, z_loss)
+    shares_N = checked_shares("cross_entropy", logits_NV, width, labels_N, weights_N, ignore_index, z_loss, are_shares)
     return share_weighted(logits_NV, labels_N, shares_N, z_loss)
 
 
@@ -97,15 +100,30 @@ def share_weighted(logits_NV: Tensor, labels_N: Tensor, shares_N: Tensor, z_loss
 
 
 def checked_shares(
-    name: str, rows: Tensor, num_labels: int, labels: Tensor, weights: Tensor | None, ignore_index: int, z_loss: float
+    name: str,
+    rows: Tensor,
+    num_labels: int,
+    labels: Tensor,
+    weights: Tensor | None,
+    ignore_index: int,
+    z_loss: float,
+    are_shares: bool = False,
 ) -> Tensor:
     """The weight of each row, of arguments that are checked first; `rows` [N, ...] are logits or what makes them."""
     _check(name, rows, num_labels, labels, weights, z_loss)
-    return _shares(labels, weights, ignore_index, torch.promote_types(rows.dtype, torch.float32))
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    if not are_shares:
+        return shares_of(labels, weights, ignore_index, wide)
+    if weights is None or weights.dtype != wide:
+        raise ValueError(f"{name}: shares must be {wide}, got {None if weights is None else weights.dtype}")
+    return weights.detach()
 
 
-def _shares(labels: Tensor, weights: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
-    """The weight of each row: weights that sum to 1, or to 0 if all are 0."""
+def shares_of(
+    labels: Tensor, weights: Tensor | None = None, ignore_index: int = -100, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The weight of each row: weights that sum to 1, or to 0 if all are 0. Where labels are on the host at first, they
+    are computed there and copied with them."""
     counts = labels != ignore_index
     weights = counts.to(dtype) if weights is None else torch.where(counts, weights.detach().to(dtype), 0.0)
     total = weights.sum()

@@ -54,6 +54,7 @@ def linear_cross_entropy(
     *,
     ignore_index: int = -100,
     z_loss: float = 0.0,
+    are_shares: bool = False,
     narrow_VK: Tensor | None = None,
 ) -> Tensor:
     """`cross_entropy(hidden weight^T, ...)` in chunks of rows.
@@ -61,7 +62,7 @@ def linear_cross_entropy(
     Args:
         hidden_NK: floating point [N, K].
         weight_VK: [V, K], dtype of hidden unless `narrow_VK` is given.
-        labels_N, weights_N, ignore_index, z_loss: as for `cross_entropy`. Rows of weight 0 get exactly 0.
+        labels_N, weights_N, ignore_index, z_loss, are_shares: as for `cross_entropy`. Rows of weight 0 get exactly 0.
         narrow_VK: a copy of the weight in 16 bits, which is multiplied in its place (see `linear`).
     Returns:
         Scalar in float32 (float64 for float64 logits); 0 if all weights are 0.
@@ -71,7 +72,7 @@ def linear_cross_entropy(
     """
     _check("linear_cross_entropy", hidden_NK, weight_VK, narrow_VK)
     shares_N = checked_shares(
-        "linear_cross_entropy", hidden_NK, len(weight_VK), labels_N, weights_N, ignore_index, z_loss
+        "linear_cross_entropy", hidden_NK, len(weight_VK), labels_N, weights_N, ignore_index, z_loss, are_shares
     )
 
     def loss_of(logits: Tensor, rows: slice) -> Loss:

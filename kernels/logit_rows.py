@@ -24,6 +24,7 @@ __all__ = [
     "scale_",
     "scaled",
     "take",
+    "unit",
 ]
 
 # a longer row does not fit into the registers of one program
@@ -140,13 +141,30 @@ def _(x: Tensor, factor: Tensor) -> None:
     return None
 
 
+_units: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
+def unit(loss: Tensor) -> Tensor:
+    """The 1 that `loss.backward()` begins with, the same tensor every time: `loss.backward(unit(loss))` neither fills a
+    new one nor launches what scales the gradient that forward wrote."""
+    kind = loss.device, loss.dtype
+    if kind not in _units:
+        _units[kind] = torch.ones((), dtype=loss.dtype, device=loss.device)
+    return _units[kind]
+
+
 def scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """x times factor for the backward of an operator whose forward already wrote the gradient x: in place by `scale_`.
+    """x times factor for the backward of an operator whose forward already wrote the gradient x: in place by `scale_`,
+    and without a launch where the factor is a `unit`.
 
     While a compiler traces, tensors are stand-ins; there it is a multiplication, because an operator that overwrites
     what forward saved would be turned into a copy.
     """
     if type(x) is not Tensor:
         return x * factor
-    scale_(x, factor)
+    if _units.get((factor.device, factor.dtype)) is factor:
+        # whoever gets x may overwrite it: a second backward is refused, as after scale_
+        torch.autograd.graph.increment_version(x)
+    else:
+        scale_(x, factor)
     return x

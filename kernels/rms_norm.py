@@ -13,12 +13,14 @@ Numerics:   loads in the input dtype; squares, means, rstd and the sum for dweig
 Traffic:    floor forward: x (and residual) read once, y (and s) written once; backward: dy, s (and ds) read once, the
             gradient of s written once, and once more for x where x is of another dtype. Besides, a few hundred rows in
             all for the weight and the partial sums of dweight: every program sums its rows in order into a row of its
-            own, and those rows are summed in order; no atomics, so the same bits every time.
+            own, and those rows are summed in order; no atomics, so the same bits every time. The rows of many norms are
+            summed at once where their weights come from `spread`.
 Source:     Zhang and Sennrich 2019, arXiv:1910.07467.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ from .logit_rows import alignment, take
 from .operation import operation
 from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
-__all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref"]
+__all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref", "spread"]
 
 _HALF = (torch.bfloat16, torch.float16)
 _MAX_WIDTH = 16384  # a row must fit into the registers of one program
@@ -52,12 +54,34 @@ def add_rms_norm_ref(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: f
     return rms_norm_ref(total, weight_D, eps).to(x_ND.dtype), total
 
 
+def spread(weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Weights of norms as equal rows [P, D], which `rms_norm` and `add_rms_norm` take in place of [D].
+
+    The gradient of such rows is what the programs of a norm summed, each over its own tokens. It is added up for all of
+    the weights in two launches, when the last of them has its gradient, and not in one launch a norm.
+
+    Args:
+        weights: float32 [D], of one D.
+    """
+    return _Spread.apply(*weights)
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+        return tuple(weight.expand(_MAX_BACKWARD_PROGRAMS, -1) for weight in weights)
+
+    @staticmethod
+    def backward(ctx: Any, *sums: Tensor) -> tuple[Tensor, ...]:
+        return torch.stack(sums).sum(1).unbind()
+
+
 def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> Tensor:
     """Norm of every row; Triton on CUDA (and under TRITON_INTERPRET=1), the definition elsewhere.
 
     Args:
         x_ND: float32, float16 or bfloat16 [N, D], D <= 16384, rows contiguous.
-        weight_D: [D], dtype of x.
+        weight_D: [D], dtype of x; on CUDA also one of `spread`.
         eps: added to the mean square.
     Returns:
         [N, D], dtype of x.
@@ -78,7 +102,7 @@ def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float
     Args:
         x_ND: what is added to the residual stream: [N, D], the dtype of residual, or of 16 bits where that is float32.
         residual_ND: float32, float16 or bfloat16 [N, D].
-        weight_D: [D], dtype of residual.
+        weight_D: [D], dtype of residual; on CUDA also one of `spread`.
         eps: as for `rms_norm`.
     Returns:
         The norm, dtype of x, and the sum, dtype of residual. Off the GPU the sum is torch's and the norm `rms_norm`'s;
@@ -107,7 +131,8 @@ def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float
 
 
 def _check(name: str, x: Tensor, weight: Tensor, eps: float) -> None:
-    if x.ndim != 2 or weight.shape != x.shape[1:] or not 1 <= x.shape[1] <= _MAX_WIDTH:
+    fits = weight.shape == x.shape[1:] or (runs_triton(x) and _is_spread(weight) and weight.shape[1:] == x.shape[1:])
+    if x.ndim != 2 or not fits or not 1 <= x.shape[1] <= _MAX_WIDTH:
         raise ValueError(
             f"{name}: need x [N, D] and weight [D] with D in 1 .. {_MAX_WIDTH}, "
             f"got {tuple(x.shape)} and {tuple(weight.shape)}"
@@ -119,6 +144,10 @@ def _check(name: str, x: Tensor, weight: Tensor, eps: float) -> None:
         )
     if not eps > 0:
         raise ValueError(f"{name}: eps must be > 0, got {eps}")
+
+
+def _is_spread(weight: Tensor) -> bool:
+    return weight.ndim == 2 and len(weight) == _MAX_BACKWARD_PROGRAMS and weight.stride(0) == 0
 
 
 @triton.jit(do_not_specialize=["N", "tiles_per_program"])
@@ -211,10 +240,14 @@ def _tiles(N: int, width: int, tile: int, max_programs: int) -> tuple[int, dict[
     return cdiv(N, rows * tiles_per_program), sizes | {"ALIGN": align, "ROWS": rows, "BLOCK_D": block}
 
 
+def _row(weight: Tensor) -> Tensor:
+    return (weight[0] if weight.ndim == 2 else weight).contiguous()
+
+
 @operation("rms_norm")
 def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """(y, s, rstd); without residual s is empty, because it would be x itself."""
-    x, weight = x.contiguous(), weight.contiguous()
+    x, weight = x.contiguous(), _row(weight)
     residual = None if residual is None else residual.contiguous()
     N, D = x.shape
     y = torch.empty_like(x)
@@ -243,8 +276,9 @@ def _(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[T
 def _rms_norm_backward_op(
     dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(ds, ds in the dtype of dy, dweight); the second is empty where that is the dtype of s."""
-    dy, total, weight = dy.contiguous(), total.contiguous(), weight.contiguous()
+    """(ds, ds in the dtype of dy, dweight); the second is empty where that is the dtype of s. Of a weight of `spread`,
+    dweight is a row a program, 0 where it had no tokens."""
+    dy, total, row = dy.contiguous(), total.contiguous(), _row(weight)
     dsum = None if dsum is None else dsum.contiguous()
     N, D = total.shape
     dx = torch.empty_like(total)
@@ -253,16 +287,18 @@ def _rms_norm_backward_op(
     def call(config: dict[str, int]) -> Tensor:
         tile, options = take(config, "TILE")
         programs, constants = _tiles(N, D, tile, _MAX_BACKWARD_PROGRAMS)
+        programs = len(weight) if weight.ndim == 2 else programs
         dweight = torch.empty(programs, D, dtype=torch.float32, device=total.device)
         _backward_kernel[(programs,)](
-            dy, total, dsum, weight, rstd, dx, branch, dweight, N,
+            dy, total, dsum, row, rstd, dx, branch, dweight, N,
             HAS_RESIDUAL=dsum is not None, HAS_BRANCH=branch.numel() > 0, **constants, **options,
         )  # fmt: skip
         return dweight
 
     if not N:
-        return dx, branch, torch.zeros_like(weight)
-    return dx, branch, launch("rms_norm_backward", total, call).sum(0).to(weight.dtype)
+        return dx, branch, torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device)
+    dweight = launch("rms_norm_backward", total, call)
+    return dx, branch, (dweight if weight.ndim == 2 else dweight.sum(0)).to(weight.dtype)
 
 
 @_rms_norm_backward_op.register_fake

@@ -22,8 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from .. import kernels
 from ..kernels.attention import send
 from ..kernels.linear_loss import LARGE_VOCABULARY
+from ..kernels.rms_norm import spread
 from ..kernels.segments import Segments
 from ..kernels.triton_support import runs_triton
+from ..runtime.distributed import world_size
 from ..runtime.json_files import read_json, to_json
 from ..runtime.model_names import model_folder
 from ..runtime.tensor_files import write_tensors
@@ -80,19 +82,26 @@ class Block(nn.Module):
         return (q, k, v), x
 
     def forward(
-        self, x: Tensor, added: Tensor | None, cos: Tensor, sin: Tensor, segments: Segments
+        self,
+        x: Tensor,
+        added: Tensor | None,
+        cos: Tensor,
+        sin: Tensor,
+        segments: Segments,
+        norms: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """On packed segments: the residual stream, what is to be added to it, and keys and values, without gradient.
-        FSDP gathers the weights around this call."""
-        h, x = _add_norm(x, added, self.attention_norm, self.eps)
+        FSDP gathers the weights around this call. `norms` are multiplied in place of the block's own, if given."""
+        attention_norm, mlp_norm = norms or (self.attention_norm, self.mlp_norm)
+        h, x = _add_norm(x, added, attention_norm, self.eps)
         attended, k, v = kernels.rope_attention(
             self.qkv(h), cos, sin, segments, heads=self.num_heads, kv_heads=self.num_kv_heads
         )
-        return *self.mix(x, attended), (k, v)
+        return *self.mix(x, attended, mlp_norm), (k, v)
 
-    def mix(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+    def mix(self, x: Tensor, attended: Tensor, mlp_norm: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The rest of the block, given the output of attention: the residual stream, and what is to be added to it."""
-        h, x = _add_norm(x, self.out(attended.flatten(1)), self.mlp_norm, self.eps)
+        h, x = _add_norm(x, self.out(attended.flatten(1)), self.mlp_norm if mlp_norm is None else mlp_norm, self.eps)
         return x, self.down(kernels.swiglu(self.gate_up(h)))
 
 
@@ -121,7 +130,7 @@ class Decoder(nn.Module):
 
     narrow_head: Tensor | None = None
     checkpoint_activations: bool = False
-    _angles: tuple[tuple[torch.device, torch.dtype], Tensor, Tensor] | None = None
+    _angles: tuple[tuple[torch.device, torch.dtype], Tensor] | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -199,9 +208,10 @@ class Decoder(nn.Module):
         x = self.embedding(tokens_T)
         cos, sin = self._angles_of(segments, x)
         keys_values, added = [], None
+        norms, final_norm = self._norms(x)
         recomputes = self.checkpoint_activations and torch.is_grad_enabled()
-        for block in self.blocks:
-            given = (x, added, cos, sin, segments)
+        for block, of_block in zip(self.blocks, norms, strict=True):
+            given = (x, added, cos, sin, segments, of_block)
             # nothing in a block is random
             x, added, kv = (
                 checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
@@ -210,13 +220,25 @@ class Decoder(nn.Module):
             )
             keys_values.append(kv)
         if each_once and added is not None and self.narrow_head is not None and runs_triton(x):
-            return kernels.add_rms_norm(added, x, self.final_norm, self.config.rms_norm_eps)[0], keys_values
-        return self.last_norm(x, added), keys_values
+            return kernels.add_rms_norm(added, x, final_norm, self.config.rms_norm_eps)[0], keys_values
+        return self.last_norm(x, added, final_norm), keys_values
 
-    def last_norm(self, x: Tensor, added: Tensor | None) -> Tensor:
+    def last_norm(self, x: Tensor, added: Tensor | None, weight: Tensor | None = None) -> Tensor:
         """Hidden states, from what the last block hands on; in the dtype of the residual stream, which sums of their
         gradients need."""
-        return kernels.rms_norm(x if added is None else x + added, self.final_norm, self.config.rms_norm_eps)
+        weight = self.final_norm if weight is None else weight
+        return kernels.rms_norm(x if added is None else x + added, weight, self.config.rms_norm_eps)
+
+    def _norms(self, x: Tensor) -> tuple[list[tuple[Tensor, Tensor] | None], Tensor]:
+        """What blocks take as `norms`, and the weight of the last norm: those of `spread` in training on one GPU. On
+        several, gradients are exchanged while others are computed, so none may wait for the last one, and FSDP gathers
+        weights block by block."""
+        trains = torch.is_grad_enabled() and runs_triton(x) and not torch.compiler.is_compiling()
+        if not trains or world_size() > 1 or self.final_norm.dtype != torch.float32:
+            return [None] * len(self.blocks), self.final_norm
+        norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)]
+        *of_blocks, last = spread([*norms, self.final_norm])
+        return list(zip(of_blocks[::2], of_blocks[1::2], strict=True)), last
 
     def send(self, segments: Segments, *tensors: Tensor) -> list[Tensor]:
         """Tensors of a batch on the device of the weights; what the blocks need of its layout is copied with them."""
@@ -240,27 +262,30 @@ class Decoder(nn.Module):
         return kernels.rope_angles(positions_T, self.config.head_dim, self.config.rope_theta, dtype)
 
     def _angles_of(self, segments: Segments, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`rope_angles` of a batch. Off the CPU they are rows of a table that is kept: two launches, not fourteen."""
+        """`rope_angles` of a batch. Off the CPU they are rows of a table that is kept: one launch, not fourteen."""
         positions_T = segments.positions_on(x.device)
         if x.device.type == "cpu" or torch.compiler.is_compiling():
             return self.rope_angles(positions_T, x)
         longest, kind = int(segments.positions.max()) + 1, (x.device, self._product_dtype(x))
-        if self._angles is None or self._angles[0] != kind or len(self._angles[1]) < longest:
+        if self._angles is None or self._angles[0] != kind or self._angles[1].shape[1] < longest:
             positions = torch.arange(2 ** math.ceil(math.log2(longest)), device=x.device)
-            self._angles = kind, *self.rope_angles(positions, x)
-        _, cos, sin = self._angles
-        return cos.index_select(0, positions_T), sin.index_select(0, positions_T)
+            self._angles = kind, torch.stack(self.rope_angles(positions, x))
+        cos, sin = self._angles[1].index_select(1, positions_T)
+        return cos, sin
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Logits [N, V] from hidden states [N, hidden_size]."""
         narrow = None if self.narrow_head is None else (self.narrow_head, None)
         return kernels.linear(hidden_ND, self.head_weight, narrow=narrow)
 
-    def cross_entropy(self, hidden_ND: Tensor, labels_N: Tensor) -> Tensor:
-        """`kernels.cross_entropy` of the logits; those of a large vocabulary are never there all at once."""
+    def cross_entropy(self, hidden_ND: Tensor, labels_N: Tensor, shares_N: Tensor) -> Tensor:
+        """`kernels.cross_entropy` of the logits, with shares; those of a large vocabulary are never there all at
+        once."""
         if self.config.vocab_size < LARGE_VOCABULARY:
-            return kernels.cross_entropy(self.logits(hidden_ND), labels_N)
-        return kernels.linear_cross_entropy(hidden_ND, self.head_weight, labels_N, narrow_VK=self.narrow_head)
+            return kernels.cross_entropy(self.logits(hidden_ND), labels_N, shares_N, are_shares=True)
+        return kernels.linear_cross_entropy(
+            hidden_ND, self.head_weight, labels_N, shares_N, are_shares=True, narrow_VK=self.narrow_head
+        )
 
     @property
     def head_weight(self) -> Tensor:

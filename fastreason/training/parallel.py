@@ -47,9 +47,9 @@ class Replica(Generic[Model]):
         """The trained parameters; under "fsdp" this rank's shards."""
         return self.trained.parameters()
 
-    def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def cross_entropy(self, hidden: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
         """`Decoder.cross_entropy`."""
-        return self.trained.cross_entropy(hidden, labels)  # type: ignore[operator]
+        return self.trained.cross_entropy(hidden, labels, shares)  # type: ignore[operator]
 
     def send(self, *arguments: Any) -> list[Tensor]:
         """`Decoder.send`."""

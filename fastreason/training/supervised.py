@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from .. import _core
+from ..kernels.cross_entropy import shares_of
 from ..kernels.linear import ROW_MULTIPLE
+from ..kernels.logit_rows import unit
 from ..kernels.segments import Segments
 from ..model.decoder import Decoder
 from ..model.precision import Precision, cast_once, product_dtype
@@ -209,8 +211,7 @@ def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, s
     """
     parts = split_batch(batch, settings.accumulate)
     num_parts = distributed.max_over_ranks(len(parts)) if settings.accumulate > 1 else 1
-    # summed where it is computed: the host waits for the loss once a step
-    loss = torch.zeros((), dtype=torch.float64, device=compute_in(settings.precision, replica)[0])
+    losses = []
     with cast_once(replica.trained, settings.precision):
         for i in range(num_parts):
             # a rank with fewer parts repeats its last one with weight 0, because FSDP gathers weights from all ranks
@@ -221,9 +222,12 @@ def step_loss(replica: Replica[Decoder], batch: PackedBatch, num_targets: int, s
                 part_loss = supervised_loss(replica, part, settings.loss_on, settings.precision)
                 if targets != num_targets:
                     part_loss = part_loss * (targets / num_targets)
-                part_loss.backward()
-            loss += part_loss.detach()
-    return distributed.sum_over_ranks(loss.cpu()).item() / distributed.world_size()
+                part_loss.backward(unit(part_loss))
+            losses.append(part_loss.detach())
+    # the host waits for the losses once a step
+    together = losses[0] if len(losses) == 1 else torch.stack(losses)
+    loss = together.cpu().double().view(-1).cumsum(0)[-1:]  # in their order
+    return distributed.sum_over_ranks(loss).item() / distributed.world_size()
 
 
 def supervised_loss(
@@ -244,16 +248,39 @@ def supervised_loss(
     else:
         target_T = torch.ones(len(tokens_T), dtype=torch.bool)
     target_T[segments.start] = False  # nothing precedes the first token of a document
-    target_N = target_T.nonzero().squeeze(1)
-    labels_N = tokens_T[target_N]
-    # pad with tokens and rows without a loss, so that matrix products have few distinct shapes
+    source_N, labels_N = _predictors(tokens_T, target_T, gathers=device.type == "cpu")
+    # pad with tokens without a loss, so that matrix products have few distinct shapes
     tokens_T, segments = F.pad(tokens_T, (0, -len(tokens_T) % ROW_MULTIPLE)), segments.padded(ROW_MULTIPLE)
-    spare = -len(target_N) % ROW_MULTIPLE
-    source_N, labels_N = F.pad(target_N - 1, (0, spare)), F.pad(labels_N, (0, spare), value=-100)
+    shares_N = shares_of(labels_N, dtype=torch.promote_types(next(iter(model.parameters())).dtype, torch.float32))
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        tokens_T, source_N, labels_N = model.send(segments, tokens_T, source_N, labels_N)
+        given = (tokens_T, labels_N, shares_N) if source_N is None else (tokens_T, labels_N, shares_N, source_N)
+        tokens_T, labels_N, shares_N, *sources = model.send(segments, *given)
         hidden = model(tokens_T, segments, True)
-        return model.cross_entropy(hidden.index_select(0, source_N), labels_N)
+        for rows in sources:
+            hidden = hidden.index_select(0, rows)
+        return model.cross_entropy(hidden, labels_N, shares_N)
+
+
+# of the tokens: where more have a loss, logits of all of them cost a GPU less than gathering those hidden states
+_NEARLY_ALL = 0.9
+
+
+def _predictors(
+    tokens_T: torch.Tensor, target_T: torch.Tensor, gathers: bool
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """The tokens before the targets, None for all tokens, and what they are to predict, -100 for nothing; their number
+    is a multiple of ROW_MULTIPLE.
+
+    Args:
+        target_T: bool.
+        gathers: whether even if nearly all tokens are targets.
+    """
+    target_N = target_T.nonzero().squeeze(1)
+    if gathers or len(target_N) < _NEARLY_ALL * len(tokens_T):
+        spare = -len(target_N) % ROW_MULTIPLE
+        return F.pad(target_N - 1, (0, spare)), F.pad(tokens_T[target_N], (0, spare), value=-100)
+    labels_T = torch.where(target_T, tokens_T, -100).roll(-1)
+    return None, F.pad(labels_T, (0, -len(tokens_T) % ROW_MULTIPLE), value=-100)
 
 
 def compute_in(precision: Precision, model: Decoder | Replica[Decoder]) -> tuple[torch.device, torch.dtype]:

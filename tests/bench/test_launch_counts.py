@@ -9,6 +9,7 @@ from bench.kernels.launch_counts import counted
 from bench.kernels.step_launches import count_step, products_of_nothing
 from fastreason.kernels import swiglu
 from fastreason.kernels.triton_support import INTERPRETED
+from fastreason.model import decoder
 from fastreason.model.config import ModelConfig
 from fastreason.model.decoder import Decoder
 
@@ -43,17 +44,43 @@ def test_a_step_casts_weights_once_and_waits_once_whatever_its_parts():
     assert one.torch["_foreach_copy_"] == two.torch["_foreach_copy_"] == 1
     # gradients of the second part are added all at once, and angles are rows of a table
     assert one.torch["_foreach_add_"] == 0 and two.torch["_foreach_add_"] == 1
-    assert two.torch["add_"] == 2 and two.torch["add"] == 2 * one.torch["add"]
+    assert two.torch["add_"] == 0 and two.torch["add"] == 2 * one.torch["add"]
     assert two.torch["cos"] == 0
     # of what the first norm gives, and of its gradient: the last one gives what the head multiplies
-    assert one.torch["_to_copy"] == 3
+    assert one.torch["_to_copy"] == 2
     # of a block: norm and addition twice, rope, attention, SwiGLU; then backward, where attention is two kernels, which
     # rotate back
     assert (more.triton.total() - one.triton.total()) / 2 == 5 + 5
     # four matrices, forward and backward twice each
     assert (more.products.total() - one.products.total()) / 2 == 12
-    # sums for the weights of two norms and a bias
-    assert (more.torch.total() - one.torch.total()) / 2 == 3
+    # the sum for a bias; those of the weights of all norms are one, of what one copy joins
+    assert (more.torch.total() - one.torch.total()) / 2 == 1
+    assert one.torch["stack"] == more.torch["stack"] == 1
+
+
+def test_a_loss_takes_its_products_two_sums_and_one_pass():
+    """Weights of its rows come with the batch, nothing is gathered where nearly all tokens have a loss, and its
+    gradient is scaled where it is not that of the step alone."""
+    with torch.device("meta"):
+        model = Decoder(ModelConfig.preset("tiny", vocab_size=300, num_hidden_layers=1))
+    one, two = count_step(model, 1024), count_step(model, 1024, 2)
+    names = ("cross_entropy.one_pass", "logit_rows.reduce", "logit_rows.scale")
+    assert [one.triton[name] for name in names] == [1, 1, 0] and two.triton["logit_rows.scale"] == 2
+    # copies of the weights, angles, the embedding and its gradient, added to that of the stream and of the head;
+    # casts around the first norm; sums of the weights of norms and of a bias
+    assert dict(one.torch) == {
+        "_foreach_copy_": 1, "index_select": 1, "embedding": 1, "embedding_dense_backward": 1, "add": 2, "_to_copy": 2,
+        "stack": 1, "sum": 2,
+    }  # fmt: skip
+
+
+def test_on_several_ranks_no_gradient_of_a_norm_waits_for_the_others(monkeypatch):
+    with torch.device("meta"):
+        model = Decoder(ModelConfig.preset("tiny", vocab_size=300, num_hidden_layers=2))
+    monkeypatch.setattr(decoder, "world_size", lambda: 2)
+    launches = count_step(model, 1024)
+    # five norms and two biases
+    assert launches.torch["stack"] == 0 and launches.torch["sum"] == 5 + 2
 
 
 def test_padding_is_not_cleared():
@@ -75,4 +102,4 @@ def test_the_table_of_angles_grows_with_the_longest_document():
         model = Decoder(ModelConfig.preset("tiny", vocab_size=300))
     for length, rows in ((16, 16), (100, 128), (32, 128)):
         count_step(model, 1600, length=length)
-        assert [len(table) for table in model._angles[1:]] == [rows, rows]
+        assert model._angles[1].shape[:2] == (2, rows)

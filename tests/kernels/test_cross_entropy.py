@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastreason.kernels import cross_entropy
-from fastreason.kernels.cross_entropy import cross_entropy_ref
-from fastreason.kernels.logit_rows import scalars
+from fastreason.kernels import cross_entropy, logit_rows
+from fastreason.kernels.cross_entropy import cross_entropy_ref, shares_of
+from fastreason.kernels.logit_rows import scalars, unit
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_errors, check_op, value_and_gradients
@@ -189,6 +189,35 @@ def test_backward_scales_by_what_arrives(device):
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@needs_triton
+def test_the_gradient_of_the_loss_alone_is_not_scaled(device, monkeypatch):
+    logits, labels, _ = data((5, 257), torch.float32, device)
+    leaf, plain = (logits.clone().requires_grad_() for _ in range(2))
+    cross_entropy(plain, labels).backward()
+    monkeypatch.setattr(logit_rows, "scale_", None)
+    loss = cross_entropy(leaf, labels)
+    loss.backward(unit(loss), retain_graph=True)
+    assert torch.equal(leaf.grad, plain.grad)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward(unit(loss))
+
+
+@pytest.mark.parametrize("V", [257, 8200])
+def test_weights_that_are_shares_are_taken_as_they_are(V, device):
+    logits, labels, weights = data((5, V), torch.float32, device)
+    labels[2] = -100
+    shares = shares_of(labels.cpu(), weights.cpu()).to(device)
+
+    def run(weights, **how):
+        return value_and_gradients(lambda x: cross_entropy(x, labels, weights, **how), [logits], [torch.ones(())])
+
+    assert all(map(torch.equal, run(shares, are_shares=True), run(weights)))
+    torch.testing.assert_close(run(2.0 * shares, are_shares=True)[0], 2.0 * run(weights)[0])
+    for wrong in (None, shares.double()):
+        with pytest.raises(ValueError, match=r"shares must be torch\.float32, got"):
+            cross_entropy(logits, labels, wrong, are_shares=True)
 
 
 @needs_triton

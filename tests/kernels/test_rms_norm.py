@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastreason.kernels import rms_norm
-from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
+from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref, spread
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_op, relative, value_and_gradients
@@ -221,3 +221,35 @@ def test_the_norm_of_a_sum_alone_in_16_bits_is_that_in_float32_cast(device):
     apart = value_and_gradients(lambda x, r, w: rms_norm(x + r, w).bfloat16(), inputs, [dy])
     assert [a.dtype for a in fused] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
     assert all(map(torch.equal, fused, apart))
+
+
+@needs_triton
+@pytest.mark.parametrize("shape", [(0, 8), (3, 64), (130, 768), (2050, 16)], ids=str)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
+def test_weights_of_two_norms_whose_gradients_are_summed_at_once(shape, dtype, tolerance, device):
+    """Programs without tokens, of one tile and of several; the second norm takes the branch and the stream."""
+    x, w1, w2, dy, dsum = (a.to(device) for a in inputs_of_two_norms(shape))
+    dy = dy.to(dtype)
+
+    def both(x, w1, w2, branch_dtype):
+        branch = rms_norm(x, w1) if x.dtype == torch.float32 else rms_norm_ref(x, w1, 1e-6)
+        add = add_rms_norm if x.dtype == torch.float32 else lambda *given: add_rms_norm_ref(*given, 1e-6)
+        return add(branch.to(branch_dtype), x, w2)
+
+    ours = value_and_gradients(lambda x, a, b: both(x, *spread([a, b]), dtype), (x, w1, w2), [dy, dsum])
+    truth = value_and_gradients(
+        lambda x, a, b: both(x, a, b, torch.float64), [a.double() for a in (x, w1, w2)], [dy.double(), dsum.double()]
+    )
+    assert [a.dtype for a in ours] == [dtype, *[torch.float32] * 4]
+    if shape[0] == 0:
+        assert not ours[3].any() and not ours[4].any() and ours[4].shape == w2.shape
+        return
+    for a, b in zip(ours, truth, strict=True):
+        assert relative(a, b) < tolerance
+
+
+def inputs_of_two_norms(shape):
+    g = torch.Generator().manual_seed(0)
+    x, dy, dsum = (torch.randn(shape, generator=g) for _ in range(3))
+    w1, w2 = (1 + 0.1 * torch.randn(shape[1], generator=g) for _ in range(2))
+    return x, w1, w2, dy, dsum

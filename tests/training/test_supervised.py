@@ -282,8 +282,25 @@ def test_targets_are_counted_as_the_loss_counts_them(loss_on):
     for length in (30, 200):
         batch = fr.TaskStream(MIX, seed=0).packed(0, 3, length, tokenizer)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fr.Decoder, "cross_entropy", lambda model, hidden, targets: int((targets != -100).sum()))
+            patch.setattr(
+                fr.Decoder, "cross_entropy", lambda model, hidden, targets, shares: int((targets != -100).sum())
+            )
             assert count_targets(batch, loss_on) == supervised_loss(model, batch, loss_on)
+
+
+@pytest.mark.parametrize("prompt, gathered", [(3, False), (20, True)])
+def test_where_nearly_all_tokens_have_a_loss_no_hidden_states_are_gathered(prompt, gathered):
+    """On a GPU; each token that is kept predicts the same one."""
+    tokens, target = torch.arange(100), torch.ones(100, dtype=torch.bool)
+    target[:prompt], target[50] = False, False
+    rows, labels = supervised._predictors(tokens, target, gathers=True)
+    kept, kept_labels = supervised._predictors(tokens, target, gathers=False)
+    assert len(labels) % 64 == len(kept_labels) % 64 == 0
+    wanted = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+    assert (kept is not None) == gathered
+    found = enumerate(kept_labels.tolist()) if kept is None else zip(kept.tolist(), kept_labels.tolist(), strict=True)
+    assert {at: label for at, label in found if label >= 0} == {at: v for at, v in wanted.items() if v >= 0}
+    assert sum(label >= 0 for label in kept_labels.tolist()) == int(target.sum())
 
 
 def test_validation_does_not_depend_on_the_seed_and_changes_no_step(tmp_path):
