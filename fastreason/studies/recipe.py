@@ -256,7 +256,8 @@ def _whole_size(sizes: Mapping[str, Any], size: str, source: str, *above: str) -
 
 
 def _with_base(source: str, *above: str) -> dict[str, Any]:
-    """A recipe's file over its base, of which all is taken but what a study asks: variants, claims and `about`."""
+    """A recipe's file over its base, of which all is taken but what a study asks: variants, claims, what these alone
+    read, and `about`."""
     values = with_current_names(_file_of(source))
     base = values.get("base")
     if base is None or isinstance(base, Mapping):  # a stage may be called so
@@ -265,8 +266,13 @@ def _with_base(source: str, *above: str) -> dict[str, Any]:
     if not isinstance(base, str) or base in (source, *above):
         raise ValueError(f"recipe {source}: base must name another recipe, got {base!r}")
     taken = _with_base(base, source, *above)
-    for name in ("variants", "claims", "about"):
-        taken.pop(name, None)
+    asked = ["variants", "claims", "about"]
+    # what only variants and claims read
+    asked += [name for name, reader in (("compute", "variants"), ("k", "claims")) if reader not in values]
+    sizes = taken.get("sizes")
+    for table in (taken, *(sizes.values() if isinstance(sizes, Mapping) else ())):
+        for name in asked if isinstance(table, dict) else ():
+            table.pop(name, None)
     return merge(taken, values)
 
 

@@ -245,7 +245,9 @@ def load_study(
     """
     values, source = read_recipe(name_or_path, overrides, size), str(name_or_path)
     base = {name: value for name, value in values.items() if name not in _STUDY_ONLY}
-    _check_compute(values, source)
+    if "seed" in (overrides or {}) and (seeds is not None or "seeds" in values):
+        raise ValueError(f"recipe {source}: seed (--seed) has no effect, since seeds (--seeds) replace it")
+    _check_effects(values, source)
     study: dict[str, Any] = {name: values[name] for name in ("name", "about", "ranges") if name in values}
     study["claims"] = [{"k": values["k"], **claim} if "k" in values else claim for claim in values.get("claims", [])]
     if change is not None or "variants" not in values:
@@ -260,11 +262,24 @@ def load_study(
     return validated(Study, study, f"recipe {source}")
 
 
-def _check_compute(values: Mapping[str, Any], source: str) -> None:
+def _check_effects(values: Mapping[str, Any], source: str) -> None:
+    """A setting that nothing would read is an error, and not another study than was meant."""
     variants = values.get("variants", [])
-    variants = variants if isinstance(variants, list) else []
-    if "compute" in values and not any(isinstance(v, Mapping) and v.keys() & {"beta", "split"} for v in variants):
-        raise ValueError(f"recipe {source}: compute has no effect, since no variant has a beta or a split")
+    variants = [v for v in variants if isinstance(v, Mapping)] if isinstance(variants, list) else []
+    unread = [
+        ("compute", not any(v.keys() & {"beta", "split"} for v in variants), "since no variant has a beta or a split"),
+        ("k", not values.get("claims"), "since there are no claims"),
+    ]
+    for name, unused, why in unread:
+        if name in values and unused:
+            raise ValueError(f"recipe {source}: {name} has no effect, {why}")
+    for variant in variants:
+        for name, unused, why in (
+            ("times", "split" not in variant, "without a split"),
+            ("seed", True, "since every variant is run with every seed of seeds"),
+        ):
+            if name in variant and unused:
+                raise ValueError(f"recipe {source}: variants: {variant.get('name')}: {name} has no effect, {why}")
 
 
 def _variants(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:

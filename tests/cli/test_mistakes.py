@@ -30,6 +30,7 @@ run finding-1-edge --size huge             size must be one of laptop, server, p
 run smoke --seeds a                        --seeds must have the form 7, 2-10 or 3,5,9, got 'a'
 run smoke --seeds 1,1                      seeds must be distinct numbers, at least one, got \\[1, 1\\]
 run smoke --compute 1e12flop                compute has no effect, since no variant has a beta or a split
+run finding-1-edge --size laptop --seed 7  seed \\(--seed\\) has no effect, since seeds \\(--seeds\\) replace it
 run smoke --shard 3                        shard must .*, got '3'
 run smoke --shard 3/2                      shard must .*, got '3/2'
 run smoke --no-sft                         there is no flag --no-sft
