@@ -37,8 +37,9 @@ def test_the_surface_that_made_the_scores_is_found():
     assert surface.at(TRUTH, 0.0, 0.2, 0.0) == pytest.approx(1 / (1 + np.exp(1.0 - 1.6)))
 
 
-def test_intervals_hold_the_truth():
+def test_intervals_hold_the_truth(monkeypatch):
     """Of 40 worlds whose seeds differ, at least as many as 95 % leave likely."""
+    monkeypatch.setattr(frontier, "_DRAWS", 60)
     random, inside = np.random.default_rng(2), 0
     for _ in range(40):
         surface = Surface(scores_from(TRUTH, 180, 0.1, random))
