@@ -2,6 +2,9 @@
 
 Up to Triton 3.9 it multiplies those bits as integers in `tl.dot`, and cuts float32 off where a GPU rounds to nearest
 even. `repair` puts both right, so that what kernels compute in bfloat16 can be compared with their definitions.
+
+Products of float32 are numpy's, whose library sums a row in another order at another place of the tile on a processor
+without AVX-512, which no GPU does. They are summed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ def repair() -> None:
         return cast(self, exact(src), dst_type) if dst_type.scalar != src.dtype.scalar else src
 
     def create_dot(self: Any, a: Any, b: Any, d: Any, *options: Any) -> Any:
-        return dot(self, exact(a), exact(b), d, *options)
+        a, b = exact(a), exact(b)
+        if a.data.dtype != np.float32 or d.data.dtype != np.float32:
+            return dot(self, a, b, d, *options)
+        product = np.matmul(a.data, b.data, dtype=np.float64).astype(np.float32)
+        return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
 
     def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
         return cast_impl(self, src, dst_type)
