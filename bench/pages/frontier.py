@@ -37,7 +37,7 @@ from fastreason.studies.study import Study
 from fastreason.studies.study_scores import StudyScores
 
 from ..harness.markdown import markdown, put_between_marks
-from .study_pages import as_file, paired
+from .study_pages import as_file, paired, points_of
 
 _DRAWS, _STEPS = 400, 12
 # how a split is called, and its shares of mid-training and RL
@@ -180,13 +180,9 @@ def fit_table(surface: Surface) -> str:
     levels = [float(part.mean()) for part in np.split(found, np.flatnonzero(np.diff(found) > 0.1) + 1)]
     rows, splits = [], list(_SPLITS.values())[1:]
     for x in levels:
-        gains = [_points(*surface.gain(x, *shares), sign="+") for _, shares in splits]
-        rows.append([f"{float(f'{10**x:.1g}'):g}x", _points(*surface.share(x, 0.0, 0.0)), *gains])
+        gains = [points_of(*surface.gain(x, *shares), sign="+") for _, shares in splits]
+        rows.append([f"{float(f'{10**x:.1g}'):g}x", points_of(*surface.share(x, 0.0, 0.0)), *gains])
     return markdown(["compute", "all on pre-training", *(f"gain of {called}" for called, _ in splits)], rows)
-
-
-def _points(value: float, interval: tuple[float, float], sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f} [{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]"
 
 
 def picture(study: Study, results: Mapping[str, Any], name: str, k: int) -> str:

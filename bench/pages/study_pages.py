@@ -124,7 +124,7 @@ def scores_table(study: Study, results: Mapping[str, Any]) -> str:
     rows = []
     for variant, stage in _evaluated(results):
         cells = [level(scores.by_seed(variant, name, metric, k, stage)) for name in study.ranges for metric, k in shown]
-        rows.append([variant, STAGE_NAMES[stage], *(_points(cell.effect, cell.interval) for cell in cells)])
+        rows.append([variant, STAGE_NAMES[stage], *(points_of(cell.effect, cell.interval) for cell in cells)])
     return markdown(head, rows)
 
 
@@ -189,14 +189,14 @@ def _what_scores_are(study: Study) -> str:
     return "of one seed, with 95 % intervals over problems, which say nothing about other seeds"
 
 
-def _points(effect: float, interval: tuple[float, float], sign: str = "") -> str:
+def points_of(effect: float, interval: tuple[float, float], sign: str = "") -> str:
     low, high = interval
     return f"{100 * effect:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
 def _effect(claim: Mapping[str, Any]) -> str:
     """Nothing where no problem is known that the claim is about."""
-    return "" if claim["effect"] is None else _points(claim["effect"], claim["interval"], sign="+")
+    return "" if claim["effect"] is None else points_of(claim["effect"], claim["interval"], sign="+")
 
 
 def keep(run: Path, place: Path, results: Mapping[str, Any]) -> None:

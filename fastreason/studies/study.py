@@ -274,12 +274,11 @@ def _check_effects(values: Mapping[str, Any], source: str) -> None:
         if name in values and unused:
             raise ValueError(f"recipe {source}: {name} has no effect, {why}")
     for variant in variants:
-        for name, unused, why in (
-            ("times", "split" not in variant, "without a split"),
-            ("seed", True, "since every variant is run with every seed of seeds"),
-        ):
-            if name in variant and unused:
-                raise ValueError(f"recipe {source}: variants: {variant.get('name')}: {name} has no effect, {why}")
+        where = f"recipe {source}: variants: {variant.get('name')}"
+        if "times" in variant and "split" not in variant:
+            raise ValueError(f"{where}: times has no effect, without a split")
+        if "seed" in variant:
+            raise ValueError(f"{where}: seed has no effect, since every variant is run with every seed of seeds")
 
 
 def _variants(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:
