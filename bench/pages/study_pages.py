@@ -253,8 +253,7 @@ def main() -> None:
     options = parser.parse_args()
     all_results = []
     for run in options.runs:
-        study = Study.load(run / "study.toml")
-        results = judged_again(study, run / "results.json")
+        study, results = judged_again(run)
         if not results["finished"]:
             parser.error(f"{run} is not finished: run it with --resume")
         place = options.out / study.name

@@ -23,6 +23,8 @@ commands:
   run RECIPE [--out DIR] [--resume] [--dry-run] [--size NAME] [--jobs N] [--shard I/N] [--section.field VALUE ...]
                  run a recipe or study; RECIPE is a name or a .toml file (run --help lists the names)
   report DIR     rebuild DIR/report.html
+  merge DIR DIR ... --out DIR
+                 join studies that differ in their seeds alone, and judge their claims over all seeds
   generate --out FILE --count N [--mixture NAME | --op 2-10 ...]
                  write problems as JSONL, Parquet or token ids; --show 3 prints them, --graph FILE.svg draws one
   eval CHECKPOINT [--preset paper | --op 2-10 --problems N --samples N ...] [--out DIR] [--resume]
@@ -85,6 +87,7 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": run_command,
         "report": _report,
+        "merge": _merge,
         "generate": _generate,
         "grade": grade_command,
     }
@@ -130,6 +133,22 @@ def _report(arguments: list[str]) -> int:
     parser = Parser(prog="fastreason report", description="Rebuilds DIR/report.html.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the directory of a run or study")
     print(write_report(parser.parse_args(arguments).folder))
+    return 0
+
+
+def _merge(arguments: list[str]) -> int:
+    from ..reports.study_page import write_report
+    from ..studies.merge import merge_studies
+
+    parser = Parser(
+        prog="fastreason merge",
+        description="Joins finished studies that differ in their seeds alone, such as those of machines that share no "
+        "directory, and judges their claims over all seeds.",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="the directory of a finished study")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new directory for the joint study")
+    options = parser.parse_args(arguments)
+    print(write_report(merge_studies(options.folders, options.out)))
     return 0
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import jinja2
 
-from ..runtime.files import read_whole, write_text
+from ..runtime.files import write_text
 from ..runtime.json_files import to_json
-from ..runtime.old_names import with_current_names
 from ..studies.claims import MARGIN, effects_table, judged_claims
+from ..studies.results import load_results
 from ..studies.stages import STAGE_NAMES
 from ..studies.study import Study
 from ..studies.study_scores import StudyScores
@@ -30,7 +30,7 @@ def write_report(folder: str | Path) -> Path:
     Claims are judged again; where that changes results.json, it is written too.
 
     Raises:
-        ValueError: one of them does not exist, or the directory is of an earlier version.
+        ValueError: one of them does not exist, they do not belong together, or the directory is of an earlier version.
     """
     folder = Path(folder)
     if (folder / "recipe.toml").is_file() and not (folder / "study.toml").is_file():
@@ -38,11 +38,7 @@ def write_report(folder: str | Path) -> Path:
             f"report: {folder} holds a run of an earlier version (recipe.toml without study.toml); only that version "
             "can write its page again"
         )
-    for name in ("study.toml", "results.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"report: {folder / name} does not exist")
-    study = Study.load(folder / "study.toml")
-    results = judged_again(study, folder / "results.json")
+    study, results = judged_again(folder)
     recipe_text = (folder / "study.toml").read_text(encoding="utf-8")
     page = _template().render(content(study, results) | {"recipe_text": recipe_text})
     path = folder / "report.html"
@@ -60,15 +56,15 @@ def _template() -> jinja2.Template:
     return environment.get_template("study.html")
 
 
-def judged_again(study: Study, path: Path) -> dict[str, Any]:
-    """results.json with the claims of the study judged as this version does, which is written where that changes it."""
-    results: dict[str, Any] = with_current_names(read_whole(path))
+def judged_again(folder: Path) -> tuple[Study, dict[str, Any]]:
+    """A study and its results, with claims judged as this version does, which are written where that changes them."""
+    study, results = load_results("report", folder)
     # as they read from a file
     judged = json.loads(to_json({"claims": judged_claims(study, results), "effects": effects_table(study, results)}))
     if any(results.get(name) != value for name, value in judged.items()):
         results |= judged
-        write_text(path, to_json(results) + "\n")
-    return results
+        write_text(folder / "results.json", to_json(results) + "\n")
+    return study, results
 
 
 def content(study: Study, results: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runtime.files import read_whole
 from ..runtime.machine import describe_machine
 from ..runtime.metrics_log import MetricsLog
+from ..runtime.old_names import with_current_names
+from ..tasks.mixture import Mixture
 from .claims import effects_table, judged_claims
+from .recipe import Recipe
 from .study import Study
+from .study_scores import scores_after
 from .work_units import Run, code_version, distinct_units
 
 
@@ -72,6 +77,53 @@ def collect(study: Study, runs: Sequence[Run], stages: Path) -> dict[str, Any]:
     results["finished"] = len(results["units"]) == len(units)
     results |= {"claims": judged_claims(study, results), "effects": effects_table(study, results)}
     return results | _by_stage(study, results) if study.is_run else results
+
+
+_ALWAYS = {"study", "seeds", "code", "machine", "variants", "units", "finished"}
+
+
+def load_results(command: str, folder: Path) -> tuple[Study, dict[str, Any]]:
+    """study.toml and results.json of a directory.
+
+    Args:
+        command: named in errors.
+    Raises:
+        ValueError: one of them does not exist or was cut, or the results are not those of the study: some of its
+            variants, seeds, stages, ops or k are not in them.
+    """
+    for name in ("study.toml", "results.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{command}: {folder / name} does not exist")
+    study, path = Study.load(folder / "study.toml"), folder / "results.json"
+    results = read_whole(path)
+    if not isinstance(results, dict) or not set(results) >= _ALWAYS or not {"scores", "stages"} & set(results):
+        raise ValueError(f"{command}: {path} does not hold the results of a study")
+    results = with_current_names(results)
+    if missing := next(_missing(study, results), None):
+        raise ValueError(f"{command}: {path} has no {missing}, which {folder / 'study.toml'} has")
+    return study, results
+
+
+def _missing(study: Study, results: Mapping[str, Any]) -> Iterator[str]:
+    """What the study has and its results have not; finished or not, they name all runs."""
+    for name, recipe in study.variants.items():
+        runs = results["variants"].get(name, {}).get("runs")
+        if runs is None:
+            yield f"variant {name}"
+            continue
+        for seed in study.seeds:
+            of = f"of variant {name}, seed {seed}"
+            if str(seed) not in runs:
+                yield f"run {of}"
+            for stage, keys in runs.get(str(seed), {}).items():
+                scores = scores_after(results, stage, keys)
+                yield from (f"{what} {of}, {stage}" for what in _missing_scores(recipe, scores))
+
+
+def _missing_scores(recipe: Recipe, scores: Mapping[str, Any] | None) -> Iterator[str]:
+    if scores is not None:
+        ops = Mixture.from_dict(recipe.evaluate.mixture).ops
+        yield from (f"op {op}" for op in ops if str(op) not in scores["problems"])
 
 
 def _by_stage(study: Study, results: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ def scores_by_stage(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]
     found: dict[str, list[dict[str, Any]]] = {}
     for keys in runs.values():
         for stage, key in keys.items():
-            scores = _scores(results, stage, key)
+            scores = scores_after(results, stage, key)
             found.setdefault(stage, []).extend([] if scores is None else [scores])
     return found
 
 
-def _scores(results: Mapping[str, Any], stage: str, keys: Mapping[str, str]) -> dict[str, Any] | None:
+def scores_after(results: Mapping[str, Any], stage: str, keys: Mapping[str, str]) -> dict[str, Any] | None:
+    """The result of `evaluate` after a stage of a run, whose units are `keys`; None if it is not finished."""
     scores: dict[str, Any] | None
     scores = results["stages"].get(stage) if "stages" in results else results["scores"].get(keys.get("evaluation"))
     return scores
@@ -67,7 +68,7 @@ class StudyScores:
         """The result of `evaluate` after a stage (None: the last), if finished."""
         keys = self.results["variants"][variant]["runs"][str(seed)]
         stage = stage if stage is not None else list(keys)[-1]
-        return _scores(self.results, stage, keys[stage])
+        return scores_after(self.results, stage, keys[stage])
 
     def entries(self, variant: str, stage: str | None = None) -> list[dict[str, Any]]:
         """`entry` of the seeds that are finished."""

@@ -158,7 +158,7 @@ def test_what_goes_wrong_on_the_way_is_status_1_and_one_line(capsys, monkeypatch
     [
         (
             ["fly"],
-            "unknown command 'fly'; commands are run, report, generate, grade, eval, edge, look, export, themes, bench",
+            "unknown command 'fly'; commands are run, report, merge, generate, grade, eval, edge, look, export,",
         ),
         (["run", "nothing"], "finding-4-process, question-curriculum, "),
         (["report", "/nonexistent"], "study.toml does not exist"),

@@ -62,6 +62,10 @@ run smoke --out full                       full is not empty and not a run; choo
 report                                     the following arguments are required: DIR
 report nowhere                             nowhere/study.toml does not exist
 report a b                                 unexpected argument 'b'
+merge a b                                  the following arguments are required: --out
+merge a --out x                            need at least two studies, got 1
+merge nowhere full --out x                 nowhere/study.toml does not exist
+merge full full --out full                 full exists and is not an empty directory; choose another out \\(--out\\)
 run smoke --out rows.jsonl                 fastreason run: out \\(--out\\): rows.jsonl is a file, not a folder
 run smoke --out rows.jsonl/a/b             out \\(--out\\): rows.jsonl is a file, not a folder
 run smoke --stages rows.jsonl/a            stages \\(--stages\\): rows.jsonl is a file, not a folder

@@ -255,6 +255,32 @@ def test_a_report_of_a_cut_study_changes_nothing(reported, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    "edit, missing",
+    [
+        (lambda results: results["variants"].pop("edge"), "no variant edge"),
+        (lambda results: results["variants"]["edge"]["runs"].pop("2"), "no run of variant edge, seed 2"),
+        (lambda results: first_scores(results)["problems"].pop("6"), "no op 6 of variant none, seed 0, pretrain"),
+        (lambda results: results.pop("scores"), "does not hold the results of a study"),
+        (lambda results: results.clear(), "does not hold the results of a study"),
+    ],
+)
+def test_results_of_another_study_are_named(reported, tmp_path, edit, missing):
+    """As where study.toml was given another seed, variant or op by hand."""
+    folder, _ = reported
+    other = json.loads((folder / "results.json").read_text())
+    edit(other)
+    shutil.copyfile(folder / "study.toml", tmp_path / "study.toml")
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match=rf"^report: .*results\.json.*{missing}"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def first_scores(results):
+    return next(iter(results["scores"].values()))
+
+
 # of one run
 
 
