@@ -214,8 +214,7 @@ def main() -> None:
     parser.add_argument("--range", default="edge", help="name of a range")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 128])
     options = parser.parse_args()
-    study = Study.load(options.run / "study.toml")
-    results, parts = judged_again(study, options.run / "results.json"), []
+    (study, results), parts = judged_again(options.run), []
     for k in options.k:
         drawn = picture(study, results, options.range, k)
         (options.out / f"{study.name}-{k}.svg").write_text(drawn, encoding="utf-8")
