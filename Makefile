@@ -6,7 +6,8 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SITE := $(wildcard $(VENV)/lib/python3.*/site-packages)
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# bytecode is compiled where a module is first imported: most of what torch and transformers bring never is
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check -q install --no-compile $(PIP_FLAGS)
 # of the bench, what runs kernels; the rest does not change under the interpreter
 KERNEL_TESTS := tests/kernels $(addprefix tests/bench/test_,cases.py traffic.py)
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu') CMakeLists.txt pyproject.toml
@@ -22,12 +23,12 @@ $(VENV)/bin/python:
 
 # the package and what it needs at run time, built in place
 $(VENV)/.built: $(CORE) requirements-dev.txt | $(VENV)/bin/python
-	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary cmake ninja pybind11 scikit-build-core
-	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt --prefer-binary --no-build-isolation -e ".[report]"
+	$(PIP_INSTALL) -c requirements-dev.txt --prefer-binary cmake ninja pybind11 scikit-build-core
+	$(PIP_INSTALL) -c requirements-dev.txt --prefer-binary --no-build-isolation -e ".[report]"
 	@touch $@
 
 $(VENV)/.tools: requirements-dev.txt $(VENV)/.built
-	$(PIP) install $(PIP_FLAGS) -r requirements-dev.txt
+	$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/.tools  ## .venv with the package, built in place, and every development tool
@@ -55,8 +56,8 @@ test-kernels: setup  ## kernels under Triton's interpreter, against their defini
 	TRITON_INTERPRET=1 $(PYTEST) -m "not slow" $(KERNEL_TESTS)
 
 test-integrations: setup  ## adapters against the libraries they adapt to, which it installs
-	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-integrations.txt
-	$(PIP) install $(PIP_FLAGS) --no-deps verl==0.9.1
+	$(PIP_INSTALL) -c requirements-dev.txt -r requirements-integrations.txt
+	$(PIP_INSTALL) --no-deps verl==0.9.1
 	$(BIN)/python -m pytest -q tests/integrations tests/test_examples.py
 
 # what lm_eval needs is too much for .venv
@@ -118,7 +119,7 @@ traffic: setup  ## bytes that every kernel moves against the least possible and 
 
 # what requirements-dev.txt has not: transformers and Liger-Kernel are among the development tools
 $(VENV)/.peers: requirements-bench.txt $(VENV)/.tools
-	$(PIP) install $(PIP_FLAGS) -c requirements-dev.txt -r requirements-bench.txt
+	$(PIP_INSTALL) -c requirements-dev.txt -r requirements-bench.txt
 	@touch $@
 
 # some suites: make bench BENCH="tasks grade"; flags stand there too. vLLM takes part where FASTREASON_VLLM names a Python
