@@ -9,7 +9,8 @@ With p = w[t, h, u] of the head of attention.py, recomputed from lse, and do the
 Letters:    as in attention.py.
 Numerics:   scores, p, ds and all sums in float32; p and ds are rounded to the input dtype where they are multiplied.
             dk and dv of a key tile are summed by one program: over its own segment's rows in order, then over the
-            segments it is the prefix of, in the order of the batch. No atomics, so the same bits every time.
+            segments it is the prefix of, in the order of the batch. No atomics, so the same bits every time. Sums of
+            the columns of gradients, where wanted, are those of what was rounded, in float32, a row for each tile.
 Traffic:    dq: q, do, o and lse once, k and v as in forward; writes dq and delta. dk and dv: k and v once, q, do, lse
             and delta of the rows that see a key tile once per tile; writes dk and dv.
 Source:     FlashAttention-2, Dao 2023, arXiv:2307.08691, algorithm 2.
@@ -34,11 +35,11 @@ from .attention_tiles import (
     store_rows,
     work_plan,
 )
-from .launch import launch
+from .launch import configuration, launch
 from .operation import operation
 from .triton_support import tl, triton
 
-__all__ = ["attention_backward", "match_strides", "write_gradients"]
+__all__ = ["attention_backward", "match_strides", "num_sums", "write_gradients"]
 
 
 @triton.jit
@@ -54,7 +55,8 @@ def _score_gradient(q, k, v, do, lse, delta, scale_log2, sees, HAS_EDGE: tl.cons
 
 @triton.jit
 def _store_rotated_back(ptr, offsets, x, inside, cos_ptr, sin_ptr, token, step, D: tl.constexpr):
-    """Rows of tokens token + step: the gradients x of rotated rows, as those of the rows before their rotation."""
+    """Rows of tokens token + step: the gradients x of rotated rows, as those of the rows before their rotation. Returns
+    the two halves of what it stores."""
     HALF: tl.constexpr = D // 2
     a, b = tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, HALF]), (0, 2, 1)))
     d, mask = tl.arange(0, HALF)[None, :], inside[:, None]
@@ -63,11 +65,28 @@ def _store_rotated_back(ptr, offsets, x, inside, cos_ptr, sin_ptr, token, step, 
     cos = tl.load(cos_ptr + angle, mask=mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + HALF + angle, mask=mask, other=0.0).to(tl.float32)
     out = ptr + (offsets[:, None] + d)
-    tl.store(out, (a * cos + b * sin).to(ptr.dtype.element_ty), mask=mask)
-    tl.store(out + HALF, (b * cos - a * sin).to(ptr.dtype.element_ty), mask=mask)
+    first, second = (a * cos + b * sin).to(ptr.dtype.element_ty), (b * cos - a * sin).to(ptr.dtype.element_ty)
+    tl.store(out, first, mask=mask)
+    tl.store(out + HALF, second, mask=mask)
+    return first, second
 
 
-@triton.jit(do_not_specialize=(*LAYOUT_ARGUMENTS, "gradient_stride_t"))
+@triton.jit
+def _store_head_sums(sums_ptr, x, of_head, D: tl.constexpr, GROUP: tl.constexpr):
+    """The sum of the rows of every query head, a product with the matrix [heads, rows] that says whose each row is."""
+    sums = tl.dot(tl.where(of_head, 1.0, 0.0).to(x.dtype), x, input_precision="ieee")
+    head, d = tl.arange(0, of_head.shape[0])[:, None], tl.arange(0, x.shape[1])[None, :]
+    tl.store(sums_ptr + (head * D + d), sums, mask=head < GROUP)
+
+
+@triton.jit
+def _store_sum(sums_ptr, x, inside):
+    """The sum of the rows that are inside."""
+    rows = tl.where(inside[:, None], x.to(tl.float32), 0.0)
+    tl.store(sums_ptr + tl.arange(0, x.shape[1]), tl.sum(rows, axis=0))
+
+
+@triton.jit(do_not_specialize=(*LAYOUT_ARGUMENTS, "gradient_stride_t", "key_tiles"))
 def _query_kernel(
     q_ptr,
     k_ptr,
@@ -79,6 +98,7 @@ def _query_kernel(
     delta_ptr,
     cos_ptr,  # of rope.py, read if ROTATED
     sin_ptr,
+    sums_ptr,  # [R, H + 2 K, D] float32, written if SUMS
     tiles_ptr,
     q_stride_t,  # strides in units of 8 elements
     q_stride_h,
@@ -88,9 +108,11 @@ def _query_kernel(
     v_stride_h,
     gradient_stride_t,
     T,
+    key_tiles,
     scale,
     scale_log2,
     ROTATED: tl.constexpr,
+    SUMS: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
@@ -137,7 +159,23 @@ def _query_kernel(
     if ROTATED:
         dq_at = at_token(dq_ptr, start + first_position, kv, gradient_stride_t, GROUP * D // 8)
         dq_offsets = step * (gradient_stride_t * 8) + head * D
-        _store_rotated_back(dq_at, dq_offsets, dq * scale, inside, cos_ptr, sin_ptr, start + first_position, step, D)
+        a, b = _store_rotated_back(
+            dq_at, dq_offsets, dq * scale, inside, cos_ptr, sin_ptr, start + first_position, step, D
+        )
+        if SUMS:
+            # at least what the product takes; rows that are not inside hold zeros
+            HEADS: tl.constexpr = 16 if GROUP <= 16 else triton.next_power_of_2(GROUP)
+            of_head = head[None, :] == tl.arange(0, HEADS)[:, None]
+            tile, all_kv = tl.program_id(0), tl.num_programs(1)
+            row_at = sums_ptr + tile.to(tl.int64) * (all_kv * ((GROUP + 2) * D))
+            sums_at = row_at + kv * (GROUP * D)
+            _store_head_sums(sums_at, a, of_head, D, GROUP)
+            _store_head_sums(sums_at + D // 2, b, of_head, D, GROUP)
+            if tile >= key_tiles:
+                nothing = tl.zeros([D], tl.float32)
+                keys_at = row_at + (all_kv * GROUP + kv) * D + tl.arange(0, D)
+                tl.store(keys_at, nothing)
+                tl.store(keys_at + all_kv * D, nothing)
     else:
         store_rows(dq_ptr + o_base, o_offsets, dq * scale, inside, D, BLOCK_D)
 
@@ -172,7 +210,7 @@ def _add_rows(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=(*LAYOUT_ARGUMENTS, "gradient_stride_t"))
+@triton.jit(do_not_specialize=(*LAYOUT_ARGUMENTS, "gradient_stride_t", "query_tiles"))
 def _key_kernel(
     q_ptr,
     k_ptr,
@@ -184,6 +222,7 @@ def _key_kernel(
     dv_ptr,
     cos_ptr,  # of rope.py, read if ROTATED
     sin_ptr,
+    sums_ptr,  # as above
     tiles_ptr,
     viewers_ptr,
     q_stride_t,  # strides in units of 8 elements
@@ -194,9 +233,11 @@ def _key_kernel(
     v_stride_h,
     gradient_stride_t,
     T,
+    query_tiles,
     scale,
     scale_log2,
     ROTATED: tl.constexpr,
+    SUMS: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
@@ -238,8 +279,18 @@ def _key_kernel(
         dk_at = at_token(dk_ptr, start + first_key, kv, gradient_stride_t, D // 8)
         dv_at = at_token(dv_ptr, start + first_key, kv, gradient_stride_t, D // 8)
         offsets = in_tile * (gradient_stride_t * 8)
-        _store_rotated_back(dk_at, offsets, dk * scale, exists, cos_ptr, sin_ptr, start + first_key, in_tile, D)
+        a, b = _store_rotated_back(dk_at, offsets, dk * scale, exists, cos_ptr, sin_ptr, start + first_key, in_tile, D)
         store_rows(dv_at, offsets, dv, exists, D, BLOCK_D)
+        if SUMS:
+            tile, all_kv = tl.program_id(0), tl.num_programs(1)
+            row_at = sums_ptr + tile.to(tl.int64) * (all_kv * ((GROUP + 2) * D))
+            keys_at = row_at + (all_kv * GROUP + kv) * D
+            _store_sum(keys_at, a, exists)
+            _store_sum(keys_at + D // 2, b, exists)
+            _store_sum(keys_at + all_kv * D, dv.to(dv_ptr.dtype.element_ty), exists)
+            if tile >= query_tiles:
+                for head in tl.static_range(GROUP):
+                    tl.store(row_at + (kv * GROUP + head) * D + tl.arange(0, D), tl.zeros([D], tl.float32))
     else:
         width = tl.num_programs(1) * D
         base = (start + first_key).to(tl.int64) * width + kv * D
@@ -256,6 +307,7 @@ def match_strides(x: Tensor) -> Tensor:
 def write_gradients(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, table: Tensor, scale: float,
     gradients: tuple[Tensor, Tensor, Tensor], angles: tuple[Tensor, Tensor] | None = None,
+    sums: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Writes dq, dk and dv of the tokens of all segments.
 
@@ -264,30 +316,46 @@ def write_gradients(
         gradients: where to, contiguous.
         angles: cos and sin of `rope_angles`, if q and k were rotated by them: dq and dk are then those before the
             rotation, and all three parts of one matrix [T, H + 2 K, D]. D is then a power of two, at least 16.
+        sums: float32 [R, (H + 2 K) D] with the R of `num_sums`, if wanted of that matrix: row r gets the sums of its
+            columns, as they were rounded, over query tile r and key tile r; 0 where there is no such tile.
     """
     (T, H, D), K, (dq, dk, dv), rotated = q.shape, k.shape[1], gradients, angles is not None
     plan, block_d, delta = work_plan(table, q.device), padded_head_dim(D), torch.empty_like(lse)
     cos_sin = (o, o) if angles is None else angles
     strides = [stride // 8 for x in (q, k, v) for stride in x.stride()[:2]]
     facts = {"head_dim": block_d, "itemsize": q.itemsize}
-    shape = dict(ROTATED=rotated, D=D, BLOCK_D=block_d, GROUP=H // K)
+    shape = dict(ROTATED=rotated, SUMS=sums is not None, D=D, BLOCK_D=block_d, GROUP=H // K)
+    num_queries, num_keys = (0, 0) if sums is None else _num_tiles(q, table, K)
 
     def queries(config: dict[str, int]) -> None:
         tiles = plan.query_tiles(config["BLOCK_M"], H // K)
         _query_kernel[(len(tiles), K)](
-            q, k, v, o, do, dq, lse, delta, *cos_sin, tiles, *strides, dq.stride(0) // 8, T, scale, scale * LOG2_E,
-            **shape, **config,
+            q, k, v, o, do, dq, lse, delta, *cos_sin, sums, tiles, *strides, dq.stride(0) // 8, T, num_keys,
+            scale, scale * LOG2_E, **shape, **config,
         )  # fmt: skip
 
     def keys(config: dict[str, int]) -> None:
         key_tiles = plan.key_tiles(config["BLOCK_N"])
         _key_kernel[(len(key_tiles.tiles), K)](
-            q, k, v, do, lse, delta, dk, dv, *cos_sin, key_tiles.tiles, key_tiles.viewers, *strides,
-            dk.stride(0) // 8, T, scale, scale * LOG2_E, **shape, **config,
+            q, k, v, do, lse, delta, dk, dv, *cos_sin, sums, key_tiles.tiles, key_tiles.viewers, *strides,
+            dk.stride(0) // 8, T, num_queries, scale, scale * LOG2_E, **shape, **config,
         )  # fmt: skip
 
     launch("attention_backward_dq", q, queries, **facts)
     launch("attention_backward_dkv", q, keys, **facts)
+
+
+def _num_tiles(q: Tensor, table: Tensor, kv_heads: int) -> tuple[int, int]:
+    """Query and key tiles of a batch."""
+    plan, (_, H, D) = work_plan(table, q.device), q.shape
+    facts = {"head_dim": padded_head_dim(D), "itemsize": q.itemsize}
+    dq, dkv = (configuration(f"attention_backward_{name}", q, **facts) for name in ("dq", "dkv"))
+    return len(plan.query_tiles(dq["BLOCK_M"], H // kv_heads)), len(plan.key_tiles(dkv["BLOCK_N"]).tiles)
+
+
+def num_sums(q: Tensor, table: Tensor, kv_heads: int) -> int:
+    """R, the rows of what `write_gradients` leaves as sums, for queries like q [T, H, D]."""
+    return max(_num_tiles(q, table, kv_heads))
 
 
 @operation("attention_backward")

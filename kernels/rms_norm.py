@@ -31,6 +31,7 @@ from . import cpu_kernels
 from .launch import launch
 from .logit_rows import alignment, take
 from .operation import operation
+from .row_sums import spread_rows
 from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
 __all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref", "spread"]
@@ -55,25 +56,8 @@ def add_rms_norm_ref(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: f
 
 
 def spread(weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Weights of norms as equal rows [P, D], which `rms_norm` and `add_rms_norm` take in place of [D].
-
-    The gradient of such rows is what the programs of a norm summed, each over its own tokens. It is added up for all of
-    the weights in two launches, when the last of them has its gradient, and not in one launch a norm.
-
-    Args:
-        weights: float32 [D], of one D.
-    """
-    return _Spread.apply(*weights)
-
-
-class _Spread(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
-        return tuple(weight.expand(_MAX_BACKWARD_PROGRAMS, -1) for weight in weights)
-
-    @staticmethod
-    def backward(ctx: Any, *sums: Tensor) -> tuple[Tensor, ...]:
-        return torch.stack(sums).sum(1).unbind()
+    """Weights of norms as those of `spread_rows` [P, D], which `rms_norm` and `add_rms_norm` take in place of [D]."""
+    return spread_rows(weights, _MAX_BACKWARD_PROGRAMS)
 
 
 def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> Tensor:

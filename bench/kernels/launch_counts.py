@@ -92,7 +92,7 @@ class _Mode(TorchDispatchMode):
         """In place of Triton's."""
         name = f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.fn.__name__.strip('_').removesuffix('_kernel')}"
         self.launches.triton[name] += 1
-        tensors = {id(x): x for x in (*arguments, *options.values()) if isinstance(x, Tensor)}
+        tensors = {id(x): x for x in tree_leaves((arguments, options)) if isinstance(x, Tensor)}
         self.launches.moved[name] += _bytes(tensors.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -39,7 +39,8 @@ from fastreason.kernels.launch import configuration
 from fastreason.kernels.policy_loss import Kind, policy_loss_ref
 from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref
 from fastreason.kernels.rope import rope_ref
-from fastreason.kernels.rope_attention import rope_attention_ref
+from fastreason.kernels.rope_attention import rope_attention_ref, spread_biases
+from fastreason.kernels.row_sums import sum_rows
 from fastreason.kernels.swiglu import swiglu_ref
 
 from . import peers
@@ -271,20 +272,48 @@ def _attend(shape: Shape, segments: Segments) -> Call:
     )
 
 
-def _rope_attention(shape: Shape) -> Call:
-    """`_attention` of one matrix, whose queries and keys are rotated first."""
+def _row_sums(shape: Shape) -> Call:
+    """Of 25 norms, each summed by 256 programs."""
+    matrices = [shape.floats(256, shape.width, dtype=torch.float32) for _ in range(25)]
+    return Call(
+        tokens=shape.tokens,
+        run=lambda matrices: sum_rows(matrices),
+        inputs={"matrices": matrices},
+        learns=(),
+        definition=lambda matrices: torch.stack(matrices).sum(1),
+        floor=(_bytes(*matrices) + 25 * 4 * shape.width, 0),
+    )
+
+
+def _rope_attention(shape: Shape, learns_bias: bool = False) -> Call:
+    """`_attention` of one matrix, whose queries and keys are rotated first; with the sums for a bias."""
     alone = _attention(shape)
     segments = alone.inputs["segments"]
     qkv = shape.floats(shape.tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     cos, sin = rope_angles(segments.positions.to(shape.device), shape.head_dim, 10000.0, shape.dtype)
     turned = 2 * shape.tokens * (shape.heads + shape.kv_heads) * shape.head_dim * qkv.element_size()
     sizes = {"heads": shape.heads, "kv_heads": shape.kv_heads}
+    inputs = {"qkv_TW": qkv, "cos_T1D": cos, "sin_T1D": sin, "segments": segments, **sizes}
+    if learns_bias:
+        inputs["bias_W"] = shape.floats(qkv.shape[1], dtype=torch.float32)
+
+    def definition(bias_W: Tensor | None = None, call: Function = rope_attention_ref, **given: Any) -> Tensor:
+        if bias_W is not None:  # adds nothing, and has the gradient of a bias
+            given["qkv_TW"] = given["qkv_TW"] + (bias_W - bias_W.detach()).to(qkv.dtype)
+        return call(**given)[0]
+
+    def run(bias_W: Tensor | None = None, **given: Any) -> Tensor:
+        rows = None if bias_W is None else spread_biases([bias_W], qkv, segments, **sizes)
+        return (
+            definition(bias_W, rope_attention, **given) if rows is None else rope_attention(**given, bias_RW=rows[0])[0]
+        )
+
     return Call(
         tokens=shape.tokens,
-        run=lambda **given: rope_attention(**given)[0],
-        inputs={"qkv_TW": qkv, "cos_T1D": cos, "sin_T1D": sin, "segments": segments, **sizes},
-        learns=("qkv_TW",),
-        definition=lambda **given: rope_attention_ref(**given)[0],
+        run=run,
+        inputs=inputs,
+        learns=("qkv_TW", "bias_W") if learns_bias else ("qkv_TW",),
+        definition=definition,
         # queries and keys are read and written once more; backward takes nothing for the rotation
         floor=(alone.floor[0] + turned, alone.floor[1]),
         flops=alone.flops,
@@ -417,6 +446,7 @@ OPS = {
     "add_rms_norm_float32": Op(
         functools.partial(_add_rms_norm, stream=torch.float32), counted={"tokens": 12288}, most_traffic=1.05
     ),
+    "row_sums": Op(_row_sums, most_traffic=1.05),
     "rope": Op(_rope, most_traffic=1.05),
     "swiglu": Op(_swiglu, most_traffic=1.05),
     # bfloat16, because float16 takes two passes
@@ -459,6 +489,17 @@ OPS = {
     # other head dims take the two operators
     "rope_attention": Op(
         _rope_attention,
+        shapes={name: _HEAD_DIMS[name] for name in ("d64", "d128")},
+        counted={"tokens": 384, "length": 384},
+        tensor_cores={
+            "attention.forward": "HGMMA",
+            "attention_backward.query": "HGMMA",
+            "attention_backward.key": "HGMMA",
+        },
+    ),
+    # as in training on one GPU in 16 bits; where they do not pay, the sums are torch's
+    "rope_attention_bias": Op(
+        functools.partial(_rope_attention, learns_bias=True),
         shapes={name: _HEAD_DIMS[name] for name in ("d64", "d128")},
         counted={"tokens": 384, "length": 384},
         tensor_cores={

@@ -165,7 +165,7 @@ class _Meter:
 def _counted_run(original: Any, meter: _Meter, mode: _TorchOps, traffic: Traffic) -> Any:
     def run(kernel: Any, *arguments: Any, **options: Any) -> Any:
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | options
-        meter.begin({name: value for name, value in named.items() if isinstance(value, Tensor)})
+        meter.begin(_tensors(named))
         mode.inside_kernel = True
         try:
             result = original(kernel, *arguments, **options)
@@ -175,6 +175,16 @@ def _counted_run(original: Any, meter: _Meter, mode: _TorchOps, traffic: Traffic
         return result
 
     return run
+
+
+def _tensors(named: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors among the arguments of a launch, those of a tuple one by one."""
+    found = {}
+    for name, value in named.items():
+        for i, x in enumerate(value if isinstance(value, tuple) else [value]):
+            if isinstance(x, Tensor):
+                found[f"{name}[{i}]" if isinstance(value, tuple) else name] = x
+    return found
 
 
 def _floats_are_tensors(original: Any) -> Any:

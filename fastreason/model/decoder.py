@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from .. import kernels
 from ..kernels.attention import send
 from ..kernels.linear_loss import LARGE_VOCABULARY
-from ..kernels.rms_norm import spread
+from ..kernels.rms_norm import spread as spread_norms
+from ..kernels.rope_attention import spread_biases
 from ..kernels.segments import Segments
 from ..kernels.triton_support import runs_triton
 from ..runtime.distributed import world_size
@@ -32,6 +33,9 @@ from ..runtime.tensor_files import write_tensors
 from ..text.tokenizer import Tokenizer
 from .config import ModelConfig, config_from_hf
 from .hugging_face import EMBEDDING, HEAD, MODEL_CARD, checked_weights, read_weights, special_ids, write_json
+
+Spread = tuple[Tensor, Tensor, Tensor | None]
+"""Weights of a block that gradients are summed of for all blocks at once: its two norms, and the bias of qkv."""
 
 
 class Linear(nn.Linear):
@@ -43,8 +47,9 @@ class Linear(nn.Linear):
 
     narrow: tuple[Tensor, Tensor | None] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear(x, self.weight, self.bias, narrow=self.narrow)
+    def forward(self, x: Tensor, bias_learns: bool = True) -> Tensor:
+        """x w^T + b; the bias gets its gradient elsewhere if it does not learn here, where `narrow` is lent."""
+        return kernels.linear(x, self.weight, self.bias if bias_learns else None, narrow=self.narrow)
 
 
 class Block(nn.Module):
@@ -88,15 +93,16 @@ class Block(nn.Module):
         cos: Tensor,
         sin: Tensor,
         segments: Segments,
-        norms: tuple[Tensor, Tensor] | None = None,
+        spread: Spread | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """On packed segments: the residual stream, what is to be added to it, and keys and values, without gradient.
-        FSDP gathers the weights around this call. `norms` are multiplied in place of the block's own, if given."""
-        attention_norm, mlp_norm = norms or (self.attention_norm, self.mlp_norm)
+        FSDP gathers the weights around this call. `spread` stands for weights of the block, if given."""
+        attention_norm, mlp_norm, bias = spread or (self.attention_norm, self.mlp_norm, None)
         h, x = _add_norm(x, added, attention_norm, self.eps)
         attended, k, v = kernels.rope_attention(
-            self.qkv(h), cos, sin, segments, heads=self.num_heads, kv_heads=self.num_kv_heads
-        )
+            self.qkv(h, bias is None), cos, sin, segments, heads=self.num_heads, kv_heads=self.num_kv_heads,
+            bias_RW=bias,
+        )  # fmt: skip
         return *self.mix(x, attended, mlp_norm), (k, v)
 
     def mix(self, x: Tensor, attended: Tensor, mlp_norm: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -208,9 +214,9 @@ class Decoder(nn.Module):
         x = self.embedding(tokens_T)
         cos, sin = self._angles_of(segments, x)
         keys_values, added = [], None
-        norms, final_norm = self._norms(x)
+        spread, final_norm = self._spread(x, segments)
         recomputes = self.checkpoint_activations and torch.is_grad_enabled()
-        for block, of_block in zip(self.blocks, norms, strict=True):
+        for block, of_block in zip(self.blocks, spread, strict=True):
             given = (x, added, cos, sin, segments, of_block)
             # nothing in a block is random
             x, added, kv = (
@@ -229,16 +235,23 @@ class Decoder(nn.Module):
         weight = self.final_norm if weight is None else weight
         return kernels.rms_norm(x if added is None else x + added, weight, self.config.rms_norm_eps)
 
-    def _norms(self, x: Tensor) -> tuple[list[tuple[Tensor, Tensor] | None], Tensor]:
-        """What blocks take as `norms`, and the weight of the last norm: those of `spread` in training on one GPU. On
-        several, gradients are exchanged while others are computed, so none may wait for the last one, and FSDP gathers
-        weights block by block."""
+    def _spread(self, x: Tensor, segments: Segments) -> tuple[Sequence[Spread | None], Tensor]:
+        """What blocks take as `spread`, and the weight of the last norm: in training on one GPU, where the gradients of
+        norms, and of biases in 16 bits, are then summed at once. On several, gradients are exchanged while others are
+        computed, so none may wait for the last one, and FSDP gathers weights block by block."""
         trains = torch.is_grad_enabled() and runs_triton(x) and not torch.compiler.is_compiling()
         if not trains or world_size() > 1 or self.final_norm.dtype != torch.float32:
             return [None] * len(self.blocks), self.final_norm
         norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)]
-        *of_blocks, last = spread([*norms, self.final_norm])
-        return list(zip(of_blocks[::2], of_blocks[1::2], strict=True)), last
+        *of_blocks, last = spread_norms([*norms, self.final_norm])
+        biases: Sequence[Tensor | None] | None = None
+        if self.narrow_head is not None:
+            like, config = x.new_empty(0, dtype=self.narrow_head.dtype), self.config
+            biases = spread_biases(
+                [block.qkv.bias for block in self.blocks], like, segments, heads=config.num_attention_heads,
+                kv_heads=config.num_key_value_heads,
+            )  # fmt: skip
+        return list(zip(of_blocks[::2], of_blocks[1::2], biases or [None] * len(self.blocks), strict=True)), last
 
     def send(self, segments: Segments, *tensors: Tensor) -> list[Tensor]:
         """Tensors of a batch on the device of the weights; what the blocks need of its layout is copied with them."""

@@ -53,9 +53,9 @@ def test_a_step_casts_weights_once_and_waits_once_whatever_its_parts():
     assert (more.triton.total() - one.triton.total()) / 2 == 5 + 5
     # four matrices, forward and backward twice each
     assert (more.products.total() - one.products.total()) / 2 == 12
-    # the sum for a bias; those of the weights of all norms are one, of what one copy joins
-    assert (more.torch.total() - one.torch.total()) / 2 == 1
-    assert one.torch["stack"] == more.torch["stack"] == 1
+    # the sums for the weights of all norms are one, and those for all biases
+    assert more.torch == one.torch
+    assert one.triton["row_sums.sum"] == more.triton["row_sums.sum"] == 2
 
 
 def test_a_loss_takes_its_products_two_sums_and_one_pass():
@@ -67,10 +67,9 @@ def test_a_loss_takes_its_products_two_sums_and_one_pass():
     names = ("cross_entropy.one_pass", "logit_rows.reduce", "logit_rows.scale")
     assert [one.triton[name] for name in names] == [1, 1, 0] and two.triton["logit_rows.scale"] == 2
     # copies of the weights, angles, the embedding and its gradient, added to that of the stream and of the head;
-    # casts around the first norm; sums of the weights of norms and of a bias
+    # casts around the first norm
     assert dict(one.torch) == {
         "_foreach_copy_": 1, "index_select": 1, "embedding": 1, "embedding_dense_backward": 1, "add": 2, "_to_copy": 2,
-        "stack": 1, "sum": 2,
     }  # fmt: skip
 
 
@@ -80,7 +79,7 @@ def test_on_several_ranks_no_gradient_of_a_norm_waits_for_the_others(monkeypatch
     monkeypatch.setattr(decoder, "world_size", lambda: 2)
     launches = count_step(model, 1024)
     # five norms and two biases
-    assert launches.torch["stack"] == 0 and launches.torch["sum"] == 5 + 2
+    assert launches.triton["row_sums.sum"] == 0 and launches.torch["sum"] == 5 + 2
 
 
 def test_padding_is_not_cleared():

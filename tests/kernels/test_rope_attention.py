@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from fastreason.kernels import Segments, attention, cpu_kernels, rope, rope_angles, rope_attention
+from fastreason.kernels.rope_attention import spread_biases
+from fastreason.kernels.triton_support import as_if_on
 
 from .conftest import needs_triton
-from .numerics import check_compiled, check_errors, check_op
+from .numerics import check_compiled, check_errors, check_op, relative
 
 LAYOUTS = {
     "documents": Segments.from_lengths([1, 17, 70]),
@@ -85,15 +87,62 @@ def test_padding_has_no_gradient(D, device):
     assert dqkv[~outside.to(device)].any(dim=1).all()
 
 
+def gradients(qkv, do, segments, heads, bias=None):
+    """Of qkv, and of a bias if there is one."""
+    H, K, D = heads
+    sizes, leaf = {"heads": H, "kv_heads": K}, qkv.clone().requires_grad_()
+    rows = None if bias is None else spread_biases([bias], qkv, segments, **sizes)[0]
+    cos, sin = angles(segments, D, qkv.dtype, qkv.device)
+    o, *_ = rope_attention(leaf, cos, sin, segments, **sizes, bias_RW=rows)
+    return torch.autograd.grad(o, [leaf] if bias is None else [leaf, bias], do)
+
+
+@needs_triton
+# more query tiles than key tiles; fewer; halves of the smallest row; more heads than the least that a product takes
+@pytest.mark.parametrize(
+    "layout, heads",
+    [("group", (6, 1, 64)), ("documents", (2, 2, 128)), ("padding", (4, 2, 16)), ("group", (18, 1, 16))],
+)
+def test_the_gradient_of_a_bias_is_the_sum_of_the_stored_columns(layout, heads, device):
+    segments, (H, K, D) = LAYOUTS[layout], heads
+    qkv = random(segments.num_tokens, (H + 2 * K) * D, dtype=torch.bfloat16, device=device)
+    do = random(segments.num_tokens, H, D, dtype=torch.bfloat16, seed=1, device=device)
+    (alone,) = gradients(qkv, do, segments, heads)
+    bias = torch.zeros(qkv.shape[1], device=device, requires_grad=True)
+    dqkv, dbias = gradients(qkv, do, segments, heads, bias)
+    assert torch.equal(dqkv, alone)
+    assert dbias.dtype == torch.float32 and relative(dbias, alone.double().sum(0)) < 1e-6
+    assert torch.equal(dbias, gradients(qkv, do, segments, heads, bias)[1])
+
+
+@needs_triton
+def test_a_bias_is_summed_where_it_was_added_if_no_kernel_takes_it(device):
+    segments, bias = LAYOUTS["group"], torch.zeros(4 * 64, device=device)
+    sizes = {"heads": 2, "kv_heads": 1}
+
+    def takes(arch, head_dim, dtype=torch.bfloat16):
+        with as_if_on(arch):
+            like = torch.empty(0, dtype=dtype, device=device)
+            return spread_biases([bias[: 4 * head_dim]], like, segments, **sizes) is not None
+
+    assert takes(90, 64) and takes(80, 64) and takes(120, 64)
+    assert not takes(100, 64)  # where it would halve the number of programs
+    assert not takes(90, 24) and not takes(90, 64, torch.float32)
+    qkv, rows = random(segments.num_tokens, 4 * 64, device=device), torch.zeros(3, 5, device=device)
+    with pytest.raises(ValueError, match=r"bias must be one of spread_biases .* got \(3, 5\)"):
+        rope_attention(qkv, *angles(segments, 64, qkv.dtype, device), segments, **sizes, bias_RW=rows)
+
+
 @needs_triton
 def test_as_an_operator(device):
     segments = Segments.from_groups([2, 3], torch.tensor([[2, 1], [1, 2]]))
     cos, sin = angles(segments, 16, torch.float32, device)
     qkv = random(segments.num_tokens, 4 * 16, device=device).requires_grad_()
-    check_op(torch.ops.fastreason.rope_attention.default, qkv, cos, sin, segments.table, 2, 1)
-    o, rotated, lse = torch.ops.fastreason.rope_attention(qkv.detach(), cos, sin, segments.table, 2, 1)
+    rows = torch.zeros(len(segments.start), 4 * 16, device=device, requires_grad=True)  # a tile each
+    check_op(torch.ops.fastreason.rope_attention.default, qkv, rows, cos, sin, segments.table, 2, 1)
+    o, rotated, lse = torch.ops.fastreason.rope_attention(qkv.detach(), None, cos, sin, segments.table, 2, 1)
     saved = (torch.ones_like(o), qkv.detach(), rotated, o, lse, cos, sin)
-    check_op(torch.ops.fastreason.rope_attention_backward.default, *saved, segments.table, 2, 1)
+    check_op(torch.ops.fastreason.rope_attention_backward.default, *saved, segments.table, 2, 1, len(rows))
     check_compiled(lambda x: rope_attention(x, cos, sin, segments, heads=2, kv_heads=1)[0], qkv)
 
 
