@@ -9,7 +9,8 @@ and backward, with g = dy * weight, xhat = s * rstd:
 
 Letters:    N rows (tokens), D width; a program takes a tile of ROWS rows.
 Numerics:   loads in the input dtype; squares, means, rstd and the sum for dweight in float32. x, y and their gradients
-            may be of 16 bits where residual, s, weight and their gradients are float32: a branch under autocast.
+            may be of 16 bits where residual, s, weight and their gradients are float32: a branch under autocast. So may
+            y be of the first one, whose stream nothing was added to (`branch_norm`).
 Traffic:    floor forward: x (and residual) read once, y (and s) written once; backward: dy, s (and ds) read once, the
             gradient of s written once, and once more for x where x is of another dtype. Besides, a few hundred rows in
             all for the weight and the partial sums of dweight: every program sums its rows in order into a row of its
@@ -34,7 +35,7 @@ from .operation import operation
 from .row_sums import spread_rows
 from .triton_support import cdiv, next_power_of_2, runs_triton, tl, triton
 
-__all__ = ["add_rms_norm", "add_rms_norm_ref", "rms_norm", "rms_norm_ref", "spread"]
+__all__ = ["add_rms_norm", "add_rms_norm_ref", "branch_norm", "rms_norm", "rms_norm_ref", "spread"]
 
 _HALF = (torch.bfloat16, torch.float16)
 _MAX_WIDTH = 16384  # a row must fit into the registers of one program
@@ -77,7 +78,40 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> Tensor:
         return cpu_kernels.rms_norm(x_ND, weight_D, eps)
     if not runs_triton(x_ND):
         return rms_norm_ref(x_ND, weight_D, eps)
-    return _rms_norm_op(x_ND, None, weight_D, eps)[0]
+    return _rms_norm_op(x_ND, None, weight_D, eps, None)[0]
+
+
+def branch_norm(x_ND: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The norm in `dtype`, and x again: what begins a residual stream, which nothing has been added to.
+
+    Its backward is handed the gradient of x as that stream, so that no launch casts the norm, casts its gradient or
+    adds the two gradients of x; the bits are those of casts and addition.
+
+    Args:
+        x_ND, weight_D, eps: as for `rms_norm`, where it runs Triton.
+        dtype: of 16 bits, or that of x.
+    """
+    _check("branch_norm", x_ND, weight_D, eps)
+    if torch.compiler.is_compiling():
+        return _rms_norm_op(x_ND, None, weight_D, eps, dtype)[0], x_ND
+    return _Branch.apply(x_ND, weight_D, eps, dtype)
+
+
+class _Branch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        y, _, rstd = _rms_norm_op(x, None, weight, eps, dtype)
+        ctx.save_for_backward(x, weight, rstd)
+        ctx.set_materialize_grads(False)
+        return y, x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, dx: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        if dy is None:
+            return dx, None, None, None
+        x, weight, rstd = ctx.saved_tensors
+        total, _, dweight = _rms_norm_backward_op(dy, dx, x, weight, rstd, False)
+        return total, dweight, None, None
 
 
 def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
@@ -110,7 +144,7 @@ def add_rms_norm(x_ND: Tensor, residual_ND: Tensor, weight_D: Tensor, eps: float
     if not runs_triton(residual_ND):
         total_ND = x_ND + residual_ND
         return rms_norm(total_ND, weight_D, eps).to(x_ND.dtype), total_ND
-    y_ND, total_ND, _ = _rms_norm_op(x_ND, residual_ND, weight_D, eps)
+    y_ND, total_ND, _ = _rms_norm_op(x_ND, residual_ND, weight_D, eps, None)
     return y_ND, total_ND
 
 
@@ -229,12 +263,14 @@ def _row(weight: Tensor) -> Tensor:
 
 
 @operation("rms_norm")
-def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, s, rstd); without residual s is empty, because it would be x itself."""
+def _rms_norm_op(
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, s, rstd); without residual s is empty, because it would be x itself. dtype: of y, if not that of x."""
     x, weight = x.contiguous(), _row(weight)
     residual = None if residual is None else residual.contiguous()
     N, D = x.shape
-    y = torch.empty_like(x)
+    y = torch.empty_like(x, dtype=dtype)
     total = torch.empty_like(residual) if residual is not None else x.new_empty(0)
     rstd = torch.empty(N, dtype=torch.float32, device=x.device)
 
@@ -251,22 +287,24 @@ def _rms_norm_op(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float)
 
 
 @_rms_norm_op.register_fake
-def _(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor, Tensor]:
     total = x.new_empty(0) if residual is None else residual.new_empty(x.shape)
-    return x.new_empty(x.shape), total, x.new_empty(x.shape[0], dtype=torch.float32)
+    return x.new_empty(x.shape, dtype=dtype), total, x.new_empty(x.shape[0], dtype=torch.float32)
 
 
 @operation("rms_norm_backward")
 def _rms_norm_backward_op(
-    dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor
+    dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor, has_branch: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(ds, ds in the dtype of dy, dweight); the second is empty where that is the dtype of s. Of a weight of `spread`,
-    dweight is a row a program, 0 where it had no tokens."""
+    """(ds, ds in the dtype of dy, dweight); the second is empty where there was no branch of another dtype than s. Of a
+    weight of `spread`, dweight is a row a program, 0 where it had no tokens."""
     dy, total, row = dy.contiguous(), total.contiguous(), _row(weight)
     dsum = None if dsum is None else dsum.contiguous()
     N, D = total.shape
     dx = torch.empty_like(total)
-    branch = dy.new_empty(dy.shape if dy.dtype != total.dtype else 0)
+    branch = dy.new_empty(dy.shape if has_branch and dy.dtype != total.dtype else 0)
 
     def call(config: dict[str, int]) -> Tensor:
         tile, options = take(config, "TILE")
@@ -286,13 +324,15 @@ def _rms_norm_backward_op(
 
 
 @_rms_norm_backward_op.register_fake
-def _(dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    branch = dy.new_empty(dy.shape if dy.dtype != total.dtype else 0)
+def _(
+    dy: Tensor, dsum: Tensor | None, total: Tensor, weight: Tensor, rstd: Tensor, has_branch: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    branch = dy.new_empty(dy.shape if has_branch and dy.dtype != total.dtype else 0)
     return total.new_empty(total.shape), branch, weight.new_empty(weight.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, residual, weight, _ = inputs
+    x, residual, weight, *_ = inputs
     _, total, rstd = output
     ctx.save_for_backward(x if residual is None else total, weight, rstd)
     ctx.has_residual, ctx.dtype = residual is not None, x.dtype
@@ -303,13 +343,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(
     ctx: Any, dy: Tensor | None, dsum: Tensor | None, drstd: None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
     total, weight, rstd = ctx.saved_tensors
     dsum = dsum if ctx.has_residual else None
     if dy is None:
-        return None if dsum is None else dsum.to(ctx.dtype), dsum, None, None
-    dx, branch, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd)
-    return branch if branch.numel() else dx, dx if ctx.has_residual else None, dweight, None
+        return None if dsum is None else dsum.to(ctx.dtype), dsum, None, None, None
+    dx, branch, dweight = _rms_norm_backward_op(dy, dsum, total, weight, rstd, ctx.has_residual)
+    return branch if branch.numel() else dx, dx if ctx.has_residual else None, dweight, None, None
 
 
 _rms_norm_op.register_autograd(_backward, setup_context=_setup_context)

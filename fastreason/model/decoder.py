@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import kernels
 from ..kernels.attention import send
 from ..kernels.linear_loss import LARGE_VOCABULARY
+from ..kernels.rms_norm import branch_norm
 from ..kernels.rms_norm import spread as spread_norms
 from ..kernels.rope_attention import spread_biases
 from ..kernels.segments import Segments
@@ -98,7 +99,10 @@ class Block(nn.Module):
         """On packed segments: the residual stream, what is to be added to it, and keys and values, without gradient.
         FSDP gathers the weights around this call. `spread` stands for weights of the block, if given."""
         attention_norm, mlp_norm, bias = spread or (self.attention_norm, self.mlp_norm, None)
-        h, x = _add_norm(x, added, attention_norm, self.eps)
+        if added is None and self.qkv.narrow is not None and runs_triton(x):
+            h, x = branch_norm(x, attention_norm, self.eps, self.qkv.narrow[0].dtype)
+        else:
+            h, x = _add_norm(x, added, attention_norm, self.eps)
         attended, k, v = kernels.rope_attention(
             self.qkv(h, bias is None), cos, sin, segments, heads=self.num_heads, kv_heads=self.num_kv_heads,
             bias_RW=bias,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastreason.kernels import rms_norm
-from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, rms_norm_ref, spread
+from fastreason.kernels.rms_norm import add_rms_norm, add_rms_norm_ref, branch_norm, rms_norm_ref, spread
 
 from .conftest import needs_triton
 from .numerics import check_compiled, check_op, relative, value_and_gradients
@@ -140,15 +140,18 @@ def test_as_an_operator(with_residual, device):
     rstd = torch.rand(5, device=device)
     leaves = [a.requires_grad_() for a in (x, residual, weight)]
     if with_residual:
-        check_op(torch.ops.fastreason.rms_norm.default, *leaves, 1e-6)
+        check_op(torch.ops.fastreason.rms_norm.default, *leaves, 1e-6, None)
         for upstream in (dy, dy.bfloat16()):
-            check_op(torch.ops.fastreason.rms_norm_backward.default, upstream, dsum, x.detach(), weight.detach(), rstd)
-        check_op(torch.ops.fastreason.rms_norm.default, x.detach().bfloat16(), residual, weight, 1e-6)
+            saved = (x.detach(), weight.detach(), rstd)
+            check_op(torch.ops.fastreason.rms_norm_backward.default, upstream, dsum, *saved, True)
+        check_op(torch.ops.fastreason.rms_norm.default, x.detach().bfloat16(), residual, weight, 1e-6, None)
         check_compiled(add_rms_norm, *leaves)
     else:
-        check_op(torch.ops.fastreason.rms_norm.default, leaves[0], None, leaves[2], 1e-6)
-        check_op(torch.ops.fastreason.rms_norm.default, x.detach().t().contiguous().t(), None, weight.detach(), 1e-6)
-        check_op(torch.ops.fastreason.rms_norm_backward.default, dy, None, x.detach(), weight.detach(), rstd)
+        for dtype in (None, torch.bfloat16):
+            check_op(torch.ops.fastreason.rms_norm.default, leaves[0], None, leaves[2], 1e-6, dtype)
+        strided = x.detach().t().contiguous().t()
+        check_op(torch.ops.fastreason.rms_norm.default, strided, None, weight.detach(), 1e-6, None)
+        check_op(torch.ops.fastreason.rms_norm_backward.default, dy, None, x.detach(), weight.detach(), rstd, False)
         check_compiled(rms_norm, leaves[0], leaves[2])
 
 
@@ -221,6 +224,26 @@ def test_the_norm_of_a_sum_alone_in_16_bits_is_that_in_float32_cast(device):
     apart = value_and_gradients(lambda x, r, w: rms_norm(x + r, w).bfloat16(), inputs, [dy])
     assert [a.dtype for a in fused] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
     assert all(map(torch.equal, fused, apart))
+
+
+@needs_triton
+@pytest.mark.parametrize("shape", [(0, 8), (5, 48), (130, 768)], ids=str)
+def test_the_norm_that_begins_a_stream_has_the_bits_of_casts_and_an_addition(shape, device):
+    x, _, weight, dy, dsum = data(shape, torch.float32, device)
+    run = [
+        lambda x, w: branch_norm(x, w, 1e-6, torch.bfloat16),
+        lambda x, w: (rms_norm(x, w, 1e-6).bfloat16(), x * 1.0),
+    ]
+    ours, apart = (value_and_gradients(each, (x, weight), [dy, dsum]) for each in run)
+    assert [a.dtype for a in ours] == [torch.bfloat16, *[torch.float32] * 3]
+    assert all(map(torch.equal, ours, apart))
+    leaf = x.clone().requires_grad_()
+    y, again = branch_norm(leaf, weight, 1e-6, torch.bfloat16)
+    assert torch.equal(torch.autograd.grad(again, leaf, dsum, retain_graph=True)[0], dsum)
+    alone = torch.autograd.grad(rms_norm(leaf, weight, 1e-6), leaf, dy.bfloat16().float())[0]
+    assert torch.equal(torch.autograd.grad(y, leaf, dy.bfloat16())[0], alone)
+    if shape[0]:
+        check_compiled(lambda x, w: branch_norm(x, w, 1e-6, torch.bfloat16), leaf, weight.requires_grad_())
 
 
 @needs_triton
