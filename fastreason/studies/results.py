@@ -88,8 +88,8 @@ def load_results(command: str, folder: Path) -> tuple[Study, dict[str, Any]]:
     Args:
         command: named in errors.
     Raises:
-        ValueError: one of them does not exist or was cut, or the results are not those of the study: some of its
-            variants, seeds, stages, ops or k are not in them.
+        ValueError: one of them does not exist or was cut, or the results are not those of the study: one of its
+            variants, seeds or ops is not in them.
     """
     for name in ("study.toml", "results.json"):
         if not (folder / name).is_file():
